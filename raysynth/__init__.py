@@ -1,0 +1,1 @@
+"""raysynth: fair classifiers from biased photographs."""

@@ -1,0 +1,119 @@
+"""The commands: arguments in, a table out; no logic."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+import yaml
+
+from raysynth.config import load_config
+from raysynth.errors import RaysynthError
+
+Arguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[CONFIG.yaml] [section.key=value ...]",
+        help="A YAML file of settings, then single settings; without either, the embedded default.",
+        show_default=False,
+    ),
+]
+app = typer.Typer(
+    help="Fair classifiers from biased photographs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    """Fair classifiers from biased photographs."""
+    if show_version:
+        typer.echo(f"raysynth {version('raysynth')}")
+        raise typer.Exit
+
+
+@app.command()
+def run(arguments: Arguments = None) -> None:
+    """Run every stage; finished ones are skipped, an interrupted one goes on where it was."""
+    run_until(None, arguments or [])
+
+
+@app.command("config")
+def show_config(
+    arguments: Arguments = None,
+    help_keys: Annotated[
+        bool, typer.Option("--help-keys", help="Every key: default, values, meaning, unit.")
+    ] = False,
+) -> None:
+    """Print the resolved configuration as YAML, or a table of every key."""
+    if help_keys:
+        from raysynth.config_docs import markdown
+
+        typer.echo(markdown(), nl=False)
+        return
+    config = load_config(*split_arguments(arguments or []))
+    values = json.loads(config.model_dump_json())
+    typer.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), nl=False)
+
+
+def run_until(stage: str | None, arguments: Sequence[str]) -> None:
+    """Run the pipeline up to a stage (None: all of it), then say what came out and where."""
+    config = load_config(*split_arguments(arguments))
+    # torch and ray load here, so that a wrong configuration is refused at once.
+    from raysynth.pipeline import run_pipeline
+    from raysynth.report.summary import print_summary
+    from raysynth.runs import FOLDERS
+
+    finished = run_pipeline(config, until=stage)
+    folder = finished.path(FOLDERS[stage or "report"])
+    if stage in (None, "report"):
+        print_summary(folder)
+    else:
+        print(folder)
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """`[CONFIG.yaml] [section.key=value ...]` as (path or None, overrides).
+
+    Only the first argument can be a path, and only if it holds no `=`.
+    """
+    if arguments and "=" not in arguments[0]:
+        return arguments[0], list(arguments[1:])
+    return None, list(arguments)
+
+
+def job(until: str | None = None) -> None:
+    """Entry point of the scripts in jobs/: `raysynth run` that ends after a stage."""
+    if any(argument in ("-h", "--help") for argument in sys.argv[1:]):
+        print(f"usage: {sys.argv[0]} [CONFIG.yaml] [section.key=value ...]")
+        return
+    _refusing(lambda: run_until(until, sys.argv[1:]))
+
+
+def main() -> None:
+    """Entry point of the `raysynth` command."""
+    _refusing(app)
+
+
+def _refusing(call: Callable[[], object]) -> None:
+    """What raysynth refuses goes to standard error without a traceback, with exit code 2."""
+    try:
+        call()
+    except RaysynthError as error:
+        print(f"raysynth: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Joining a Ray cluster, or starting a local one; what is asked is checked against it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from raysynth.config import Config
+from raysynth.errors import ConfigError
+
+# Ray Data's pools hold their CPUs while its reads and writes wait for one each: a local Ray gets
+# logical CPUs in excess of the cores so that two actors per stage cannot starve the plumbing.
+LOGICAL_CPUS_PER_CORE = 4
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # paces ray.train.report: 0.2 s instead of 2 s
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class Session:
+    """Ray for one run, started at the first stage that needs it; a context manager.
+
+    A second driver of the same run on this machine is refused; what a killed driver's local Ray
+    left behind is stopped first, so that it cannot write into the run any more.
+    """
+
+    def __init__(self, config: Config, root: str) -> None:
+        """`root`: the run's folder, which identifies it."""
+        self.config = config
+        self.started = False
+        name = hashlib.sha256(root.encode()).hexdigest()[:16]
+        folder = Path(tempfile.gettempdir()) / f"raysynth-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._note = folder / f"{name}.json"
+        self._root = root
+
+    def __enter__(self) -> Session:
+        self._take_over()
+        self._note_down([])
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.started:
+            import ray
+
+            ray.shutdown()
+        self._note.unlink(missing_ok=True)
+
+    def start(self) -> None:
+        """Join or start Ray once; raises ConfigError when it has less than is asked."""
+        if self.started:
+            return
+        for key, value in ENVIRONMENT.items():
+            os.environ.setdefault(key, value)
+        import ray
+        import ray.data
+
+        if ray.is_initialized():
+            check_cluster(self.config, ray.cluster_resources())
+            return
+        resources = self.config.resources
+        address = resources.address or os.environ.get("RAY_ADDRESS") or "local"
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address == "local":
+            ray.init(
+                address="local",
+                num_cpus=local_cpus() * LOGICAL_CPUS_PER_CORE,
+                object_store_memory=resources.object_store_memory,
+                include_dashboard=False,
+                **quiet,
+            )
+            self._note_down(_ray_processes())
+        else:
+            ray.init(address=address, **quiet)
+            check_cluster(self.config, ray.cluster_resources())
+        self.started = True
+        _hush()
+
+    def _take_over(self) -> None:
+        """Refuse a run that is being driven; stop what a dead driver's local Ray left running."""
+        if not self._note.exists():
+            return
+        note = json.loads(self._note.read_text())
+        driver = _alive(*note["driver"])
+        if driver is not None and driver.pid != os.getpid():
+            raise ConfigError(
+                f"{self._root} is being run by process {driver.pid} on this machine. Fix: wait for "
+                "it, stop it, or give this run another name (name=...)"
+            )
+        left = [p for p in (_alive(*pair) for pair in note["ray"]) if p is not None]
+        for process in left:
+            process.terminate()
+        deadline = time.monotonic() + 10
+        while left and time.monotonic() < deadline:
+            left = [p for p in left if p.is_running() and p.status() != "zombie"]
+            time.sleep(0.1)
+        for process in left:
+            process.kill()
+
+    def _note_down(self, processes: list[tuple[int, float]]) -> None:
+        import psutil
+
+        me = psutil.Process()
+        note = {"driver": (me.pid, me.create_time()), "ray": processes}
+        self._note.write_text(json.dumps(note))
+
+
+def local_cpus() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_local(config: Config) -> None:
+    """Before a local Ray starts: refuse more CPUs or GPUs than this machine has."""
+    resources = config.resources
+    if resources.address or os.environ.get("RAY_ADDRESS"):
+        return
+    available: dict[str, float] = {"CPU": local_cpus()}
+    if resources.gpus_per_worker or config.search.gpus_per_trial:
+        import torch
+
+        available["GPU"] = torch.cuda.device_count()
+    check_cluster(config, available, "this machine")
+
+
+def check_cluster(
+    config: Config, available: dict[str, float], where: str = "the Ray cluster"
+) -> None:
+    """Refuse a configuration that asks for more CPUs or GPUs than are there.
+
+    Raises
+    ------
+    ConfigError
+        Unless `resources.autoscales` says that the cluster grows on demand.
+    """
+    resources, search = config.resources, config.search
+    if resources.autoscales:
+        return
+    asked = {
+        "CPU": (resources.workers * resources.cpus_per_worker, "cpus_per_worker"),
+        "GPU": (resources.workers * resources.gpus_per_worker, "gpus_per_worker"),
+    }
+    trials = {
+        "CPU": (search.concurrent * search.cpus_per_trial, "cpus_per_trial"),
+        "GPU": (search.concurrent * search.gpus_per_trial, "gpus_per_trial"),
+    }
+    for kind in ("CPU", "GPU"):
+        there = available.get(kind, 0)
+        for section, count, (number, key) in (
+            ("resources", "workers", asked[kind]),
+            ("search", "concurrent", trials[kind]),
+        ):
+            if number > there:
+                raise ConfigError(
+                    f"{section}.{count} x {section}.{key}: asks for {number:g} {kind}s, {where} "
+                    f"has {there:g}. Fix: lower {section}.{count} or {section}.{key}, or set "
+                    "resources.autoscales=true if the cluster grows on demand"
+                )
+
+
+def _alive(pid: int, created: float) -> Any:
+    """The process with this pid if it is still the same one; None otherwise."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - created) < 1 and process.status() != "zombie"
+        return process if same else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _ray_processes() -> list[tuple[int, float]]:
+    """Pid and start time of the local Ray's daemons: this process's children."""
+    import psutil
+
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            found.append((process.pid, process.create_time()))
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _hush() -> None:
+    """Ray Data, Train and Tune narrate at INFO; raysynth has its own progress display."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.WARNING)

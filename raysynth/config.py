@@ -1,0 +1,423 @@
+"""Every knob of raysynth, once: typed, validated, documented, with its unit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from raysynth.errors import ConfigError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0.0)]
+Span = tuple[float, float]
+Target = Literal["attention", "feed_forward", "time", "convolution"]
+Reference = Literal["erm", "balanced", "group_dro", "erm_balanced_head"]
+
+
+class Section(BaseModel):
+    """A part of the configuration; unknown keys are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DatasetConfig(Section):
+    """Real images in: which, from where, how biased, how their groups are spoken."""
+
+    name: Literal["outfits", "folder"] = Field(
+        "outfits",
+        description="outfits: embedded; folder: images + metadata.csv or .parquet.",
+    )
+    path: str | None = Field(
+        None,
+        description="folder: folder or URI of the images; outfits: Fashion-MNIST's IDX files.",
+    )
+    pair: tuple[str, str] = Field(
+        ("pullover", "coat"), description="outfits: the two garments told apart (label 0, label 1)."
+    )
+    severity: Annotated[float, Field(ge=0.5, lt=1.0)] | Literal["original"] = Field(
+        default_factory=lambda values: 0.99 if values.get("name") == "outfits" else "original",
+        description="Share of bias-aligned training images within a class; `original`: as it is. "
+        "Default: 0.99 for outfits, original for other data sets.",
+    )
+    train_images: Count = Field(4000, description="outfits: training images, both labels together.")
+    validation_images: Count = Field(400, description="outfits: validation images, group-balanced.")
+    test_images: Count = Field(2000, description="outfits: test images, group-balanced.")
+    validation_share: Share = Field(0.1, description="folder without split: share of each group.")
+    test_share: Share = Field(0.2, description="folder without split: share of each group.")
+    on_error: Literal["refuse", "skip"] = Field(
+        "refuse", description="Unreadable images: refuse the run, or skip and count them."
+    )
+    image_size: Annotated[int, Field(ge=8, le=4096)] | None = Field(
+        None, description="Side of the stored square images, pixels; None: as they come (folder)."
+    )
+    label_words: dict[str, str] | None = Field(
+        None, description="Label name -> words in prompts; None: from the data set."
+    )
+    attribute_words: dict[str, str] | None = Field(
+        None, description="Attribute name -> words in prompts; None: from the data set."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> DatasetConfig:
+        if self.name == "folder" and not self.path:
+            raise ValueError("dataset.path is missing: `folder` needs the folder of the images")
+        if self.name == "outfits" and self.severity == "original":
+            raise ValueError("dataset.severity: outfits is composed, give a number such as 0.99")
+        if self.name == "outfits" and self.pair[0] == self.pair[1]:
+            raise ValueError(f"dataset.pair: two different garments expected, got {self.pair}")
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError(
+                "dataset.validation_share + dataset.test_share: nothing is left to train"
+            )
+        return self
+
+
+class BaseConfigSection(Section):
+    """The text-to-image base model and the CLIP that embeds and scores."""
+
+    name: str = Field(
+        "embedded", description="`embedded`, folder or hub id (Stable Diffusion 1.x)."
+    )
+    clip: str = Field("embedded", description="`embedded`, folder or hub id (transformers CLIP).")
+    revision: str | None = Field(None, description="Hub revision of `name`; None: the newest.")
+    device: str = Field("auto", description="auto: cuda, mps or cpu by probing; or a torch device.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Compute precision of the frozen parts; auto: by the device."
+    )
+    attention: Literal["auto", "sdpa", "plain"] = Field(
+        "auto",
+        description="Attention kernel; auto: plain on CPU (faster there), SDPA elsewhere.",
+    )
+
+
+class PromptConfig(Section):
+    """How a group is spoken."""
+
+    template: str = Field(
+        "a photo of a {token} {label} on {attribute}",
+        description="Prompt of an image; {label} is required, {token} and {attribute} as needed.",
+    )
+    token: str = Field("sks", description="DreamBooth's rare token, bound to the real images.")
+    negative: str = Field("", description="Negative prompt of every image.")
+
+    @model_validator(mode="after")
+    def _check(self) -> PromptConfig:
+        try:
+            self.template.format(token="", label="", attribute="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"prompts.template: unknown field {error}; use {{token}}, {{label}}, {{attribute}}"
+            ) from None
+        if "{label}" not in self.template:
+            raise ValueError("prompts.template: {label} is missing, a prompt must name the label")
+        return self
+
+
+class ClusteringConfig(Section):
+    """k-means per group in CLIP embedding space."""
+
+    k: Count | Literal["silhouette"] = Field(
+        "silhouette", description="Clusters per group, or the k <= max_k of the best silhouette."
+    )
+    max_k: Count = Field(3, description="Most clusters per group when k is chosen.")
+    min_size: Count = Field(20, description="Images; smaller clusters merge into the nearest one.")
+    batch_size: Count = Field(256, description="Images embedded at once.")
+    actors: Count = Field(2, description="Embedding actors in parallel.")
+
+
+class FinetuneConfig(Section):
+    """Fine-tuning of the base model on the group-clusters."""
+
+    engine: Literal["lora", "full", "none"] = Field(
+        "lora", description="LoRA adapters, full UNet weights (DreamBooth), or none (vanilla)."
+    )
+    scope: Literal["group_cluster", "shared"] = Field(
+        "group_cluster",
+        description="A model per group-cluster (paper), or one for all.",
+    )
+    min_images: Count = Field(
+        8, description="Smaller groups get no model: the aligned group's one speaks for them."
+    )
+    targets: tuple[Target, ...] = Field(
+        ("attention", "feed_forward", "time", "convolution"), description="Layers that LoRA adapts."
+    )
+    rank: Count = Field(8, description="LoRA rank.")
+    alpha: Rate = Field(8.0, description="LoRA alpha; the update is scaled by alpha / rank.")
+    steps: Count = Field(150, description="Optimizer steps of each adapter.")
+    batch_size: Count = Field(12, description="Images per step and adapter.")
+    accumulation: Count = Field(1, description="Micro-batches per optimizer step.")
+    learning_rate: Rate = Field(2e-3, description="AdamW's peak learning rate.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="AdamW's weight decay.")
+    max_grad_norm: Rate = Field(1.0, description="Gradient clipping norm, per adapter.")
+    prompt_dropout: Share = Field(0.1, description="Share of images trained without prompt (CFG).")
+    oversample: Share = Field(
+        0.25, description="shared: share of a batch given to the bias-conflicting groups together."
+    )
+    prior_weight: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="DreamBooth's prior-preservation weight; 0: off."
+    )
+    prior_images: Count = Field(64, description="Prior images per class, made by the base model.")
+    precision: Literal["auto", "no", "bf16", "fp16"] = Field(
+        "auto", description="accelerate's mixed precision; auto: bf16 where the device has it."
+    )
+    gradient_checkpointing: bool = Field(False, description="Trade time for memory in the UNet.")
+    adapters_per_worker: Count | Literal["auto"] = Field(
+        "auto",
+        description="Adapters trained together by one worker; 1: an actor per group-cluster.",
+    )
+    checkpoint_steps: Count = Field(50, description="Steps between checkpoints.")
+    max_failures: Annotated[int, Field(ge=0)] = Field(2, description="Restarts of a failed worker.")
+
+    @model_validator(mode="after")
+    def _check(self) -> FinetuneConfig:
+        if self.engine == "lora" and not self.targets:
+            raise ValueError("finetune.targets is empty: LoRA needs at least one kind of layer")
+        return self
+
+
+class SynthesisConfig(Section):
+    """Generation of the candidate images."""
+
+    images_per_group: Count = Field(800, description="Candidates generated per group.")
+    steps: Count = Field(6, description="Solver steps per image.")
+    guidance_scale: Annotated[float, Field(ge=0)] = Field(2.0, description="CFG weight; <= 1: off.")
+    solver: Literal["dpmsolver++", "unipc", "ddim", "base"] = Field(
+        "dpmsolver++", description="Diffusion solver; base: the one the base model ships."
+    )
+    batch_size: Count = Field(64, description="Images denoised at once.")
+    image_size: Annotated[int, Field(ge=8)] | None = Field(
+        None, description="Side of generated images, pixels; None: the base model's own."
+    )
+    rows_per_shard: Count = Field(1000, description="Most images per Parquet shard (of one group).")
+    actors: Count = Field(2, description="Generating actors in parallel.")
+
+
+class SelectionConfig(Section):
+    """CLIP score and who is kept (Basu et al., arXiv 2511.08711)."""
+
+    alpha: Share = Field(0.5, description="Score = alpha * prompt + (1-alpha) * centroid.")
+    keep: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.75, description="Best share kept of each group."
+    )
+
+
+class ClassifierConfig(Section):
+    """Two-stage training and the real-only references."""
+
+    backbone: str = Field("small", description="`small` residual network, or a transformers model.")
+    image_size: Annotated[int, Field(ge=8)] | None = Field(
+        None, description="Side of the network's input, pixels; None: the real images' own."
+    )
+    pretrained: bool = Field(True, description="Load the weights of a transformers backbone.")
+    batch_size: Count = Field(128, description="Images per step.")
+    ratio: Annotated[float, Field(ge=0)] = Field(1.0, description="Synthetic / real images used.")
+    beta: Share = Field(0.5, description="Stage 1 loss = beta * CE + (1-beta) * SupCon.")
+    temperature: Rate = Field(0.1, description="SupCon's temperature.")
+    learning_rate: Rate = Field(3e-3, description="Stage 1 peak learning rate.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-2, description="Stage 1 weight decay.")
+    steps: Count = Field(200, description="Stage 1 optimizer steps.")
+    head_objective: Literal["erm", "balanced"] = Field(
+        "balanced",
+        description="Stage 2 loss on real images: plain (paper) or group-balanced.",
+    )
+    head_weight_decay: Annotated[float, Field(ge=0)] = Field(
+        1e-2, description="Stage 2 weight decay of the linear head."
+    )
+    seeds: Count = Field(3, description="Seeds of each final classifier.")
+    references: tuple[Reference, ...] = Field(
+        ("erm", "balanced", "group_dro", "erm_balanced_head"), description="Real-only references."
+    )
+    reference_steps: Count = Field(200, description="Optimizer steps of each reference.")
+    reference_weight_decays: tuple[float, ...] = Field(
+        (1e-2, 1e-1), description="Weight decays tried for every reference, on validation."
+    )
+
+
+class SearchConfig(Section):
+    """Ray Tune over the synthetic ratio and the hyperparameters; objective: validation WGA."""
+
+    trials: Annotated[int, Field(ge=0)] = Field(12, description="Trials; 0: `classifier` as it is.")
+    concurrent: Count = Field(2, description="Trials at once.")
+    cpus_per_trial: Rate = Field(1.0, description="CPUs per trial.")
+    gpus_per_trial: Annotated[float, Field(ge=0)] = Field(0.0, description="GPUs per trial.")
+    ratios: tuple[float, ...] = Field(
+        (0.0, 0.25, 0.5), description="Synthetic ratios tried; 0: real images only."
+    )
+    betas: Span = Field((0.2, 1.0), description="Range of beta.")
+    temperatures: Span = Field((0.05, 0.5), description="Range of the SupCon temperature (log).")
+    learning_rates: Span = Field((1e-3, 6e-3), description="Range of stage 1 learning rate (log).")
+    weight_decays: Span = Field((1e-3, 3e-1), description="Range of stage 1 weight decay (log).")
+    steps: tuple[int, int] = Field((100, 250), description="Range of stage 1 optimizer steps.")
+    head_weight_decays: Span = Field((1e-3, 1.0), description="Range of head weight decay (log).")
+    reduction_factor: Annotated[int, Field(ge=2)] = Field(3, description="ASHA's reduction factor.")
+
+    @model_validator(mode="after")
+    def _check(self) -> SearchConfig:
+        for name in ("betas", "temperatures", "learning_rates", "weight_decays", "steps"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"search.{name}: [low, high] expected, got [{low}, {high}]")
+        if not self.ratios:
+            raise ValueError("search.ratios is empty: give at least one synthetic ratio")
+        return self
+
+
+class ResourcesConfig(Section):
+    """What a worker asks of the cluster, and how many there may be."""
+
+    address: str | None = Field(
+        None, description="Ray cluster to join; None: RAY_ADDRESS if set, else a new local Ray."
+    )
+    workers: Count = Field(2, description="Workers of a stage in parallel.")
+    cpus_per_worker: Rate = Field(1.0, description="CPUs of one worker.")
+    gpus_per_worker: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="GPUs of one worker; a fraction shares a GPU."
+    )
+    autoscales: bool = Field(
+        False, description="The cluster grows on demand: allow asking for more than it has now."
+    )
+    object_store_memory: Annotated[int, Field(ge=78_643_200)] = Field(
+        400_000_000, description="Local Ray's object store, bytes."
+    )
+
+
+class Config(Section):
+    """One run: top-level keys and one section per room."""
+
+    name: str = Field(
+        "quickstart", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Run's name."
+    )
+    storage_path: str = Field("runs", description="Folder or URI (s3://, gs://) of the runs.")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Seed of the whole run.")
+    dataset: DatasetConfig = Field(default_factory=DatasetConfig)  # type: ignore[arg-type]
+    base: BaseConfigSection = Field(default_factory=BaseConfigSection)  # type: ignore[arg-type]
+    prompts: PromptConfig = Field(default_factory=PromptConfig)  # type: ignore[arg-type]
+    clustering: ClusteringConfig = Field(default_factory=ClusteringConfig)  # type: ignore[arg-type]
+    finetune: FinetuneConfig = Field(default_factory=FinetuneConfig)  # type: ignore[arg-type]
+    synthesis: SynthesisConfig = Field(default_factory=SynthesisConfig)  # type: ignore[arg-type]
+    selection: SelectionConfig = Field(default_factory=SelectionConfig)  # type: ignore[arg-type]
+    classifier: ClassifierConfig = Field(default_factory=ClassifierConfig)  # type: ignore[arg-type]
+    search: SearchConfig = Field(default_factory=SearchConfig)  # type: ignore[arg-type]
+    resources: ResourcesConfig = Field(default_factory=ResourcesConfig)  # type: ignore[arg-type]
+
+    @property
+    def generator(self) -> str:
+        """The field's name (DESIGN.md, Words) of what `finetune` and `clustering` describe."""
+        if self.finetune.engine == "none":
+            return "vanilla"
+        if self.finetune.scope == "shared":
+            return "shared"
+        if self.clustering.k != 1:
+            return "clustered_dreambooth"
+        return "lora" if self.finetune.engine == "lora" else "dreambooth"
+
+    def digest(self) -> str:
+        """Hex digest of everything that can change a result (not where it runs)."""
+        return digest_of(
+            self.model_dump(mode="json", exclude={"storage_path", "resources", "name"})
+        )
+
+
+def digest_of(value: Any) -> str:
+    """First 16 hex digits of the SHA-256 of a JSON-able value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_config(path: str | None = None, overrides: Iterable[str] = ()) -> Config:
+    """The configuration of a run: defaults, then the YAML file, then `section.key=value` overrides.
+
+    Raises
+    ------
+    ConfigError
+        With one line per problem: the key, what was found, what is expected.
+    """
+    values = _read_yaml(path) if path else {}
+    for override in overrides:
+        _apply_override(values, override)
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path)) from None
+    return config.model_copy(update={"storage_path": resolve_storage(config.storage_path)})
+
+
+def resolve_storage(storage_path: str) -> str:
+    """An absolute folder or a URI; a relative path is refused inside a Ray job.
+
+    A job's working directory is an unpacked copy that is deleted with the job, so what is written
+    to a relative path there would be lost (Ray docs, runtime environments).
+    """
+    if "://" in storage_path:
+        return storage_path
+    if not os.path.isabs(storage_path) and os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        raise ConfigError(
+            f"storage_path: got the relative path {storage_path!r} inside a Ray job, whose working "
+            "directory is a temporary copy; expected an absolute path on storage that every node "
+            "sees, or a URI. Fix: storage_path=s3://bucket/runs or storage_path=/mnt/shared/runs"
+        )
+    return str(Path(storage_path).expanduser().absolute())
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file. Fix: check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a mapping of sections expected, got {type(values).__name__}")
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{override!r}: expected section.key=value, e.g. dataset.severity=0.95")
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{override!r}: {section} is a value, not a section")
+        values = inner
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{override!r}: the value is not valid YAML: {error}") from None
+
+
+def _explain(error: ValidationError, path: str | None) -> str:
+    lines = [f"The configuration{f' {path}' if path else ''} has {error.error_count()} problem(s):"]
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            *parent, last = [str(part) for part in item["loc"]]
+            lines.append(f"  {key}: unknown key. {_nearest(parent, last)}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            got = "" if isinstance(item["input"], dict) else f", got {item['input']!r}"
+            lines.append(f"  {key}: {message}{got}" if key else f"  {message}")
+    lines.append("Fix: `raysynth config --help-keys` lists every key with its meaning and unit.")
+    return "\n".join(lines)
+
+
+def _nearest(parent: list[str], key: str) -> str:
+    import difflib
+
+    model: type[BaseModel] = Config
+    for part in parent:
+        model = model.model_fields[part].annotation or Config
+    known = sorted(model.model_fields)
+    match = difflib.get_close_matches(key, known, n=1)
+    return f"Did you mean `{match[0]}`?" if match else f"Known keys: {', '.join(known)}"

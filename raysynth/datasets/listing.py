@@ -1,0 +1,131 @@
+"""What every data set offers before a single image is decoded: its listing and its words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from raysynth.config import DatasetConfig
+from raysynth.datasets.folder import Folder
+from raysynth.datasets.outfits import Outfits
+from raysynth.errors import ConfigError, DataError
+from raysynth.groups import Groups, require_every_group, subsample_to_severity
+from raysynth.tables import SPLITS
+
+
+class Dataset(Protocol):
+    """A data set: names and words of its groups, a cheap listing, and its images by row."""
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the label values, in order."""
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """Names of the attribute values, in order."""
+
+    @property
+    def label_words(self) -> tuple[str, ...]:
+        """How prompts speak of the labels."""
+
+    @property
+    def attribute_words(self) -> tuple[str, ...]:
+        """How prompts speak of the attributes."""
+
+    def listing(self) -> pa.Table:
+        """`id, label, attribute, split` and what the data set needs to make the images."""
+
+    def images(self, rows: pa.Table) -> Sequence[bytes | None]:
+        """Encoded image of each row; None where a file cannot be read."""
+
+
+def open_dataset(config: DatasetConfig, seed: int) -> Dataset:
+    """The data set that the configuration names; raises ConfigError or DataError."""
+    if config.name == "folder":
+        return Folder(
+            path=str(config.path),
+            validation_share=config.validation_share,
+            test_share=config.test_share,
+            image_size=config.image_size,
+            seed=seed,
+        )
+    assert isinstance(config.severity, float)
+    return Outfits(
+        pair=config.pair,
+        severity=config.severity,
+        train_images=config.train_images,
+        validation_images=config.validation_images,
+        test_images=config.test_images,
+        idx_path=config.path,
+        seed=seed,
+    )
+
+
+def list_dataset(config: DatasetConfig, seed: int) -> tuple[Dataset, Groups, pa.Table]:
+    """The data set, its groups, and its listing with a `group` column at the asked severity.
+
+    Raises
+    ------
+    DataError
+        Files or groups are not what the run needs; nothing has been decoded yet.
+    """
+    try:
+        dataset = open_dataset(config, seed)
+        listing = dataset.listing()
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    groups = _groups(config, dataset)
+    label, attribute = listing["label"].to_numpy(), listing["attribute"].to_numpy()
+    group = label * len(groups.attribute_names) + attribute
+    listing = listing.append_column("group", pa.array(group, pa.int32()))
+    if config.name != "outfits" and isinstance(config.severity, float):
+        listing = _thin(listing, groups, config.severity, seed)
+    counts = split_counts(listing, groups)
+    for split in SPLITS:
+        require_every_group(counts[split], groups, split)
+    return dataset, groups, listing
+
+
+def split_counts(listing: pa.Table, groups: Groups) -> dict[str, np.ndarray]:
+    """Images per group, [G], of each split."""
+    group, split = listing["group"].to_numpy(), np.asarray(listing["split"].to_pylist())
+    return {name: np.bincount(group[split == name], minlength=groups.count) for name in SPLITS}
+
+
+def _thin(listing: pa.Table, groups: Groups, severity: float, seed: int) -> pa.Table:
+    """Only the training rows are thinned; validation and test stay whole."""
+    split = np.asarray(listing["split"].to_pylist())
+    train = np.flatnonzero(split == "train")
+    counts = np.bincount(listing["group"].to_numpy()[train], minlength=groups.count)
+    require_every_group(counts, groups, "train")
+    kept = subsample_to_severity(listing["group"].to_numpy()[train], groups, severity, seed)
+    return listing.take(np.sort(np.concatenate([train[kept], np.flatnonzero(split != "train")])))
+
+
+def _groups(config: DatasetConfig, dataset: Dataset) -> Groups:
+    return Groups(
+        dataset.label_names,
+        dataset.attribute_names,
+        _words("label_words", config.label_words, dataset.label_names, dataset.label_words),
+        _words(
+            "attribute_words",
+            config.attribute_words,
+            dataset.attribute_names,
+            dataset.attribute_words,
+        ),
+    )
+
+
+def _words(
+    key: str, given: dict[str, str] | None, names: tuple[str, ...], default: tuple[str, ...]
+) -> tuple[str, ...]:
+    unknown = sorted(set(given or {}) - set(names))
+    if unknown:
+        raise ConfigError(
+            f"dataset.{key}: {', '.join(unknown)} is no name in this data set; expected "
+            f"{', '.join(names)}. Fix: use the names of the metadata"
+        )
+    return tuple((given or {}).get(name, word) for name, word in zip(names, default, strict=True))

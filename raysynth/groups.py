@@ -1,0 +1,123 @@
+"""Label x attribute -> group; severity subsampling."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from raysynth.errors import DataError
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups g = (y, a) of a data set: names, and the words prompts use for them."""
+
+    label_names: tuple[str, ...]
+    attribute_names: tuple[str, ...]
+    label_words: tuple[str, ...]
+    attribute_words: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of groups: labels x attributes."""
+        return len(self.label_names) * len(self.attribute_names)
+
+    def index(self, label: int, attribute: int) -> int:
+        """Group g = y * (number of attributes) + a."""
+        return label * len(self.attribute_names) + attribute
+
+    def label(self, group: int) -> int:
+        """Label y of a group."""
+        return group // len(self.attribute_names)
+
+    def attribute(self, group: int) -> int:
+        """Attribute a of a group."""
+        return group % len(self.attribute_names)
+
+    def name(self, group: int) -> str:
+        """`label/attribute`, e.g. `pullover/grass`."""
+        label, attribute = self.label(group), self.attribute(group)
+        return f"{self.label_names[label]}/{self.attribute_names[attribute]}"
+
+    def of_label(self, label: int) -> range:
+        """The groups of a class."""
+        width = len(self.attribute_names)
+        return range(label * width, (label + 1) * width)
+
+    def to_dict(self) -> dict[str, list[str]]:
+        """Plain lists, for JSON and Parquet metadata."""
+        return {key: list(value) for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, list[str]]) -> Groups:
+        """Inverse of `to_dict`."""
+        return cls(**{key: tuple(value) for key, value in values.items()})
+
+
+def aligned_groups(counts: np.ndarray, groups: Groups) -> np.ndarray:
+    """The bias-aligned group of every class: its largest in training.
+
+    Parameters
+    ----------
+    counts : [G] training images per group.
+
+    Returns
+    -------
+    [number of labels] group indices.
+    """
+    table = np.asarray(counts).reshape(len(groups.label_names), len(groups.attribute_names))
+    return table.argmax(axis=1) + np.arange(len(table)) * table.shape[1]
+
+
+def minority_size(majority: int, severity: float) -> int:
+    """Images of the bias-conflicting groups of a class: majority * (1-b)/b, at least 1.
+
+    Source: FFR (arXiv 2308.04553), `minority_to_keep`: thinning within a class.
+    """
+    return max(1, round(majority * (1 - severity) / severity))
+
+
+def subsample_to_severity(
+    group: np.ndarray, groups: Groups, severity: float, seed: int
+) -> np.ndarray:
+    """Row numbers of the training images that remain at a severity.
+
+    Every class keeps its aligned (largest) group whole; the others together are thinned, in
+    proportion to their sizes, to `minority_size`. A class already more biased is left as it is.
+
+    Parameters
+    ----------
+    group : [N] int, group of each training image.
+    severity : share b of bias-aligned images within a class, 0.5 <= b < 1.
+
+    Returns
+    -------
+    [M] sorted row numbers.
+    """
+    rng = np.random.default_rng([seed, 17])
+    counts = np.bincount(group, minlength=groups.count)
+    aligned = aligned_groups(counts, groups)
+    kept = []
+    for label, majority in enumerate(aligned):
+        kept.append(np.flatnonzero(group == majority))
+        others = [g for g in groups.of_label(label) if g != majority]
+        budget = minority_size(int(counts[majority]), severity)
+        total = max(1, int(sum(counts[g] for g in others)))
+        for g in others:
+            rows = np.flatnonzero(group == g)
+            size = min(len(rows), max(1, round(budget * len(rows) / total)))
+            kept.append(rng.permutation(rows)[:size])
+    return np.sort(np.concatenate(kept))
+
+
+def require_every_group(counts: np.ndarray, groups: Groups, split: str) -> None:
+    """Refuse a split in which a label has no image of some attribute."""
+    empty = [groups.name(g) for g in range(groups.count) if counts[g] == 0]
+    if empty:
+        sizes = ", ".join(f"{groups.name(g)}: {counts[g]}" for g in range(groups.count))
+        raise DataError(
+            f"dataset: no {split} image in group(s) {', '.join(empty)}; got {sizes}; expected at "
+            "least 1 image of every label with every attribute. Fix: add such images, or drop that "
+            "label or attribute from the metadata"
+        )

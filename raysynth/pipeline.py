@@ -1,0 +1,248 @@
+"""The method, stage by stage, in the order of the paper (Basu et al., arXiv 2511.08711).
+
+Each stage is a function of its inputs' digest: unchanged, it is skipped; cut off, it goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from raysynth.cluster import Session, check_local
+from raysynth.config import Config
+from raysynth.errors import ConfigError, DataError
+from raysynth.groups import Groups
+from raysynth.progress import Progress
+from raysynth.runs import FOLDERS, Run, Stage
+
+# Knobs that change how wide a stage runs, not what comes out of it.
+WIDTH = {
+    "clustering": {"batch_size", "actors"},
+    "finetune": {"adapters_per_worker", "checkpoint_steps", "max_failures"},
+    "synthesis": {"actors", "batch_size"},
+    "search": {"concurrent", "cpus_per_trial", "gpus_per_trial"},
+}
+
+
+def run_pipeline(config: Config, until: str | None = None, progress: Progress | None = None) -> Run:
+    """Photographs in, fair classifier and report out.
+
+    Parameters
+    ----------
+    until : last stage to run (a key of `runs.FOLDERS`); None: all.
+
+    Raises
+    ------
+    RaysynthError
+        The input cannot be run (before Ray starts where it can be known), or a stage failed.
+    """
+    if until is not None and until not in FOLDERS:
+        raise ConfigError(f"until: got {until!r}, expected one of {', '.join(FOLDERS)}")
+    run = Run(config)
+    with progress or Progress() as display, Session(config, run.root) as session:
+        _Pipeline(run, session, display).run(until)
+    return run
+
+
+class _Pipeline:
+    """One pass over the stages; holds what every stage needs."""
+
+    def __init__(self, run: Run, session: Session, progress: Progress) -> None:
+        self.name, self.run_folder, self.session, self.progress = "", run, session, progress
+        self.config = run.config
+        self.done: dict[str, Stage] = {}
+        self.checked = False
+
+    def run(self, until: str | None) -> None:
+        for name in FOLDERS:
+            getattr(self, f"_{name}")()
+            if name == until:
+                return
+
+    def _ingest(self) -> None:
+        def build(work: str) -> dict[str, Any]:
+            from raysynth.datasets.ingest import ingest
+
+            return ingest(self.config, work, self.progress)
+
+        inputs = {"dataset": self._knobs("dataset"), "seed": self.config.seed}
+        self._stage("ingest", inputs | _source_digest(self.config), build)
+
+    def _clustering(self) -> None:
+        def build(work: str) -> dict[str, Any]:
+            from raysynth.clustering import run_clustering
+
+            return run_clustering(
+                self.config, self._path("ingest"), self.groups, work, self.progress
+            )
+
+        self._stage(
+            "clustering",
+            self._after("ingest")
+            | {"knobs": self._knobs("clustering"), "clip": self._base("clip")},
+            build,
+        )
+
+    def _finetune(self) -> None:
+        def build(work: str) -> dict[str, Any]:
+            from raysynth.finetune import run_finetune
+
+            real, clusters = self._path("ingest"), self._path("clustering")
+            return run_finetune(self.config, real, clusters, self.groups, work, self.progress)
+
+        knobs = {"knobs": self._knobs("finetune"), "prompts": self._knobs("prompts")}
+        base = {"base": self._base("name", "revision", "dtype")}
+        self._stage("finetune", self._after("clustering") | knobs | base, build)
+
+    def _synthesis(self) -> None:
+        def build(work: str) -> dict[str, Any]:
+            from raysynth.synthesis import run_synthesis
+
+            counts = np.asarray(self.done["ingest"].facts["counts"]["train"])
+            adapters, clusters = self._path("finetune"), self._path("clustering")
+            return run_synthesis(
+                self.config, adapters, clusters, self.groups, counts, work, self.progress
+            )
+
+        self._stage(
+            "synthesis", self._after("finetune") | {"knobs": self._knobs("synthesis")}, build
+        )
+
+    def _selection(self) -> None:
+        def build(work: str) -> dict[str, Any]:
+            from raysynth.synthesis import run_selection
+
+            return run_selection(
+                self.config, self._path("synthesis"), self.groups, work, self.progress
+            )
+
+        self._stage(
+            "selection", self._after("synthesis") | {"knobs": self._knobs("selection")}, build
+        )
+
+    def _search(self) -> None:
+        def build(work: str) -> dict[str, Any]:
+            from raysynth.search import run_search
+
+            tables = [self._path(name) for name in ("ingest", "synthesis", "selection")]
+            return run_search(self.config, *tables, self.groups, work, self.progress)
+
+        knobs = {"knobs": self._knobs("search"), "classifier": self._searched()}
+        self._stage("search", self._after("ingest", "selection") | knobs, build)
+
+    def _classification(self) -> None:
+        def build(work: str) -> dict[str, Any]:
+            from raysynth.classify import run_classification
+
+            tables = [self._path(name) for name in ("ingest", "synthesis", "selection", "search")]
+            return run_classification(self.config, *tables, self.groups, work, self.progress)
+
+        knobs = {"knobs": self._knobs("classifier")}
+        self._stage("classification", self._after("search") | knobs, build)
+
+    def _report(self) -> None:
+        def build(work: str) -> dict[str, Any]:
+            from raysynth.report import run_report
+
+            return run_report(self.config, self.run_folder, work, self.progress)
+
+        self._stage(
+            "report", self._after(*self.done) | {"name": self.config.name}, build, ray=False
+        )
+
+    def _stage(
+        self,
+        name: str,
+        inputs: dict[str, Any],
+        build: Callable[[str], dict[str, Any]],
+        *,
+        ray: bool = True,
+    ) -> None:
+        def prepared(work: str) -> dict[str, Any]:
+            self._check_once()
+            if ray:
+                self.progress.update("starting Ray")
+                self.session.start()
+                self.progress.update("")
+            return build(work)
+
+        self.progress.stage(name)
+        stage = self.run_folder.stage(name, inputs, prepared)
+        self.done[name] = stage
+        how = "unchanged" if stage.skipped else f"{stage.seconds:.1f} s"
+        rows = f"{stage.facts['rows']:,} rows" if stage.facts.get("rows") is not None else ""
+        self.progress.say(f"[green]✓[/] {name:<15} {how:>10}  {rows}")
+
+    def _check_once(self) -> None:
+        """All that can be refused before Ray starts; only when something has to be done."""
+        if not self.checked:
+            preflight(self.config)
+            self.checked = True
+
+    @property
+    def groups(self) -> Groups:
+        return Groups.from_dict(self.done["ingest"].facts["groups"])
+
+    def _path(self, stage: str) -> str:
+        return self.done[stage].path
+
+    def _after(self, *stages: str) -> dict[str, Any]:
+        return {"after": {name: self.done[name].digest for name in stages}}
+
+    def _knobs(self, section: str) -> dict[str, Any]:
+        knobs: dict[str, Any] = getattr(self.config, section).model_dump(
+            mode="json", exclude=WIDTH.get(section, set())
+        )
+        return knobs
+
+    def _base(self, *names: str) -> dict[str, Any]:
+        return {name: getattr(self.config.base, name) for name in names}
+
+    def _searched(self) -> dict[str, Any]:
+        """The classifier knobs that a trial uses: not the seeds and references that come later."""
+        later = {"seeds", "references", "reference_steps", "reference_weight_decays"}
+        return {k: v for k, v in self._knobs("classifier").items() if k not in later}
+
+
+def preflight(config: Config) -> None:
+    """Refuse what cannot work before Ray is started.
+
+    Raises
+    ------
+    ConfigError, DataError, ModelError
+        Too few CPUs or GPUs on this machine; a data set or base model that is not what it should
+        be; a group with fewer images than clusters.
+    """
+    from raysynth.datasets.listing import list_dataset, split_counts
+    from raysynth.models.loading import check_base, check_clip
+
+    check_local(config)
+    check_base(config.base)
+    check_clip(config.base)
+    _, groups, listing = list_dataset(config.dataset, config.seed)
+    check_clusters(config, split_counts(listing, groups)["train"], groups)
+
+
+def check_clusters(config: Config, counts: np.ndarray, groups: Groups) -> None:
+    """Refuse a fixed `clustering.k` that some group with a model of its own cannot fill."""
+    k = config.clustering.k
+    if k == "silhouette":
+        return
+    small = [g for g in range(groups.count) if config.finetune.min_images <= counts[g] < k]
+    if small:
+        sizes = ", ".join(f"{groups.name(g)}: {counts[g]}" for g in small)
+        raise DataError(
+            f"clustering.k: {k} clusters asked, but group(s) have fewer images ({sizes}); expected "
+            f"at least {k} images. Fix: lower clustering.k, or set clustering.k=silhouette"
+        )
+
+
+def _source_digest(config: Config) -> dict[str, Any]:
+    """What identifies data outside the package: the metadata's content."""
+    if config.dataset.name != "folder":
+        return {}
+    from raysynth.datasets.folder import metadata_digest
+
+    return {"metadata": metadata_digest(str(config.dataset.path))}

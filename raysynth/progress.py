@@ -1,0 +1,78 @@
+"""Progress that never stands still: live on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+
+HEARTBEAT_SECONDS = 5.0
+
+
+class Progress:
+    """Says what runs, how far it is and for how long; safe to call from any thread."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        """`console`: where to write; None: standard output."""
+        self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._name, self._what, self._done, self._total = "", "", 0.0, 0.0
+        self._start = time.monotonic()
+        self._thread: threading.Thread | None = None
+        self._status = self.console.status("") if self.console.is_terminal else None
+
+    def __enter__(self) -> Progress:
+        if self._status:
+            self._status.start()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+        if self._status:
+            self._status.stop()
+
+    def stage(self, name: str) -> None:
+        """A stage begins."""
+        with self._lock:
+            self._name, self._what, self._done, self._total = name, "", 0.0, 0.0
+            self._start = time.monotonic()
+
+    def update(self, what: str, done: float = 0, total: float = 0) -> None:
+        """Say how far the stage is: `what` 120/400."""
+        with self._lock:
+            self._what, self._done, self._total = what, done, total
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text)
+
+    def _line(self) -> str:
+        with self._lock:
+            count = f" {self._done:.0f}/{self._total:.0f}" if self._total else ""
+            seconds = time.monotonic() - self._start
+            return f"[bold]{self._name}[/] {escape(self._what)}{count} ({seconds:.0f} s)"
+
+    def _beat(self) -> None:
+        last = time.monotonic()
+        while not self._stop.wait(0.5 if self._status else 1.0):
+            if not self._name:
+                continue
+            if self._status:
+                self._status.update(self._line())
+            elif time.monotonic() - last >= HEARTBEAT_SECONDS:
+                last = time.monotonic()
+                self.console.print("  " + self._line())

@@ -1,0 +1,120 @@
+"""The two Parquet tables of DESIGN.md: schemas, metadata, reading and writing."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from raysynth.groups import Groups
+from raysynth.runs import write_atomic
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+REAL = pa.schema(
+    [
+        ("id", pa.string()),
+        ("image", IMAGE),
+        ("label", pa.int32()),
+        ("attribute", pa.int32()),
+        ("group", pa.int32()),
+        ("split", pa.string()),
+    ]
+)
+SYNTHETIC = pa.schema(
+    [
+        *REAL,
+        pa.field("cluster", pa.int32()),
+        pa.field("generator", pa.string()),
+        pa.field("adapter", pa.string()),
+        pa.field("prompt", pa.string()),
+        pa.field("negative_prompt", pa.string()),
+        pa.field("seed", pa.int64()),
+        pa.field("guidance_scale", pa.float32()),
+        pa.field("steps", pa.int32()),
+        pa.field("clip_label", pa.float32()),
+        pa.field("clip_centroid", pa.float32()),
+        pa.field("clip_score", pa.float32()),
+    ]
+)
+_HF_TYPES = {"float": "float32"}  # Arrow prints float32 as `float`
+SPLITS = ("train", "validation", "test")
+
+
+def with_groups(schema: pa.Schema, groups: Groups) -> pa.Schema:
+    """The schema with class and attribute names, and Hugging Face's features, in its metadata."""
+    features: dict[str, dict[str, object]] = {
+        field.name: {"dtype": _HF_TYPES.get(str(field.type), str(field.type)), "_type": "Value"}
+        for field in schema
+    }
+    features["image"] = {"_type": "Image"}
+    features["label"] = {"names": list(groups.label_names), "_type": "ClassLabel"}
+    return schema.with_metadata(
+        {
+            "raysynth": json.dumps(groups.to_dict()),
+            "huggingface": json.dumps({"info": {"features": features}}),
+        }
+    )
+
+
+def groups_of(schema: pa.Schema) -> Groups:
+    """The groups written into a table's metadata by `with_groups`."""
+    return Groups.from_dict(json.loads((schema.metadata or {})[b"raysynth"]))
+
+
+def parquet_files(folder: str) -> list[str]:
+    """The Parquet files below a folder or URI, sorted; names as this filesystem gives them."""
+    filesystem, path = fsspec.core.url_to_fs(folder)
+    return sorted(filesystem.glob(f"{path}/**/*.parquet"))
+
+
+def read_table(
+    folder: str, columns: Sequence[str] | None = None, files: Sequence[str] | None = None
+) -> pa.Table:
+    """One table from the Parquet files below a folder or URI (or from `files`), in name order."""
+    filesystem, _ = fsspec.core.url_to_fs(folder)
+    names = list(files) if files is not None else parquet_files(folder)
+    tables = []
+    for name in names:
+        with filesystem.open(name, "rb") as file:
+            tables.append(pq.ParquetFile(file).read(columns=list(columns) if columns else None))
+    return pa.concat_tables(tables)
+
+
+def write_table(table: pa.Table, path: str) -> None:
+    """One Parquet file (zstd) at a path or URI, whole or not at all; parents are made."""
+    filesystem, name = fsspec.core.url_to_fs(path)
+    filesystem.makedirs(name.rsplit("/", 1)[0], exist_ok=True)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    write_atomic(path, buffer.getvalue())
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """PNG bytes of one [H, W, 3] uint8 image."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def decode_images(column: pa.ChunkedArray | pa.Array, size: int | None = None) -> np.ndarray:
+    """[N, H, W, 3] uint8 pixels of an `image` column, resized (bicubic) to `size` if given.
+
+    Raises ValueError when the images differ in size and no `size` is given.
+    """
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    images = []
+    for data in column.field("bytes"):
+        image = Image.open(io.BytesIO(data.as_py())).convert("RGB")
+        if size is not None and image.size != (size, size):
+            image = image.resize((size, size), Image.Resampling.BICUBIC)
+        images.append(np.asarray(image))
+    if len({image.shape for image in images}) > 1:
+        raise ValueError("images differ in size; expected one size or an explicit `size`")
+    return np.stack(images) if images else np.zeros((0, size or 0, size or 0, 3), np.uint8)

@@ -1,0 +1,57 @@
+"""What is asked of Ray is checked; a run has one driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from raysynth.cluster import Session, check_cluster, check_local
+from raysynth.config import load_config
+from raysynth.errors import ConfigError
+
+
+def test_more_cpus_than_this_machine_has_are_refused_before_ray_starts(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match="asks for 4000 CPUs, this machine has"):
+        check_local(load_config(None, ["resources.workers=4000"]))
+    with pytest.raises(ConfigError, match="GPUs, this machine has"):
+        check_local(load_config(None, ["resources.gpus_per_worker=64"]))
+
+
+def test_more_than_the_cluster_has_is_refused_unless_it_grows():
+    there = {"CPU": 8.0, "GPU": 1.0}
+    check_cluster(load_config(None, ["resources.gpus_per_worker=0.5"]), there)
+    with pytest.raises(ConfigError, match="search.concurrent x search.gpus_per_trial"):
+        check_cluster(load_config(None, ["search.gpus_per_trial=1"]), there)
+    grows = ["search.gpus_per_trial=1", "resources.autoscales=true"]
+    check_cluster(load_config(None, grows), there)
+
+
+def test_a_second_driver_is_refused_and_a_dead_ones_ray_is_stopped(tmp_path):
+    config, root = load_config(), str(tmp_path)
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        session = Session(config, root)
+        pair = (other.pid, psutil.Process(other.pid).create_time())
+        session._note.write_text(json.dumps({"driver": pair, "ray": []}))
+        with pytest.raises(ConfigError, match=f"is being run by process {other.pid}"), session:
+            pass
+        dead = {"driver": (other.pid, 0.0), "ray": [(left.pid, _born(left))]}
+        session._note.write_text(json.dumps(dead))
+        with session:
+            assert left.wait(timeout=10) is not None
+            assert json.loads(session._note.read_text())["driver"][0] == os.getpid()
+        assert not session._note.exists()
+    finally:
+        other.kill()
+        left.kill()
+
+
+def _born(process: subprocess.Popen) -> float:
+    return psutil.Process(process.pid).create_time()

@@ -1,0 +1,109 @@
+"""The configuration refuses what cannot run, and says which key, what and how to mend it."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from raysynth.config import Config, load_config, resolve_storage
+from raysynth.errors import ConfigError
+
+
+def test_defaults_are_the_embedded_run():
+    config = load_config()
+    assert (config.dataset.name, config.base.name, config.base.clip) == (
+        "outfits",
+        "embedded",
+        "embedded",
+    )
+    assert config.dataset.severity == 0.99
+    assert config.storage_path.startswith("/")
+
+
+def test_overrides_win_over_the_file(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({"seed": 3, "dataset": {"severity": 0.95}}))
+    config = load_config(str(file), ["dataset.severity=0.97", "clustering.k=2"])
+    assert (config.seed, config.dataset.severity, config.clustering.k) == (3, 0.97, 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("dataset.severty=0.95", "Did you mean `severity`"),
+        ("nonsense.key=1", "nonsense: unknown key"),
+        ("finetune.steps=abc", "finetune.steps: "),
+        ("dataset.severity=1.2", "dataset.severity"),
+        ("dataset.severity=0.3", "dataset.severity"),
+        ("prompts.template=a photo on {attribute}", "{label} is missing"),
+        ("prompts.template=a {colour} {label}", "unknown field"),
+        ("dataset.name=folder", "dataset.path is missing"),
+        ("dataset.pair=[coat, coat]", "two different garments"),
+        ("search.betas=[0.9, 0.1]", "search.betas"),
+        ("name=../elsewhere", "name"),
+        ("finetune.targets=[]", "finetune.targets is empty"),
+        ("seed", "expected section.key=value"),
+        ("seed.x=1", "seed"),
+    ],
+)
+def test_bad_values_are_refused_by_name(override, said):
+    with pytest.raises(ConfigError) as error:
+        load_config(None, [override])
+    assert said in str(error.value)
+
+
+def test_every_problem_is_listed_at_once():
+    with pytest.raises(ConfigError, match=r"2 problem\(s\)"):
+        load_config(None, ["seed=-1", "finetune.rank=0"])
+
+
+def test_broken_files_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no such configuration file"):
+        load_config(str(tmp_path / "missing.yaml"))
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(str(tmp_path / "bad.yaml"))
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(ConfigError, match="a mapping of sections"):
+        load_config(str(tmp_path / "list.yaml"))
+
+
+def test_relative_storage_is_refused_inside_a_ray_job(monkeypatch):
+    assert resolve_storage("runs").endswith("/runs")
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(ConfigError, match="relative path 'runs' inside a Ray job"):
+        load_config(None, ["storage_path=runs"])
+    assert load_config(None, ["storage_path=s3://bucket/runs"]).storage_path == "s3://bucket/runs"
+    assert load_config(None, ["storage_path=/mnt/runs"]).storage_path == "/mnt/runs"
+
+
+def test_every_field_is_described():
+    def check(model, where):
+        for name, field in model.model_fields.items():
+            if hasattr(field.annotation, "model_fields"):
+                check(field.annotation, f"{where}{name}.")
+            else:
+                assert field.description, f"{where}{name} has no description"
+
+    check(Config, "")
+
+
+def test_the_digest_follows_results_not_places():
+    base = load_config()
+    assert base.digest() == load_config(None, ["storage_path=/other", "name=other"]).digest()
+    assert base.digest() == load_config(None, ["resources.workers=1"]).digest()
+    assert base.digest() != load_config(None, ["seed=1"]).digest()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "generator"),
+    [
+        (["finetune.engine=none"], "vanilla"),
+        (["clustering.k=1"], "lora"),
+        (["clustering.k=1", "finetune.engine=full"], "dreambooth"),
+        (["clustering.k=3"], "clustered_dreambooth"),
+        (["finetune.scope=shared"], "shared"),
+    ],
+)
+def test_generators_have_the_fields_names(overrides, generator):
+    assert load_config(None, overrides).generator == generator

@@ -1,0 +1,94 @@
+"""A run's folder: whole outputs or none, skipped when unchanged, resumed when cut off."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from raysynth.config import load_config
+from raysynth.errors import ConfigError
+from raysynth.runs import Run
+
+
+def run_in(folder: Path, *overrides: str) -> Run:
+    return Run(load_config(None, [f"storage_path={folder}", "name=t", *overrides]))
+
+
+def write(name: str):
+    def build(work: str) -> dict:
+        Path(work, name).write_text(name)
+        return {"rows": 1}
+
+    return build
+
+
+def test_unchanged_inputs_are_skipped_and_changed_ones_are_not(tmp_path):
+    run = run_in(tmp_path)
+    first = run.stage("ingest", {"a": 1}, write("one"))
+    again = run_in(tmp_path).stage("ingest", {"a": 1}, write("never"))
+    assert (first.skipped, again.skipped, again.facts) == (False, True, {"rows": 1})
+    assert os.listdir(tmp_path / "t/real") == ["one"]
+    changed = run.stage("ingest", {"a": 2}, write("two"))
+    assert not changed.skipped and os.listdir(tmp_path / "t/real") == ["two"]
+    record = json.loads((tmp_path / "t/manifest.json").read_text())["stages"]["ingest"]
+    assert record["outputs"] == ["real/two"] and record["rows"] == 1
+    assert record["versions"]["torch"]
+
+
+def test_a_cut_off_stage_leaves_no_output_and_goes_on_where_it_was(tmp_path):
+    run = run_in(tmp_path)
+
+    def cut(work: str) -> dict:
+        Path(work, "half").write_text("")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.stage("synthesis", {"a": 1}, cut)
+    assert not (tmp_path / "t/synthetic").exists()
+    run.stage("synthesis", {"a": 1}, write("rest"))
+    assert sorted(os.listdir(tmp_path / "t/synthetic")) == ["half", "rest"]
+
+
+def test_half_work_for_other_inputs_is_dropped(tmp_path):
+    run = run_in(tmp_path)
+
+    def cut(work: str) -> dict:
+        Path(work, "old").write_text("")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.stage("ingest", {"a": 1}, cut)
+    run.stage("ingest", {"a": 2}, write("new"))
+    assert os.listdir(tmp_path / "t/real") == ["new"]
+    assert os.listdir(tmp_path / "t/.partial") == []
+
+
+def test_a_deleted_output_is_made_again(tmp_path):
+    run = run_in(tmp_path)
+    run.stage("ingest", {"a": 1}, write("one"))
+    (tmp_path / "t/real/one").unlink()
+    (tmp_path / "t/real").rmdir()
+    assert not run.stage("ingest", {"a": 1}, write("one")).skipped
+
+
+def test_other_filesystems_hold_runs_too():
+    run = Run(load_config(None, ["storage_path=memory://runs", "name=t"]))
+
+    def build(work: str) -> dict:
+        run.filesystem.pipe_file(work.removeprefix("memory://") + "/x", b"1")
+        return {}
+
+    stage = run.stage("ingest", {}, build)
+    assert run.filesystem.cat_file(stage.path.removeprefix("memory://") + "/x") == b"1"
+    assert run.stage("ingest", {}, build).skipped
+
+
+def test_unwritable_storage_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="storage_path: cannot write"):
+        run_in(tmp_path / "file")
+    with pytest.raises(ConfigError, match="storage_path"):
+        Run(load_config(None, ["storage_path=nosuchscheme://x"]))
