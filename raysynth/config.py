@@ -158,6 +158,10 @@ class FinetuneConfig(Section):
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="AdamW's weight decay.")
     max_grad_norm: Rate = Field(1.0, description="Gradient clipping norm, per adapter.")
     prompt_dropout: Share = Field(0.1, description="Share of images trained without prompt (CFG).")
+    flip: bool = Field(True, description="Mirror half of the images left-right.")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Decay of the weights' moving average that is kept; 0: the last weights."
+    )
     oversample: Share = Field(
         0.25, description="shared: share of a batch given to the bias-conflicting groups together."
     )
@@ -216,7 +220,23 @@ class ClassifierConfig(Section):
     image_size: Annotated[int, Field(ge=8)] | None = Field(
         None, description="Side of the network's input, pixels; None: the real images' own."
     )
+    widths: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
+        (32, 64, 128), description="small: channels of its stages."
+    )
     pretrained: bool = Field(True, description="Load the weights of a transformers backbone.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Classifier's arithmetic; auto: bfloat16 where the device has it."
+    )
+    flip: bool = Field(True, description="Augmentation: mirror images with probability 1/2.")
+    crop_padding: Annotated[int, Field(ge=0)] = Field(
+        2, description="Augmentation: border of the random crops, pixels; 0: no crops."
+    )
+    evaluations: Count = Field(
+        4, description="Evaluations on validation per training: early stopping's, ASHA's rungs."
+    )
+    reference_evaluations: Count = Field(
+        8, description="Evaluations on validation per reference training: its stopping points."
+    )
     batch_size: Count = Field(128, description="Images per step.")
     ratio: Annotated[float, Field(ge=0)] = Field(1.0, description="Synthetic / real images used.")
     beta: Share = Field(0.5, description="Stage 1 loss = beta * CE + (1-beta) * SupCon.")
@@ -236,9 +256,13 @@ class ClassifierConfig(Section):
         ("erm", "balanced", "group_dro", "erm_balanced_head"), description="Real-only references."
     )
     reference_steps: Count = Field(200, description="Optimizer steps of each reference.")
-    reference_weight_decays: tuple[float, ...] = Field(
-        (1e-2, 1e-1), description="Weight decays tried for every reference, on validation."
+    reference_weight_decays: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
+        (1e-1, 1.0), description="Weight decays tried for every reference, on validation."
     )
+    reference_head_weight_decays: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
+        (1e-3, 1e-2, 1e-1, 1.0), description="erm_balanced_head: weight decays of the head tried."
+    )
+    dro_step_size: Rate = Field(0.01, description="group_dro: step size of the group weights.")
 
 
 class SearchConfig(Section):
@@ -261,12 +285,25 @@ class SearchConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> SearchConfig:
-        for name in ("betas", "temperatures", "learning_rates", "weight_decays", "steps"):
+        for name in (
+            "betas",
+            "temperatures",
+            "learning_rates",
+            "weight_decays",
+            "steps",
+            "head_weight_decays",
+        ):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"search.{name}: [low, high] expected, got [{low}, {high}]")
-        if not self.ratios:
-            raise ValueError("search.ratios is empty: give at least one synthetic ratio")
+            if name != "betas" and low <= 0:
+                raise ValueError(f"search.{name}: positive bounds expected, got [{low}, {high}]")
+        if self.betas[0] < 0 or self.betas[1] > 1:
+            raise ValueError(f"search.betas: shares in [0, 1] expected, got {list(self.betas)}")
+        if not self.ratios or min(self.ratios) < 0:
+            raise ValueError(
+                f"search.ratios: at least one ratio >= 0 expected, got {list(self.ratios)}"
+            )
         return self
 
 
@@ -297,16 +334,16 @@ class Config(Section):
     )
     storage_path: str = Field("runs", description="Folder or URI (s3://, gs://) of the runs.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Seed of the whole run.")
-    dataset: DatasetConfig = Field(default_factory=DatasetConfig)  # type: ignore[arg-type]
-    base: BaseConfigSection = Field(default_factory=BaseConfigSection)  # type: ignore[arg-type]
-    prompts: PromptConfig = Field(default_factory=PromptConfig)  # type: ignore[arg-type]
-    clustering: ClusteringConfig = Field(default_factory=ClusteringConfig)  # type: ignore[arg-type]
-    finetune: FinetuneConfig = Field(default_factory=FinetuneConfig)  # type: ignore[arg-type]
-    synthesis: SynthesisConfig = Field(default_factory=SynthesisConfig)  # type: ignore[arg-type]
-    selection: SelectionConfig = Field(default_factory=SelectionConfig)  # type: ignore[arg-type]
-    classifier: ClassifierConfig = Field(default_factory=ClassifierConfig)  # type: ignore[arg-type]
-    search: SearchConfig = Field(default_factory=SearchConfig)  # type: ignore[arg-type]
-    resources: ResourcesConfig = Field(default_factory=ResourcesConfig)  # type: ignore[arg-type]
+    dataset: DatasetConfig = Field(default_factory=DatasetConfig)
+    base: BaseConfigSection = Field(default_factory=BaseConfigSection)
+    prompts: PromptConfig = Field(default_factory=PromptConfig)
+    clustering: ClusteringConfig = Field(default_factory=ClusteringConfig)
+    finetune: FinetuneConfig = Field(default_factory=FinetuneConfig)
+    synthesis: SynthesisConfig = Field(default_factory=SynthesisConfig)
+    selection: SelectionConfig = Field(default_factory=SelectionConfig)
+    classifier: ClassifierConfig = Field(default_factory=ClassifierConfig)
+    search: SearchConfig = Field(default_factory=SearchConfig)
+    resources: ResourcesConfig = Field(default_factory=ResourcesConfig)
 
     @property
     def generator(self) -> str:
@@ -415,9 +452,9 @@ def _explain(error: ValidationError, path: str | None) -> str:
 def _nearest(parent: list[str], key: str) -> str:
     import difflib
 
-    model: type[BaseModel] = Config
+    model: Any = Config
     for part in parent:
-        model = model.model_fields[part].annotation or Config
+        model = model.model_fields[part].annotation
     known = sorted(model.model_fields)
     match = difflib.get_close_matches(key, known, n=1)
     return f"Did you mean `{match[0]}`?" if match else f"Known keys: {', '.join(known)}"

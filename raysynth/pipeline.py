@@ -87,7 +87,7 @@ class _Pipeline:
 
     def _finetune(self) -> None:
         def build(work: str) -> dict[str, Any]:
-            from raysynth.finetune import run_finetune
+            from raysynth.finetune.stage import run_finetune
 
             real, clusters = self._path("ingest"), self._path("clustering")
             return run_finetune(self.config, real, clusters, self.groups, work, self.progress)
@@ -126,8 +126,15 @@ class _Pipeline:
         def build(work: str) -> dict[str, Any]:
             from raysynth.search import run_search
 
-            tables = [self._path(name) for name in ("ingest", "synthesis", "selection")]
-            return run_search(self.config, *tables, self.groups, work, self.progress)
+            return run_search(
+                self.config,
+                self._path("ingest"),
+                self._path("synthesis"),
+                self._path("selection"),
+                self.groups,
+                work,
+                self.progress,
+            )
 
         knobs = {"knobs": self._knobs("search"), "classifier": self._searched()}
         self._stage("search", self._after("ingest", "selection") | knobs, build)
@@ -136,8 +143,16 @@ class _Pipeline:
         def build(work: str) -> dict[str, Any]:
             from raysynth.classify import run_classification
 
-            tables = [self._path(name) for name in ("ingest", "synthesis", "selection", "search")]
-            return run_classification(self.config, *tables, self.groups, work, self.progress)
+            return run_classification(
+                self.config,
+                self._path("ingest"),
+                self._path("synthesis"),
+                self._path("selection"),
+                self._path("search"),
+                self.groups,
+                work,
+                self.progress,
+            )
 
         knobs = {"knobs": self._knobs("classifier")}
         self._stage("classification", self._after("search") | knobs, build)

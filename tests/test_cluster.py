@@ -26,7 +26,7 @@ def test_more_cpus_than_this_machine_has_are_refused_before_ray_starts(monkeypat
 def test_more_than_the_cluster_has_is_refused_unless_it_grows():
     there = {"CPU": 8.0, "GPU": 1.0}
     check_cluster(load_config(None, ["resources.gpus_per_worker=0.5"]), there)
-    with pytest.raises(ConfigError, match="search.concurrent x search.gpus_per_trial"):
+    with pytest.raises(ConfigError, match=r"search.concurrent x search.gpus_per_trial"):
         check_cluster(load_config(None, ["search.gpus_per_trial=1"]), there)
     grows = ["search.gpus_per_trial=1", "resources.autoscales=true"]
     check_cluster(load_config(None, grows), there)

@@ -84,13 +84,13 @@ class Folder:
         if "split" in frame:
             split = _read_splits(frame["split"])
         else:
-            split = self._deal(label * (attribute.max() + 1) + attribute)
+            split = self._deal(label * (attribute.max() + 1) + attribute).tolist()
         return pa.table(
             {
                 "id": pa.array(frame["file_name"].astype(str).tolist(), pa.string()),
                 "label": pa.array(label, pa.int32()),
                 "attribute": pa.array(attribute, pa.int32()),
-                "split": pa.array(list(split), pa.string()),
+                "split": pa.array(split, pa.string()),
             }
         )
 

@@ -82,8 +82,10 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 def load_fashion_mnist(folder: str) -> FashionMnist:
     """Load the four IDX files (.gz or not) of `folder`, train files first.
 
-    Raises:
-        FileNotFoundError: a file is missing; the message names it and where to get it.
+    Raises
+    ------
+    FileNotFoundError
+        A file is missing; the message names it and where to get it.
     """
     images, labels = [], []
     for image_name, label_name in _IDX_FILES:
@@ -124,6 +126,11 @@ def reserved_indices(labels: NDArray[np.uint8], digests: Sequence[bytes]) -> NDA
         for label, name in enumerate(CLASSES)
     ]
     return np.sort(np.concatenate(chosen))
+
+
+def base_indices(labels: NDArray[np.uint8], digests: Sequence[bytes]) -> NDArray[np.int64]:
+    """The 60,000 indices that belong to the tiny base, ascending."""
+    return np.setdiff1d(np.arange(len(labels)), reserved_indices(labels, digests))
 
 
 def cut_out(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -177,8 +184,8 @@ def _verified(folder: Path, name: str) -> Path:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != expected.get(name):
         raise ValueError(
-            f"{path}: sha256 is {found}, {CHECKSUMS_FILE} expects {expected.get(name)}. The file is "
-            "damaged or was edited; reinstall raysynth, or rebuild it with "
+            f"{path}: sha256 is {found}, {CHECKSUMS_FILE} expects {expected.get(name)}. The file "
+            "is damaged or was edited; reinstall raysynth, or rebuild it with "
             "`python -m raysynth.datasets.garments --idx FOLDER`."
         )
     return path

@@ -99,8 +99,10 @@ class Outfits:
     def listing(self) -> pa.Table:
         """One row per image, all splits (LISTING_SCHEMA); no image is composed.
 
-        Raises:
-            ValueError: a setting is out of range, or there are too few garments for the sizes.
+        Raises
+        ------
+        ValueError
+            A setting is out of range, or there are too few garments for the sizes.
         """
         self._check()
         columns: dict[str, list[NDArray[Any]]] = {name: [] for name in LISTING_SCHEMA.names}

@@ -107,7 +107,7 @@ def test_links_that_leave_the_folder_are_refused(tmp_path):
 def test_metadata_problems_are_named(tmp_path):
     with pytest.raises(DataError, match="is not a folder"):
         Folder(str(tmp_path / "missing")).listing()
-    with pytest.raises(DataError, match="no metadata.csv or metadata.parquet"):
+    with pytest.raises(DataError, match=r"no metadata.csv or metadata.parquet"):
         Folder(str(tmp_path)).listing()
     folder = write_folder(tmp_path, balanced_rows())
     frame = pd.read_csv(folder / "metadata.csv")

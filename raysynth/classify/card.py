@@ -1,0 +1,109 @@
+"""The model card that is shipped with the classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysynth.classify.backbone import SMALL
+from raysynth.config import Config
+from raysynth.groups import Groups
+
+CARD = """\
+---
+library_name: transformers
+pipeline_tag: image-classification
+tags: [raysynth, group-robustness, synthetic-data]
+metrics: [worst-group-accuracy, average-group-accuracy]
+---
+# {labels}: a classifier trained with raysynth
+
+Tells {labels} apart in images whose {attributes} must not matter. Stage 1 trained the encoder on
+{stage_one}; stage 2 fitted the linear head ({head}) on the real training images, encoder frozen.
+
+## Load
+```python
+{load}from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+processor = AutoImageProcessor.from_pretrained("path/to/this/folder")
+model = AutoModelForImageClassification.from_pretrained("path/to/this/folder").eval()
+```
+
+## Data set
+`{dataset}`, severity {severity} (share of bias-aligned training images within a class), run seed
+{run_seed}. Synthetic images: generator `{generator}`, base model `{base}`.
+
+| group (label/attribute) | real training images | test accuracy |
+| --- | --- | --- |
+{rows}
+
+## Metrics (test, shares of 1)
+| | this model | mean of {seeds} seed(s) |
+| --- | --- | --- |
+| worst group (WGA) | {wga:.3f} | {mean_wga:.3f} |
+| average over groups (AGA) | {aga:.3f} | {mean_aga:.3f} |
+| weighted by training share | {weighted:.3f} | {mean_weighted:.3f} |
+
+This seed was shipped for the best validation WGA; test decided nothing.
+
+## Intended use
+Research on group robustness: comparing trainings under spurious correlation, on images like the
+data set's.
+
+## Limits
+Measured on the groups above only: other attributes may carry other biases. Synthetic images bring
+along what the base model knows and believes. The worst group's accuracy rests on few test images
+of that group. Not for decisions about people.
+"""
+
+
+def model_card(
+    config: Config,
+    groups: Groups,
+    counts: NDArray[Any],
+    plan: dict[str, Any],
+    metrics: dict[str, Any],
+    seeds: Sequence[dict[str, Any]],
+) -> str:
+    """Markdown with the Hub's metadata header.
+
+    Parameters
+    ----------
+    counts : [G] real training images; plan : the shipped training; metrics : its test metrics;
+        seeds : test metrics of all seeds of the same training.
+    """
+    names = [groups.name(g) for g in range(groups.count)]
+    small = config.classifier.backbone == SMALL
+    means = {
+        key: float(np.mean([seed[key] for seed in seeds])) for key in ("wga", "aga", "weighted")
+    }
+    return CARD.format(
+        labels=", ".join(groups.label_names),
+        attributes=" or ".join(groups.attribute_names),
+        stage_one="the real images (the search chose no synthetic ones)"
+        if plan["ratio"] == 0
+        else f"group-balanced synthetic images, {plan['ratio']:g} per real one at most",
+        head=", ".join(head["objective"] for head in plan["heads"]),
+        load="import raysynth.classify.backbone  # registers the small residual network\n"
+        if small
+        else "",
+        dataset=config.dataset.name,
+        severity=config.dataset.severity,
+        run_seed=config.seed,
+        generator=config.generator,
+        base=config.base.name,
+        rows="\n".join(
+            f"| {name} | {count} | {metrics['groups'][name]:.3f} |"
+            for name, count in zip(names, counts, strict=True)
+        ),
+        seeds=len(seeds),
+        wga=metrics["wga"],
+        aga=metrics["aga"],
+        weighted=metrics["weighted"],
+        mean_wga=means["wga"],
+        mean_aga=means["aga"],
+        mean_weighted=means["weighted"],
+    )

@@ -1,0 +1,156 @@
+"""Images of the real and the synthetic table, decoded once into arrays that workers share.
+
+An `ImageSet` put into Ray's object store reaches every worker of a node without a copy; it is
+read-only there, so what is written to must be copied first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from raysynth import tables
+from raysynth.config import Config
+from raysynth.errors import DataError
+from raysynth.groups import Groups
+from raysynth.progress import Progress
+from raysynth.synthesis.shards import read_shards
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """pixels [N, 3, H, W] uint8, label [N] int64, group [N] int64, ids [N] str."""
+
+    pixels: NDArray[np.uint8]
+    label: NDArray[np.int64]
+    group: NDArray[np.int64]
+    ids: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def size(self) -> int:
+        """Side of the images, pixels."""
+        return self.pixels.shape[2]
+
+    def counts(self, groups: int) -> NDArray[np.int64]:
+        """[G] images per group."""
+        return np.bincount(self.group, minlength=groups)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a training may see; never the test split."""
+
+    train: ImageSet
+    validation: ImageSet
+    synthetic: ImageSet
+    groups: Groups
+
+
+def load_data(config: Config, real: str, synthetic: str, selection: str, groups: Groups) -> Data:
+    """Everything that trainings see, from the folders or URIs of its stages."""
+    train = load_real(real, "train", config.classifier.image_size)
+    return Data(
+        train,
+        load_real(real, "validation", train.size),
+        load_synthetic(synthetic, selection, train.size),
+        groups,
+    )
+
+
+def say_shortage(ratio: float, data: Data, progress: Progress) -> None:
+    """Say so when a ratio asks for more synthetic images than a balanced draw can give."""
+    asked = round(ratio * len(data.train))
+    there = int(data.synthetic.counts(data.groups.count).min()) * data.groups.count
+    if asked > there:
+        progress.say(
+            f"  synthetic ratio {ratio:g} asks for {asked} images; {there} group-balanced ones "
+            f"were kept: all of them are used (ratio {there / len(data.train):.2f})"
+        )
+
+
+def load_real(real: str, split: str, size: int | None) -> ImageSet:
+    """One split of the real table below the folder or URI `real`.
+
+    `size`: side in pixels to resize to; None keeps the images' own.
+
+    Raises
+    ------
+    DataError
+        When the split is missing, or the images are not square and of one size.
+    """
+    files = [
+        name
+        for name in tables.parquet_files(real)
+        if name.rsplit("/", 1)[-1].startswith(f"{split}-")
+    ]
+    if not files:
+        raise DataError(f"{real}: no {split}-*.parquet; expected the folder that ingest wrote")
+    return _image_set(tables.read_table(real, ["id", "image", "label", "group"], files), size, real)
+
+
+def load_synthetic(synthetic: str, selection: str, size: int) -> ImageSet:
+    """The selected synthetic images, in the order of their shards, resized to `size` pixels.
+
+    Only shards that the synthetic folder's manifest lists are read.
+    """
+    chosen = tables.read_table(selection, ["id", "kept"])
+    kept = chosen.filter(chosen["kept"])["id"]
+    table = read_shards(synthetic, ["id", "image", "label", "group"])
+    mask = pc.is_in(table["id"], value_set=kept.combine_chunks())
+    return _image_set(table.filter(mask), size, synthetic)
+
+
+def _image_set(table: pa.Table, size: int | None, where: str) -> ImageSet:
+    try:
+        pixels = tables.decode_images(table["image"], size)
+    except ValueError:
+        pixels = None
+    if pixels is None or pixels.shape[1] != pixels.shape[2]:
+        raise DataError(
+            f"{where}: the images are not square and of one size, as a classifier needs them. Fix: "
+            "classifier.image_size=<pixels>, e.g. 224"
+        )
+    return ImageSet(
+        np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)),
+        table["label"].to_numpy().astype(np.int64),
+        table["group"].to_numpy().astype(np.int64),
+        np.array(table["id"].to_pylist(), dtype=np.str_),
+    )
+
+
+def draw_balanced(group: NDArray[Any], count: int, groups: int, seed: int) -> NDArray[np.int64]:
+    """Rows of a group-balanced draw without replacement: `count` in all, or as many as there are.
+
+    Every group gives the same number, at most what the smallest group has. A larger draw contains
+    the smaller one of the same seed, so ratios differ in size, not in luck.
+
+    Parameters
+    ----------
+    group : [N] int; groups : number of groups G; seed : of the run.
+
+    Raises
+    ------
+    DataError
+        When some group has no image at all.
+    """
+    sizes = np.bincount(group, minlength=groups)
+    if (sizes == 0).any():
+        raise DataError(
+            f"synthetic images: group(s) {np.flatnonzero(sizes == 0).tolist()} have none; got "
+            f"sizes {sizes.tolist()}; a balanced draw needs every group. Fix: generate more "
+            "(synthesis.images_per_group) or keep more (selection.keep)"
+        )
+    each = min(round(count / groups), int(sizes.min()))
+    rows = [
+        np.random.default_rng([seed, 101, g]).permutation(np.flatnonzero(group == g))[:each]
+        for g in range(groups)
+    ]
+    return np.sort(np.concatenate(rows))

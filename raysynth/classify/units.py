@@ -1,0 +1,164 @@
+"""Trainings as units of work: each a Ray task, a JSON record and its best weights, written whole.
+
+A unit that has its record is not trained again, so a killed run goes on with the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import fsspec
+import ray
+import safetensors.torch
+from torch import Tensor
+
+from raysynth.classify.data import Data
+from raysynth.classify.head import Head
+from raysynth.classify.network import Network, build_network
+from raysynth.classify.training import Plan, Snapshot, fit
+from raysynth.config import Config, digest_of
+from raysynth.errors import StageError
+from raysynth.groups import Groups
+from raysynth.models.device import use_threads
+from raysynth.progress import Progress
+from raysynth.runs import write_atomic
+
+MAX_RETRIES = 2
+
+
+def unit_name(plan: Plan) -> str:
+    """File name of a plan's unit: a digest of all that decides it."""
+    return digest_of(plan.to_dict())
+
+
+def train_unit(plan: Plan, data: Data, config: Config, folder: str) -> dict[str, Any]:
+    """Train a plan and keep, for each of its heads, the snapshot of the best validation score.
+
+    Returns
+    -------
+    The record: `plan`, `seconds`, `history` ([{step, heads: {name: metrics}}]) and `best`
+    ({name: {step, validation}}). The weights lie beside it, as `<unit>.safetensors`.
+    """
+    start = time.perf_counter()
+    history: list[dict[str, Any]] = []
+    best: dict[str, tuple[float, int]] = {}
+    tensors: dict[str, Tensor] = {}
+    for snapshot in fit(plan, data, config):
+        metrics = snapshot.validation
+        better = [h for h, m in metrics.items() if h not in best or m.score > best[h][0]]
+        best.update({h: (metrics[h].score, snapshot.step) for h in better})
+        _keep(tensors, snapshot, better, {step for _, step in best.values()})
+        heads = {h: m.to_dict(data.groups) for h, m in metrics.items()}
+        history.append({"step": snapshot.step, "heads": heads})
+    at = {entry["step"]: entry["heads"] for entry in history}
+    record = {
+        "plan": plan.to_dict(),
+        "seconds": round(time.perf_counter() - start, 2),
+        "history": history,
+        "best": {h: {"step": step, "validation": at[step][h]} for h, (_, step) in best.items()},
+    }
+    name = f"{folder}/{unit_name(plan)}"
+    write_atomic(f"{name}.safetensors", safetensors.torch.save(tensors))
+    write_atomic(f"{name}.json", json.dumps(record).encode())
+    return record
+
+
+def _keep(
+    tensors: dict[str, Tensor], snapshot: Snapshot, better: list[str], steps: set[int]
+) -> None:
+    """Hold the weights of the steps that are some head's best, and those heads; drop the rest."""
+    for key in [
+        k for k in tensors if k.split("/")[0].isdigit() and int(k.split("/")[0]) not in steps
+    ]:
+        del tensors[key]
+    if better:
+        tensors.update({f"{snapshot.step}/{key}": v for key, v in snapshot.network.state().items()})
+    for name in better:
+        if name in snapshot.heads:
+            head = snapshot.heads[name]
+            tensors[f"head/{name}/weight"] = head.weight.cpu().contiguous()
+            tensors[f"head/{name}/bias"] = head.bias.cpu().contiguous()
+
+
+def load_unit(
+    folder: str, record: dict[str, Any], head: str, config: Config, groups: Groups, size: int
+) -> Network:
+    """The network of a unit at the best step of one of its heads, with that head in place."""
+    name = digest_of(record["plan"])
+    filesystem, path = fsspec.core.url_to_fs(f"{folder}/{name}.safetensors")
+    tensors = safetensors.torch.load(filesystem.cat_file(path))
+    prefix = f"{record['best'][head]['step']}/"
+    network = build_network(config, groups, size, config.seed)
+    network.load_state(
+        {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
+    )
+    if f"head/{head}/weight" in tensors:
+        found = (tensors[f"head/{head}/{part}"].to(network.device) for part in ("weight", "bias"))
+        network.set_head(Head(*found))
+    return network
+
+
+def read_record(folder: str, plan: Plan) -> dict[str, Any] | None:
+    """The record of a unit that is done, or None."""
+    filesystem, path = fsspec.core.url_to_fs(f"{folder}/{unit_name(plan)}.json")
+    return json.loads(filesystem.cat_file(path)) if filesystem.exists(path) else None
+
+
+def run_units(
+    plans: Sequence[Plan], data: Any, config: Config, folder: str, progress: Progress, what: str
+) -> dict[Plan, dict[str, Any]]:
+    """Train the plans that have no record yet, `resources.workers` at once.
+
+    Parameters
+    ----------
+    data : reference to a `Data` in Ray's object store.
+
+    Returns
+    -------
+    The record of every plan.
+
+    Raises
+    ------
+    StageError
+        Naming every training that failed, after the others are done.
+    """
+    found = {plan: read_record(folder, plan) for plan in plans}
+    records = {plan: record for plan, record in found.items() if record is not None}
+    waiting = [plan for plan in plans if plan not in records]
+    resources = config.resources
+    task = ray.remote(
+        num_cpus=resources.cpus_per_worker,
+        num_gpus=resources.gpus_per_worker,
+        max_retries=MAX_RETRIES,
+    )(_train_in_worker)
+    running: dict[Any, Plan] = {}
+    failed: dict[str, str] = {}
+    while waiting or running:
+        while waiting and len(running) < resources.workers:
+            plan = waiting.pop(0)
+            running[task.remote(plan, data, config, folder)] = plan
+        done = len(plans) - len(waiting) - len(running)
+        progress.update(what, done, len(plans))
+        finished, _ = ray.wait(list(running), num_returns=1, timeout=2.0)
+        for reference in finished:
+            plan = running.pop(reference)
+            try:
+                records[plan] = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                failed[unit_name(plan)] = str(error).strip().splitlines()[-1]
+    if failed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise StageError(
+            f"{what}: {len(failed)} of {len(plans)} trainings failed ({reasons}). What "
+            "succeeded is kept: fix the cause and run again"
+        )
+    progress.update(what, len(plans), len(plans))
+    return records
+
+
+def _train_in_worker(plan: Plan, data: Data, config: Config, folder: str) -> dict[str, Any]:
+    use_threads(config.resources.cpus_per_worker)
+    return train_unit(plan, data, config, folder)

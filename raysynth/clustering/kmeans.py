@@ -1,0 +1,145 @@
+"""k-means of one group's embeddings: the choice of k, the merging of small clusters.
+
+Basu et al. (arXiv 2511.08711, section 1 of their method) cluster each group's CLIP embeddings and
+fine-tune one model per cluster; neither their algorithm nor their k is published, so k-means,
+the silhouette and every constant here are ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import silhouette_score
+
+from raysynth.config import ClusteringConfig
+from raysynth.errors import DataError
+from raysynth.groups import Groups
+
+# The silhouette is undefined for one cluster. A split is believed only if images are, on average,
+# closer to their own cluster than to the next one by this share of the distance; below it the
+# group is one cloud, and cutting it would only make smaller training sets.
+MIN_SILHOUETTE = 0.05
+SILHOUETTE_SAMPLE = 2000  # images; the score needs all pairwise distances
+RESTARTS = 4
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Clusters of one group: `labels` [N] int32, numbered from 0 by falling size."""
+
+    labels: np.ndarray
+    silhouettes: dict[int, float]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Images per cluster."""
+        return np.bincount(self.labels).tolist()
+
+
+def check_cluster_counts(
+    counts: Sequence[int] | np.ndarray, groups: Groups, config: ClusteringConfig
+) -> None:
+    """Refuse groups that hold fewer images than clusters are asked for.
+
+    Parameters
+    ----------
+    counts : [G] training images per group.
+
+    Raises
+    ------
+    DataError
+        Naming every such group, what it has and what is needed.
+    """
+    if config.k == "silhouette":
+        return
+    small = [g for g in range(groups.count) if counts[g] < config.k]
+    if small:
+        found = ", ".join(f"{groups.name(g)}: {int(counts[g])}" for g in small)
+        raise DataError(
+            f"clustering.k={config.k}: fewer training images than clusters in group(s) {found}; "
+            f"expected at least {config.k} image(s) in every group. Fix: clustering.k="
+            f"{max(1, int(min(counts)))}, clustering.k=silhouette, or a lower dataset.severity"
+        )
+
+
+def cluster_group(
+    embeddings: np.ndarray, config: ClusteringConfig, seed: int, group: int
+) -> Clustering:
+    """k-means of one group's embeddings, small clusters merged.
+
+    With `clustering.k=silhouette` the k in 2..max_k of the best silhouette is taken, and 1 if
+    the group cannot hold two clusters of `min_size` images or no k reaches `MIN_SILHOUETTE`.
+
+    Parameters
+    ----------
+    embeddings : [N, D] float, L2-normalised.
+    seed, group : the run's seed and the group's index; nothing else decides the outcome.
+    """
+    state = group_state(seed, group)
+    if config.k == "silhouette":
+        labels, silhouettes = _best_silhouette(embeddings, config, state)
+    else:
+        labels, silhouettes = _kmeans(embeddings, config.k, state), {}
+    return Clustering(merge_small(embeddings, labels, config.min_size), silhouettes)
+
+
+def group_state(seed: int, group: int) -> int:
+    """scikit-learn's random state (32 bits) of a group."""
+    digest = hashlib.blake2b(f"kmeans/{seed}/{group}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")
+
+
+def merge_small(embeddings: np.ndarray, labels: np.ndarray, min_size: int) -> np.ndarray:
+    """Merge clusters below `min_size` images, smallest first, into the one of the nearest mean.
+
+    Returns [N] int32 labels, renumbered from 0 by falling size (then by first image).
+    """
+    labels = np.unique(labels, return_inverse=True)[1]
+    while True:
+        sizes = np.bincount(labels)
+        if len(sizes) == 1 or sizes.min() >= min_size:
+            return _by_size(labels)
+        means = np.stack([embeddings[labels == k].mean(axis=0) for k in range(len(sizes))])
+        smallest = int(sizes.argmin())
+        distances = np.linalg.norm(means - means[smallest], axis=1)
+        distances[smallest] = np.inf
+        labels = np.where(labels == smallest, distances.argmin(), labels)
+        labels = np.unique(labels, return_inverse=True)[1]
+
+
+def _best_silhouette(
+    embeddings: np.ndarray, config: ClusteringConfig, state: int
+) -> tuple[np.ndarray, dict[int, float]]:
+    best, score, silhouettes = np.zeros(len(embeddings), np.int64), MIN_SILHOUETTE, {}
+    most = min(config.max_k, len(embeddings) // max(1, config.min_size), len(embeddings) - 1)
+    for k in range(2, most + 1):
+        labels = _kmeans(embeddings, k, state)
+        if len(np.unique(labels)) < 2:
+            continue
+        sample = min(SILHOUETTE_SAMPLE, len(embeddings))
+        silhouettes[k] = float(
+            silhouette_score(embeddings, labels, sample_size=sample, random_state=state)
+        )
+        if silhouettes[k] >= score:
+            best, score = labels, silhouettes[k]
+    return best, silhouettes
+
+
+def _kmeans(embeddings: np.ndarray, k: int, state: int) -> np.ndarray:
+    with warnings.catch_warnings():
+        # Fewer distinct images than clusters: the empty ones vanish when labels are renumbered.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return KMeans(k, n_init=RESTARTS, random_state=state).fit_predict(embeddings)
+
+
+def _by_size(labels: np.ndarray) -> np.ndarray:
+    names, first, sizes = np.unique(labels, return_index=True, return_counts=True)
+    rank = np.empty(len(names), np.int32)
+    rank[np.lexsort((first, -sizes))] = np.arange(len(names), dtype=np.int32)
+    return rank[np.searchsorted(names, labels)]

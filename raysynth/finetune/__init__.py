@@ -1,0 +1,1 @@
+"""Fine-tuning: one Ray Train run per pack of group-clusters; objectives; adapter packing."""

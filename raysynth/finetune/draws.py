@@ -1,0 +1,109 @@
+"""Every random choice of an adapter's training, drawn ahead from (run seed, group, cluster).
+
+Because nothing depends on a worker, a neighbour or the number of restarts, an adapter comes out the
+same alone, packed with others, or after a resume in another pack.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raysynth.config import FinetuneConfig
+from raysynth.finetune.plan import Job
+
+_ROWS, _NOISE, _START, _PRIOR_IMAGE, _PRIOR_ROWS = range(1, 6)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """[T, b] choices of T micro-batches of b images."""
+
+    rows: np.ndarray
+    """int64 position of the image in the job."""
+    flips: np.ndarray
+    """bool, mirrored left-right."""
+    dropped: np.ndarray
+    """bool, trained without a prompt."""
+    uniform: np.ndarray
+    """float32 in (0, 1): becomes the timestep."""
+
+
+def draw(job: Job, config: FinetuneConfig, seed: int) -> Draws:
+    """All choices of a job; `seed` is the run's."""
+    rng = np.random.default_rng(_key(job, seed, _ROWS))
+    shape = (config.steps * config.accumulation, config.batch_size)
+    rows = _draw_rows(job, shape, config.oversample, rng)
+    flips = rng.random(shape) < (0.5 if config.flip else 0.0)
+    dropped = rng.random(shape) < config.prompt_dropout
+    uniform = rng.random(shape, dtype=np.float32).clip(1e-6, 1 - 1e-6)
+    return Draws(rows, flips, dropped, uniform)
+
+
+def draw_prior(
+    job: Job, config: FinetuneConfig, seed: int, images: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """[T, b] positions among the prior images, and [T, b] uniform numbers for their timesteps."""
+    rng = np.random.default_rng(_key(job, seed, _PRIOR_ROWS))
+    shape = (config.steps * config.accumulation, config.batch_size)
+    rows = rng.integers(0, images, shape)
+    return rows, rng.random(shape, dtype=np.float32).clip(1e-6, 1 - 1e-6)
+
+
+def start_dice(job: Job, seed: int) -> torch.Generator:
+    """The random numbers that an adapter's matrices start from."""
+    return _generator(_key(job, seed, _START))
+
+
+def prior_dice(group: int, index: int, seed: int) -> torch.Generator:
+    """The random numbers of one prior image."""
+    return _generator([seed, _PRIOR_IMAGE, group, index])
+
+
+def noise_of(jobs: list[Job], at: list[int], shape: tuple[int, ...], seed: int) -> Tensor:
+    """[P, *shape] float32 normal numbers of micro-batch number `at[p]` of each job."""
+    noise = torch.empty(len(jobs), *shape)
+    for p, job in enumerate(jobs):
+        torch.randn(shape, generator=_generator([*_key(job, seed, _NOISE), at[p]]), out=noise[p])
+    return noise
+
+
+def _key(job: Job, seed: int, use: int) -> list[int]:
+    return [seed, use, job.group + 1, job.cluster + 1]
+
+
+def _generator(key: list[int]) -> torch.Generator:
+    number = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(number >> np.uint64(1)))
+
+
+def _draw_rows(
+    job: Job, shape: tuple[int, int], oversample: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Image positions: every group walks through its own images in random order, again and again.
+
+    Conflicting groups together fill a share of each micro-batch: `oversample`, or their share of
+    the images where that is larger; within both halves groups take turns.
+    """
+    group = np.array(job.groups)
+    slots = np.empty(shape, dtype=np.int64)
+    weak = [g for g in job.conflicting if (group == g).any()]
+    strong = [g for g in np.unique(group).tolist() if g not in weak]
+    share = max(oversample, float(np.isin(group, weak).mean())) if weak else 0.0
+    split = max(round(shape[1] * (share if strong else 1.0)), 1 if weak else 0)
+    for part, members in ((slots[:, :split], weak), (slots[:, split:], strong)):
+        if members:
+            part[:] = np.resize(members, part.size).reshape(part.shape)
+    rows = np.empty(shape, dtype=np.int64)
+    for g in np.unique(slots).tolist():
+        places = slots == g
+        rows[places] = _walk(np.flatnonzero(group == g), int(places.sum()), rng)
+    return rows
+
+
+def _walk(members: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    passes = [rng.permutation(members) for _ in range(-(-length // len(members)))]
+    return np.concatenate(passes)[:length]

@@ -1,0 +1,178 @@
+"""From clusters and configuration to the list of adapters that are to be trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+
+from raysynth.config import Config
+from raysynth.errors import DataError
+from raysynth.groups import Groups, aligned_groups
+from raysynth.prompts import spoken
+from raysynth.runs import write_atomic
+
+SHARED = -1
+"""Group and cluster of an adapter that speaks for all groups."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What one fine-tuning produced, as `adapters.json` and `<name>/adapter.json` record it."""
+
+    name: str
+    engine: str
+    """lora: PEFT weights in the folder; full: `unet/` in the folder."""
+    scope: str
+    group: int
+    """Group, -1 for shared."""
+    cluster: int
+    """Cluster within the group, -1 for shared."""
+    label: str
+    attribute: str
+    prompt: str
+    """Training prompt; "" for shared, which was trained on every group's `prompts.spoken`."""
+    images: int
+    """Training images."""
+    steps: int
+    loss: float
+    """Mean training loss over the last tenth of the steps."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One adapter to be trained; plain values, so that it travels to a worker as JSON."""
+
+    name: str
+    group: int
+    cluster: int
+    ids: tuple[str, ...]
+    """Training images."""
+    groups: tuple[int, ...]
+    """Group of each image."""
+    prompts: dict[int, str]
+    """Prompt of each group that has images."""
+    plain_prompts: dict[int, str]
+    """The same without the rare token: DreamBooth's class prompts."""
+    conflicting: tuple[int, ...]
+    """Bias-conflicting groups, over-sampled at shared scope; empty otherwise."""
+
+
+def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
+    """The adapters of a run.
+
+    Scope `group_cluster`: one per group and cluster; groups with fewer than `finetune.min_images`
+    get none, the aligned group's adapters speak for them (Basu et al., 0.999). Scope `shared`: one
+    for all groups; the prompt names label and attribute and keeps the rare token, which then stands
+    for the data set's look, so prompts are the same in both scopes.
+
+    Parameters
+    ----------
+    clusters : columns id, group, cluster; one row per training image.
+
+    Raises
+    ------
+    DataError
+        No group is large enough.
+    """
+    ids = np.array(clusters["id"].to_pylist(), dtype=object)
+    group = clusters["group"].to_numpy()
+    cluster = clusters["cluster"].to_numpy()
+    counts = np.bincount(group, minlength=groups.count)
+    if config.finetune.scope == "shared":
+        aligned = set(aligned_groups(counts, groups).tolist())
+        conflicting = [g for g in range(groups.count) if counts[g] and g not in aligned]
+        everything = np.arange(len(ids))
+        return [_job(config, groups, "shared", SHARED, SHARED, ids, group, everything, conflicting)]
+    jobs = []
+    for g in np.flatnonzero(counts >= config.finetune.min_images).tolist():
+        for k in np.unique(cluster[group == g]).tolist():
+            rows = np.flatnonzero((group == g) & (cluster == k))
+            jobs.append(_job(config, groups, f"{g}-{k}", g, k, ids, group, rows, []))
+    if not jobs:
+        sizes = ", ".join(f"{groups.name(g)}: {n}" for g, n in enumerate(counts.tolist()))
+        raise DataError(
+            f"finetune.min_images: no group has {config.finetune.min_images} images (got {sizes}); "
+            "expected at least one such group. Fix: lower finetune.min_images, add images, or take "
+            "finetune.scope=shared"
+        )
+    return jobs
+
+
+def split_into_packs(jobs: Sequence[Job], per_worker: int | str, workers: int) -> list[list[Job]]:
+    """Deal the jobs to packs, each trained by one worker.
+
+    `per_worker`: adapters per pack, or "auto": as many packs as workers, equally large.
+    """
+    size = -(-len(jobs) // workers) if per_worker == "auto" else int(per_worker)
+    count = -(-len(jobs) // max(1, size))
+    return [list(jobs[start::count]) for start in range(count)]
+
+
+def record_of(job: Job, config: Config, groups: Groups, loss: float) -> Adapter:
+    """The record of a job that was trained to the end."""
+    one = job.group != SHARED
+    return Adapter(
+        name=job.name,
+        engine=config.finetune.engine,
+        scope=config.finetune.scope,
+        group=job.group,
+        cluster=job.cluster,
+        label=groups.label_names[groups.label(job.group)] if one else "",
+        attribute=groups.attribute_names[groups.attribute(job.group)] if one else "",
+        prompt=job.prompts[job.group] if one else "",
+        images=len(job.ids),
+        steps=config.finetune.steps,
+        loss=loss,
+    )
+
+
+def write_adapters(adapters: Sequence[Adapter], folder: str) -> None:
+    """Write `adapters.json`, which says that the stage's folder is complete."""
+    text = json.dumps([asdict(adapter) for adapter in adapters], indent=1)
+    write_atomic(f"{folder}/adapters.json", text.encode())
+
+
+def read_adapters(folder: str) -> list[Adapter]:
+    """The adapters of a finished stage's folder or URI."""
+    filesystem, path = fsspec.core.url_to_fs(f"{folder}/adapters.json")
+    return [Adapter(**record) for record in json.loads(filesystem.cat_file(path))]
+
+
+def write_adapter(adapter: Adapter, folder: str) -> None:
+    """Write `adapter.json`, which says that this adapter's folder is complete."""
+    write_atomic(f"{folder}/adapter.json", json.dumps(asdict(adapter), indent=1).encode())
+
+
+def read_adapter(folder: str) -> Adapter | None:
+    """The record of a trained adapter's folder; None while it is not complete."""
+    filesystem, path = fsspec.core.url_to_fs(f"{folder}/adapter.json")
+    return Adapter(**json.loads(filesystem.cat_file(path))) if filesystem.exists(path) else None
+
+
+def _job(
+    config: Config,
+    groups: Groups,
+    name: str,
+    group: int,
+    cluster: int,
+    ids: np.ndarray,
+    group_of: np.ndarray,
+    rows: np.ndarray,
+    conflicting: Sequence[int],
+) -> Job:
+    present = np.unique(group_of[rows]).tolist()
+    return Job(
+        name=name,
+        group=group,
+        cluster=cluster,
+        ids=tuple(ids[rows].tolist()),
+        groups=tuple(group_of[rows].tolist()),
+        prompts={g: spoken(config.prompts, groups, g) for g in present},
+        plain_prompts={g: spoken(config.prompts, groups, g, token="") for g in present},
+        conflicting=tuple(conflicting),
+    )

@@ -1,0 +1,129 @@
+"""What never changes during a fine-tuning, computed once: latents and text states.
+
+Shape suffixes: P adapters, T micro-batches, b rows of an adapter's micro-batch, E encoded images
+(an image and its mirror count as two), S text states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from raysynth.errors import DataError
+from raysynth.finetune.draws import Draws
+from raysynth.finetune.plan import Job
+from raysynth.models.loading import Base, encode_prompts
+from raysynth.tables import decode_images, parquet_files
+
+ENCODE_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Material:
+    """What one adapter is trained on, ready for the device."""
+
+    moments: Tensor
+    """[E, 2, C, h, w] float16 mean and standard deviation of the scaled latents."""
+    texts: Tensor
+    """[S, L, D] float32 text states; the last one is the empty prompt's."""
+    entries: Tensor
+    """[T, b] int64 encoded image of each draw."""
+    spoken: Tensor
+    """[T, b] int64 text state of each draw."""
+    uniform: Tensor
+    """[T, b] float32 in (0, 1)."""
+
+
+def prepare(job: Job, draws: Draws, base: Base, real: str) -> Material:
+    """Encode the images that the draws of a job use, and its prompts.
+
+    Parameters
+    ----------
+    base : with vae, text encoder and tokenizer.
+    real : folder of the real table.
+    """
+    drawn = np.stack([draws.rows.ravel(), draws.flips.ravel().astype(np.int64)], 1)
+    pairs, entries = np.unique(drawn, axis=0, return_inverse=True)
+    positions, place = np.unique(pairs[:, 0], return_inverse=True)
+    pixels = read_images(real, [job.ids[p] for p in positions], base.image_size)
+    moments = encode_images(base, pixels, place, pairs[:, 1].astype(bool))
+    order = sorted(job.prompts)
+    texts = encode_prompts(base, [*(job.prompts[g] for g in order), ""])
+    state_of_row = np.searchsorted(order, np.array(job.groups))
+    spoken = np.where(draws.dropped, len(order), state_of_row[draws.rows])
+    return Material(
+        moments=moments,
+        texts=texts,
+        entries=torch.from_numpy(entries.reshape(draws.rows.shape)).to(base.device),
+        spoken=torch.from_numpy(spoken).to(base.device),
+        uniform=torch.from_numpy(draws.uniform).to(base.device),
+    )
+
+
+def stack(materials: Sequence[Material]) -> Material:
+    """One material for several adapters: [T, b] becomes [T, P, b], with indices shifted."""
+    images = np.cumsum([0, *(len(m.moments) for m in materials)]).tolist()
+    texts = np.cumsum([0, *(len(m.texts) for m in materials)]).tolist()
+    return Material(
+        moments=torch.cat([m.moments for m in materials]),
+        texts=torch.cat([m.texts for m in materials]),
+        entries=torch.stack([m.entries + n for m, n in zip(materials, images, strict=False)], 1),
+        spoken=torch.stack([m.spoken + n for m, n in zip(materials, texts, strict=False)], 1),
+        uniform=torch.stack([m.uniform for m in materials], 1),
+    )
+
+
+def read_images(real: str, ids: Sequence[str], size: int) -> np.ndarray:
+    """[N, size, size, 3] uint8 training images of the real table, in the order of `ids`.
+
+    Raises DataError when some are not in the table.
+    """
+    filesystem, _ = fsspec.core.url_to_fs(real)
+    wanted, parts = pa.array(ids, pa.string()), []
+    for name in parquet_files(real):
+        if not name.rsplit("/", 1)[1].startswith("train-"):
+            continue
+        with filesystem.open(name, "rb") as file:
+            table = pq.ParquetFile(file).read(columns=["id", "image"])
+        parts.append(table.filter(pc.is_in(table["id"], value_set=wanted)))
+    found = pa.concat_tables(parts) if parts else pa.table({"id": pa.array([], pa.string())})
+    order = pc.index_in(wanted, value_set=found["id"].combine_chunks())
+    if order.null_count:
+        missing = [i for i, at in zip(ids, order.to_pylist(), strict=True) if at is None]
+        raise DataError(
+            f"{real}: {len(missing)} of {len(ids)} training images are missing, e.g. {missing[0]}; "
+            "expected every clustered image in the real table. Fix: run ingest and clustering again"
+        )
+    return decode_images(found.take(order)["image"], size)
+
+
+@torch.no_grad()
+def encode_images(base: Base, pixels: np.ndarray, place: np.ndarray, flips: np.ndarray) -> Tensor:
+    """[E, 2, C, h, w] float16 mean and spread of the scaled latents.
+
+    Parameters
+    ----------
+    pixels : [N, H, W, 3] uint8.
+    place : [E] int, which of the images; flips : [E] bool, whether mirrored.
+    """
+    shift = getattr(base.vae.config, "shift_factor", None) or 0.0
+    scale, moments = base.vae.config.scaling_factor, []
+    for start in range(0, len(place), ENCODE_BATCH):
+        rows = slice(start, start + ENCODE_BATCH)
+        images = torch.from_numpy(pixels[place[rows]]).to(base.device).permute(0, 3, 1, 2)
+        mirrored = torch.from_numpy(flips[rows]).to(base.device)[:, None, None, None]
+        x = (images.float() / 127.5 - 1).contiguous()
+        x = torch.where(mirrored, x.flip(3), x).to(base.vae.dtype)
+        with base.autocast():
+            posterior = base.vae.encode(x).latent_dist
+        mean, spread = (posterior.mean.float() - shift) * scale, posterior.std.float() * scale
+        moments.append(torch.stack([mean, spread], 1).half())
+    return torch.cat(moments)

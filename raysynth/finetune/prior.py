@@ -1,0 +1,84 @@
+"""DreamBooth's prior preservation: images the base model itself gives for the class prompts.
+
+Ruiz et al. 2023 (arXiv 2208.12242), section 3.2. Here a class prompt is a group's prompt without
+the rare token; the images of a class are shared out over its groups. They stay latents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import fsspec
+import numpy as np
+import safetensors.torch
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+
+from raysynth.config import Config
+from raysynth.finetune.draws import draw_prior, prior_dice
+from raysynth.finetune.plan import Job
+from raysynth.finetune.precompute import Material
+from raysynth.models.loading import Base, encode_prompts
+from raysynth.runs import write_atomic
+
+STEPS = 20
+GUIDANCE = 3.0
+_BATCH = 32
+
+
+def add_prior(material: Material, job: Job, base: Base, config: Config, work: str) -> Material:
+    """The material with b prior images after the b own ones in every micro-batch."""
+    order = sorted(job.plain_prompts)
+    each = -(-config.finetune.prior_images // len(order))
+    latents = torch.cat([prior_latents(base, job, g, each, config, work) for g in order])
+    moments = torch.stack([latents, torch.zeros_like(latents)], 1).half()
+    texts = encode_prompts(base, [job.plain_prompts[g] for g in order])
+    rows, uniform = draw_prior(job, config.finetune, config.seed, len(latents))
+    place = torch.from_numpy(rows).to(base.device)
+    return replace(
+        material,
+        moments=torch.cat([material.moments, moments]),
+        texts=torch.cat([material.texts, texts]),
+        entries=torch.cat([material.entries, place + len(material.moments)], 1),
+        spoken=torch.cat([material.spoken, place // each + len(material.texts)], 1),
+        uniform=torch.cat([material.uniform, torch.from_numpy(uniform).to(base.device)], 1),
+    )
+
+
+def prior_latents(
+    base: Base, job: Job, group: int, count: int, config: Config, work: str
+) -> Tensor:
+    """[count, C, h, w] scaled latents of a group's class prompt, drawn once per run."""
+    path = f"{work}/.prior/{group}.safetensors"
+    filesystem, name = fsspec.core.url_to_fs(path)
+    if filesystem.exists(name):
+        kept = safetensors.torch.load(filesystem.cat_file(name))["latents"]
+        return kept.to(base.device)
+    pipeline = StableDiffusionPipeline(
+        vae=base.vae,
+        text_encoder=base.text_encoder,
+        tokenizer=base.tokenizer,
+        unet=base.unet,
+        scheduler=base.scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    parts = []
+    for chunk in np.array_split(np.arange(count), -(-count // _BATCH)):
+        with torch.no_grad(), base.autocast():
+            parts.append(
+                pipeline(
+                    [job.plain_prompts[group]] * len(chunk),
+                    num_inference_steps=STEPS,
+                    guidance_scale=GUIDANCE,
+                    generator=[prior_dice(group, int(i), config.seed) for i in chunk],
+                    output_type="latent",
+                ).images.float()
+            )
+    latents = torch.cat(parts)
+    filesystem.makedirs(name.rsplit("/", 1)[0], exist_ok=True)
+    write_atomic(path, safetensors.torch.save({"latents": latents.cpu().contiguous()}))
+    return latents

@@ -1,0 +1,214 @@
+"""The fine-tuning stage: one Ray Train run per pack, several at once, failures named at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import fsspec
+
+from raysynth.config import Config
+from raysynth.errors import StageError
+from raysynth.finetune.plan import (
+    Job,
+    plan_jobs,
+    read_adapter,
+    split_into_packs,
+    write_adapters,
+)
+from raysynth.groups import Groups
+from raysynth.progress import Progress
+from raysynth.runs import write_atomic
+from raysynth.tables import read_table
+
+POLL_SECONDS = 1.0
+SCRATCH = (".train", ".prior")
+"""Folders in `work` that only a stage in progress needs."""
+
+
+def run_finetune(
+    config: Config, real: str, clusters: str, groups: Groups, work: str, progress: Progress
+) -> dict[str, Any]:
+    """Train every adapter of the run that is not complete in `work`.
+
+    Parameters
+    ----------
+    real, clusters : folders of the real table and of the clustering stage.
+    work : folder or URI that survives a kill.
+
+    Returns
+    -------
+    `rows` (adapters) and `failed` ({name: reason}).
+
+    Raises
+    ------
+    StageError
+        Every adapter failed.
+    """
+    if config.finetune.engine == "none":
+        write_adapters([], work)
+        return {"rows": 0, "failed": {}}
+    table = read_table(clusters, files=[_clusters_file(clusters)])
+    jobs = plan_jobs(config, table, groups)
+    todo = [job for job in jobs if read_adapter(f"{work}/{job.name}") is None]
+    packs = split_into_packs(todo, config.finetune.adapters_per_worker, config.resources.workers)
+    if config.finetune.engine == "full":
+        packs = split_into_packs(todo, 1, config.resources.workers)
+    failed = _run_packs(packs, len(jobs), config, groups, real, work, progress) if todo else {}
+    trained = [a for job in jobs if (a := read_adapter(f"{work}/{job.name}")) is not None]
+    for name, reason in failed.items():
+        progress.say(f"adapter {name} failed: {reason}")
+    if not trained:
+        reasons = "\n  ".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise StageError(
+            f"finetune: all {len(jobs)} adapters failed:\n  {reasons}\nFix: what the reasons say, "
+            "then run again; finished work is kept"
+        )
+    _clean(work, set(failed))
+    write_adapters(trained, work)
+    return {"rows": len(trained), "failed": failed}
+
+
+def _run_packs(
+    packs: list[list[Job]],
+    total: int,
+    config: Config,
+    groups: Groups,
+    real: str,
+    work: str,
+    progress: Progress,
+) -> dict[str, str]:
+    """One Ray Train run per pack from threads, as many at once as workers; reasons of failures."""
+    at_once = min(config.resources.workers, len(packs))
+    # Workers that would stay idle lend their CPUs to those that run.
+    cpus = config.resources.cpus_per_worker * (config.resources.workers // at_once)
+    names = [f"pack-{number}" for number in range(len(packs))]
+    _remove(f"{work}/.train")
+    with ThreadPoolExecutor(at_once) as pool:
+        futures = {
+            name: pool.submit(_fit, name, pack, config, groups, real, work, cpus)
+            for name, pack in zip(names, packs, strict=True)
+        }
+        steps = config.finetune.steps
+        finished = (total - sum(map(len, packs))) * steps
+        while not all(future.done() for future in futures.values()):
+            done = finished + sum(sum(_said(work, name)[0].values()) for name in names)
+            what = f"{total} adapters, steps" if done > finished else "starting workers"
+            progress.update(what, done, total * steps)
+            time.sleep(POLL_SECONDS)
+    failed: dict[str, str] = {}
+    for (name, future), pack in zip(futures.items(), packs, strict=True):
+        failed |= _said(work, name)[1] | _crashed(future, pack, work)
+    progress.update(f"{total} adapters, steps", total * steps, total * steps)
+    return failed
+
+
+def _fit(
+    name: str, pack: list[Job], config: Config, groups: Groups, real: str, work: str, cpus: float
+) -> None:
+    """One TorchTrainer run with one worker; resuming is by `work`, not by Ray's own checkpoints."""
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    gpus = config.resources.gpus_per_worker
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "name": name,
+            "jobs": [asdict(job) for job in pack],
+            "config": config.model_dump(),
+            "groups": groups.to_dict(),
+            "real": real,
+            "work": work,
+            "cpus": cpus,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=1,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
+        ),
+        run_config=RunConfig(
+            name=f"{name}-{uuid.uuid4().hex[:8]}",
+            storage_path=f"{work}/.train",
+            failure_config=FailureConfig(max_failures=config.finetune.max_failures),
+        ),
+    )
+    trainer.fit()
+
+
+def train_worker(given: dict[str, Any]) -> None:
+    """What a Ray Train worker does: train its pack and say how far it is in a small file."""
+    from ray.train import report as report_to_ray
+
+    from raysynth.finetune.training import Pack, train_pack
+    from raysynth.models.device import use_threads
+
+    use_threads(given["cpus"])
+    pack = Pack(
+        jobs=[Job(**job) for job in given["jobs"]],
+        config=Config.model_validate(given["config"]),
+        groups=Groups.from_dict(given["groups"]),
+        real=given["real"],
+        work=given["work"],
+    )
+    reached: dict[str, int] = {}
+
+    def report(done: dict[str, int], failed: dict[str, str]) -> None:
+        reached.update(done)
+        text = json.dumps({"steps": reached, "failed": failed})
+        write_atomic(_said_path(given["work"], given["name"]), text.encode())
+
+    filesystem, path = fsspec.core.url_to_fs(_said_path(given["work"], given["name"]))
+    filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    failed = train_pack(pack, report)
+    report_to_ray({"adapters": len(pack.jobs) - len(failed), "failed": len(failed)})
+
+
+def _said_path(work: str, name: str) -> str:
+    return f"{work}/.train/progress/{name}.json"
+
+
+def _said(work: str, name: str) -> tuple[dict[str, int], dict[str, str]]:
+    """Steps per adapter and failures that a worker has reported so far."""
+    filesystem, path = fsspec.core.url_to_fs(_said_path(work, name))
+    filesystem.invalidate_cache()
+    if not filesystem.exists(path):
+        return {}, {}
+    said = json.loads(filesystem.cat_file(path))
+    return said["steps"], said["failed"]
+
+
+def _crashed(future: Future[None], pack: list[Job], work: str) -> dict[str, str]:
+    """The unfinished adapters of a pack whose worker died more often than allowed."""
+    error = future.exception()
+    if error is None:
+        return {}
+    reason = f"worker failed: {type(error).__name__}: {_last_line(error)}"
+    return {job.name: reason for job in pack if read_adapter(f"{work}/{job.name}") is None}
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else repr(error)
+
+
+def _clusters_file(clusters: str) -> str:
+    return str(fsspec.core.url_to_fs(f"{clusters}/clusters.parquet")[1])
+
+
+def _clean(work: str, failed: set[str]) -> None:
+    """Leave only complete adapters in the stage's folder."""
+    for folder in (*SCRATCH, *failed):
+        _remove(f"{work}/{folder}")
+
+
+def _remove(folder: str) -> None:
+    filesystem, path = fsspec.core.url_to_fs(folder)
+    if filesystem.exists(path):
+        filesystem.rm(path, recursive=True)

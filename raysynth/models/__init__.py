@@ -1,0 +1,1 @@
+"""Base models: loading, and the embedded tiny base."""

@@ -1,0 +1,341 @@
+"""One way to load base models: a hub id, a folder or `embedded`, all the same."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from raysynth.config import BaseConfigSection
+from raysynth.errors import ConfigError, ModelError
+from raysynth.models.device import pick_device, pick_dtype, weight_dtype
+
+transformers_logging.disable_progress_bar()  # its bars would tear the run's own progress line
+
+EMBEDDED = Path(__file__).parent / "tiny"
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+TREE = {
+    "unet/config.json": "unet/diffusion_pytorch_model*.safetensors",
+    "vae/config.json": "vae/diffusion_pytorch_model*.safetensors",
+    "text_encoder/config.json": "text_encoder/model*.safetensors",
+    "tokenizer/tokenizer_config.json": "tokenizer/*",
+    "scheduler/scheduler_config.json": "scheduler/*",
+}
+CLIP_TREE = {
+    "config.json": "model*.safetensors",
+    "tokenizer_config.json": "*processor_config.json",
+}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A text-to-image base model, frozen, in eval mode; parts that were not asked for are None.
+
+    `dtype` is the compute precision: run the models inside `autocast()`.
+    """
+
+    tokenizer: Any
+    text_encoder: Any
+    vae: Any
+    unet: Any
+    scheduler: Any
+    latent_shape: tuple[int, int, int]
+    """Channels, height and width of the model's own latents (known without the UNet's weights)."""
+    image_size: int
+    """Side of the model's own images, pixels."""
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context in which the models run at `dtype`."""
+        return _autocast(self.device, self.dtype)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """CLIP image and text towers and the pixel statistics that its images are prepared with."""
+
+    model: Any
+    tokenizer: Any
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: torch.device
+    dtype: torch.dtype
+
+    @torch.inference_mode()
+    def images(self, pixels: np.ndarray) -> np.ndarray:
+        """[N, D] float32 L2-normalised embeddings of [N, H, W, 3] uint8 images."""
+        prepared = self._prepare(torch.from_numpy(np.ascontiguousarray(pixels)))
+        with _autocast(self.device, self.dtype):
+            features = self.model.get_image_features(pixel_values=prepared.to(self._weights))
+        return _normalised(features)
+
+    @torch.inference_mode()
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """[N, D] float32 L2-normalised embeddings of texts."""
+        tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(
+            self.device
+        )
+        with _autocast(self.device, self.dtype):
+            features = self.model.get_text_features(
+                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+            )
+        return _normalised(features)
+
+    @property
+    def _weights(self) -> torch.dtype:
+        return self.model.visual_projection.weight.dtype
+
+    def _prepare(self, pixels: Tensor) -> Tensor:
+        """CLIP's own preprocessing, for a batch: resize, centre crop, normalise."""
+        x_NCHW = pixels.to(self.device).permute(0, 3, 1, 2).float() / 255
+        height, width = x_NCHW.shape[2:]
+        if min(height, width) != self.size:
+            scale = self.size / min(height, width)
+            target = (int(height * scale), int(width * scale))
+            x_NCHW = F.interpolate(x_NCHW, target, mode="bicubic", antialias=True).clamp(0, 1)
+        top, left = (x_NCHW.shape[2] - self.size) // 2, (x_NCHW.shape[3] - self.size) // 2
+        x_NCHW = x_NCHW[:, :, top : top + self.size, left : left + self.size]
+        mean, std = (torch.tensor(v, device=self.device) for v in (self.mean, self.std))
+        return (x_NCHW - mean[:, None, None]) / std[:, None, None]
+
+
+def resolve(name: str, clip: bool = False) -> str:
+    """What to load for a configured name: a folder's absolute path, or a hub id.
+
+    `embedded` is the tiny base shipped in the package (its CLIP with `clip`). Raises ModelError for
+    something that looks like a folder and is none.
+    """
+    if name == "embedded":
+        return str(EMBEDDED / "clip" if clip else EMBEDDED)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(folder.absolute())
+    is_path = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+    if is_path or folder.exists():
+        raise ModelError(
+            f"base.{'clip' if clip else 'name'}: no folder {name}; expected `embedded`, a model "
+            "folder, or a hub id such as owner/model. Fix: check the path (on a cluster every node "
+            "must see it)"
+        )
+    return name
+
+
+def check_base(base: BaseConfigSection) -> None:
+    """Refuse a base model that cannot be used, as far as it can be known without loading it.
+
+    Raises
+    ------
+    ModelError
+        A folder that is not a Stable Diffusion 1.x layout, or whose parts do not fit each other.
+        (What a hub id holds is known when it is loaded.)
+    """
+    source = resolve(base.name)
+    if os.path.isdir(source):
+        _check_tree("base.name", source, TREE)
+        _check_fit(source)
+
+
+def check_clip(base: BaseConfigSection) -> None:
+    """Refuse a CLIP folder that lacks files; raises ModelError."""
+    source = resolve(base.clip, clip=True)
+    if os.path.isdir(source):
+        _check_tree("base.clip", source, CLIP_TREE)
+
+
+def load_base(base: BaseConfigSection, parts: Sequence[str] = PARTS) -> Base:
+    """Load (parts of) the base model onto the configured device, frozen and in eval mode.
+
+    Weights come from safetensors only. Raises ModelError when a part is missing or does not load.
+    """
+    check_base(base)
+    source, device = resolve(base.name), pick_device(base.device)
+    dtype = pick_dtype(base.dtype, device)
+    plain = _plain_attention(base, device)
+    hub = {} if os.path.isdir(source) else {"revision": base.revision}
+    weights = {"use_safetensors": True, "torch_dtype": weight_dtype(dtype, device), **hub}
+    text = {"attn_implementation": "eager" if plain else "sdpa", **weights}
+    text["dtype"] = text.pop("torch_dtype")
+    loaders: dict[str, Callable[[], Any]] = {
+        "tokenizer": lambda: CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", **hub),
+        "text_encoder": lambda: CLIPTextModel.from_pretrained(
+            source, subfolder="text_encoder", **text
+        ),
+        "vae": lambda: AutoencoderKL.from_pretrained(source, subfolder="vae", **weights),
+        "unet": lambda: UNet2DConditionModel.from_pretrained(source, subfolder="unet", **weights),
+        "scheduler": lambda: _load_scheduler(source, hub),
+    }
+    loaded = {
+        part: _frozen(_load(f"base.name: {part}", source, loaders[part]), device, plain)
+        if part in parts
+        else None
+        for part in PARTS
+    }
+    shape, side = _load("base.name: unet and vae", source, lambda: _sizes(source, hub))
+    return Base(**loaded, latent_shape=shape, image_size=side, device=device, dtype=dtype)
+
+
+def load_clip(base: BaseConfigSection) -> Clip:
+    """Load the CLIP that embeds and scores, frozen and in eval mode; raises ModelError."""
+    check_clip(base)
+    source, device = resolve(base.clip, clip=True), pick_device(base.device)
+    dtype = pick_dtype(base.dtype, device)
+    plain = _plain_attention(base, device)
+    model = _load(
+        "base.clip",
+        source,
+        lambda: CLIPModel.from_pretrained(
+            source,
+            use_safetensors=True,
+            dtype=weight_dtype(dtype, device),
+            attn_implementation="eager" if plain else "sdpa",
+        ),
+    )
+    tokenizer = _load("base.clip: tokenizer", source, lambda: CLIPTokenizer.from_pretrained(source))
+    pixels = _load("base.clip: preprocessor", source, lambda: _pixel_statistics(source))
+    return Clip(
+        model=_frozen(model, device, plain=False),
+        tokenizer=tokenizer,
+        size=model.config.vision_config.image_size,
+        mean=tuple(pixels["image_mean"]),
+        std=tuple(pixels["image_std"]),
+        device=device,
+        dtype=dtype,
+    )
+
+
+@torch.no_grad()
+def encode_prompts(base: Base, prompts: Sequence[str]) -> Tensor:
+    """[N, L, D] text states of prompts, each distinct prompt computed once.
+
+    Raises ConfigError when a prompt is longer than the text encoder reads: the end of it, often the
+    attribute, would be dropped silently.
+    """
+    distinct = list(dict.fromkeys(prompts))
+    limit = base.tokenizer.model_max_length
+    for prompt in distinct:
+        length = len(base.tokenizer(prompt)["input_ids"])
+        if length > limit:
+            raise ConfigError(
+                f"prompts.template: {prompt!r} is {length} tokens long; expected at most {limit}, "
+                "what the text encoder reads. Fix: shorten the template or the words"
+            )
+    tokens = base.tokenizer(distinct, padding="max_length", max_length=limit, return_tensors="pt")
+    mask = tokens["attention_mask"].to(base.device)
+    used = getattr(base.text_encoder.config, "use_attention_mask", False)
+    with base.autocast():
+        states = base.text_encoder(
+            tokens["input_ids"].to(base.device), attention_mask=mask if used else None
+        )[0]
+    row = {prompt: number for number, prompt in enumerate(distinct)}
+    return states[[row[prompt] for prompt in prompts]].float()
+
+
+def _check_tree(key: str, source: str, tree: dict[str, str]) -> None:
+    folder = Path(source)
+    missing = [name for name in tree if not (folder / name).is_file()]
+    missing += [pattern for pattern in tree.values() if not any(folder.glob(pattern))]
+    if missing:
+        found = ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "nothing"
+        expected = "\n  ".join(dict.fromkeys((*tree, *tree.values())))
+        raise ModelError(
+            f"{key}: {folder} lacks {', '.join(dict.fromkeys(missing))}; found {found}; "
+            "expected\n  "
+            f"{expected}\nFix: point {key} to a folder saved by diffusers' or transformers' "
+            "save_pretrained with safe_serialization=True"
+        )
+
+
+def _check_fit(source: str) -> None:
+    unet, vae, text = (
+        json.loads((Path(source) / part / "config.json").read_text())
+        for part in ("unet", "vae", "text_encoder")
+    )
+    kind = unet.get("_class_name", "UNet2DConditionModel")
+    if kind != "UNet2DConditionModel" or unet.get("addition_embed_type"):
+        raise ModelError(
+            f"base.name: {source}/unet is a {kind} with addition_embed_type="
+            f"{unet.get('addition_embed_type')}; expected a plain UNet2DConditionModel (Stable "
+            "Diffusion 1.x). Fix: choose a Stable Diffusion 1.x model"
+        )
+    fits = (
+        ("in_channels", unet.get("in_channels", 4), vae.get("latent_channels", 4)),
+        ("cross_attention_dim", unet.get("cross_attention_dim", 1280), text["hidden_size"]),
+    )
+    for what, got, needed in fits:
+        if got != needed:
+            raise ModelError(
+                f"base.name: {source}/unet has {what}={got}, but its vae and text encoder need "
+                f"{needed}. Fix: keep the parts of one model together"
+            )
+
+
+def _plain_attention(base: BaseConfigSection, device: torch.device) -> bool:
+    return base.attention == "plain" or (base.attention == "auto" and device.type == "cpu")
+
+
+def _load(what: str, source: str, loader: Callable[[], Any]) -> Any:
+    try:
+        return loader()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"{what} cannot be loaded from {source}: {str(error).strip().splitlines()[0]}\n"
+            "Expected safetensors in a folder or on the Hugging Face hub. Fix: check the name, the "
+            "revision and the network, or download the model and give its folder"
+        ) from error
+
+
+def _load_scheduler(source: str, hub: dict[str, Any]) -> Any:
+    config = diffusers.DDPMScheduler.load_config(source, subfolder="scheduler", **hub)
+    kind = getattr(diffusers, str(config.get("_class_name")), None)
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
+        raise ValueError(f"unknown scheduler class {config.get('_class_name')!r}")
+    return kind.from_config(config)  # type: ignore[attr-defined]
+
+
+def _sizes(source: str, hub: dict[str, Any]) -> tuple[tuple[int, int, int], int]:
+    unet = UNet2DConditionModel.load_config(source, subfolder="unet", **hub)
+    vae = AutoencoderKL.load_config(source, subfolder="vae", **hub)
+    side = unet["sample_size"]
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    return (unet["in_channels"], side, side), side * factor
+
+
+def _pixel_statistics(source: str) -> dict[str, Any]:
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    return ImageProcessingMixin.get_image_processor_dict(source)[0]
+
+
+def _frozen(part: Any, device: torch.device, plain: bool) -> Any:
+    if not isinstance(part, torch.nn.Module):
+        return part
+    module: Any = part
+    if hasattr(module, "set_attn_processor"):
+        module.set_attn_processor(AttnProcessor() if plain else AttnProcessor2_0())
+    return module.to(device).eval().requires_grad_(False)
+
+
+def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    enabled = dtype != torch.float32
+    return torch.autocast(device.type, dtype if enabled else None, enabled=enabled)
+
+
+def _normalised(features: Any) -> np.ndarray:
+    tensor = features if isinstance(features, Tensor) else features.pooler_output
+    return F.normalize(tensor.float(), dim=-1).cpu().numpy()

@@ -1,0 +1,160 @@
+"""What the report is made from, read from the stages' folders into plain values."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import numpy as np
+import pandas as pd
+
+from raysynth.config import Config
+from raysynth.groups import Groups, aligned_groups
+from raysynth.runs import FOLDERS, Run
+from raysynth.tables import SPLITS, groups_of, read_table
+
+TITLES = {
+    "erm": "ERM",
+    "balanced": "Group-balanced sampling",
+    "group_dro": "Group-DRO",
+    "erm_balanced_head": "ERM + balanced last layer",
+    "raysynth": "raysynth",
+}
+OURS = "raysynth"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number over seeds: mean, standard deviation, and each seed's own."""
+
+    mean: float
+    std: float
+    seeds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A classifier's test accuracies (shares of 1); `groups` in the order of the group index."""
+
+    name: str
+    title: str
+    wga: Spread
+    aga: Spread
+    weighted: Spread
+    groups: tuple[Spread, ...]
+    validation: float  # mean WGA on validation
+    chosen: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything that the page and results.json say, except the images."""
+
+    config: Config
+    groups: Groups
+    counts: dict[str, np.ndarray]  # split -> [G] real images
+    aligned: tuple[int, ...]  # the bias-aligned group of every label
+    clusters: dict[tuple[int, int], int]  # (group, cluster) -> training images
+    candidates: np.ndarray  # [G] generated images
+    kept: np.ndarray  # [G] of them, those selected
+    adapters: list[dict[str, Any]]
+    trials: pd.DataFrame
+    best: dict[str, Any]
+    results: dict[str, Any]  # the classification stage's, as written
+    methods: tuple[Method, ...]
+    timings: dict[str, float]  # stage -> seconds, this report's own not included
+    manifest: dict[str, Any]
+
+    @property
+    def ours(self) -> Method | None:
+        """The classifier that the run ships."""
+        return next((method for method in self.methods if method.name == OURS), None)
+
+    @property
+    def best_reference(self) -> Method | None:
+        """The real-only reference with the highest mean WGA on test: the strictest comparison."""
+        references = [method for method in self.methods if method.name in TITLES.keys() - {OURS}]
+        return max(references, key=lambda method: method.wga.mean, default=None)
+
+
+def read_content(config: Config, run: Run) -> Content:
+    """Read what the earlier stages of a run left, without any image."""
+    folders = {stage: run.path(folder) for stage, folder in FOLDERS.items()}
+    real = read_table(folders["ingest"], ["group", "split"])
+    groups = groups_of(real.schema)
+    split, group = real["split"].to_numpy(), real["group"].to_numpy()
+    counts = {name: np.bincount(group[split == name], minlength=groups.count) for name in SPLITS}
+    clusters = read_table(
+        folders["clustering"], files=[f"{folders['clustering']}/clusters.parquet"]
+    )
+    selection = read_table(folders["selection"], ["group", "kept"])
+    made, kept = selection["group"].to_numpy(), selection["kept"].to_numpy()
+    results = read_json(f"{folders['classification']}/results.json") or {}
+    manifest = run.manifest()
+    return Content(
+        config=config,
+        groups=groups,
+        counts=counts,
+        aligned=tuple(int(g) for g in aligned_groups(counts["train"], groups)),
+        clusters=_cluster_sizes(clusters["group"].to_pylist(), clusters["cluster"].to_pylist()),
+        candidates=np.bincount(made, minlength=groups.count),
+        kept=np.bincount(made[kept.astype(bool)], minlength=groups.count),
+        adapters=read_json(f"{folders['finetune']}/adapters.json") or [],
+        trials=_read_trials(f"{folders['search']}/trials.parquet"),
+        best=read_json(f"{folders['search']}/best.json") or {},
+        results=results,
+        methods=tuple(_method(name, values, groups) for name, values in ordered_methods(results)),
+        timings={
+            name: stage["seconds"] for name, stage in manifest["stages"].items() if name != "report"
+        },
+        manifest=manifest,
+    )
+
+
+def read_json(path: str) -> Any:
+    """A JSON file's value, or None when there is no such file."""
+    filesystem, name = fsspec.core.url_to_fs(path)
+    return json.loads(filesystem.cat_file(name)) if filesystem.exists(name) else None
+
+
+def ordered_methods(results: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """References in the order of TITLES, unknown ones after them, raysynth last."""
+    order = {name: position for position, name in enumerate(TITLES)}
+    methods = results.get("methods", {}).items()
+    return sorted(methods, key=lambda item: (item[0] == OURS, order.get(item[0], len(order))))
+
+
+def _method(name: str, values: Mapping[str, Any], groups: Groups) -> Method:
+    return Method(
+        name=name,
+        title=TITLES.get(name, name.replace("_", " ")),
+        wga=_spread(values["wga"]),
+        aga=_spread(values["aga"]),
+        weighted=_spread(values["weighted"]),
+        groups=_group_spreads(values["groups"], groups),
+        validation=float(values["validation"]["wga"]["mean"]),
+        chosen=dict(values["chosen"]),
+    )
+
+
+def _spread(values: Mapping[str, Any]) -> Spread:
+    return Spread(float(values["mean"]), float(values["std"]), tuple(values["seeds"]))
+
+
+def _group_spreads(values: Mapping[str, Any], groups: Groups) -> tuple[Spread, ...]:
+    return tuple(_spread(values[groups.name(g)]) for g in range(groups.count))
+
+
+def _cluster_sizes(group: list[int], cluster: list[int]) -> dict[tuple[int, int], int]:
+    return dict(sorted(Counter(zip(group, cluster, strict=True)).items()))
+
+
+def _read_trials(path: str) -> pd.DataFrame:
+    filesystem, name = fsspec.core.url_to_fs(path)
+    if not filesystem.exists(name):
+        return pd.DataFrame()
+    return read_table(path, files=[name]).to_pandas()

@@ -1,0 +1,100 @@
+"""index.html: the content of a run through the page's template."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from raysynth.report.content import TITLES, Content
+from raysynth.report.plots import Plot
+from raysynth.report.sheets import Sheet, Strip, data_uri
+from raysynth.runs import FOLDERS
+
+WHAT = {
+    "ingest": "photographs to the real table",
+    "clustering": "CLIP embeddings, k-means per group",
+    "finetune": "fine-tuning of the base model",
+    "synthesis": "generation and CLIP scores",
+    "selection": "the best share of each group",
+    "search": "Ray Tune, on validation",
+    "classification": "references and the winner, on test once",
+}
+
+
+def render(content: Content, sheets: list[Sheet], plots: dict[str, Plot]) -> str:
+    """The whole page as one string: styles, images and plots are inside it."""
+    environment = Environment(
+        loader=PackageLoader("raysynth.report"),
+        autoescape=select_autoescape(["html", "j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "number": number,
+        "seconds": seconds,
+        "src": _source,
+    }
+    groups = range(content.groups.count)
+    template = environment.get_template("index.html.j2")
+    style = environment.loader.get_source(environment, "style.css")[0]  # type: ignore[union-attr]
+    page: str = template.render(
+        c=content,
+        failed=content.manifest["stages"].get("finetune", {}).get("facts", {}).get("failed", {}),
+        config_yaml=yaml.safe_dump(content.config.model_dump(mode="json"), sort_keys=False),
+        names=[content.groups.name(g) for g in groups],
+        plots=plots,
+        seeds=max((len(method.wga.seeds) for method in content.methods), default=0),
+        sheets={g: [sheet for sheet in sheets if sheet.group == g] for g in groups},
+        stages=[(name, WHAT[name], content.timings.get(name, 0.0)) for name in WHAT],
+        stopped=_stopped_early(content),
+        style=style,
+        versions=_versions(content),
+        references=TITLES.keys() - {"raysynth"},
+    )
+    return page
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.4567 -> 45.7."""
+    return f"{100 * share:.{digits}f}"
+
+
+def number(value: Any) -> str:
+    """Thousands separated; floats to three significant digits; the rest as it is."""
+    if isinstance(value, list | tuple):
+        return " / ".join(number(item) for item in value)
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and value != int(value):
+        return f"{value:.3g}"
+    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
+
+
+def seconds(value: float) -> str:
+    """8.3 s, 72 s, 3 min 20 s."""
+    if value < 100:
+        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _source(strip: Strip) -> str:
+    return data_uri(strip.image) if strip.image is not None else ""
+
+
+def _stopped_early(content: Content) -> int:
+    """Trials that ASHA ended before the others."""
+    trials = content.trials
+    return 0 if trials.empty else int((trials["reached"] < trials["reached"].max()).sum())
+
+
+def _versions(content: Content) -> dict[str, str]:
+    """Versions recorded by the stage that decides the numbers."""
+    stages = content.manifest["stages"]
+    last = next((name for name in reversed(FOLDERS) if name in stages), None)
+    return dict(stages[last].get("versions", {})) if last else {}

@@ -1,0 +1,190 @@
+"""The report's figures: SVG that takes the page's colours, and PNG for other uses."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+
+from raysynth.report.content import OURS, Content, Method
+
+LOGARITHMIC = {"temperature", "learning_rate", "weight_decay", "head_weight_decay"}
+VALIDATION = "validation_wga"
+COLUMNS = 3
+# Colours stand for the page's CSS variables in the SVG and are themselves in the PNG.
+INK, MUTED, GRID = "#1c2430", "#5d6878", "#d9dee6"
+ACCENT, REFERENCE, POINT = "#c2410c", "#94a3b8", "#10151d"
+VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--line",
+    ACCENT: "--accent",
+    REFERENCE: "--reference",
+    POINT: "--point",
+}
+RATIO_COLOURS = LinearSegmentedColormap.from_list(
+    "ratio", ["#64748b", "#2a9d8f", "#e9a23b", ACCENT]
+)
+STYLE = {
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 10,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10.5,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "font.size": 10,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure as inline SVG and as PNG; `alt` says in words what it shows."""
+
+    name: str
+    alt: str
+    svg: str
+    png: bytes
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def methods_plot(content: Content) -> Plot | None:
+    """WGA and AGA of every method on test: bars are means, dots are seeds."""
+    if not content.methods:
+        return None
+    with _styled():
+        figure = Figure(figsize=(8.6, 0.62 * len(content.methods) + 0.9), layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True)
+        for axis, measure, title in zip(
+            axes,
+            ("wga", "aga"),
+            ("Worst-group accuracy (WGA)", "Average over groups (AGA)"),
+            strict=True,
+        ):
+            _bars(axis, content.methods, measure)
+            axis.set_title(title, loc="left")
+        return _plot(figure, "methods", "WGA and AGA per method; bars: mean, dots: seeds")
+
+
+def _bars(axis: Any, methods: Sequence[Method], measure: str) -> None:
+    for row, method in enumerate(reversed(methods)):
+        spread = getattr(method, measure)
+        colour = ACCENT if method.name == OURS else REFERENCE
+        axis.barh(row, spread.mean, height=0.6, color=colour, zorder=2)
+        jitter = np.linspace(-0.14, 0.14, len(spread.seeds)) if len(spread.seeds) > 1 else [0]
+        axis.scatter(spread.seeds, row + np.asarray(jitter), s=13, color=POINT, zorder=4, lw=0)
+        right = max(spread.mean, *spread.seeds)
+        axis.text(right + 0.02, row, f"{100 * spread.mean:.1f}", va="center", zorder=5)
+    axis.set_yticks(range(len(methods)), [method.title for method in reversed(methods)])
+    axis.set_xlim(0, 1.1)
+    axis.set_xticks(np.linspace(0, 1, 6), [f"{x:.0f}" for x in np.linspace(0, 100, 6)])
+    axis.grid(axis="x", zorder=0)
+    axis.spines["bottom"].set_visible(False)
+
+
+def search_plot(content: Content) -> Plot | None:
+    """Validation WGA against trial, and against each hyperparameter; colour: synthetic ratio."""
+    trials = content.trials
+    if trials.empty:
+        return None
+    names = [name for name in content.best["parameters"] if name != "ratio"]
+    with _styled():
+        rows = -(-len(names) // COLUMNS)
+        figure = Figure(figsize=(8.6, 2.7 + 2.0 * rows), layout="constrained")
+        grid = figure.add_gridspec(1 + rows, COLUMNS, height_ratios=[1.3] + [1] * rows)
+        first = figure.add_subplot(grid[0, :])
+        _trials_in_order(figure, first, trials)
+        for position, name in enumerate(names):
+            row, column = divmod(position, COLUMNS)
+            axis = figure.add_subplot(grid[1 + row, column], sharey=first)
+            _trial_dots(axis, trials[name], trials)
+            axis.set_title(name.replace("_", " "), loc="left")
+            axis.tick_params(labelleft=column == 0, labelsize=9)
+            if name in LOGARITHMIC:
+                _decades(axis)
+        return _plot(figure, "search", "validation WGA per trial and per hyperparameter")
+
+
+def _trials_in_order(figure: Figure, axis: Any, trials: Any) -> None:
+    order = np.arange(1, len(trials) + 1)
+    dots = _trial_dots(axis, order, trials)
+    best = trials[VALIDATION].cummax()
+    axis.step(order, best, where="post", color=MUTED, lw=1.2, zorder=1)
+    axis.annotate(
+        "best so far", (order[-1], best.iloc[-1]), (0, 4), textcoords="offset points", ha="right"
+    )
+    axis.set(xlabel="trial", ylabel="validation WGA, %")
+    axis.set_ylim(max(0, trials[VALIDATION].min() - 0.06), min(1.02, best.max() + 0.08))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(5))
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    bar = figure.colorbar(dots, ax=axis, pad=0.01, aspect=14)
+    bar.set_label("synthetic ratio")
+    bar.outline.set_visible(False)
+
+
+def _decades(axis: Any) -> None:
+    """A logarithmic x axis with few, plain numbers."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=6))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def _trial_dots(axis: Any, x: Any, trials: Any) -> Any:
+    ratio = trials["ratio"]
+    top = max(float(ratio.max()), 1e-9)
+    axis.grid()
+    axis.set_axisbelow(True)
+    return axis.scatter(
+        x, trials[VALIDATION], c=ratio, cmap=RATIO_COLOURS, vmin=0, vmax=top, s=26, zorder=3
+    )
+
+
+def _plot(figure: Figure, name: str, alt: str) -> Plot:
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    figure.set_layout_engine("none")  # laid out already
+    figure.set_facecolor("white")
+    FigureCanvasAgg(figure)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=160)
+    return Plot(name, alt, _inline(buffer.getvalue(), alt), picture.getvalue())
+
+
+def _inline(svg: str, alt: str) -> str:
+    """SVG for the body of a page: no prologue, fluid width, colours from the page's variables."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(<svg [^>]*?)width="[^"]*" height="[^"]*"|height="[^"]*pt"', r"\1", svg, count=1)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{alt}" ', 1)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    return svg

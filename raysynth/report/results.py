@@ -1,0 +1,36 @@
+"""results.json: the numbers of a run, for programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raysynth.report.content import Content
+
+
+def results(content: Content) -> dict[str, Any]:
+    """The run's numbers, JSON-able.
+
+    `methods.<name>.{wga,aga,weighted,groups}` are `{mean, std, seeds}` on test, shares of 1;
+    `groups` holds one number per group, in the order of the key `groups`. `timings` are seconds.
+    """
+    groups, config = content.groups, content.config
+    names = [groups.name(g) for g in range(groups.count)]
+    return {
+        "dataset": config.dataset.name,
+        "severity": config.dataset.severity,
+        "generator": config.generator,
+        "config_digest": config.digest(),
+        "groups": names,
+        "counts": {
+            **{split: counts.tolist() for split, counts in content.counts.items()},
+            "candidates": content.candidates.tolist(),
+            "kept": content.kept.tolist(),
+        },
+        "clusters": {
+            names[g]: [size for (group, _), size in content.clusters.items() if group == g]
+            for g in range(groups.count)
+        },
+        "methods": content.results.get("methods", {}),
+        "search": {"trials": len(content.trials), "best": content.best},
+        "timings": content.timings,
+    }

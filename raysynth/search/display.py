@@ -1,0 +1,49 @@
+"""Tune's progress on the run's display."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any
+
+from ray import tune
+
+from raysynth.progress import Progress
+
+# Tune pickles its callbacks into the experiment's folder; a display holds a lock and a thread, so
+# it stays outside, and a restored experiment finds the new driver's one here.
+_display: list[tuple[Progress, int]] = []
+
+
+class TrialProgress(tune.Callback):
+    """Counts finished trials and says the best validation WGA so far."""
+
+    def __init__(self) -> None:
+        self.best = 0.0
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial reported."""
+        self.best = max(self.best, result.get("validation_wga", 0.0))
+        self._show(trials)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial ended, by itself or by the scheduler."""
+        self._show(trials)
+
+    def _show(self, trials: list[Any]) -> None:
+        if _display:
+            progress, total = _display[-1]
+            done = sum(trial.is_finished() for trial in trials)
+            progress.update(f"trials (best validation WGA {self.best:.3f})", done, total)
+
+
+@contextmanager
+def shown_on(progress: Progress, total: int) -> Any:
+    """While open, `TrialProgress` writes to this display; `total`: number of trials."""
+    _display.append((progress, total))
+    try:
+        progress.update("trials", 0, total)
+        yield
+    finally:
+        _display.pop()

@@ -1,0 +1,45 @@
+"""What is searched: a Tune space from the configuration, and the points tried first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import tune
+
+from raysynth.classify.recipe import SEARCHED
+from raysynth.config import ClassifierConfig, SearchConfig
+
+
+def search_space(search: SearchConfig) -> dict[str, Any]:
+    """Tune's domains by parameter; a range of one value is a constant."""
+    space: dict[str, Any] = {"ratio": tune.choice(list(search.ratios))}
+    for name in SEARCHED:
+        low, high = span(search, name)
+        if low == high:
+            space[name] = low
+        elif name == "steps":
+            space[name] = tune.randint(int(low), int(high) + 1)
+        else:
+            space[name] = (tune.uniform if name == "beta" else tune.loguniform)(low, high)
+    return space
+
+
+def first_points(classifier: ClassifierConfig, search: SearchConfig) -> list[dict[str, Any]]:
+    """The configured values at every ratio, clipped to the ranges: the largest first, then 0.
+
+    So the real-only classifier is always tried, however few the trials.
+    """
+    values = {}
+    for name in SEARCHED:
+        low, high = span(search, name)
+        if low < high:
+            values[name] = min(max(getattr(classifier, name), low), high)
+    ratios = sorted(set(search.ratios), reverse=True)
+    ordered = sorted(ratios, key=lambda ratio: (ratio != ratios[0], ratio != 0))
+    return [{"ratio": ratio, **values} for ratio in ordered]
+
+
+def span(search: SearchConfig, name: str) -> tuple[float, float]:
+    """[low, high] of a searched parameter: the section's field of its plural."""
+    low, high = getattr(search, name if name == "steps" else f"{name}s")
+    return low, high

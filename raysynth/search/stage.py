@@ -1,0 +1,159 @@
+"""The search stage: Ray Tune over the synthetic ratio and the hyperparameters, on validation."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+from optuna.samplers import TPESampler
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search.optuna import OptunaSearch
+
+from raysynth import tables
+from raysynth.classify.data import Data, load_data, say_shortage
+from raysynth.classify.recipe import SEARCHED, configured
+from raysynth.config import Config
+from raysynth.errors import StageError
+from raysynth.groups import Groups
+from raysynth.progress import Progress
+from raysynth.runs import write_atomic
+from raysynth.search.display import TrialProgress, shown_on
+from raysynth.search.space import first_points, search_space
+from raysynth.search.trial import SCORE, run_trial
+
+EXPERIMENT = "tune"
+# Trials drawn at random before Optuna models them: TPE's own default of 10 would leave a small
+# search nothing to model.
+RANDOM_TRIALS = 6
+TRIALS = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("ratio", pa.float64()),
+        *[(name, pa.float64()) for name in SEARCHED],
+        ("validation_wga", pa.float64()),
+        ("validation_aga", pa.float64()),
+        ("reached", pa.int64()),
+        ("seconds", pa.float64()),
+    ]
+)
+
+
+def run_search(
+    config: Config,
+    real: str,
+    synthetic: str,
+    selection: str,
+    groups: Groups,
+    work: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Search, and write best.json and trials.parquet below `work`.
+
+    `real`, `synthetic`, `selection`: folders or URIs of those stages. An experiment that was cut
+    off is restored: finished trials stay, unfinished ones run again.
+
+    Returns
+    -------
+    `rows` (trials), `best` (as in best.json), `failed` ({trial: reason}).
+
+    Raises
+    ------
+    StageError
+        When every trial failed.
+    """
+    if config.search.trials == 0:
+        best: dict[str, Any] = {"trial": None, "parameters": configured(config.classifier)}
+        return _write(work, [], best | {"validation": None}, {})
+    progress.update("decoding images")
+    data = load_data(config, real, synthetic, selection, groups)
+    say_shortage(max(config.search.ratios), data, progress)
+    with shown_on(progress, config.search.trials):
+        results = _tuner(config, data, work).fit()
+    rows, failed = _rows(results)
+    if not rows:
+        raise StageError(
+            f"search: all {len(failed)} trials failed, e.g. {next(iter(failed.items()))}. Fix: the "
+            f"trial folders below {work}/{EXPERIMENT} hold the errors"
+        )
+    winner = max(rows, key=lambda row: (row["validation_wga"], row["validation_aga"]))
+    best = {
+        "trial": winner["trial"],
+        "parameters": {name: winner[name] for name in ("ratio", *SEARCHED)},
+        "validation": {"wga": winner["validation_wga"], "aga": winner["validation_aga"]},
+    }
+    return _write(work, rows, best, failed)
+
+
+def _tuner(config: Config, data: Data, work: str) -> tune.Tuner:
+    """A new experiment, or the one that an earlier driver left."""
+    search = config.search
+    trainable = tune.with_resources(
+        tune.with_parameters(run_trial, data=data, config=config),
+        {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial},
+    )
+    path = f"{work}/{EXPERIMENT}"
+    if tune.Tuner.can_restore(path):
+        return tune.Tuner.restore(
+            path, trainable, resume_unfinished=True, param_space=search_space(search)
+        )
+    searcher = OptunaSearch(
+        metric=SCORE,
+        mode="max",
+        points_to_evaluate=first_points(config.classifier, search)[: search.trials],
+        sampler=TPESampler(seed=config.seed, n_startup_trials=RANDOM_TRIALS),
+    )
+    return tune.Tuner(
+        trainable,
+        param_space=search_space(search),
+        tune_config=tune.TuneConfig(
+            metric=SCORE,
+            mode="max",
+            search_alg=ConcurrencyLimiter(searcher, max_concurrent=search.concurrent),
+            scheduler=ASHAScheduler(
+                max_t=config.classifier.evaluations,
+                grace_period=1,
+                reduction_factor=search.reduction_factor,
+            ),
+            num_samples=search.trials,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name=EXPERIMENT, storage_path=work, callbacks=[TrialProgress()], verbose=0
+        ),
+    )
+
+
+def _rows(results: tune.ResultGrid) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """A row per trial at its best report, and the reasons of those that failed."""
+    rows, failed = [], {}
+    for index in range(len(results)):
+        result = results[index]
+        history = result.metrics_dataframe
+        metrics = result.metrics or {}
+        trial = str(metrics.get("trial_id", index))
+        if result.error is not None or history is None or result.config is None:
+            failed[trial] = str(result.error).strip().splitlines()[-1]
+            continue
+        top = history.loc[history[SCORE].idxmax()]
+        rows.append(
+            {
+                "trial": trial,
+                **{name: result.config[name] for name in ("ratio", *SEARCHED)},
+                "validation_wga": float(top["validation_wga"]),
+                "validation_aga": float(top["validation_aga"]),
+                "reached": int(history["reached"].max()),
+                "seconds": float(history["seconds"].max()),
+            }
+        )
+    return rows, failed
+
+
+def _write(
+    work: str, rows: list[dict[str, Any]], best: dict[str, Any], failed: dict[str, str]
+) -> dict[str, Any]:
+    tables.write_table(pa.Table.from_pylist(rows, TRIALS), f"{work}/trials.parquet")
+    write_atomic(f"{work}/best.json", json.dumps(best, indent=1).encode())
+    return {"rows": len(rows), "best": best, "failed": failed}

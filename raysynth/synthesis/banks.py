@@ -1,0 +1,142 @@
+"""Fine-tuned weights inside one generating actor: loaded once, switched per batch row or per batch.
+
+A bank answers two questions: which rows of a batch can be denoised together, and how the UNet is
+made to use their adapters. LoRA adapters all live in one grouped UNet and mix freely; full UNet
+weights are exchanged, so a batch is split by adapter.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Protocol
+
+import fsspec
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from raysynth.config import FinetuneConfig
+from raysynth.errors import ModelError
+from raysynth.finetune.grouped_lora import inject
+
+# Rows of an adapter within a mixed batch are filled up to a multiple of this: the grouped layers
+# are fast on long equal runs, and two clusters seldom meet at a round number.
+RUN = 8
+CACHED_UNETS = 2
+
+
+class Bank(Protocol):
+    """The adapters of a run, as one actor holds them."""
+
+    def parts(self, adapters: Sequence[str]) -> list[np.ndarray]:
+        """Row numbers that are denoised together; a row may repeat, to fill a run."""
+
+    def use(self, adapters: Sequence[str], copies: int) -> None:
+        """Make the UNet use these rows' adapters, for a batch of the rows `copies` times."""
+
+
+class PlainBank:
+    """No adapters: the base model by itself (`vanilla`)."""
+
+    def parts(self, adapters: Sequence[str]) -> list[np.ndarray]:
+        """All rows at once."""
+        return [np.arange(len(adapters))]
+
+    def use(self, adapters: Sequence[str], copies: int) -> None:
+        """Nothing to switch."""
+
+
+class LoraBank:
+    """All LoRA adapters stacked on one UNet; each row is routed to its own."""
+
+    def __init__(
+        self, unet: nn.Module, folder: str, names: Sequence[str], config: FinetuneConfig
+    ) -> None:
+        """Load the adapters `<folder>/<name>`; raises ModelError when one does not fit."""
+        self.position = {name: number for number, name in enumerate(names)}
+        self.lora = inject(unet, config.targets, config.rank, config.alpha, len(names))
+        for name, number in self.position.items():
+            self.lora.load(number, f"{folder}/{name}")
+
+    def parts(self, adapters: Sequence[str]) -> list[np.ndarray]:
+        """All rows at once, those of one adapter side by side and filled up to whole runs."""
+        index = np.array([self.position[name] for name in adapters])
+        found = np.unique(index)
+        if len(found) == 1:
+            return [np.arange(len(index))]
+        rows = [np.flatnonzero(index == position) for position in found]
+        filled = [np.append(r, np.repeat(r[-1], -len(r) % RUN)) for r in rows]
+        return [np.concatenate(filled)]
+
+    def use(self, adapters: Sequence[str], copies: int) -> None:
+        """Route every row of every copy: with guidance the negative half needs the adapter too."""
+        self.lora.route([self.position[name] for name in adapters] * copies)
+
+
+class FullBank:
+    """Full UNet weights per adapter, exchanged inside one UNet; the last used stay in memory."""
+
+    def __init__(self, unet: nn.Module, folder: str) -> None:
+        """Adapters lie in `<folder>/<name>/unet`, as diffusers' save_pretrained writes them."""
+        self.unet, self.folder, self.current = unet, folder, ""
+        self._cache: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+
+    def parts(self, adapters: Sequence[str]) -> list[np.ndarray]:
+        """The rows of each adapter, separately."""
+        names = np.array(adapters)
+        return [np.flatnonzero(names == name) for name in dict.fromkeys(adapters)]
+
+    def use(self, adapters: Sequence[str], copies: int) -> None:
+        """Put the weights of the rows' one adapter into the UNet."""
+        name = adapters[0]
+        if name != self.current:
+            self.unet.load_state_dict(self._weights(name))
+            self.current = name
+
+    def _weights(self, name: str) -> dict[str, Tensor]:
+        if name not in self._cache:
+            self._cache[name] = _read_unet(f"{self.folder}/{name}", self.unet.dtype)
+            if len(self._cache) > CACHED_UNETS:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(name)
+        return self._cache[name]
+
+
+def open_bank(unet: nn.Module, folder: str, names: Sequence[str], config: FinetuneConfig) -> Bank:
+    """The bank for a fine-tuning engine.
+
+    Parameters
+    ----------
+    folder : the fine-tuning stage's folder or URI.
+    names : adapters that the specs ask for; none for the plain base.
+    """
+    if not names:
+        return PlainBank()
+    if config.engine == "full":
+        return FullBank(unet, folder)
+    return LoraBank(unet, folder, names, config)
+
+
+def _read_unet(folder: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    filesystem, path = fsspec.core.url_to_fs(f"{folder}/unet")
+    try:
+        if "file" in filesystem.protocol:
+            unet = UNet2DConditionModel.from_pretrained(
+                path, use_safetensors=True, torch_dtype=dtype
+            )
+        else:
+            with tempfile.TemporaryDirectory() as local:
+                filesystem.get(path, os.path.join(local, "unet"), recursive=True)
+                unet = UNet2DConditionModel.from_pretrained(
+                    local, subfolder="unet", use_safetensors=True, torch_dtype=dtype
+                )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"{folder}/unet cannot be loaded ({str(error).strip().splitlines()[0]}); expected full "
+            "UNet weights as diffusers saves them. Fix: run the fine-tuning stage again"
+        ) from error
+    return unet.state_dict()

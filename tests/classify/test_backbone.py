@@ -1,0 +1,129 @@
+"""Backbones: the small network, transformers models, save_pretrained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForImageClassification,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+from raysynth.classify.backbone import SmallResNet, check_backbone, linear_head
+from raysynth.classify.head import Head
+from raysynth.classify.network import build_network
+from raysynth.errors import ModelError
+from tests.classify.tiny import SIDE, tiny_config, tiny_data, tiny_groups
+
+
+def small(seed: int = 0, *overrides: str):
+    return build_network(tiny_config(*overrides), tiny_groups(), SIDE, seed)
+
+
+def tiny_transformer(kind: str, folder: str) -> str:
+    if kind == "resnet":
+        config = ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=5
+        )
+        ResNetForImageClassification(config).save_pretrained(folder)
+    else:
+        config = ViTConfig(
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            image_size=SIDE,
+            patch_size=4,
+            num_labels=5,
+        )
+        ViTForImageClassification(config).save_pretrained(folder)
+    return folder
+
+
+def test_weights_are_a_function_of_the_seed():
+    first, again, other = (small(seed).state() for seed in (0, 0, 1))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["stem.weight"], other["stem.weight"])
+
+
+def test_logits_are_the_head_on_the_features():
+    network = small()
+    features, logits = network.outputs(tiny_data().validation)
+    assert features.shape == (24, 16) and logits.shape == (24, 2)
+    assert torch.allclose(network.head(features), logits, atol=1e-5)
+
+
+def test_save_pretrained_round_trip_through_the_auto_classes(tmp_path):
+    network = small()
+    network.set_head(Head(torch.ones(2, 16), torch.tensor([0.5, -0.5])))
+    images = tiny_data().validation
+    expected = network.outputs(images)[1]
+    network.save_pretrained(str(tmp_path))
+    names = {file.name for file in tmp_path.iterdir()}
+    assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
+
+    from transformers import AutoImageProcessor
+
+    model = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+    assert isinstance(model, SmallResNet)
+    assert model.config.id2label == {0: "a", 1: "b"}
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    pixels = [image.transpose(1, 2, 0) for image in images.pixels]
+    with torch.no_grad():
+        logits = model(**processor(pixels, return_tensors="pt")).logits
+    assert torch.allclose(logits, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_transformers_models_from_a_local_folder(kind, tmp_path):
+    folder = tiny_transformer(kind, str(tmp_path / kind))
+    network = build_network(
+        tiny_config(f"classifier.backbone={folder}"), tiny_groups(3, 2), SIDE, 0
+    )
+    features, logits = network.outputs(tiny_data(tiny_groups(3, 2)).validation)
+    assert features.shape == (36, 16) and logits.shape == (36, 3)
+    assert torch.allclose(network.head(features), logits, atol=1e-5)
+    saved = AutoModelForImageClassification.from_pretrained(folder)
+    body = {k: v for k, v in saved.state_dict().items() if not k.startswith("classifier")}
+    state = network.state()
+    assert all(torch.equal(state[key], value) for key, value in body.items())
+
+
+def test_pretrained_false_keeps_the_shape_only(tmp_path):
+    folder = tiny_transformer("resnet", str(tmp_path / "resnet"))
+    network = build_network(
+        tiny_config(f"classifier.backbone={folder}", "classifier.pretrained=false"),
+        tiny_groups(),
+        SIDE,
+        0,
+    )
+    key = "resnet.embedder.embedder.convolution.weight"
+    saved = AutoModelForImageClassification.from_pretrained(folder).state_dict()
+    assert not torch.equal(network.state()[key], saved[key])
+
+
+def test_folder_without_a_model_is_refused_before_loading(tmp_path):
+    config = tiny_config(f"classifier.backbone={tmp_path}")
+    with pytest.raises(ModelError, match=r"classifier\.backbone: no config\.json"):
+        check_backbone(config.classifier)
+    with pytest.raises(ModelError, match="cannot load"):
+        build_network(config, tiny_groups(), SIDE, 0)
+    check_backbone(tiny_config().classifier)
+
+
+def test_model_without_a_linear_head_is_refused():
+    with pytest.raises(ModelError, match="no linear layer with 2 outputs"):
+        linear_head(torch.nn.Sequential(torch.nn.Linear(4, 3)), 2)
+
+
+def test_mixed_precision_is_close_to_full(tmp_path):
+    images = tiny_data().validation
+    full = small(0).outputs(images)[1].numpy()
+    mixed = small(0, "classifier.precision=bfloat16").outputs(images)[1].numpy()
+    assert np.abs(full - mixed).max() < 0.05
+    assert np.abs(full - mixed).max() > 0

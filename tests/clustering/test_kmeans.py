@@ -1,0 +1,79 @@
+"""k-means of one group: the choice of k, merging, determinism, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from raysynth.clustering.kmeans import check_cluster_counts, cluster_group, merge_small
+from raysynth.config import ClusteringConfig
+from raysynth.errors import DataError
+from raysynth.groups import Groups
+
+
+def blobs(sizes: list[int], spread: float = 0.05, seed: int = 0) -> np.ndarray:
+    """Clouds around orthogonal directions, L2-normalised."""
+    rng = np.random.default_rng(seed)
+    centers = np.repeat(np.eye(8)[: len(sizes)], sizes, axis=0)
+    x = centers + spread * rng.standard_normal(centers.shape)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("sizes", [[60, 40], [50, 40, 30]])
+def test_silhouette_finds_the_clouds(sizes):
+    found = cluster_group(blobs(sizes), ClusteringConfig(max_k=4), seed=0, group=1)
+    assert found.sizes == sizes  # numbered by falling size
+    assert max(found.silhouettes, key=found.silhouettes.__getitem__) == len(sizes)
+    assert found.labels[0] == 0 and found.labels[-1] == len(sizes) - 1
+
+
+def test_one_cloud_stays_one_cluster():
+    cloud = np.random.default_rng(0).standard_normal((400, 64))
+    cloud /= np.linalg.norm(cloud, axis=1, keepdims=True)
+    found = cluster_group(cloud, ClusteringConfig(max_k=3), seed=0, group=0)
+    assert found.sizes == [400]
+    assert set(found.silhouettes) == {2, 3} and max(found.silhouettes.values()) < 0.05
+
+
+def test_a_group_too_small_for_two_clusters_stays_whole():
+    found = cluster_group(blobs([12, 12]), ClusteringConfig(min_size=20), seed=0, group=0)
+    assert found.sizes == [24] and found.silhouettes == {}
+
+
+def test_a_fixed_k_is_taken_and_merged():
+    assert cluster_group(blobs([30, 30]), ClusteringConfig(k=1), 0, 0).sizes == [60]
+    assert len(cluster_group(blobs([90, 90]), ClusteringConfig(k=4), 0, 0).sizes) == 4
+    merged = cluster_group(blobs([90, 90, 5]), ClusteringConfig(k=3, min_size=20), 0, 0)
+    assert len(merged.sizes) == 2 and sum(merged.sizes) == 185
+
+
+def test_equal_images_do_not_break_it():
+    same = np.tile(blobs([1]), (50, 1))
+    assert cluster_group(same, ClusteringConfig(k=3), 0, 0).sizes == [50]
+    assert cluster_group(same, ClusteringConfig(), 0, 0).sizes == [50]
+
+
+def test_small_clusters_merge_into_the_nearest_mean():
+    x = np.array([[0.0]] * 5 + [[10.0]] * 4 + [[9.0]] * 2 + [[1.5]])
+    labels = np.array([0] * 5 + [1] * 4 + [2] * 2 + [3])
+    # 1.5 (one image) joins 0; 9.0 (two images) joins 10.0.
+    assert merge_small(x, labels, 3).tolist() == [0] * 5 + [1] * 6 + [0]
+    assert merge_small(x, labels, 7).tolist() == [0] * 12
+    assert merge_small(x, labels, 1).tolist() == [0] * 5 + [1] * 4 + [2] * 2 + [3]
+
+
+def test_the_same_seed_and_group_give_the_same_clusters():
+    cloud = blobs([200], spread=1.0)
+    config = ClusteringConfig(k=3, min_size=1)
+    first = cluster_group(cloud, config, seed=3, group=2).labels
+    assert np.array_equal(first, cluster_group(cloud, config, seed=3, group=2).labels)
+
+
+def test_fewer_images_than_clusters_is_refused():
+    groups = Groups(("a", "b", "c"), ("x", "y"), ("a", "b", "c"), ("x", "y"))
+    counts = [30, 4, 30, 30, 2, 30]
+    message = r"clustering\.k=5: .*a/y: 4, c/x: 2; expected at least 5.*Fix: clustering\.k=2"
+    with pytest.raises(DataError, match=message):
+        check_cluster_counts(counts, groups, ClusteringConfig(k=5))
+    check_cluster_counts(counts, groups, ClusteringConfig(k=2))
+    check_cluster_counts(counts, groups, ClusteringConfig())

@@ -1,0 +1,80 @@
+"""A random base, and real and cluster tables as the rooms before leave them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from raysynth.config import Config
+from raysynth.finetune.plan import Job, plan_jobs
+from raysynth.finetune.training import Pack
+from raysynth.groups import Groups
+from raysynth.tables import REAL, encode_png, read_table, with_groups, write_table
+from tests.synthesis.random_models import write_base
+
+GROUPS = Groups(
+    ("pullover", "coat"), ("grass", "gravel"), ("pullover", "coat"), ("grass", "gravel")
+)
+COUNTS = {(0, 0): 9, (0, 1): 7, (1, 0): 3, (2, 0): 8, (3, 0): 10}
+"""Images of each (group, cluster)."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the fine-tuning stage is given."""
+
+    base: Path
+    real: str
+    clusters: str
+
+    def config(self, **finetune: Any) -> Config:
+        """Three short steps of two images in float32, unless said otherwise."""
+        settings = {"steps": 3, "batch_size": 2, "rank": 2, "alpha": 3.0, "precision": "no"}
+        settings |= {"checkpoint_steps": 2, "min_images": 4, **finetune}
+        base = {"name": str(self.base), "dtype": "float32", "device": "cpu"}
+        return Config.model_validate({"base": base, "finetune": settings})
+
+    def jobs(self, config: Config) -> list[Job]:
+        table = read_table(self.clusters)
+        return plan_jobs(config, table, GROUPS)
+
+    def pack(self, config: Config, work: Path, names: list[str] | None = None) -> Pack:
+        jobs = [job for job in self.jobs(config) if names is None or job.name in names]
+        return Pack(jobs=jobs, config=config, groups=GROUPS, real=self.real, work=str(work))
+
+
+@pytest.fixture(scope="session")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("finetune")
+    rng = np.random.default_rng(0)
+    rows, clusters = [], []
+    for (group, cluster), count in COUNTS.items():
+        for number in range(count):
+            name = f"g{group}k{cluster}n{number}"
+            image = {"bytes": encode_png(rng.integers(0, 256, (32, 32, 3), np.uint8)), "path": None}
+            rows.append((name, image, group // 2, group % 2, group, "train"))
+            clusters.append((name, group, cluster))
+    real = pa.table(dict(zip(REAL.names, zip(*rows, strict=True), strict=True)), schema=REAL)
+    write_table(real.cast(with_groups(REAL, GROUPS)), f"{folder}/real/train-00000.parquet")
+    table = pa.table(
+        dict(zip(("id", "group", "cluster"), map(list, zip(*clusters, strict=True)), strict=True))
+    )
+    write_table(table, f"{folder}/clusters/clusters.parquet")
+    base = write_base(folder / "base")
+    return Room(base, f"{folder}/real", f"{folder}/clusters")
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """accelerate keeps one precision per process; each test chooses its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)

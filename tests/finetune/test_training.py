@@ -1,0 +1,177 @@
+"""Packs: neighbours, resume and failures change no adapter; both engines and the prior train."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
+
+from raysynth.finetune import training
+from raysynth.finetune.checkpoints import read_checkpoint
+from raysynth.finetune.plan import read_adapter
+from raysynth.finetune.training import learning_rate_factor, train_pack
+
+FILE = "pytorch_lora_weights.safetensors"
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def quiet(done, failed):
+    pass
+
+
+def weights(work, name):
+    return load_file(work / name / FILE)
+
+
+def assert_same(one, other):
+    """Equal up to the rounding of differently shaped matrix products, after AdamW."""
+    assert one.keys() == other.keys()
+    for key in one:
+        torch.testing.assert_close(one[key], other[key], rtol=1e-3, atol=2e-4)
+
+
+def test_adapter_is_the_same_alone_and_packed(room, tmp_path):
+    config = room.config(accumulation=2)
+    assert train_pack(room.pack(config, tmp_path / "packed"), quiet) == {}
+    assert train_pack(room.pack(config, tmp_path / "alone", ["0-1"]), quiet) == {}
+    assert_same(weights(tmp_path / "packed", "0-1"), weights(tmp_path / "alone", "0-1"))
+    record = read_adapter(str(tmp_path / "packed" / "3-0"))
+    assert (record.label, record.attribute, record.images) == ("coat", "gravel", 10)
+    assert record.prompt == "a photo of a sks coat on gravel"
+    losses = json.loads((tmp_path / "packed" / "3-0" / "losses.json").read_text())
+    assert len(losses) == 3 and all(loss > 0 for loss in losses)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_adapter_is_the_same_after_a_resume_in_another_pack(room, tmp_path, monkeypatch, ema):
+    config = room.config(steps=4, ema=ema)
+    train_pack(room.pack(config, tmp_path / "through"), quiet)
+    killed_after(monkeypatch, 3)
+    with pytest.raises(Killed):
+        train_pack(room.pack(config, tmp_path / "cut", ["0-0", "0-1"]), quiet)
+    assert read_checkpoint(str(tmp_path / "cut" / "0-1")).step == 2
+    monkeypatch.undo()
+    assert train_pack(room.pack(config, tmp_path / "cut", ["0-1", "3-0"]), quiet) == {}
+    for name in ("0-1", "3-0"):
+        assert_same(weights(tmp_path / "through", name), weights(tmp_path / "cut", name))
+    assert not (tmp_path / "cut" / "0-1" / "checkpoint.safetensors").exists()
+    assert read_adapter(str(tmp_path / "cut" / "0-0")) is None
+
+
+def test_non_finite_adapter_fails_alone(room, tmp_path):
+    config = room.config()
+    pack = room.pack(config, tmp_path / "one")
+    through = room.pack(config, tmp_path / "through")
+    train_pack(through, quiet)
+    with pytest.MonkeyPatch.context() as patch:
+        poison(patch, "0-1")
+        failed = train_pack(pack, quiet)
+    assert list(failed) == ["0-1"] and "not finite" in failed["0-1"]
+    assert read_adapter(str(tmp_path / "one" / "0-1")) is None
+    for name in ("0-0", "2-0", "3-0"):
+        assert_same(weights(tmp_path / "through", name), weights(tmp_path / "one", name))
+
+
+def test_adapter_without_its_images_fails_alone(room, tmp_path):
+    pack = room.pack(room.config(), tmp_path)
+    broken = replace(pack.jobs[0], ids=("gone",) * len(pack.jobs[0].ids))
+    failed = train_pack(replace(pack, jobs=[broken, *pack.jobs[1:]]), quiet)
+    assert list(failed) == ["0-0"] and "training images are missing" in failed["0-0"]
+    assert read_adapter(str(tmp_path / "3-0"))
+
+
+def test_complete_adapters_are_not_trained_again(room, tmp_path, monkeypatch):
+    pack = room.pack(room.config(), tmp_path, ["0-0"])
+    train_pack(pack, quiet)
+    killed_after(monkeypatch, 0)
+    assert train_pack(pack, quiet) == {}
+
+
+def test_full_engine_resumes_and_saves_a_unet(room, tmp_path, monkeypatch):
+    config = room.config(engine="full", scope="shared", learning_rate=1e-3, ema=0.9, steps=4)
+    train_pack(room.pack(config, tmp_path / "through"), quiet)
+    killed_after(monkeypatch, 3)
+    with pytest.raises(Killed):
+        train_pack(room.pack(config, tmp_path / "cut"), quiet)
+    monkeypatch.undo()
+    train_pack(room.pack(config, tmp_path / "cut"), quiet)
+    through, cut = (load_unet(tmp_path / name / "shared") for name in ("through", "cut"))
+    base = load_unet(room.base)
+    for one, other in zip(through.parameters(), cut.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert not torch.equal(through.conv_in.weight, base.conv_in.weight)
+
+
+def test_prior_images_change_the_result_and_are_drawn_once(room, tmp_path):
+    plain, prior = room.config(), room.config(prior_weight=1.0, prior_images=3)
+    train_pack(room.pack(plain, tmp_path / "plain", ["3-0"]), quiet)
+    train_pack(room.pack(prior, tmp_path / "prior", ["3-0"]), quiet)
+    drawn = (tmp_path / "prior" / ".prior" / "3.safetensors").stat().st_mtime_ns
+    key = next(k for k in weights(tmp_path / "plain", "3-0") if "lora_B" in k)
+    one, other = (weights(tmp_path / name, "3-0")[key] for name in ("plain", "prior"))
+    assert not torch.allclose(one, other)
+    (tmp_path / "prior" / "3-0" / "adapter.json").unlink()
+    train_pack(room.pack(prior, tmp_path / "prior", ["3-0"]), quiet)
+    assert (tmp_path / "prior" / ".prior" / "3.safetensors").stat().st_mtime_ns == drawn
+    assert torch.equal(weights(tmp_path / "prior", "3-0")[key], other)
+
+
+@pytest.mark.parametrize("changed", [{"flip": False}, {"ema": 0.5}, {"prompt_dropout": 0.9}])
+def test_settings_reach_the_training(room, tmp_path, changed):
+    train_pack(room.pack(room.config(), tmp_path / "default", ["3-0"]), quiet)
+    train_pack(room.pack(room.config(**changed), tmp_path / "changed", ["3-0"]), quiet)
+    one, other = (weights(tmp_path / name, "3-0") for name in ("default", "changed"))
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+def test_gradient_checkpointing_changes_no_result(room, tmp_path):
+    for name, on in (("off", False), ("on", True)):
+        train_pack(room.pack(room.config(gradient_checkpointing=on), tmp_path / name), quiet)
+    assert_same(weights(tmp_path / "off", "2-0"), weights(tmp_path / "on", "2-0"))
+
+
+def test_bfloat16_trains(room, tmp_path):
+    assert train_pack(room.pack(room.config(precision="bf16"), tmp_path, ["2-0"]), quiet) == {}
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    factors = [learning_rate_factor(done, 20) for done in range(21)]
+    assert factors[:3] == [0.5, 1.0, 1.0]
+    assert factors[11] == pytest.approx(0.5)
+    assert factors[20] == pytest.approx(0.0)
+
+
+def killed_after(monkeypatch, steps):
+    taken = []
+    real_step = training.step
+
+    def step(loop):
+        if len(taken) == steps:
+            raise Killed
+        taken.append(1)
+        real_step(loop)
+
+    monkeypatch.setattr(training, "step", step)
+
+
+def poison(monkeypatch, name):
+    real_prepare = training.prepare
+
+    def prepare(job, *rest):
+        material = real_prepare(job, *rest)
+        return replace(
+            material, moments=material.moments * (float("nan") if job.name == name else 1)
+        )
+
+    monkeypatch.setattr(training, "prepare", prepare)
+
+
+def load_unet(folder):
+    return UNet2DConditionModel.from_pretrained(folder, subfolder="unet")

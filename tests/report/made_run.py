@@ -1,0 +1,224 @@
+"""A small finished run, made by hand: real Parquet and JSON in the stages' own formats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from raysynth.config import Config, load_config
+from raysynth.groups import Groups
+from raysynth.runs import FOLDERS, Run
+from raysynth.tables import REAL, SYNTHETIC, encode_png, with_groups, write_table
+
+GROUPS = Groups(
+    ("pullover", "coat"), ("grass", "gravel"), ("pullover", "coat"), ("grass", "gravel")
+)
+COUNTS = {"train": (30, 4, 3, 40), "validation": (4, 4, 4, 4), "test": (6, 6, 6, 6)}
+CLUSTERS = (2, 1, 1, 3)
+CANDIDATES = 12
+# Mean test accuracy of each group: wga, aga and weighted below follow from these.
+ACCURACY = {
+    "erm": (0.99, 0.05, 0.10, 0.98),
+    "balanced": (0.90, 0.30, 0.40, 0.92),
+    "group_dro": (0.88, 0.32, 0.45, 0.90),
+    "erm_balanced_head": (0.91, 0.52, 0.60, 0.93),
+    "raysynth": (0.90, 0.75, 0.81, 0.89),
+}
+Draw = Callable[[int, int], np.ndarray]
+
+
+def make_run(folder: Path, *overrides: str, draw: Draw | None = None) -> tuple[Config, Run]:
+    """A run whose stages up to the classification are finished.
+
+    `draw(group, index)`: pixels of an image, [H, W, 3] uint8; default: a flat colour.
+    """
+    config = load_config(None, [f"storage_path={folder}", *overrides])
+    run = Run(config)
+    draw = draw or _flat
+    rng = np.random.default_rng(0)
+    builders = {
+        "ingest": lambda work: _real(work, draw),
+        "clustering": _clusters,
+        "finetune": lambda work: _json(work, "adapters.json", _adapters(rng)),
+        "synthesis": lambda work: _synthetic(work, draw, rng),
+        "selection": lambda work: _selection(work),
+        "search": lambda work: _search(work, rng),
+        "classification": lambda work: _json(work, "results.json", results(rng)),
+    }
+    for name, build in builders.items():
+        run.stage(name, {}, lambda work, build=build: build(work) or {"rows": 1})
+    return config, run
+
+
+def _flat(group: int, index: int) -> np.ndarray:
+    colour = [(200, 60, 60), (60, 200, 60), (60, 60, 200), (200, 200, 60)][group]
+    return np.full((16, 16, 3), colour, np.uint8) - np.uint8(index % 40)
+
+
+def train_ids(group: int) -> list[str]:
+    return [f"real-{group}-{index:04d}" for index in range(COUNTS["train"][group])]
+
+
+def _image(pixels: np.ndarray) -> dict:
+    return {"bytes": encode_png(pixels), "path": None}
+
+
+def _real(work: str, draw: Draw) -> None:
+    for split, counts in COUNTS.items():
+        rows = []
+        for group, count in enumerate(counts):
+            names = train_ids(group) if split == "train" else None
+            for index in range(count):
+                rows.append(
+                    {
+                        "id": names[index] if names else f"{split}-{group}-{index}",
+                        "image": _image(draw(group, index)),
+                        "label": GROUPS.label(group),
+                        "attribute": GROUPS.attribute(group),
+                        "group": group,
+                        "split": split,
+                    }
+                )
+        table = pa.Table.from_pylist(rows, with_groups(REAL, GROUPS))
+        write_table(table, f"{work}/{split}-00000.parquet")
+
+
+def _clusters(work: str) -> None:
+    rows = [
+        {"id": identity, "group": group, "cluster": index % CLUSTERS[group]}
+        for group in range(GROUPS.count)
+        for index, identity in enumerate(train_ids(group))
+    ]
+    schema = pa.schema([("id", pa.string()), ("group", pa.int32()), ("cluster", pa.int32())])
+    write_table(pa.Table.from_pylist(rows, schema), f"{work}/clusters.parquet")
+
+
+def _adapters(rng: np.random.Generator) -> list[dict]:
+    return [
+        {
+            "name": f"{GROUPS.name(group).replace('/', '-')}-{cluster}",
+            "engine": "lora",
+            "scope": "group_cluster",
+            "group": group,
+            "cluster": cluster,
+            "label": GROUPS.label_names[GROUPS.label(group)],
+            "attribute": GROUPS.attribute_names[GROUPS.attribute(group)],
+            "prompt": f"a photo of a sks {GROUPS.name(group).replace('/', ' on ')}",
+            "images": COUNTS["train"][group] // CLUSTERS[group],
+            "steps": 150,
+            "loss": round(float(rng.uniform(0.3, 0.5)), 4),
+        }
+        for group in range(GROUPS.count)
+        for cluster in range(CLUSTERS[group])
+    ]
+
+
+def _synthetic(work: str, draw: Draw, rng: np.random.Generator) -> None:
+    for group in range(GROUPS.count):
+        rows = []
+        for index in range(CANDIDATES):
+            label, centroid = rng.uniform(0.2, 0.9, 2)
+            rows.append(
+                {
+                    "id": f"synthetic-{group}-{index:04d}",
+                    "image": _image(draw(group, 10_000 + index)),
+                    "label": GROUPS.label(group),
+                    "attribute": GROUPS.attribute(group),
+                    "group": group,
+                    "split": "synthetic",
+                    "cluster": index % CLUSTERS[group],
+                    "generator": "clustered_dreambooth",
+                    "adapter": f"{group}-{index % CLUSTERS[group]}",
+                    "prompt": "a photo",
+                    "negative_prompt": "",
+                    "seed": index,
+                    "guidance_scale": 2.0,
+                    "steps": 6,
+                    "clip_label": label,
+                    "clip_centroid": centroid,
+                    "clip_score": (label + centroid) / 2,
+                }
+            )
+        table = pa.Table.from_pylist(rows, with_groups(SYNTHETIC, GROUPS))
+        write_table(table, f"{work}/group-{group}-00000.parquet")
+
+
+def _selection(work: str) -> None:
+    """Every fourth candidate is rejected."""
+    rows = [
+        {
+            "id": f"synthetic-{group}-{index:04d}",
+            "group": group,
+            "score": 1 - index / CANDIDATES,
+            "kept": index % 4 != 3,
+        }
+        for group in range(GROUPS.count)
+        for index in range(CANDIDATES)
+    ]
+    types = [("id", pa.string()), ("group", pa.int32()), ("score", pa.float32())]
+    schema = pa.schema([*types, ("kept", pa.bool_())])
+    write_table(pa.Table.from_pylist(rows, schema), f"{work}/selection.parquet")
+
+
+def _search(work: str, rng: np.random.Generator) -> None:
+    rows = []
+    for trial in range(14):
+        ratio = (0.0, 0.25, 0.5)[trial % 3]
+        rows.append(
+            {
+                "trial": f"{trial:05d}",
+                "ratio": ratio,
+                "beta": rng.uniform(0.2, 1),
+                "temperature": 10 ** rng.uniform(-1.3, -0.3),
+                "learning_rate": 10 ** rng.uniform(-3, -2.3),
+                "weight_decay": 10 ** rng.uniform(-3, -0.5),
+                "head_weight_decay": 10 ** rng.uniform(-3, 0),
+                "steps": int(rng.integers(100, 250)),
+                "reached": 2 if trial % 5 == 4 else 6,
+                "validation_wga": float(np.clip(0.4 + 0.5 * ratio + rng.normal(0, 0.07), 0, 1)),
+            }
+        )
+    write_table(pa.Table.from_pylist(rows), f"{work}/trials.parquet")
+    best = max(rows, key=lambda row: row["validation_wga"])
+    names = [key for key in best if key not in ("trial", "reached", "validation_wga")]
+    validation = {"wga": best["validation_wga"], "aga": best["validation_wga"]}
+    parameters = {name: best[name] for name in names}
+    _json(work, "best.json", {"parameters": parameters, "validation": validation})
+
+
+def results(rng: np.random.Generator) -> dict:
+    """What the classification stage writes."""
+    weights = np.asarray(COUNTS["train"]) / sum(COUNTS["train"])
+    methods = {}
+    for name, accuracy in ACCURACY.items():
+        seeds = np.clip(accuracy + rng.normal(0, 0.02, (3, GROUPS.count)), 0, 1).round(3)
+        methods[name] = {
+            "wga": _spread(seeds.min(axis=1)),
+            "aga": _spread(seeds.mean(axis=1)),
+            "weighted": _spread(seeds @ weights),
+            "groups": {GROUPS.name(g): _spread(seeds[:, g]) for g in range(GROUPS.count)},
+            "validation": {"wga": _spread(seeds.min(axis=1))},
+            "chosen": {"weight_decay": 0.01, "steps": 150, "stopped_at": [50, 75, 150]},
+        }
+    return {"methods": methods}
+
+
+def _spread(values: np.ndarray) -> dict:
+    return {
+        "mean": float(values.mean()),
+        "std": float(values.std(ddof=1)),
+        "seeds": [float(value) for value in values],
+    }
+
+
+def _json(work: str, name: str, value: object) -> None:
+    Path(work).joinpath(name).write_text(json.dumps(value))
+
+
+def finished(run: Run, stage: str) -> Path:
+    """The folder of a finished stage."""
+    return Path(run.path(FOLDERS[stage]))

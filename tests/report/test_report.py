@@ -1,0 +1,185 @@
+"""The report of a finished run: one self-contained page, its numbers, its pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from raysynth.progress import Progress
+from raysynth.report import run_report
+from raysynth.report.content import read_content
+from raysynth.report.page import number, percent, seconds
+from raysynth.report.summary import print_summary
+from tests.report.made_run import (
+    ACCURACY,
+    CANDIDATES,
+    CLUSTERS,
+    COUNTS,
+    GROUPS,
+    finished,
+    make_run,
+)
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    config, run = make_run(tmp_path_factory.mktemp("runs"), "name=small")
+    stage = run.stage("report", {}, lambda work: run_report(config, run, work, Progress()))
+    return config, run, Path(stage.path), stage.facts
+
+
+@pytest.fixture(scope="module")
+def page(reported) -> str:
+    return (reported[2] / "index.html").read_text()
+
+
+class References(HTMLParser):
+    """Collects what a browser would fetch, and the tags that are opened and not closed."""
+
+    VOID = ("meta", "img", "br", "link", "input", "hr")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.fetched += [
+            value or "" for key, value in attrs if key in ("src", "href", "xlink:href", "srcset")
+        ]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag("br", attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_fetches_nothing_and_runs_no_script(page):
+    parser = References()
+    parser.feed(page)
+    assert parser.open == []
+    assert parser.fetched
+    assert all(value.startswith(("#", "data:image/")) for value in parser.fetched)
+    assert not {"script", "link", "iframe"} & parser.tags
+    assert not re.search(r"url\((?!#)|@import", page)
+
+
+def test_the_page_tells_groups_methods_and_rules(page):
+    for name in ("pullover/grass", "coat/gravel", "Group-DRO", "ERM + balanced last layer"):
+        assert name in page
+    assert page.count('<span class="tag conflict">bias-conflicting</span>') == 2 * 2
+    assert "validation images alone" in page and "used once" in page
+    assert "config_digest" not in page and "severity: 0.99" in page
+
+
+def test_the_headline_compares_with_the_best_reference(reported, page):
+    config, run, _, _ = reported
+    content = read_content(config, run)
+    assert content.best_reference.name == "erm_balanced_head"
+    margin = 100 * (content.ours.wga.mean - content.best_reference.wga.mean)
+    assert f"{margin:.1f}&nbsp;points above" in page
+
+
+def test_every_group_cluster_has_a_sheet(reported, page):
+    _, _, folder, facts = reported
+    sheets = sorted(path.name for path in (folder / "sheets").iterdir())
+    assert len(sheets) == sum(CLUSTERS) == facts["rows"] == page.count('class="cluster"')
+    assert "coat-gravel-2.png" in sheets
+    assert f"<b>Real</b> ({COUNTS['train'][3] // 3 + 1})" in page
+    assert Image.open(folder / "sheets" / sheets[0]).width > 300
+
+
+def test_inline_images_are_images(page):
+    import base64
+
+    sources = re.findall(r'src="data:image/\w+;base64,([^"]+)"', page)
+    assert len(sources) >= 2 * sum(CLUSTERS)
+    for source in sources:
+        image = Image.open(io.BytesIO(base64.b64decode(source)))
+        assert image.width >= 16
+
+
+def test_results_json_has_the_documented_keys(reported):
+    config, _, folder, _ = reported
+    results = json.loads((folder / "results.json").read_text())
+    assert results["dataset"] == "outfits"
+    assert results["severity"] == 0.99
+    assert results["config_digest"] == config.digest()
+    assert set(results["methods"]) == set(ACCURACY)
+    for values in results["methods"].values():
+        for key in ("wga", "aga", "weighted"):
+            assert set(values[key]) == {"mean", "std", "seeds"}
+            assert np.mean(values[key]["seeds"]) == pytest.approx(values[key]["mean"])
+        assert set(values["groups"]) == set(results["groups"])
+    assert set(results["timings"]) >= {"ingest", "classification"}
+    assert results["counts"]["train"] == list(COUNTS["train"])
+    assert results["counts"]["candidates"] == [CANDIDATES] * GROUPS.count
+    assert results["counts"]["kept"] == [CANDIDATES * 3 // 4] * GROUPS.count
+    assert results["search"]["trials"] == 14
+
+
+def test_plots_are_written_as_png_and_take_the_pages_colours(reported, page):
+    for name in ("methods", "search"):
+        assert Image.open(reported[2] / "plots" / f"{name}.png").width > 800
+    svg = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(svg) == 2
+    assert all("var(--muted)" in figure for figure in svg)
+
+
+def test_the_same_run_gives_the_same_page(reported, page, tmp_path):
+    config, run, _, _ = reported
+    run_report(config, run, str(tmp_path), Progress())
+    assert (tmp_path / "index.html").read_text() == page
+
+
+def test_summary_ends_with_table_and_path(reported):
+    folder = reported[2]
+    console = Console(file=io.StringIO(), width=100)
+    print_summary(str(folder), console)
+    lines = console.file.getvalue().rstrip().splitlines()
+    assert lines[-1] == f"Report: {folder}/index.html"
+    means = json.loads((folder / "results.json").read_text())["methods"]["raysynth"]
+    row = next(line for line in lines if "│ raysynth" in line)
+    assert f"{100 * means['wga']['mean']:.1f} ± {100 * means['wga']['std']:.1f}" in row
+
+
+def test_a_run_without_search_and_adapters_is_reported_too(tmp_path):
+    config, run = make_run(tmp_path, "search.trials=0", "finetune.engine=none")
+    best = finished(run, "search") / "best.json"
+    (finished(run, "search") / "trials.parquet").unlink()
+    parameters = json.loads(best.read_text())["parameters"]
+    best.write_text(json.dumps({"parameters": parameters, "validation": None}))
+    (finished(run, "finetune") / "adapters.json").write_text("[]")
+    run_report(config, run, str(tmp_path / "out"), Progress())
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert 'id="search"' not in page and 'id="adapters"' not in page
+    assert "vanilla" in page
+
+
+def test_numbers_are_spoken():
+    assert [percent(0.4567), percent(1)] == ["45.7", "100.0"]
+    assert [number(v) for v in (1234, 0.00123456, "sgd", [1, 2])] == [
+        "1,234",
+        "0.00123",
+        "sgd",
+        "1 / 2",
+    ]
+    assert [seconds(v) for v in (8.26, 72, 200, 7260)] == [
+        "8.3 s",
+        "72 s",
+        "3 min 20 s",
+        "2 h 1 min",
+    ]

@@ -1,0 +1,90 @@
+"""The search stage: a real Tune experiment of three tiny trials."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from raysynth.progress import Progress
+from raysynth.search import run_search
+from tests.classify.tiny import tiny_config, tiny_groups, write_tiny_run
+
+
+def test_trials_best_and_tensorboard_files(ray_local, tmp_path):
+    folders = write_tiny_run(str(tmp_path))
+    work = tmp_path / "work"
+    config = tiny_config("search.ratios=[0.0, 0.25, 0.5]")
+    facts = run_search(config, *folders.values(), tiny_groups(), str(work), Progress())
+    assert facts["rows"] == 3 and facts["failed"] == {}
+    trials = pq.read_table(work / "trials.parquet").to_pandas()
+    assert set(trials["ratio"]) == {0.0, 0.25, 0.5}
+    assert trials["validation_wga"].between(0, 1).all() and (trials["seconds"] > 0).all()
+    best = json.loads((work / "best.json").read_text())
+    top = trials.sort_values(["validation_wga", "validation_aga"]).iloc[-1]
+    assert best["trial"] == top["trial"] and best["validation"]["wga"] == top["validation_wga"]
+    assert best["parameters"]["ratio"] == top["ratio"]
+    assert list(work.rglob("events.out.tfevents.*"))
+
+
+def test_no_trials_takes_the_classifier_section(tmp_path):
+    config = tiny_config("search.trials=0", "classifier.ratio=0.125")
+    facts = run_search(config, "-", "-", "-", tiny_groups(), str(tmp_path), Progress())
+    assert facts["rows"] == 0
+    best = json.loads((tmp_path / "best.json").read_text())
+    assert best["parameters"]["ratio"] == 0.125
+    assert pq.read_table(tmp_path / "trials.parquet").num_rows == 0
+
+
+DRIVER = """
+import sys, ray
+ray.init(address="local", num_cpus=2, object_store_memory=100_000_000, include_dashboard=False,
+         log_to_driver=False, _temp_dir=sys.argv[2])
+from raysynth.progress import Progress
+from raysynth.search import run_search
+from tests.classify.tiny import tiny_config, tiny_groups
+root = sys.argv[1]
+facts = run_search(
+    tiny_config("search.trials=4", "search.concurrent=1", "search.steps=[400, 400]"),
+    f"{root}/real", f"{root}/synthetic", f"{root}/selection", tiny_groups(), f"{root}/work",
+    Progress(),
+)
+print("finished", facts["rows"])
+"""
+
+
+def test_a_killed_search_goes_on(ray_local, tmp_path):
+    write_tiny_run(str(tmp_path))
+    temporary = Path("/tmp") / f"rk{os.getpid()}"
+    environment = os.environ | {"TUNE_GLOBAL_CHECKPOINT_S": "1"}
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(tmp_path), str(temporary)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[2],
+        env=environment,
+    )
+    tune_folder = tmp_path / "work" / "tune"
+    deadline = time.time() + 120
+    while time.time() < deadline and driver.poll() is None:
+        results = list(tune_folder.glob("run_trial*/result.json"))
+        if any(file.stat().st_size for file in results) and list(tune_folder.glob("experiment_*")):
+            break
+        time.sleep(0.2)
+    assert driver.poll() is None, "the driver ended before it could be killed"
+    time.sleep(1.5)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    assert not (tmp_path / "work" / "best.json").exists()
+    before = set(tune_folder.glob("run_trial*"))
+    config = tiny_config("search.trials=4", "search.concurrent=1", "search.steps=[400, 400]")
+    paths = [str(tmp_path / name) for name in ("real", "synthetic", "selection", "work")]
+    facts = run_search(config, *paths[:3], tiny_groups(), paths[3], Progress())
+    assert facts["rows"] == 4
+    assert before <= set(tune_folder.glob("run_trial*"))  # the same experiment went on

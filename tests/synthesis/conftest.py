@@ -1,0 +1,131 @@
+"""Random base and CLIP, adapters and centroids as the rooms before leave them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from raysynth.clustering.embed import vectors_column
+from raysynth.config import Config
+from raysynth.finetune.grouped_lora import inject
+from raysynth.finetune.plan import Adapter, write_adapters
+from raysynth.groups import Groups
+from raysynth.models.loading import load_base
+from raysynth.prompts import spoken
+from raysynth.tables import write_table
+from tests.synthesis.random_models import write_base, write_clip
+
+GROUPS = Groups(
+    ("pullover", "coat"), ("grass", "gravel"), ("pullover", "coat"), ("grass", "gravel")
+)
+CLUSTERS = ((0, 0), (0, 1), (3, 0))
+"""Group-clusters that have an adapter; groups 1 and 2 have too few images."""
+COUNTS = [300, 4, 4, 300]
+
+
+@pytest.fixture(scope="session")
+def groups() -> Groups:
+    return GROUPS
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="session")
+def make_config(base_folder: Path, clip_folder: Path):
+    """Config of the random models: `make_config(synthesis={"actors": 1}, ...)`."""
+
+    def make(**sections: Any) -> Config:
+        values: dict[str, Any] = {
+            "base": {"name": str(base_folder), "clip": str(clip_folder), "dtype": "float32"},
+            "finetune": {"rank": 2, "alpha": 2.0},
+            "synthesis": {
+                "images_per_group": 12,
+                "steps": 2,
+                "batch_size": 8,
+                "actors": 1,
+                "rows_per_shard": 8,
+            },
+        }
+        for section, keys in sections.items():
+            values[section] = (
+                {**values.get(section, {}), **keys} if isinstance(keys, dict) else keys
+            )
+        return Config.model_validate(values)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def lora_folder(make_config, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Three LoRA adapters of strong, different effect."""
+    folder = str(tmp_path_factory.mktemp("adapters"))
+    config = make_config()
+    unet = load_base(config.base, ("unet",)).unet
+    lora = inject(unet, config.finetune.targets, config.finetune.rank, config.finetune.alpha, 3)
+    torch.manual_seed(5)
+    for matrix in lora.parameters():
+        matrix.data = torch.randn_like(matrix) * 0.2
+    for number, (group, cluster) in enumerate(CLUSTERS):
+        lora.save(number, f"{folder}/{group}-{cluster}")
+    write_adapters(records(config), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def full_folder(make_config, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Three full fine-tunes, each another perturbation of the base UNet."""
+    folder = str(tmp_path_factory.mktemp("full"))
+    config = make_config(finetune={"engine": "full"})
+    for number, (group, cluster) in enumerate(CLUSTERS):
+        unet = load_base(config.base, ("unet",)).unet
+        torch.manual_seed(number)
+        for parameter in unet.parameters():
+            parameter.data += 0.03 * torch.randn_like(parameter)
+        unet.save_pretrained(f"{folder}/{group}-{cluster}/unet")
+    write_adapters(records(config), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clusters_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Centroids of four groups in the random CLIP's 16 dimensions."""
+    folder = str(tmp_path_factory.mktemp("clusters"))
+    vectors = np.random.default_rng(0).standard_normal((4, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    numbers = pa.array(range(4), pa.int32())
+    table = pa.table({"group": numbers, "embedding": vectors_column(vectors)})
+    write_table(table, f"{folder}/centroids.parquet")
+    return folder
+
+
+def records(config: Config) -> list[Adapter]:
+    """What fine-tuning says of its adapters."""
+    return [
+        Adapter(
+            name=f"{group}-{cluster}",
+            engine=config.finetune.engine,
+            scope="group_cluster",
+            group=group,
+            cluster=cluster,
+            label=GROUPS.label_names[GROUPS.label(group)],
+            attribute=GROUPS.attribute_names[GROUPS.attribute(group)],
+            prompt=spoken(config.prompts, GROUPS, group),
+            images=20,
+            steps=1,
+            loss=0.0,
+        )
+        for group, cluster in CLUSTERS
+    ]

@@ -1,0 +1,109 @@
+"""Specs: shares, ids, seeds, the swap rule, any number of labels and attributes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from raysynth.config import Config
+from raysynth.errors import StageError
+from raysynth.finetune.plan import Adapter
+from raysynth.groups import Groups
+from raysynth.synthesis.specs import SPECS, image_seed, plan_specs
+
+GROUPS = Groups(
+    ("cat", "dog", "fox"), ("snow", "sand"), ("cat", "dog", "fox"), ("deep snow", "warm sand")
+)
+COUNTS = [90, 3, 4, 80, 50, 50]
+
+
+def config(**sections) -> Config:
+    synthesis = {"images_per_group": 7, "guidance_scale": 3.0, "steps": 4}
+    return Config.model_validate({"seed": 11, "synthesis": synthesis, **sections})
+
+
+def adapter(group: int, cluster: int, name: str | None = None) -> Adapter:
+    name = name or f"{group}-{cluster}"
+    return Adapter(name, "lora", "group_cluster", group, cluster, "", "", "", 20, 1, 0.0)
+
+
+# Groups 1 and 2 are too small for adapters; group 0 has three clusters.
+ADAPTERS = [adapter(g, k) for g, k in ((3, 0), (0, 2), (0, 0), (0, 1), (4, 0), (5, 0), (5, 1))]
+
+
+def test_three_by_two_groups_share_their_candidates_equally():
+    table = plan_specs(config(), ADAPTERS, GROUPS, COUNTS)
+    assert table.schema == SPECS
+    assert Counter(table["group"].to_pylist()) == dict.fromkeys(range(6), 7)
+    shares = Counter(zip(table["group"].to_pylist(), table["cluster"].to_pylist(), strict=True))
+    assert [shares[0, k] for k in range(3)] == [3, 2, 2]
+    assert [shares[5, k] for k in range(2)] == [4, 3]
+    assert table["group"].to_pylist() == sorted(table["group"].to_pylist())
+    assert table["label"].to_pylist()[::7] == [0, 0, 1, 1, 2, 2]
+    assert table["attribute"].to_pylist()[::7] == [0, 1, 0, 1, 0, 1]
+
+
+def test_a_row_says_all_there_is_to_know():
+    row = plan_specs(config(), ADAPTERS, GROUPS, COUNTS).to_pylist()[3]
+    assert row == {
+        "id": "g0-c1-000000",
+        "label": 0,
+        "attribute": 0,
+        "group": 0,
+        "cluster": 1,
+        "generator": "clustered_dreambooth",
+        "adapter": "0-1",
+        "prompt": "a photo of a sks cat on deep snow",
+        "negative_prompt": "",
+        "seed": image_seed(11, 0, 1, 0),
+        "guidance_scale": 3.0,
+        "steps": 4,
+    }
+
+
+def test_small_groups_borrow_the_aligned_groups_model():
+    """Attribute word swapped, rare token dropped, source attribute as negative prompt."""
+    rows = plan_specs(config(), ADAPTERS, GROUPS, COUNTS).to_pylist()
+    cats = [r for r in rows if r["group"] == 1]
+    assert Counter(r["adapter"] for r in cats) == {"0-0": 3, "0-1": 2, "0-2": 2}
+    assert {r["prompt"] for r in cats} == {"a photo of a cat on warm sand"}
+    assert {r["negative_prompt"] for r in cats} == {"deep snow"}
+    assert [r["id"] for r in cats][:4] == [f"g1-c0-{i:06d}" for i in range(3)] + ["g1-c1-000000"]
+    dogs = [r for r in rows if r["group"] == 2]
+    assert {(r["adapter"], r["negative_prompt"]) for r in dogs} == {("3-0", "warm sand")}
+    both = plan_specs(config(prompts={"negative": "blurry"}), ADAPTERS, GROUPS, COUNTS).to_pylist()
+    assert {r["negative_prompt"] for r in both if r["group"] == 1} == {"blurry, deep snow"}
+    assert {r["negative_prompt"] for r in both if r["group"] == 0} == {"blurry"}
+
+
+def test_a_class_without_any_adapter_is_refused_by_name():
+    with pytest.raises(StageError, match=r"group dog/snow \(4 training images\).*dog/sand.*Fix"):
+        plan_specs(config(), [a for a in ADAPTERS if a.group != 3], GROUPS, COUNTS)
+
+
+def test_vanilla_speaks_without_the_token():
+    vanilla = config(finetune={"engine": "none"})
+    rows = plan_specs(vanilla, [], GROUPS, COUNTS).to_pylist()
+    assert {(r["adapter"], r["generator"], r["cluster"]) for r in rows} == {("", "vanilla", 0)}
+    assert rows[-1]["prompt"] == "a photo of a fox on warm sand"
+
+
+def test_one_shared_model_speaks_for_every_group():
+    shared = config(finetune={"scope": "shared"})
+    rows = plan_specs(shared, [adapter(-1, -1, "shared")], GROUPS, COUNTS).to_pylist()
+    assert {(r["adapter"], r["generator"]) for r in rows} == {("shared", "shared")}
+    assert rows[7]["prompt"] == "a photo of a sks cat on warm sand"
+    assert {r["negative_prompt"] for r in rows} == {""}
+
+
+def test_seeds_are_a_function_of_run_group_cluster_and_index():
+    rows = plan_specs(config(), ADAPTERS, GROUPS, COUNTS).to_pylist()
+    fewer = plan_specs(
+        config(synthesis={"images_per_group": 3}), ADAPTERS, GROUPS, COUNTS
+    ).to_pylist()
+    seeds = {r["id"]: r["seed"] for r in rows}
+    assert len(set(seeds.values())) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds.values())
+    assert all(seeds[r["id"]] == r["seed"] for r in fewer)
+    assert image_seed(12, 0, 1, 0) != image_seed(11, 0, 1, 0)

@@ -1,0 +1,171 @@
+"""The whole stage on a real Ray: shards, streaming, resume, seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+import pytest
+
+from raysynth.config import Config
+from raysynth.errors import ModelError
+from raysynth.progress import Progress
+from raysynth.synthesis import read_shards, run_synthesis, shard_files
+from raysynth.tables import SYNTHETIC, decode_images, groups_of
+from tests.synthesis.conftest import COUNTS, GROUPS
+
+
+class Watch(Progress):
+    """Runs `look(done, total)` at every progress update of the stage."""
+
+    def __init__(self, look: Any) -> None:
+        super().__init__()
+        self.look = look
+
+    def update(self, what: str, done: float = 0, total: float = 0) -> None:
+        super().update(what, done, total)
+        self.look(done, total)
+
+
+def synthesize(
+    config: Config, adapters: str, clusters: str, work: Path, progress: Progress | None = None
+) -> dict[str, Any]:
+    return run_synthesis(
+        config, adapters, clusters, GROUPS, COUNTS, str(work), progress or Progress()
+    )
+
+
+def pixels(folder: Path) -> dict[str, np.ndarray]:
+    table = read_shards(str(folder), ["id", "image"])
+    return dict(zip(table["id"].to_pylist(), decode_images(table["image"]), strict=True))
+
+
+@pytest.fixture(scope="module")
+def reference(ray_local, make_config, lora_folder, clusters_folder, tmp_path_factory) -> Path:
+    """One actor, batches of 8, float32."""
+    folder = tmp_path_factory.mktemp("reference")
+    synthesize(make_config(), lora_folder, clusters_folder, folder)
+    return folder
+
+
+def test_shards_are_one_group_each_and_the_manifest_vouches(reference):
+    manifest = json.loads((reference / "manifest.json").read_text())
+    assert manifest["rows"] == 48
+    assert sorted(p.name for p in reference.iterdir()) == sorted(
+        [*(s["file"] for s in manifest["shards"]), "manifest.json"]
+    )
+    for shard in manifest["shards"]:
+        path = reference / shard["file"]
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == shard["sha256"]
+        table = pa.parquet.read_table(path)
+        assert table.schema.equals(SYNTHETIC)
+        assert groups_of(table.schema) == GROUPS
+        assert table.num_rows == shard["rows"] <= 8
+        assert set(table["group"].to_pylist()) == {shard["group"]}
+        assert table["id"].to_pylist() == sorted(table["id"].to_pylist())
+
+
+def test_plain_pyarrow_reads_the_table(reference):
+    table = pyarrow.dataset.dataset(shard_files(str(reference)), format="parquet").to_table()
+    assert table.num_rows == 48
+    image = table["image"][0].as_py()
+    assert image["bytes"].startswith(b"\x89PNG")
+    score = (table["clip_label"].to_numpy() + table["clip_centroid"].to_numpy()) / 2
+    assert np.allclose(score, table["clip_score"].to_numpy(), atol=1e-6)
+
+
+def test_images_do_not_depend_on_actors_or_batches(
+    reference, make_config, lora_folder, clusters_folder, tmp_path
+):
+    config = make_config(synthesis={"actors": 2, "batch_size": 5})
+    synthesize(config, lora_folder, clusters_folder, tmp_path)
+    expected, got = pixels(reference), pixels(tmp_path)
+    assert expected.keys() == got.keys()
+    difference = [np.abs(expected[k].astype(int) - got[k].astype(int)).max() for k in expected]
+    assert max(difference) <= 1  # float32: other batch shapes round differently
+
+
+def test_same_batches_on_more_actors_give_the_same_bytes(
+    reference, make_config, lora_folder, clusters_folder, tmp_path
+):
+    synthesize(make_config(synthesis={"actors": 2}), lora_folder, clusters_folder, tmp_path)
+    first, second = read_shards(str(reference)), read_shards(str(tmp_path))
+    assert first["id"].equals(second["id"])
+    assert first["image"].equals(second["image"])
+
+
+def test_the_first_shard_is_on_disk_before_the_last_image(
+    ray_local, make_config, clusters_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("raysynth.synthesis.collect.POLL_SECONDS", 0.05)
+    config = make_config(
+        finetune={"engine": "none"},
+        synthesis={"images_per_group": 16, "batch_size": 4, "steps": 30, "rows_per_shard": 4},
+    )
+    seen: list[float] = []
+
+    def look(done: float, total: float) -> None:
+        if done < total and any(tmp_path.glob("group-*.parquet")):
+            seen.append(done)
+
+    facts = synthesize(config, "", clusters_folder, tmp_path, Watch(look))
+    assert facts["rows"] == 64
+    assert seen, "no shard was there while images were missing"
+
+
+def test_a_failure_in_the_middle_is_gone_on_with(
+    ray_local, make_config, full_folder, clusters_folder, tmp_path
+):
+    """The last adapter's weights are broken: the run dies there; repaired, it goes on."""
+    config = make_config(finetune={"engine": "full"}, synthesis={"batch_size": 4, "steps": 8})
+    weights = Path(full_folder) / "3-0" / "unet" / "diffusion_pytorch_model.safetensors"
+    good = weights.read_bytes()
+    weights.write_bytes(b"broken")
+    try:
+        with pytest.raises(ModelError, match="3-0/unet cannot be loaded"):
+            synthesize(config, full_folder, clusters_folder, tmp_path)
+    finally:
+        weights.write_bytes(good)
+    assert not (tmp_path / "manifest.json").exists()
+    blocks = committed(tmp_path)
+    assert blocks, "nothing was finished before the failure"
+    marked = mark(blocks)
+    facts = synthesize(config, full_folder, clusters_folder, tmp_path)
+    table = read_shards(str(tmp_path), ["id", "prompt"])
+    assert facts["resumed"] >= len(marked)
+    assert facts["generated"] == 48 - facts["resumed"]
+    assert len(set(table["id"].to_pylist())) == table.num_rows == 48
+    shards = {row["id"]: row["prompt"] for row in table.to_pylist()}
+    assert all(shards[name] == "made before the failure" for name in marked)
+
+
+def committed(work: Path) -> list[Path]:
+    """Block files whose checkpoint is complete."""
+    names = [p for p in (work / "checkpoint").glob("*.parquet") if ".pending" not in p.name]
+    return [work / "blocks" / f"{p.stem}-0.parquet" for p in names]
+
+
+def mark(blocks: list[Path]) -> set[str]:
+    """Write a mark into finished rows, which making them again would wipe out."""
+    ids: set[str] = set()
+    for path in blocks:
+        table = pa.parquet.read_table(path)
+        column = table.schema.get_field_index("prompt")
+        marks = pa.array(["made before the failure"] * table.num_rows)
+        pa.parquet.write_table(table.set_column(column, "prompt", marks), path)
+        ids |= set(table["id"].to_pylist())
+    return ids
+
+
+def test_a_finished_stage_is_left_alone(reference, make_config, lora_folder, clusters_folder):
+    before = {p.name: p.stat().st_mtime_ns for p in reference.iterdir()}
+    start = time.monotonic()
+    facts = synthesize(make_config(), lora_folder, clusters_folder, reference)
+    assert facts["rows"] == 48 and time.monotonic() - start < 1
+    assert before == {p.name: p.stat().st_mtime_ns for p in reference.iterdir()}

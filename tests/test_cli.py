@@ -1,0 +1,94 @@
+"""The commands: what they print, how they refuse, and that they answer at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from raysynth.cli import split_arguments
+from raysynth.config import Config
+from raysynth.config_docs import markdown
+
+ROOT = Path(__file__).parent.parent
+
+
+def _raysynth(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "raysynth.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], (None, [])),
+        (["my.yaml"], ("my.yaml", [])),
+        (["seed=1"], (None, ["seed=1"])),
+        (
+            ["my.yaml", "seed=1", "dataset.severity=0.95"],
+            ("my.yaml", ["seed=1", "dataset.severity=0.95"]),
+        ),
+    ],
+)
+def test_first_argument_without_equals_is_the_file(arguments, expected):
+    assert split_arguments(arguments) == expected
+
+
+def test_config_prints_yaml_that_runs_the_same(tmp_path):
+    overrides = ["dataset.severity=0.95", "search.ratios=[0, 2]", f"storage_path={tmp_path}"]
+    printed = _raysynth("config", *overrides)
+    assert printed.returncode == 0, printed.stderr
+    (tmp_path / "run.yaml").write_text(printed.stdout)
+    again = _raysynth("config", str(tmp_path / "run.yaml"))
+    assert again.stdout == printed.stdout
+    config = Config.model_validate(yaml.safe_load(printed.stdout))
+    assert config.dataset.severity == 0.95
+    assert config.search.ratios == (0.0, 2.0)
+
+
+@pytest.mark.parametrize("command", ["run", "config"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["dataset.severty=0.9"], ["dataset.severty", "Did you mean `severity`?"]),
+        (["seed=many"], ["seed", "integer", "'many'"]),
+        (["missing.yaml"], ["missing.yaml", "no such configuration file"]),
+        (["seed=1", "my.yaml"], ["my.yaml", "section.key=value"]),
+    ],
+)
+def test_a_wrong_configuration_is_refused(command, arguments, words):
+    done = _raysynth(command, *arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert done.stdout == ""
+
+
+def test_version_and_help():
+    assert _raysynth("--version").stdout.startswith("raysynth 0.")
+    assert "run" in _raysynth("--help").stdout
+
+
+def test_configuration_needs_neither_torch_nor_ray():
+    code = (
+        "import sys; from raysynth.cli import app, split_arguments; import raysynth.config_docs;"
+        "from raysynth.config import load_config; load_config();"
+        "print([m for m in ('torch', 'ray', 'transformers', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_help_keys_names_every_key_and_the_page_in_docs_is_in_step():
+    text = _raysynth("config", "--help-keys").stdout
+    assert text == markdown()
+    for name, field in Config.model_fields.items():
+        assert f"`{name}`" in text
+        for key in getattr(field.annotation, "model_fields", {}):
+            assert f"| `{key}` |" in text
+    assert "PydanticUndefined" not in text
+    assert (ROOT / "docs" / "configuration.md").read_text() == text, "run `make docs`"

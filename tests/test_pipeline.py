@@ -1,0 +1,184 @@
+"""The whole method on a miniature config, and what is refused before Ray starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from raysynth.config import load_config
+from raysynth.errors import ConfigError, DataError, ModelError
+from raysynth.pipeline import preflight, run_pipeline
+from raysynth.runs import FOLDERS, Run
+from raysynth.tables import read_table
+from tests.datasets.test_folder import balanced_rows, write_folder
+
+MINIATURE = [
+    "name=mini",
+    "dataset.train_images=160",
+    "dataset.validation_images=40",
+    "dataset.test_images=40",
+    "dataset.severity=0.8",
+    "clustering.max_k=2",
+    "clustering.min_size=10",
+    "finetune.steps=4",
+    "finetune.batch_size=4",
+    "finetune.checkpoint_steps=2",
+    "synthesis.images_per_group=16",
+    "synthesis.steps=2",
+    "synthesis.batch_size=8",
+    "classifier.steps=8",
+    "classifier.seeds=2",
+    "classifier.reference_steps=8",
+    "classifier.reference_weight_decays=[0.01]",
+    "search.trials=2",
+    "search.steps=[4, 8]",
+]
+
+
+def miniature(folder: Path, *more: str):
+    return load_config(None, [f"storage_path={folder}", *MINIATURE, *more])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "said"),
+    [
+        (["base.name=/nowhere/model"], ModelError, "/nowhere/model"),
+        (["resources.workers=4000"], ConfigError, "asks for 4000 CPUs"),
+        (["clustering.k=30", "dataset.severity=0.9"], DataError, "30 clusters asked"),
+        (["dataset.name=folder", "dataset.path=/nowhere"], DataError, "is not a folder"),
+        (["dataset.pair=[shirt, dress]"], DataError, "too few shipped"),
+        (["dataset.train_images=20000"], DataError, "too few shipped"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_ray_starts(tmp_path, overrides, error, said):
+    with pytest.raises(error, match=said):
+        preflight(miniature(tmp_path, *overrides))
+
+
+def test_a_base_folder_without_a_unet_is_refused(tmp_path):
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(ModelError, match="unet"):
+        preflight(miniature(tmp_path, f"base.name={tmp_path}"))
+
+
+def test_an_unknown_stage_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="until"):
+        run_pipeline(miniature(tmp_path), until="training")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, ray_local) -> Run:
+    """One miniature run of all stages, shared by the tests of its outputs."""
+    return run_pipeline(miniature(tmp_path_factory.mktemp("runs")))
+
+
+def test_every_stage_leaves_its_folder_and_its_record(finished):
+    manifest = finished.manifest()
+    assert list(manifest["stages"]) == list(FOLDERS)
+    for name, folder in FOLDERS.items():
+        outputs = manifest["stages"][name]["outputs"]
+        assert outputs and all(path.startswith(f"{folder}/") for path in outputs)
+        assert all(os.path.exists(finished.path(path)) for path in outputs)
+
+
+def test_results_have_every_method_and_number(finished):
+    results = json.loads(Path(finished.path("report/results.json")).read_text())
+    methods = {"erm", "balanced", "group_dro", "erm_balanced_head", "raysynth"}
+    assert methods <= set(results["methods"])
+    for name in methods:
+        for key in ("wga", "aga", "weighted"):
+            number = results["methods"][name][key]
+            assert len(number["seeds"]) == 2 and 0 <= number["mean"] <= 1
+        assert results["methods"][name]["wga"]["mean"] <= results["methods"][name]["aga"]["mean"]
+    assert results["severity"] == 0.8 and results["config_digest"] == finished.config.digest()
+    assert set(results["timings"]) >= set(FOLDERS) - {"report"}
+    assert "<html" in Path(finished.path("report/index.html")).read_text()
+
+
+def test_synthetic_table_is_complete_and_selection_balanced(finished):
+    synthetic = read_table(finished.path("synthetic")).to_pandas()
+    assert synthetic["id"].is_unique and len(synthetic) == 64
+    selection = pd.read_parquet(finished.path("selection/selection.parquet"))
+    assert selection[selection.kept].groupby("group").size().tolist() == [12] * 4
+
+
+def test_the_classifier_loads_outside_raysynth(finished):
+    import torch
+    from transformers import AutoModelForImageClassification
+
+    import raysynth.classify  # noqa: F401  (registers the small network)
+
+    folder = finished.path("classifier/model")
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    assert model(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 2)
+    assert "pullover" in Path(folder, "README.md").read_text()
+
+
+def test_nothing_changed_means_nothing_runs(finished):
+    before = finished.manifest()
+    start = time.monotonic()
+    run_pipeline(finished.config)
+    assert time.monotonic() - start < 5
+    assert finished.manifest() == before
+
+
+def test_a_changed_selection_keeps_the_images(finished):
+    before = finished.manifest()["stages"]
+    config = finished.config.model_copy(
+        update={"selection": finished.config.selection.model_copy(update={"alpha": 1.0})}
+    )
+    after = run_pipeline(config, until="selection").manifest()["stages"]
+    assert after["synthesis"] == before["synthesis"]
+    assert after["selection"]["digest"] != before["selection"]["digest"]
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_ids(tmp_path):
+    overrides = [*MINIATURE, "synthesis.images_per_group=200", "search.trials=0"]
+    ids = []
+    for kill in (False, True):
+        folder = tmp_path / ("killed" if kill else "whole")
+        command = [
+            sys.executable,
+            "-m",
+            "raysynth.cli",
+            "run",
+            f"storage_path={folder}",
+            *overrides,
+        ]
+        if kill:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            shards = folder / "mini/.partial"
+            while not list(shards.glob("synthesis-*/**/*.parquet")) and process.poll() is None:
+                time.sleep(0.2)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        ids.append(sorted(read_table(str(folder / "mini/synthetic"))["id"].to_pylist()))
+    assert ids[0] == ids[1] and len(set(ids[0])) == 800
+
+
+def test_three_labels_by_two_attributes_from_a_folder(tmp_path, ray_local):
+    rows = balanced_rows(("coat", "shirt", "bag"), ("grass", "gravel"), each=16)
+    folder = write_folder(tmp_path / "data", rows)
+    config = miniature(
+        tmp_path / "runs",
+        "dataset.name=folder",
+        f"dataset.path={folder}",
+        "dataset.image_size=32",
+        "dataset.severity=original",
+        "finetune.min_images=4",
+    )
+    run = run_pipeline(config, until="selection")
+    synthetic = read_table(run.path("synthetic")).to_pandas()
+    assert synthetic.groupby("group").size().tolist() == [16] * 6
+    assert set(synthetic["prompt"]) >= {"a photo of a sks bag on gravel"}
