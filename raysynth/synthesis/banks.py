@@ -83,6 +83,7 @@ class FullBank:
     def __init__(self, unet: nn.Module, folder: str) -> None:
         """Adapters lie in `<folder>/<name>/unet`, as diffusers' save_pretrained writes them."""
         self.unet, self.folder, self.current = unet, folder, ""
+        self.dtype = next(unet.parameters()).dtype
         self._cache: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
 
     def parts(self, adapters: Sequence[str]) -> list[np.ndarray]:
@@ -99,7 +100,7 @@ class FullBank:
 
     def _weights(self, name: str) -> dict[str, Tensor]:
         if name not in self._cache:
-            self._cache[name] = _read_unet(f"{self.folder}/{name}", self.unet.dtype)
+            self._cache[name] = _read_unet(f"{self.folder}/{name}", self.dtype)
             if len(self._cache) > CACHED_UNETS:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(name)

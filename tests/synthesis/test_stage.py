@@ -17,8 +17,9 @@ from raysynth.config import Config
 from raysynth.errors import ModelError
 from raysynth.progress import Progress
 from raysynth.synthesis import read_shards, run_synthesis, shard_files
+from raysynth.synthesis.specs import plan_specs
 from raysynth.tables import SYNTHETIC, decode_images, groups_of
-from tests.synthesis.conftest import COUNTS, GROUPS
+from tests.synthesis.conftest import COUNTS, GROUPS, records
 
 
 class Watch(Progress):
@@ -123,7 +124,10 @@ def test_a_failure_in_the_middle_is_gone_on_with(
     ray_local, make_config, full_folder, clusters_folder, tmp_path
 ):
     """The last adapter's weights are broken: the run dies there; repaired, it goes on."""
-    config = make_config(finetune={"engine": "full"}, synthesis={"batch_size": 4, "steps": 8})
+    # Blocks of 5: the one that fails holds the end of group 1 and the start of group 2, which
+    # borrows group 3's adapter. So group 0 is complete by then and group 1 is not.
+    synthesis = {"batch_size": 5, "steps": 8, "rows_per_shard": 100}
+    config = make_config(finetune={"engine": "full"}, synthesis=synthesis)
     weights = Path(full_folder) / "3-0" / "unet" / "diffusion_pytorch_model.safetensors"
     good = weights.read_bytes()
     weights.write_bytes(b"broken")
@@ -133,16 +137,22 @@ def test_a_failure_in_the_middle_is_gone_on_with(
     finally:
         weights.write_bytes(good)
     assert not (tmp_path / "manifest.json").exists()
-    blocks = committed(tmp_path)
-    assert blocks, "nothing was finished before the failure"
-    marked = mark(blocks)
+    whole = {path.name: path.read_bytes() for path in tmp_path.glob("group-*.parquet")}
+    assert set(whole) <= {"group-0-00000.parquet"}
+    marked = {name for name in mark(committed(tmp_path)) if name.startswith("g1-")}
+    assert marked, "nothing of group 1 was finished before the failure"
+
     facts = synthesize(config, full_folder, clusters_folder, tmp_path)
     table = read_shards(str(tmp_path), ["id", "prompt"])
     assert facts["resumed"] >= len(marked)
     assert facts["generated"] == 48 - facts["resumed"]
-    assert len(set(table["id"].to_pylist())) == table.num_rows == 48
-    shards = {row["id"]: row["prompt"] for row in table.to_pylist()}
-    assert all(shards[name] == "made before the failure" for name in marked)
+    assert (
+        table["id"].to_pylist()
+        == plan_specs(config, records(config), GROUPS, COUNTS)["id"].to_pylist()
+    )
+    prompts = {row["id"]: row["prompt"] for row in table.to_pylist()}
+    assert all(prompts[name] == "made before the failure" for name in marked)
+    assert all((tmp_path / name).read_bytes() == data for name, data in whole.items())
 
 
 def committed(work: Path) -> list[Path]:
