@@ -26,6 +26,11 @@ ENVIRONMENT = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's tables; the search has its own line
+}
+LOCAL_ENVIRONMENT = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # else Ray's C++ core writes into the driver's terminal
+    "RAY_worker_maximum_startup_concurrency": "8",  # it warns at four times this many workers
 }
 
 
@@ -79,6 +84,8 @@ class Session:
         address = resources.address or os.environ.get("RAY_ADDRESS") or "local"
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address == "local":
+            for key, value in LOCAL_ENVIRONMENT.items():
+                os.environ.setdefault(key, value)
             ray.init(
                 address="local",
                 num_cpus=local_cpus() * LOGICAL_CPUS_PER_CORE,
@@ -201,11 +208,11 @@ def _ray_processes() -> list[tuple[int, float]]:
 
 
 def _hush() -> None:
-    """Ray Data, Train and Tune narrate at INFO; raysynth has its own progress display."""
+    """Ray Data, Train and Tune narrate; raysynth has its own progress display."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     for name in ("ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR)

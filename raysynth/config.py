@@ -151,7 +151,7 @@ class FinetuneConfig(Section):
     )
     rank: Count = Field(8, description="LoRA rank.")
     alpha: Rate = Field(8.0, description="LoRA alpha; the update is scaled by alpha / rank.")
-    steps: Count = Field(150, description="Optimizer steps of each adapter.")
+    steps: Count = Field(120, description="Optimizer steps of each adapter.")
     batch_size: Count = Field(12, description="Images per step and adapter.")
     accumulation: Count = Field(1, description="Micro-batches per optimizer step.")
     learning_rate: Rate = Field(2e-3, description="AdamW's peak learning rate.")
@@ -249,7 +249,7 @@ class ClassifierConfig(Section):
         description="Stage 2 loss on real images: plain (paper) or group-balanced.",
     )
     head_weight_decay: Annotated[float, Field(ge=0)] = Field(
-        1e-2, description="Stage 2 weight decay of the linear head."
+        0.3, description="Stage 2 weight decay of the linear head."
     )
     seeds: Count = Field(3, description="Seeds of each final classifier.")
     references: tuple[Reference, ...] = Field(

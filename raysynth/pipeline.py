@@ -12,7 +12,7 @@ import numpy as np
 
 from raysynth.cluster import Session, check_local
 from raysynth.config import Config
-from raysynth.errors import ConfigError, DataError
+from raysynth.errors import ConfigError
 from raysynth.groups import Groups
 from raysynth.progress import Progress
 from raysynth.runs import FOLDERS, Run, Stage
@@ -230,28 +230,18 @@ def preflight(config: Config) -> None:
         Too few CPUs or GPUs on this machine; a data set or base model that is not what it should
         be; a group with fewer images than clusters.
     """
+    from raysynth.clustering.kmeans import check_cluster_counts
     from raysynth.datasets.listing import list_dataset, split_counts
     from raysynth.models.loading import check_base, check_clip
+    from raysynth.synthesis.solver import check_solver
 
     check_local(config)
     check_base(config.base)
     check_clip(config.base)
+    check_solver(config)
     _, groups, listing = list_dataset(config.dataset, config.seed)
-    check_clusters(config, split_counts(listing, groups)["train"], groups)
-
-
-def check_clusters(config: Config, counts: np.ndarray, groups: Groups) -> None:
-    """Refuse a fixed `clustering.k` that some group with a model of its own cannot fill."""
-    k = config.clustering.k
-    if k == "silhouette":
-        return
-    small = [g for g in range(groups.count) if config.finetune.min_images <= counts[g] < k]
-    if small:
-        sizes = ", ".join(f"{groups.name(g)}: {counts[g]}" for g in small)
-        raise DataError(
-            f"clustering.k: {k} clusters asked, but group(s) have fewer images ({sizes}); expected "
-            f"at least {k} images. Fix: lower clustering.k, or set clustering.k=silhouette"
-        )
+    counts = split_counts(listing, groups)["train"]
+    check_cluster_counts(counts, groups, config.clustering, config.finetune.min_images)
 
 
 def _source_digest(config: Config) -> dict[str, Any]:

@@ -52,9 +52,17 @@ def miniature(folder: Path, *more: str):
     [
         (["base.name=/nowhere/model"], ModelError, "/nowhere/model"),
         (["resources.workers=4000"], ConfigError, "asks for 4000 CPUs"),
-        (["clustering.k=30", "dataset.severity=0.9"], DataError, "30 clusters asked"),
+        (
+            ["clustering.k=30", "dataset.severity=0.9"],
+            DataError,
+            "fewer training images than clusters",
+        ),
         (["dataset.name=folder", "dataset.path=/nowhere"], DataError, "is not a folder"),
-        (["dataset.pair=[shirt, dress]"], DataError, "too few shipped"),
+        (
+            ["dataset.pair=[shirt, dress]", "dataset.train_images=4000"],
+            DataError,
+            "too few shipped",
+        ),
         (["dataset.train_images=20000"], DataError, "too few shipped"),
     ],
 )

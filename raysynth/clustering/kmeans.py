@@ -43,9 +43,11 @@ class Clustering:
 
 
 def check_cluster_counts(
-    counts: Sequence[int] | np.ndarray, groups: Groups, config: ClusteringConfig
+    counts: Sequence[int] | np.ndarray, groups: Groups, config: ClusteringConfig, min_images: int
 ) -> None:
     """Refuse groups that hold fewer images than clusters are asked for.
+
+    Groups below `min_images` (`finetune.min_images`) get no model and are one cluster.
 
     Parameters
     ----------
@@ -58,13 +60,14 @@ def check_cluster_counts(
     """
     if config.k == "silhouette":
         return
-    small = [g for g in range(groups.count) if counts[g] < config.k]
+    small = [g for g in range(groups.count) if min_images <= counts[g] < config.k]
     if small:
         found = ", ".join(f"{groups.name(g)}: {int(counts[g])}" for g in small)
         raise DataError(
             f"clustering.k={config.k}: fewer training images than clusters in group(s) {found}; "
-            f"expected at least {config.k} image(s) in every group. Fix: clustering.k="
-            f"{max(1, int(min(counts)))}, clustering.k=silhouette, or a lower dataset.severity"
+            f"expected at least {config.k} image(s) in each. Fix: clustering.k="
+            f"{min(int(counts[g]) for g in small)}, clustering.k=silhouette, or a lower "
+            "dataset.severity"
         )
 
 
@@ -85,7 +88,8 @@ def cluster_group(
     if config.k == "silhouette":
         labels, silhouettes = _best_silhouette(embeddings, config, state)
     else:
-        labels, silhouettes = _kmeans(embeddings, config.k, state), {}
+        k = config.k if len(embeddings) >= config.k else 1
+        labels, silhouettes = _kmeans(embeddings, k, state), {}
     return Clustering(merge_small(embeddings, labels, config.min_size), silhouettes)
 
 

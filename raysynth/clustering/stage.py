@@ -44,7 +44,7 @@ def run_clustering(
     vectors = column_vectors(table["embedding"])
     counts = np.bincount(group, minlength=groups.count)
     require_every_group(counts, groups, "train")
-    check_cluster_counts(counts, groups, config.clustering)
+    check_cluster_counts(counts, groups, config.clustering, config.finetune.min_images)
 
     labels = np.empty(len(group), np.int32)
     centroids = np.empty((groups.count, vectors.shape[1]), np.float32)

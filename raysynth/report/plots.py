@@ -176,7 +176,16 @@ def _plot(figure: Figure, name: str, alt: str) -> Plot:
     FigureCanvasAgg(figure)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=160)
-    return Plot(name, alt, _inline(buffer.getvalue(), alt), picture.getvalue())
+    return Plot(name, alt, _inline(_numbered(buffer.getvalue(), name), alt), picture.getvalue())
+
+
+def _numbered(svg: str, name: str) -> str:
+    """Ids by number: matplotlib hashes coordinates, whose last bits differ between processes."""
+    for number, found in enumerate(dict.fromkeys(re.findall(r' id="([^"]+)"', svg))):
+        own = f"{name}-{number}"
+        svg = svg.replace(f'id="{found}"', f'id="{own}"')
+        svg = svg.replace(f"#{found})", f"#{own})").replace(f'"#{found}"', f'"#{own}"')
+    return svg
 
 
 def _inline(svg: str, alt: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import optuna
 import pyarrow as pa
 from optuna.samplers import TPESampler
 from ray import tune
@@ -99,6 +100,7 @@ def _tuner(config: Config, data: Data, work: str) -> tune.Tuner:
         return tune.Tuner.restore(
             path, trainable, resume_unfinished=True, param_space=search_space(search)
         )
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     searcher = OptunaSearch(
         metric=SCORE,
         mode="max",

@@ -74,6 +74,12 @@ def test_fewer_images_than_clusters_is_refused():
     counts = [30, 4, 30, 30, 2, 30]
     message = r"clustering\.k=5: .*a/y: 4, c/x: 2; expected at least 5.*Fix: clustering\.k=2"
     with pytest.raises(DataError, match=message):
-        check_cluster_counts(counts, groups, ClusteringConfig(k=5))
-    check_cluster_counts(counts, groups, ClusteringConfig(k=2))
-    check_cluster_counts(counts, groups, ClusteringConfig())
+        check_cluster_counts(counts, groups, ClusteringConfig(k=5), 1)
+    check_cluster_counts(counts, groups, ClusteringConfig(k=2), 1)
+    check_cluster_counts(counts, groups, ClusteringConfig(), 1)
+    check_cluster_counts(counts, groups, ClusteringConfig(k=5), min_images=8)
+
+
+def test_groups_too_small_for_a_model_are_one_cluster():
+    found = cluster_group(blobs([2]), ClusteringConfig(k=3, min_size=1), seed=0, group=0)
+    assert found.sizes == [2]
