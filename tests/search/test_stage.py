@@ -29,8 +29,9 @@ def test_trials_best_and_tensorboard_files(ray_local, tmp_path):
     best = json.loads((work / "best.json").read_text())
     top = trials.sort_values(["validation_wga", "validation_aga"]).iloc[-1]
     assert list(best["validation"].values()) == [top["validation_wga"], top["validation_aga"]]
-    assert trials.set_index("trial").loc[best["trial"], "validation_wga"] == top["validation_wga"]
-    assert best["parameters"]["ratio"] == top["ratio"]
+    row = trials.set_index("trial").loc[best["trial"]]
+    assert row["validation_wga"] == top["validation_wga"]
+    assert best["parameters"]["ratio"] == row["ratio"]
     assert list(work.rglob("events.out.tfevents.*"))
 
 
