@@ -6,8 +6,11 @@ import hashlib
 import json
 import logging
 import os
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -86,13 +89,14 @@ class Session:
         if address == "local":
             for key, value in LOCAL_ENVIRONMENT.items():
                 os.environ.setdefault(key, value)
-            ray.init(
-                address="local",
-                num_cpus=local_cpus() * LOGICAL_CPUS_PER_CORE,
-                object_store_memory=resources.object_store_memory,
-                include_dashboard=False,
-                **quiet,
-            )
+            with _held_stderr():
+                ray.init(
+                    address="local",
+                    num_cpus=local_cpus() * LOGICAL_CPUS_PER_CORE,
+                    object_store_memory=resources.object_store_memory,
+                    include_dashboard=False,
+                    **quiet,
+                )
             self._note_down(_ray_processes())
         else:
             ray.init(address=address, **quiet)
@@ -205,6 +209,24 @@ def _ray_processes() -> list[tuple[int, float]]:
         except psutil.NoSuchProcess:
             continue
     return found
+
+
+@contextmanager
+def _held_stderr() -> Iterator[None]:
+    """Keep back what Ray's C++ core writes to file descriptor 2; shown only if starting fails."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def _hush() -> None:
