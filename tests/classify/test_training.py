@@ -121,7 +121,7 @@ def test_recipe_from_the_configuration():
     classifier = tiny_config("classifier.ratio=0.25", "classifier.head_objective=erm").classifier
     planned = plan_of(configured(classifier), classifier, seed=2)
     assert (planned.ratio, planned.beta, planned.seed) == (0.25, 0.5, 2)
-    assert planned.heads == (HeadSpec("erm", 0.01),)
+    assert planned.heads == (HeadSpec("erm", classifier.head_weight_decay),)
 
 
 def test_seeds_of_runs_and_repetitions_differ():
