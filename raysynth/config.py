@@ -169,8 +169,8 @@ class FinetuneConfig(Section):
         0.0, description="DreamBooth's prior-preservation weight; 0: off."
     )
     prior_images: Count = Field(64, description="Prior images per class, made by the base model.")
-    precision: Literal["auto", "no", "bf16", "fp16"] = Field(
-        "auto", description="accelerate's mixed precision; auto: bf16 where the device has it."
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="accelerate's mixed precision; auto: bfloat16 where the device has it."
     )
     gradient_checkpointing: bool = Field(False, description="Trade time for memory in the UNet.")
     adapters_per_worker: Count | Literal["auto"] = Field(

@@ -217,8 +217,9 @@ class _Pipeline:
 
     def _searched(self) -> dict[str, Any]:
         """The classifier knobs that a trial uses: not the seeds and references that come later."""
-        later = {"seeds", "references", "reference_steps", "reference_weight_decays"}
-        return {k: v for k, v in self._knobs("classifier").items() if k not in later}
+        knobs = self._knobs("classifier").items()
+        later = ("seeds", "reference", "dro_")
+        return {name: value for name, value in knobs if not name.startswith(later)}
 
 
 def preflight(config: Config) -> None:
@@ -230,6 +231,7 @@ def preflight(config: Config) -> None:
         Too few CPUs or GPUs on this machine; a data set or base model that is not what it should
         be; a group with fewer images than clusters.
     """
+    from raysynth.classify.backbone import check_backbone
     from raysynth.clustering.kmeans import check_cluster_counts
     from raysynth.datasets.listing import list_dataset, split_counts
     from raysynth.models.loading import check_base, check_clip
@@ -239,6 +241,7 @@ def preflight(config: Config) -> None:
     check_base(config.base)
     check_clip(config.base)
     check_solver(config)
+    check_backbone(config.classifier)
     _, groups, listing = list_dataset(config.dataset, config.seed)
     counts = split_counts(listing, groups)["train"]
     check_cluster_counts(counts, groups, config.clustering, config.finetune.min_images)

@@ -63,6 +63,8 @@ def miniature(folder: Path, *more: str):
             DataError,
             "too few shipped",
         ),
+        (["classifier.backbone=/nowhere/resnet"], ModelError, "no config.json"),
+        (["synthesis.solver=ddim"], ConfigError, "synthesis.solver"),
         (["dataset.train_images=20000"], DataError, "too few shipped"),
     ],
 )

@@ -18,7 +18,9 @@ from raysynth.finetune.rows import Rows, flatten
 from raysynth.models.device import pick_device, pick_dtype
 from raysynth.models.loading import load_base
 
-DTYPE_OF = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
+ACCELERATE = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+"""accelerate's names of the precisions."""
+DTYPE_OF = {short: name for name, short in ACCELERATE.items()}
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Trainee:
 def precision_of(config: Config) -> str:
     """accelerate's mixed precision; `auto` follows the device."""
     if config.finetune.precision != "auto":
-        return config.finetune.precision
+        return ACCELERATE[config.finetune.precision]
     dtype = pick_dtype("auto", pick_device(config.base.device))
     return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "no")
 

@@ -271,7 +271,7 @@ def _dismiss_failed(loop: Loop) -> dict[str, str]:
             loop.trainee.rows.parameters[position].grad = None
             failed[loop.jobs[position].name] = (
                 f"loss or gradient not finite by step {loop.done[position]}; its weights were not "
-                "stepped. Lower finetune.learning_rate, or take finetune.precision=no"
+                "stepped. Lower finetune.learning_rate, or take finetune.precision=float32"
             )
     return failed
 

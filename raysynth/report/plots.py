@@ -127,7 +127,7 @@ def search_plot(content: Content) -> Plot | None:
             axis.set_title(name.replace("_", " "), loc="left")
             axis.tick_params(labelleft=column == 0, labelsize=9)
             if name in LOGARITHMIC:
-                _decades(axis)
+                _decades(axis, trials[name])
         return _plot(figure, "search", "validation WGA per trial and per hyperparameter")
 
 
@@ -149,10 +149,12 @@ def _trials_in_order(figure: Figure, axis: Any, trials: Any) -> None:
     bar.outline.set_visible(False)
 
 
-def _decades(axis: Any) -> None:
+def _decades(axis: Any, values: Any) -> None:
     """A logarithmic x axis with few, plain numbers."""
     axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=6))
+    # Below one tick of its own LogLocator falls back to many linear ones.
+    narrow = values.max() < 15 * max(values.min(), 1e-12)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1, 3), numticks=6))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_locator(NullLocator())
 

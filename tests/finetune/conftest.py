@@ -36,7 +36,7 @@ class Room:
 
     def config(self, **finetune: Any) -> Config:
         """Three short steps of two images in float32, unless said otherwise."""
-        settings = {"steps": 3, "batch_size": 2, "rank": 2, "alpha": 3.0, "precision": "no"}
+        settings = {"steps": 3, "batch_size": 2, "rank": 2, "alpha": 3.0, "precision": "float32"}
         settings |= {"checkpoint_steps": 2, "min_images": 4, **finetune}
         base = {"name": str(self.base), "dtype": "float32", "device": "cpu"}
         return Config.model_validate({"base": base, "finetune": settings})

@@ -138,7 +138,7 @@ def test_gradient_checkpointing_changes_no_result(room, tmp_path):
 
 
 def test_bfloat16_trains(room, tmp_path):
-    assert train_pack(room.pack(room.config(precision="bf16"), tmp_path, ["2-0"]), quiet) == {}
+    assert train_pack(room.pack(room.config(precision="bfloat16"), tmp_path, ["2-0"]), quiet) == {}
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():
