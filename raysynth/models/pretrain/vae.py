@@ -1,8 +1,8 @@
 """The tiny base's AutoencoderKL: 32x32 RGB to 16 channels of 8x8 and back.
 
-Four or eight latent channels lost the garments' texture in first tries; sixteen keep it. After training, the latents' mean and spread are folded into the two 1x1
-convolutions at the bottleneck, so that latents are centred, have unit variance, and diffusers'
-`scaling_factor` is 1.
+Four or eight latent channels lost the garments' texture in first tries; sixteen keep it. After
+training, the latents' mean and spread are folded into the two 1x1 convolutions at the bottleneck,
+so that latents are centred, have unit variance, and diffusers' `scaling_factor` is 1.
 """
 
 from __future__ import annotations
