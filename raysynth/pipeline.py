@@ -50,7 +50,7 @@ class _Pipeline:
     """One pass over the stages; holds what every stage needs."""
 
     def __init__(self, run: Run, session: Session, progress: Progress) -> None:
-        self.name, self.run_folder, self.session, self.progress = "", run, session, progress
+        self.run_folder, self.session, self.progress = run, session, progress
         self.config = run.config
         self.done: dict[str, Stage] = {}
         self.checked = False

@@ -7,15 +7,13 @@ from typing import Any
 import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raysynth.clustering.embed import column_vectors, embed_training_images, vectors_column
 from raysynth.clustering.kmeans import Clustering, check_cluster_counts, cluster_group
 from raysynth.config import Config
 from raysynth.groups import Groups, require_every_group
 from raysynth.progress import Progress
-from raysynth.runs import write_atomic
-from raysynth.tables import read_table
+from raysynth.tables import read_table, write_table
 
 CLUSTERS = pa.schema([("id", pa.string()), ("group", pa.int32()), ("cluster", pa.int32())])
 CENTROIDS = pa.schema([("group", pa.int32()), ("embedding", pa.list_(pa.float32()))])
@@ -57,10 +55,10 @@ def run_clustering(
         mean = vectors[rows].mean(axis=0)
         centroids[g] = mean / max(float(np.linalg.norm(mean)), 1e-12)
     cluster_table = pa.table([table["id"], table["group"], labels], schema=CLUSTERS)
-    _write(cluster_table, f"{work}/clusters.parquet")
+    write_table(cluster_table, f"{work}/clusters.parquet")
     numbers = np.arange(groups.count, dtype=np.int32)
     centroid_table = pa.table([numbers, vectors_column(centroids)], schema=CENTROIDS)
-    _write(centroid_table, f"{work}/centroids.parquet")
+    write_table(centroid_table, f"{work}/centroids.parquet")
     sizes = {name: clustering.sizes for name, clustering in found.items()}
     progress.say("  clusters: " + "; ".join(f"{name} {sizes[name]}" for name in sizes))
     return {
@@ -79,12 +77,5 @@ def _embeddings(config: Config, real: str, work: str, progress: Progress) -> pa.
     if filesystem.exists(name):
         return read_table(work, files=[name])
     table = embed_training_images(config, real, progress)
-    _write(table, path)
+    write_table(table, path)
     return table
-
-
-def _write(table: pa.Table, path: str) -> None:
-    # Whole or not at all: the next attempt takes a file that exists as complete.
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
-    write_atomic(path, buffer.getvalue().to_pybytes())

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import fsspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from ray.data.checkpoint import CheckpointConfig
 
@@ -21,14 +18,13 @@ from raysynth.errors import RaysynthError, StageError
 from raysynth.finetune.plan import read_adapters
 from raysynth.groups import Groups
 from raysynth.progress import Progress
-from raysynth.runs import write_atomic
 from raysynth.synthesis.actor import Synthesizer, Task
 from raysynth.synthesis.collect import Collector
 from raysynth.synthesis.encode import encode_rows
 from raysynth.synthesis.shards import plan_shards, read_manifest, write_manifest
 from raysynth.synthesis.solver import check_solver
 from raysynth.synthesis.specs import plan_specs
-from raysynth.tables import read_table
+from raysynth.tables import read_table, write_table
 
 SCRATCH = ("specs", "blocks", "checkpoint")
 CHECKPOINT_FILTER_BYTES = 256 * 2**20  # Ray's default of 1 GiB does not fit beside the rest
@@ -82,7 +78,7 @@ def _generate(
     specs = plan_specs(config, trained, groups, counts)
     names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
     task = Task(config, groups, adapters, names, _centroids(clusters))
-    _write_specs(specs, work)
+    write_table(specs, f"{work}/specs/specs.parquet")
     shards = plan_shards(specs, config.synthesis.rows_per_shard)
     with Collector(work, shards, groups, progress) as collector:
         resumed = collector.done
@@ -138,14 +134,6 @@ def _write_blocks(task: Task, work: str) -> None:
     except RaysynthError as error:
         # Ray wraps what a worker raised and prints its traceback; the user needs the message.
         raise getattr(error, "cause", error) from error
-
-
-def _write_specs(specs: pa.Table, work: str) -> None:
-    sink = io.BytesIO()
-    pq.write_table(specs, sink)
-    filesystem, path = fsspec.core.url_to_fs(f"{work}/specs")
-    filesystem.makedirs(path, exist_ok=True)
-    write_atomic(f"{work}/specs/specs.parquet", sink.getvalue())
 
 
 def _centroids(clusters: str) -> np.ndarray:
