@@ -2,7 +2,8 @@
 
 Stages: clip, vae, judge, unet, export, bars; `all` runs them in this order. Every stage goes on
 from its last checkpoint under --work, and a finished stage costs nothing. One thread per process
-is fastest on shared cores; clip and vae may run side by side.
+is fastest on shared cores; clip and vae may run side by side. The judge's weights are also written
+as judge.safetensors, which the benchmarks use.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.optim.swa_utils import AveragedModel
@@ -108,7 +110,12 @@ class Pretraining:
         elif stage == "vae":
             self.vae()
         elif stage == "judge":
-            train_judge(self.plan("judge"), self.base)
+            judge = train_judge(self.plan("judge"), self.base)
+            weights = {
+                name: tensor.bfloat16() if tensor.is_floating_point() else tensor
+                for name, tensor in judge.state_dict().items()
+            }
+            safetensors.torch.save_file(weights, self.work / "judge.safetensors")
         elif stage == "unet":
             self.unet()
         elif stage == "export":
