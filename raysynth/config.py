@@ -133,6 +133,14 @@ class ClusteringConfig(Section):
     actors: Count = Field(2, description="Embedding actors in parallel.")
 
 
+class AdapterOverride(Section):
+    """What one adapter does differently; None: as `finetune` says."""
+
+    steps: Count | None = Field(None, description="Optimizer steps.")
+    batch_size: Count | None = Field(None, description="Images per step.")
+    learning_rate: Rate | None = Field(None, description="AdamW's peak learning rate.")
+
+
 class FinetuneConfig(Section):
     """Fine-tuning of the base model on the group-clusters."""
 
@@ -152,7 +160,14 @@ class FinetuneConfig(Section):
     rank: Count = Field(8, description="LoRA rank.")
     alpha: Rate = Field(8.0, description="LoRA alpha; the update is scaled by alpha / rank.")
     steps: Count = Field(120, description="Optimizer steps of each adapter.")
-    batch_size: Count = Field(12, description="Images per step and adapter.")
+    max_passes: Rate | None = Field(
+        None,
+        description="Most times an adapter sees each of its images: small clusters stop before "
+        "`steps`. None: no bound.",
+    )
+    batch_size: Count = Field(
+        12, description="Images per step and adapter; smaller clusters take what they have."
+    )
     accumulation: Count = Field(1, description="Micro-batches per optimizer step.")
     learning_rate: Rate = Field(2e-3, description="AdamW's peak learning rate.")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="AdamW's weight decay.")
@@ -173,9 +188,27 @@ class FinetuneConfig(Section):
         "auto", description="accelerate's mixed precision; auto: bfloat16 where the device has it."
     )
     gradient_checkpointing: bool = Field(False, description="Trade time for memory in the UNet.")
+    patience: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Early stopping: evaluations on held-out images without a better loss before "
+        "an adapter stops with its best weights; 0: off, all images are trained on.",
+    )
+    evaluate_steps: Count = Field(20, description="Early stopping: steps between evaluations.")
+    holdout: Share = Field(0.1, description="Early stopping: share of an adapter's images.")
+    overrides: dict[str, AdapterOverride] = Field(
+        default_factory=dict,
+        description="Adapter name (`<group>-<cluster>`, or `shared`) -> its own steps, batch_size "
+        "or learning_rate.",
+    )
     adapters_per_worker: Count | Literal["auto"] = Field(
         "auto",
-        description="Adapters trained together by one worker; 1: an actor per group-cluster.",
+        description="Adapters dealt to one Ray Train worker. auto: all, over as many workers as "
+        "there are; 1: a worker per group-cluster (paper).",
+    )
+    memory_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.8,
+        description="Share of the worker's memory (of its GPU, or of the node's free memory) that "
+        "may be filled: as many of its adapters train at once as were measured to fit.",
     )
     checkpoint_steps: Count = Field(50, description="Steps between checkpoints.")
     max_failures: Annotated[int, Field(ge=0)] = Field(2, description="Restarts of a failed worker.")

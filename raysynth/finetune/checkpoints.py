@@ -12,6 +12,7 @@ import safetensors.torch
 from torch import Tensor
 
 FILE = "checkpoint.safetensors"
+NUMBERS = {"step": int, "best_loss": float, "best_step": int}
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,21 @@ class Checkpoint:
     """[n] moving average of the weights; empty when off."""
     losses: Tensor
     """[step] training loss of each step so far."""
+    best: Tensor
+    """[n] weights of the least held-out loss; empty when early stopping is off."""
+    best_loss: float
+    best_step: int
 
 
 def write_checkpoint(checkpoint: Checkpoint, folder: str) -> None:
     """Write `checkpoint.safetensors` into an adapter's folder or URI, whole."""
     tensors = {
         name: getattr(checkpoint, name).detach().cpu().contiguous()
-        for name in ("weights", "exp_avg", "exp_avg_sq", "average", "losses")
+        for name in ("weights", "exp_avg", "exp_avg_sq", "average", "losses", "best")
     }
     filesystem, path = fsspec.core.url_to_fs(folder)
     filesystem.makedirs(path, exist_ok=True)
-    metadata = {"step": str(checkpoint.step)}
+    metadata = {name: str(getattr(checkpoint, name)) for name in NUMBERS}
     if "file" in filesystem.protocol:
         temporary = f"{path}/.{FILE}.{os.getpid()}"
         safetensors.torch.save_file(tensors, temporary, metadata)
@@ -72,4 +77,5 @@ def drop_checkpoint(folder: str) -> None:
 def _open(path: str) -> Checkpoint:
     with safetensors.safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        return Checkpoint(step=int(file.metadata()["step"]), **tensors)
+        numbers = {name: kind(file.metadata()[name]) for name, kind in NUMBERS.items()}
+        return Checkpoint(**numbers, **tensors)

@@ -15,7 +15,10 @@ from torch import Tensor
 from raysynth.config import FinetuneConfig
 from raysynth.finetune.plan import Job
 
-_ROWS, _NOISE, _START, _PRIOR_IMAGE, _PRIOR_ROWS = range(1, 6)
+_ROWS, _NOISE, _START, _PRIOR_IMAGE, _PRIOR_ROWS, _HELD_OUT = range(1, 7)
+_NOBODY = -1
+EVALUATION_ROWS = 32
+"""Least rows of the batch on which early stopping measures."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,36 @@ class Draws:
 
 
 def draw(job: Job, config: FinetuneConfig, seed: int) -> Draws:
-    """All choices of a job; `seed` is the run's."""
+    """All choices of a job; `seed` is the run's. Images that are held out are not drawn."""
     rng = np.random.default_rng(_key(job, seed, _ROWS))
-    shape = (config.steps * config.accumulation, config.batch_size)
-    rows = _draw_rows(job, shape, config.oversample, rng)
+    shape = (job.steps * config.accumulation, job.batch)
+    rows = _draw_rows(job, shape, config.oversample, held_out(job, config, seed), rng)
     flips = rng.random(shape) < (0.5 if config.flip else 0.0)
     dropped = rng.random(shape) < config.prompt_dropout
     uniform = rng.random(shape, dtype=np.float32).clip(1e-6, 1 - 1e-6)
     return Draws(rows, flips, dropped, uniform)
+
+
+def held_out(job: Job, config: FinetuneConfig, seed: int) -> np.ndarray:
+    """[H] positions of the images that early stopping keeps from training; none when it is off."""
+    if not config.patience:
+        return np.zeros(0, dtype=np.int64)
+    rng = np.random.default_rng(_key(job, seed, _HELD_OUT))
+    count = min(max(1, round(config.holdout * len(job.ids))), len(job.ids) - 1)
+    return np.sort(rng.permutation(len(job.ids))[:count])
+
+
+def draw_held_out(job: Job, config: FinetuneConfig, seed: int) -> Draws:
+    """[1, H R] choices of the batch that early stopping measures on, the same at every evaluation.
+
+    Every held-out image comes R times, at evenly spread timesteps, so that at least
+    `EVALUATION_ROWS` rows make a loss that moves little by chance.
+    """
+    rows = held_out(job, config, seed)
+    repeated = np.tile(rows, -(-EVALUATION_ROWS // len(rows)))[None]
+    uniform = (np.arange(repeated.size, dtype=np.float32) + 0.5)[None] / repeated.size
+    off = np.zeros(repeated.shape, dtype=bool)
+    return Draws(repeated, off, off, uniform)
 
 
 def draw_prior(
@@ -48,7 +73,7 @@ def draw_prior(
 ) -> tuple[np.ndarray, np.ndarray]:
     """[T, b] positions among the prior images, and [T, b] uniform numbers for their timesteps."""
     rng = np.random.default_rng(_key(job, seed, _PRIOR_ROWS))
-    shape = (config.steps * config.accumulation, config.batch_size)
+    shape = (job.steps * config.accumulation, job.batch)
     rows = rng.integers(0, images, shape)
     return rows, rng.random(shape, dtype=np.float32).clip(1e-6, 1 - 1e-6)
 
@@ -63,12 +88,9 @@ def prior_dice(group: int, index: int, seed: int) -> torch.Generator:
     return _generator([seed, _PRIOR_IMAGE, group, index])
 
 
-def noise_of(jobs: list[Job], at: list[int], shape: tuple[int, ...], seed: int) -> Tensor:
-    """[P, *shape] float32 normal numbers of micro-batch number `at[p]` of each job."""
-    noise = torch.empty(len(jobs), *shape)
-    for p, job in enumerate(jobs):
-        torch.randn(shape, generator=_generator([*_key(job, seed, _NOISE), at[p]]), out=noise[p])
-    return noise
+def noise_of(job: Job, at: int, shape: tuple[int, ...], seed: int) -> Tensor:
+    """float32 normal numbers of micro-batch number `at` of a job."""
+    return torch.randn(shape, generator=_generator([*_key(job, seed, _NOISE), at]))
 
 
 def _key(job: Job, seed: int, use: int) -> list[int]:
@@ -81,7 +103,11 @@ def _generator(key: list[int]) -> torch.Generator:
 
 
 def _draw_rows(
-    job: Job, shape: tuple[int, int], oversample: float, rng: np.random.Generator
+    job: Job,
+    shape: tuple[int, int],
+    oversample: float,
+    without: np.ndarray,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Image positions: every group walks through its own images in random order, again and again.
 
@@ -89,9 +115,10 @@ def _draw_rows(
     the images where that is larger; within both halves groups take turns.
     """
     group = np.array(job.groups)
+    group[without] = _NOBODY
     slots = np.empty(shape, dtype=np.int64)
     weak = [g for g in job.conflicting if (group == g).any()]
-    strong = [g for g in np.unique(group).tolist() if g not in weak]
+    strong = [g for g in np.unique(group).tolist() if g not in (*weak, _NOBODY)]
     share = max(oversample, float(np.isin(group, weak).mean())) if weak else 0.0
     split = max(round(shape[1] * (share if strong else 1.0)), 1 if weak else 0)
     for part, members in ((slots[:, :split], weak), (slots[:, split:], strong)):

@@ -11,10 +11,9 @@ import fsspec
 import torch
 
 from raysynth.config import Config
-from raysynth.finetune.draws import start_dice
-from raysynth.finetune.grouped_lora import inject
-from raysynth.finetune.plan import Job
+from raysynth.finetune.grouped_lora import GroupedLoRA, inject, restack
 from raysynth.finetune.rows import Rows, flatten
+from raysynth.models.attention import pick_attention
 from raysynth.models.device import pick_device, pick_dtype
 from raysynth.models.loading import load_base
 
@@ -25,60 +24,72 @@ DTYPE_OF = {short: name for name, short in ACCELERATE.items()}
 
 @dataclass(frozen=True)
 class Trainee:
-    """A UNet that computes P models at once, and their parameters as rows."""
+    """A UNet that computes several models at once, each in a slot, with its parameters as a row."""
 
     unet: Any
     rows: Rows
+    enter: Callable[[int, torch.Generator], None]
+    """Put a slot's weights to where a training starts."""
+    route: Callable[[Sequence[int]], None]
+    """Say which slot each row of the next batches uses."""
     save: Callable[[int, str], None]
-    """Write the model of a position into a folder or URI."""
+    """Write the model of a slot into a folder or URI."""
+    with_slots: Callable[[int], Trainee]
+    """The same UNet with another number of slots; this one is not used any more."""
 
 
 def precision_of(config: Config) -> str:
-    """accelerate's mixed precision; `auto` follows the device."""
+    """accelerate's name of the precision to train in."""
     if config.finetune.precision != "auto":
         return ACCELERATE[config.finetune.precision]
     dtype = pick_dtype("auto", pick_device(config.base.device))
     return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "no")
 
 
-def lora_trainee(config: Config, jobs: Sequence[Job]) -> Trainee:
-    """P = len(jobs) stacked adapters; batch rows are P equal blocks."""
+def build_trainee(config: Config, slots: int) -> Trainee:
+    """The base's UNet with `slots` models of the configured engine, all at their start."""
+    if config.finetune.engine == "full":
+        return _full_trainee(_load_unet(config, "float32"))
     settings = config.finetune
     unet = _load_unet(config, DTYPE_OF[precision_of(config)])
-    lora = inject(unet, settings.targets, settings.rank, settings.alpha, len(jobs))
-    for position, job in enumerate(jobs):
-        lora.reset(position, start_dice(job, config.seed))
-    rows = flatten(lora.parameters(), len(jobs))
-    block = settings.batch_size * (2 if settings.prior_weight else 1)
-    lora.route(torch.arange(len(jobs)).repeat_interleave(block))
-    return Trainee(unet, rows, lora.save)
+    return _lora_trainee(unet, inject(unet, settings.targets, settings.rank, settings.alpha, slots))
 
 
-def full_trainee(config: Config, jobs: Sequence[Job]) -> Trainee:
-    """All weights of one UNet, kept in float32; one job at a time."""
-    (_,) = jobs
-    unet = _load_unet(config, "float32")
+def _lora_trainee(unet: Any, lora: GroupedLoRA) -> Trainee:
+    rows = flatten(lora.parameters(), lora.adapters)
+    return Trainee(
+        unet=unet,
+        rows=rows,
+        enter=lora.reset,
+        route=lora.route,
+        save=lora.save,
+        with_slots=lambda slots: _lora_trainee(unet, restack(lora, slots)),
+    )
+
+
+def _full_trainee(unet: Any) -> Trainee:
+    """All weights of one UNet, kept in float32; one model at a time."""
     rows = flatten(list(unet.parameters()), 1)
+    base = rows.values.clone()
 
-    def save(_position: int, folder: str) -> None:
+    def enter(_slot: int, _dice: torch.Generator) -> None:
+        rows.values.copy_(base)
+
+    def save(_slot: int, folder: str) -> None:
         filesystem, path = fsspec.core.url_to_fs(folder)
         with tempfile.TemporaryDirectory() as scratch:
             unet.save_pretrained(f"{scratch}/unet")
             filesystem.makedirs(path, exist_ok=True)
             filesystem.put(f"{scratch}/unet/", f"{path}/unet/", recursive=True)
 
-    return Trainee(unet, rows, save)
-
-
-ENGINES: dict[str, Callable[[Config, Sequence[Job]], Trainee]] = {
-    "lora": lora_trainee,
-    "full": full_trainee,
-}
+    trainee = Trainee(unet, rows, enter, lambda _: None, save, lambda _: trainee)
+    return trainee
 
 
 def _load_unet(config: Config, dtype: str) -> Any:
     section = config.base.model_copy(update={"dtype": dtype})
-    unet = load_base(section, parts=("unet",)).unet
+    base = load_base(section, parts=("unet",))
+    pick_attention(base, config.base.attention, config.finetune.batch_size, backward=True)
     if config.finetune.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-    return unet
+        base.unet.enable_gradient_checkpointing()
+    return base.unet

@@ -292,6 +292,16 @@ def inject(
     return GroupedLoRA(ordered, adapters, rank, alpha, shared)
 
 
+def restack(lora: GroupedLoRA, adapters: int) -> GroupedLoRA:
+    """The same layers with another number of adapters, at zero effect; the old ones are gone."""
+    for layer in lora.layers.values():
+        for name in ("A", "B"):
+            stack = getattr(layer, name)
+            empty = torch.zeros([adapters, *stack.shape[1:]], device=stack.device)
+            setattr(layer, name, nn.Parameter(empty))
+    return GroupedLoRA(lora.layers, adapters, lora.rank, lora.alpha, lora._shared)
+
+
 def _matching(unet: nn.Module, ends: Sequence[str]) -> list[str]:
     return [
         name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -10,8 +11,8 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
-from raysynth.config import Config
-from raysynth.errors import DataError
+from raysynth.config import Config, FinetuneConfig
+from raysynth.errors import ConfigError, DataError
 from raysynth.groups import Groups, aligned_groups
 from raysynth.prompts import spoken
 from raysynth.runs import write_atomic
@@ -39,6 +40,7 @@ class Adapter:
     images: int
     """Training images."""
     steps: int
+    """Optimizer steps taken."""
     loss: float
     """Mean training loss over the last tenth of the steps."""
 
@@ -60,6 +62,17 @@ class Job:
     """The same without the rare token: DreamBooth's class prompts."""
     conflicting: tuple[int, ...]
     """Bias-conflicting groups, over-sampled at shared scope; empty otherwise."""
+    steps: int
+    """Optimizer steps, at most."""
+    batch: int
+    """Images per step; no more than there are."""
+    learning_rate: float
+    """AdamW's peak learning rate."""
+
+    @property
+    def work(self) -> int:
+        """Images that pass the UNet until the last step."""
+        return self.steps * self.batch
 
 
 def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
@@ -76,6 +89,8 @@ def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
 
     Raises
     ------
+    ConfigError
+        `finetune.overrides` names an adapter that there is not.
     DataError
         No group is large enough.
     """
@@ -87,12 +102,14 @@ def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
         aligned = set(aligned_groups(counts, groups).tolist())
         conflicting = [g for g in range(groups.count) if counts[g] and g not in aligned]
         everything = np.arange(len(ids))
+        _check_overrides(config.finetune, ["shared"])
         return [_job(config, groups, "shared", SHARED, SHARED, ids, group, everything, conflicting)]
     jobs = []
     for g in np.flatnonzero(counts >= config.finetune.min_images).tolist():
         for k in np.unique(cluster[group == g]).tolist():
             rows = np.flatnonzero((group == g) & (cluster == k))
             jobs.append(_job(config, groups, f"{g}-{k}", g, k, ids, group, rows, []))
+    _check_overrides(config.finetune, [job.name for job in jobs])
     if not jobs:
         sizes = ", ".join(f"{groups.name(g)}: {n}" for g, n in enumerate(counts.tolist()))
         raise DataError(
@@ -104,17 +121,40 @@ def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
 
 
 def split_into_packs(jobs: Sequence[Job], per_worker: int | str, workers: int) -> list[list[Job]]:
-    """Deal the jobs to packs, each trained by one worker.
+    """Deal the jobs to packs of about the same work, each trained by one worker.
 
-    `per_worker`: adapters per pack, or "auto": as many packs as workers, equally large.
+    `per_worker`: adapters per pack, or "auto": as many packs as workers. The longest jobs are dealt
+    first, always to the pack that has least (Graham 1969, LPT), and lead their packs.
     """
-    size = -(-len(jobs) // workers) if per_worker == "auto" else int(per_worker)
-    count = -(-len(jobs) // max(1, size))
-    return [list(jobs[start::count]) for start in range(count)]
+    if not jobs:
+        return []
+    size = len(jobs) if per_worker == "auto" else int(per_worker)
+    count = min(workers, len(jobs)) if per_worker == "auto" else -(-len(jobs) // size)
+    packs: list[list[Job]] = [[] for _ in range(count)]
+    for job in sorted(jobs, key=lambda job: -job.work):
+        open_packs = [pack for pack in packs if len(pack) < size]
+        min(open_packs, key=lambda pack: sum(j.work for j in pack)).append(job)
+    return packs
 
 
-def record_of(job: Job, config: Config, groups: Groups, loss: float) -> Adapter:
-    """The record of a job that was trained to the end."""
+def budget_of(settings: FinetuneConfig, name: str, images: int) -> tuple[int, int, float]:
+    """Steps, images per step and learning rate of an adapter.
+
+    A batch never holds an image twice. `finetune.max_passes` bounds how often each image is seen,
+    since long training on few images memorises them; `finetune.overrides` has the last word.
+    """
+    own = settings.overrides.get(name)
+    batch = min((own and own.batch_size) or settings.batch_size, images)
+    steps = settings.steps
+    if settings.max_passes is not None:
+        seen = settings.accumulation * batch
+        steps = min(steps, max(1, math.ceil(settings.max_passes * images / seen)))
+    steps = (own and own.steps) or steps
+    return steps, batch, (own and own.learning_rate) or settings.learning_rate
+
+
+def record_of(job: Job, config: Config, groups: Groups, steps: int, loss: float) -> Adapter:
+    """The record of a job that was trained to its end, `steps` steps."""
     one = job.group != SHARED
     return Adapter(
         name=job.name,
@@ -126,7 +166,7 @@ def record_of(job: Job, config: Config, groups: Groups, loss: float) -> Adapter:
         attribute=groups.attribute_names[groups.attribute(job.group)] if one else "",
         prompt=job.prompts[job.group] if one else "",
         images=len(job.ids),
-        steps=config.finetune.steps,
+        steps=steps,
         loss=loss,
     )
 
@@ -154,6 +194,15 @@ def read_adapter(folder: str) -> Adapter | None:
     return Adapter(**json.loads(filesystem.cat_file(path))) if filesystem.exists(path) else None
 
 
+def _check_overrides(settings: FinetuneConfig, names: Sequence[str]) -> None:
+    unknown = sorted(set(settings.overrides) - set(names))
+    if unknown:
+        raise ConfigError(
+            f"finetune.overrides: no adapter {', '.join(unknown)}; this run has "
+            f"{', '.join(names) or 'none'}. Fix: name one of them, or remove the entry"
+        )
+
+
 def _job(
     config: Config,
     groups: Groups,
@@ -166,6 +215,7 @@ def _job(
     conflicting: Sequence[int],
 ) -> Job:
     present = np.unique(group_of[rows]).tolist()
+    steps, batch, learning_rate = budget_of(config.finetune, name, len(rows))
     return Job(
         name=name,
         group=group,
@@ -175,4 +225,7 @@ def _job(
         prompts={g: spoken(config.prompts, groups, g) for g in present},
         plain_prompts={g: spoken(config.prompts, groups, g, token="") for g in present},
         conflicting=tuple(conflicting),
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
     )

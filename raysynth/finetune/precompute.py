@@ -1,6 +1,6 @@
 """What never changes during a fine-tuning, computed once: latents and text states.
 
-Shape suffixes: P adapters, T micro-batches, b rows of an adapter's micro-batch, E encoded images
+Shape suffixes: T micro-batches, b rows of an adapter's micro-batch, E encoded images
 (an image and its mirror count as two), S text states.
 """
 
@@ -65,19 +65,6 @@ def prepare(job: Job, draws: Draws, base: Base, real: str) -> Material:
         entries=torch.from_numpy(entries.reshape(draws.rows.shape)).to(base.device),
         spoken=torch.from_numpy(spoken).to(base.device),
         uniform=torch.from_numpy(draws.uniform).to(base.device),
-    )
-
-
-def stack(materials: Sequence[Material]) -> Material:
-    """One material for several adapters: [T, b] becomes [T, P, b], with indices shifted."""
-    images = np.cumsum([0, *(len(m.moments) for m in materials)]).tolist()
-    texts = np.cumsum([0, *(len(m.texts) for m in materials)]).tolist()
-    return Material(
-        moments=torch.cat([m.moments for m in materials]),
-        texts=torch.cat([m.texts for m in materials]),
-        entries=torch.stack([m.entries + n for m, n in zip(materials, images, strict=False)], 1),
-        spoken=torch.stack([m.spoken + n for m, n in zip(materials, texts, strict=False)], 1),
-        uniform=torch.stack([m.uniform for m in materials], 1),
     )
 
 

@@ -6,6 +6,7 @@ the rare token; the images of a class are shared out over its groups. They stay 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import fsspec
@@ -19,7 +20,7 @@ from raysynth.config import Config
 from raysynth.finetune.draws import draw_prior, prior_dice
 from raysynth.finetune.plan import Job
 from raysynth.finetune.precompute import Material
-from raysynth.models.loading import Base, encode_prompts
+from raysynth.models.loading import Base, encode_prompts, load_base
 from raysynth.runs import write_atomic
 
 STEPS = 20
@@ -27,10 +28,22 @@ GUIDANCE = 3.0
 _BATCH = 32
 
 
+def draw_priors(config: Config, jobs: Sequence[Job], work: str) -> None:
+    """Draw the prior images of every group that the jobs speak of and that has none yet.
+
+    Beforehand, since the plain base's UNet is then needed no longer.
+    """
+    base = load_base(config.base)
+    for job in jobs:
+        order = sorted(job.plain_prompts)
+        for group in order:
+            prior_latents(base, job, group, _each(config, len(order)), config, work)
+
+
 def add_prior(material: Material, job: Job, base: Base, config: Config, work: str) -> Material:
     """The material with b prior images after the b own ones in every micro-batch."""
     order = sorted(job.plain_prompts)
-    each = -(-config.finetune.prior_images // len(order))
+    each = _each(config, len(order))
     latents = torch.cat([prior_latents(base, job, g, each, config, work) for g in order])
     moments = torch.stack([latents, torch.zeros_like(latents)], 1).half()
     texts = encode_prompts(base, [job.plain_prompts[g] for g in order])
@@ -44,6 +57,11 @@ def add_prior(material: Material, job: Job, base: Base, config: Config, work: st
         spoken=torch.cat([material.spoken, place // each + len(material.texts)], 1),
         uniform=torch.cat([material.uniform, torch.from_numpy(uniform).to(base.device)], 1),
     )
+
+
+def _each(config: Config, groups: int) -> int:
+    """Prior images of each group of a class."""
+    return -(-config.finetune.prior_images // groups)
 
 
 def prior_latents(

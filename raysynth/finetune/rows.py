@@ -52,13 +52,13 @@ def flatten(parameters: Sequence[nn.Parameter], models: int) -> Rows:
     return Rows(values, gradients, rows)
 
 
-def clip_rows(gradients: Tensor, max_norm: float, alive: Tensor) -> Tensor:
-    """Scale every row of [P, n] gradients to at most `max_norm`, in place; silence dead rows.
+def clip_rows(gradients: Tensor, max_norm: float) -> Tensor:
+    """Scale every row of [P, n] gradients to at most `max_norm`, in place.
 
-    A row that is not finite is silenced too. Returns [P] bool, the rows that are still alive.
+    Rows that are not finite become zero. Returns [P] bool, which rows were finite.
     """
     norm = torch.linalg.vector_norm(gradients, dim=1)
-    alive = alive & norm.isfinite()
+    finite = norm.isfinite()
     gradients.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0)[:, None])
-    gradients.masked_fill_(~alive[:, None], 0.0)
-    return alive
+    gradients.masked_fill_(~finite[:, None], 0.0)
+    return finite

@@ -57,9 +57,7 @@ def run_finetune(
     jobs = plan_jobs(config, table, groups)
     todo = [job for job in jobs if read_adapter(f"{work}/{job.name}") is None]
     packs = split_into_packs(todo, config.finetune.adapters_per_worker, config.resources.workers)
-    if config.finetune.engine == "full":
-        packs = split_into_packs(todo, 1, config.resources.workers)
-    failed = _run_packs(packs, len(jobs), config, groups, real, work, progress) if todo else {}
+    failed = _run_packs(packs, jobs, config, groups, real, work, progress) if todo else {}
     trained = [a for job in jobs if (a := read_adapter(f"{work}/{job.name}")) is not None]
     for name, reason in failed.items():
         progress.say(f"adapter {name} failed: {reason}")
@@ -76,7 +74,7 @@ def run_finetune(
 
 def _run_packs(
     packs: list[list[Job]],
-    total: int,
+    jobs: list[Job],
     config: Config,
     groups: Groups,
     real: str,
@@ -94,17 +92,20 @@ def _run_packs(
             name: pool.submit(_fit, name, pack, config, groups, real, work, cpus)
             for name, pack in zip(names, packs, strict=True)
         }
-        steps = config.finetune.steps
-        finished = (total - sum(map(len, packs))) * steps
+        total = sum(job.steps for job in jobs)
+        finished = total - sum(job.steps for pack in packs for job in pack)
         while not all(future.done() for future in futures.values()):
-            done = finished + sum(sum(_said(work, name)[0].values()) for name in names)
-            what = f"{total} adapters, steps" if done > finished else "starting workers"
-            progress.update(what, done, total * steps)
+            said = [_said(work, name) for name in names]
+            done = finished + sum(sum(each["steps"].values()) for each in said)
+            what = f"{len(jobs)} adapters, steps" if done > finished else "starting workers"
+            progress.update(what, done, total)
             time.sleep(POLL_SECONDS)
     failed: dict[str, str] = {}
     for (name, future), pack in zip(futures.items(), packs, strict=True):
-        failed |= _said(work, name)[1] | _crashed(future, pack, work)
-    progress.update(f"{total} adapters, steps", total * steps, total * steps)
+        last = _said(work, name)
+        progress.say(f"  {name}, {len(pack)} adapters: {last['fit'] or 'not started'}")
+        failed |= last["failed"] | _crashed(future, pack, work)
+    progress.update(f"{len(jobs)} adapters, steps", total, total)
     return failed
 
 
@@ -159,9 +160,9 @@ def train_worker(given: dict[str, Any]) -> None:
     )
     reached: dict[str, int] = {}
 
-    def report(done: dict[str, int], failed: dict[str, str]) -> None:
+    def report(done: dict[str, int], failed: dict[str, str], fit: str = "") -> None:
         reached.update(done)
-        text = json.dumps({"steps": reached, "failed": failed})
+        text = json.dumps({"steps": reached, "failed": failed, "fit": fit})
         write_atomic(_said_path(given["work"], given["name"]), text.encode())
 
     filesystem, path = fsspec.core.url_to_fs(_said_path(given["work"], given["name"]))
@@ -174,14 +175,14 @@ def _said_path(work: str, name: str) -> str:
     return f"{work}/.train/progress/{name}.json"
 
 
-def _said(work: str, name: str) -> tuple[dict[str, int], dict[str, str]]:
-    """Steps per adapter and failures that a worker has reported so far."""
+def _said(work: str, name: str) -> dict[str, Any]:
+    """Steps per adapter, failures and fit that a worker has reported so far."""
     filesystem, path = fsspec.core.url_to_fs(_said_path(work, name))
     filesystem.invalidate_cache()
     if not filesystem.exists(path):
-        return {}, {}
-    said = json.loads(filesystem.cat_file(path))
-    return said["steps"], said["failed"]
+        return {"steps": {}, "failed": {}, "fit": ""}
+    said: dict[str, Any] = json.loads(filesystem.cat_file(path))
+    return said
 
 
 def _crashed(future: Future[None], pack: list[Job], work: str) -> dict[str, str]:

@@ -1,56 +1,58 @@
-"""Training a pack of adapters together: pack -> train -> step -> losses.
+"""Training a pack of adapters together: pack -> phases -> step -> losses.
 
-Framework-free: it is given what to train and where to keep it, and calls `report`. The loss is the
-sum over adapters of each adapter's own mean; clipping, learning rate, optimizer state and random
-numbers belong to each adapter alone, so packing changes no result (tests/finetune).
+Framework-free: it is given what to train and where to keep it, and calls `report`. As many adapters
+as fit train at once, each in a slot; one that is done leaves its slot to the next. The loss is the
+sum over adapters of each adapter's own mean; clipping, learning rate, loss scale, optimizer state
+and random numbers belong to each adapter alone, so packing changes no result (tests/finetune).
 
-Shape suffixes: P adapters, b images of an adapter's micro-batch, [C, h, w] latents.
+Shape suffixes: S slots, P training adapters, B rows of a micro-batch, [C, h, w] latents.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import GradScalerKwargs
 from torch import Tensor
 
 from raysynth.config import Config
 from raysynth.errors import RaysynthError
-from raysynth.finetune.checkpoints import (
-    Checkpoint,
-    drop_checkpoint,
-    read_checkpoint,
-    write_checkpoint,
+from raysynth.finetune.draws import draw, draw_held_out, start_dice
+from raysynth.finetune.engines import Trainee, build_trainee, precision_of
+from raysynth.finetune.learner import (
+    Learner,
+    finish,
+    learning_rate_factor,
+    resume,
+    save_checkpoint,
 )
-from raysynth.finetune.draws import draw, noise_of
-from raysynth.finetune.engines import ENGINES, Trainee, precision_of
+from raysynth.finetune.memory import Fit, fit_slots
 from raysynth.finetune.objective import Objective, objective_of
-from raysynth.finetune.plan import Job, read_adapter, record_of, write_adapter
-from raysynth.finetune.precompute import Material, prepare, stack
-from raysynth.finetune.prior import add_prior
+from raysynth.finetune.phase import Phase, Row, lay_out
+from raysynth.finetune.plan import Job, read_adapter
+from raysynth.finetune.precompute import prepare
+from raysynth.finetune.prior import add_prior, draw_priors
 from raysynth.finetune.rows import clip_rows
+from raysynth.finetune.scaling import LossScale
 from raysynth.groups import Groups
-from raysynth.models.loading import load_base
-from raysynth.runs import write_atomic
+from raysynth.models.loading import Base, load_base
 
 BETAS = (0.9, 0.99)
-WARM_UP = 0.1
-"""Share of the steps in which the learning rate rises."""
 REPORT_SECONDS = 1.0
 
 
 class Report(Protocol):
-    """Is told the steps done per adapter, and the reasons of those that failed."""
+    """Is told the steps done per adapter, who failed and why, and how many train at once."""
 
-    def __call__(self, done: dict[str, int], failed: dict[str, str]) -> None:  # noqa: D102
-        ...
+    def __call__(  # noqa: D102
+        self, done: dict[str, int], failed: dict[str, str], fit: str = ""
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -70,22 +72,30 @@ class Pack:
 
 @dataclass
 class Loop:
-    """The state of a training; P jobs in step, each with its own count of steps."""
+    """The state of a worker's training."""
 
     pack: Pack
-    jobs: list[Job]
+    base: Base
+    """Encoders and scheduler; the trainee has the UNet."""
     trainee: Trainee
-    material: Material
+    fit: Fit
     objective: Objective
     accelerator: Accelerator
-    optimizer: Any
-    done: list[int]
-    losses: Tensor
-    """[steps, P]."""
+    optimizer: torch.optim.Optimizer
+    scale: LossScale
     alive: Tensor
-    """[P] bool."""
+    """[S] bool."""
     average: Tensor | None
-    """[P, n] moving average of the weights."""
+    """[S, n] moving average of the weights."""
+    active: Tensor
+    """[P] int64 slots of the phase that runs."""
+    learners: list[Learner] = field(default_factory=list)
+    """Those in training, by slot."""
+
+    @property
+    def slots(self) -> int:
+        """How many adapters may train at once."""
+        return len(self.trainee.rows.values)
 
 
 def train_pack(pack: Pack, report: Report) -> dict[str, str]:
@@ -93,123 +103,101 @@ def train_pack(pack: Pack, report: Report) -> dict[str, str]:
 
     Returns the reason of every adapter that failed. The others' folders are complete.
     """
-    todo = [job for job in pack.jobs if read_adapter(pack.folder(job)) is None]
-    materials, objective, failed = _prepare_all(pack, todo)
-    ready = [job for job in todo if job.name in materials]
-    together = [ready] if pack.config.finetune.engine == "lora" else [[job] for job in ready]
-    for jobs in together:
-        if jobs:
-            loop = start(pack, jobs, stack([materials[job.name] for job in jobs]), objective)
-            failed |= train(loop, partial(report, failed=failed))
+    queue = [job for job in pack.jobs if read_adapter(pack.folder(job)) is None]
+    failed: dict[str, str] = {}
+    if queue:
+        loop, phase = start(pack, queue), None
+        report = partial(report, fit=str(loop.fit))
+        while True:
+            failed |= _admit(loop, queue)
+            if not loop.learners:
+                break
+            phase = _next_phase(loop, phase)
+            _run(loop, phase, partial(report, failed=failed))
+            done = {learner.job.name: learner.done for learner in loop.learners}
+            failed |= _settle(loop)
+            report(done, failed)
     report({}, failed)
     return failed
 
 
-def start(pack: Pack, jobs: list[Job], material: Material, objective: Objective) -> Loop:
-    """A training at its last checkpoints, or at its beginning."""
-    settings = pack.config.finetune
-    trainee = ENGINES[settings.engine](pack.config, jobs)
-    device = trainee.rows.values.device
+def start(pack: Pack, jobs: list[Job]) -> Loop:
+    """A worker's training with no adapter in it yet, and as many slots as jobs and memory allow."""
+    config, settings = pack.config, pack.config.finetune
+    if settings.prior_weight:
+        draw_priors(config, jobs, pack.work)
+    base = load_base(config.base, parts=("vae", "text_encoder", "tokenizer", "scheduler"))
     accelerator = Accelerator(
-        mixed_precision=precision_of(pack.config),
+        mixed_precision=precision_of(config),
         gradient_accumulation_steps=settings.accumulation,
-        cpu=device.type == "cpu",
+        cpu=base.device.type == "cpu",
         device_placement=False,
+        kwargs_handlers=[GradScalerKwargs(enabled=False)],  # LossScale has one scale per adapter
     )
+    trainee, fit = fit_slots(config, jobs, accelerator, partial(build_trainee, config))
+    slots, device = len(trainee.rows.values), trainee.rows.values.device
     optimizer = torch.optim.AdamW(
         [{"params": [row]} for row in trainee.rows.parameters],
-        lr=settings.learning_rate,
         betas=BETAS,
         weight_decay=settings.weight_decay,
         fused=device.type in ("cpu", "cuda"),
     )
-    loop = Loop(
+    for row in trainee.rows.parameters:
+        row.grad = None
+    return Loop(
         pack=pack,
-        jobs=jobs,
+        base=base,
         trainee=trainee,
-        material=material,
-        objective=objective,
+        fit=fit,
+        objective=objective_of(base.scheduler),
         accelerator=accelerator,
-        optimizer=accelerator.prepare(optimizer),
-        done=[0] * len(jobs),
-        losses=torch.zeros(settings.steps, len(jobs), device=device),
-        alive=torch.ones(len(jobs), dtype=torch.bool, device=device),
+        optimizer=optimizer,
+        scale=LossScale.of(precision_of(config), slots, device),
+        alive=torch.ones(slots, dtype=torch.bool, device=device),
         average=trainee.rows.values.clone() if settings.ema else None,
+        active=torch.arange(0, device=device),
     )
-    for position in range(len(jobs)):
-        _resume(loop, position, optimizer)
-    return loop
 
 
-def train(loop: Loop, report: Callable[[dict[str, int]], None]) -> dict[str, str]:
-    """Step until every adapter is done or has failed; save the former, name the latter."""
-    settings = loop.pack.config.finetune
-    failed: dict[str, str] = {}
-    said = 0.0
-    while _retire_finished(loop):
-        step(loop)
-        save = any(d % settings.checkpoint_steps == 0 and d < settings.steps for d in loop.done)
-        if save or time.monotonic() - said > REPORT_SECONDS or max(loop.done) == settings.steps:
-            failed |= _dismiss_failed(loop)
-            if save:
-                _save_checkpoints(loop, failed)
-            said = time.monotonic()
-            report({job.name: done for job, done in zip(loop.jobs, loop.done, strict=True)})
-    failed |= _dismiss_failed(loop)
-    for position, job in enumerate(loop.jobs):
-        if job.name not in failed:
-            _finish(loop, position)
-    return failed
-
-
-def step(loop: Loop) -> None:
-    """One optimizer step of every adapter that is neither done nor dead."""
+def step(loop: Loop, phase: Phase, number: int) -> Tensor:
+    """One optimizer step of every learner; returns their losses [P], without waiting for them."""
     settings, rows = loop.pack.config.finetune, loop.trainee.rows
-    _set_learning_rates(loop)
+    for learner in loop.learners:
+        factor = learning_rate_factor(learner.done + number, learner.job.steps)
+        loop.optimizer.param_groups[learner.slot]["lr"] = learner.job.learning_rate * factor
     rows.gradients.zero_()
-    total = torch.zeros(len(loop.jobs), device=rows.values.device)
+    total = torch.zeros(len(loop.active), device=rows.values.device)
     for micro in range(settings.accumulation):
-        with loop.accelerator.accumulate():
-            losses_P = losses(loop, micro)
-            loop.accelerator.backward(losses_P.sum())
-            total += losses_P.detach() / settings.accumulation
-            if loop.accelerator.sync_gradients:
-                loop.accelerator.unscale_gradients(loop.optimizer)
-                loop.alive &= total.isfinite()
-                loop.alive = clip_rows(rows.gradients, settings.max_grad_norm, loop.alive)
-                loop.optimizer.step()
-    positions = [p for p, done in enumerate(loop.done) if done < settings.steps]
-    at = [loop.done[p] for p in positions]
-    loop.losses[at, positions] = total[positions]
-    for p in positions:
-        loop.done[p] += 1
+        losses_P = losses(loop, phase, number * settings.accumulation + micro)
+        loop.accelerator.backward((losses_P * loop.scale.values[loop.active]).sum())
+        total += losses_P.detach() / settings.accumulation
+    rows.gradients.div_(loop.scale.values[:, None] * settings.accumulation)
+    finite = clip_rows(rows.gradients, settings.max_grad_norm)
+    with loop.scale.skipping(finite, rows):
+        loop.optimizer.step()
+    loop.alive &= loop.scale.tolerates(finite)
+    loop.alive[loop.active] &= total.isfinite()
     if loop.average is not None:
-        share = [0.0] * len(loop.jobs)
-        for p in positions:
-            share[p] = 1 - ema_decay(loop.done[p], settings.ema)
-        loop.average.lerp_(rows.values, torch.tensor(share, device=total.device)[:, None])
+        share = torch.zeros(loop.slots, 1)
+        for learner in loop.learners:
+            share[learner.slot] = 1 - ema_decay(learner.done + number + 1, settings.ema)
+        loop.average.lerp_(rows.values, share.to(total.device))
+    return total
 
 
-def losses(loop: Loop, micro: int) -> Tensor:
-    """[P] training loss of each adapter on its next micro-batch."""
-    settings, material = loop.pack.config.finetune, loop.material
-    count, batch = len(loop.jobs), settings.batch_size
-    last = settings.steps - 1
-    at = [min(done, last) * settings.accumulation + micro for done in loop.done]
-    pick = (torch.tensor(at), torch.arange(count))
-    entries_B = material.entries[pick].flatten()
-    shape = (2, len(entries_B) // count, *material.moments.shape[2:])
-    dice = noise_of(loop.jobs, at, shape, loop.pack.config.seed).to(material.moments.device)
-    wobble, noise = (part.flatten(0, 1) for part in dice.unbind(1))
-    mean, spread = material.moments[entries_B].float().unbind(1)
-    timestep_B = loop.objective.draw(material.uniform[pick].flatten())
-    noisy, target = loop.objective.noised(mean + spread * wobble, noise, timestep_B)
-    states = material.texts[material.spoken[pick].flatten()]
+def losses(loop: Loop, phase: Phase, micro: int) -> Tensor:
+    """[P] loss of each adapter on a micro-batch of the phase."""
+    noise_2BCHW = phase.noise(micro, loop.pack.config.seed)
+    mean, spread = phase.moments[phase.entries[micro]].float().unbind(1)
+    timestep_B = loop.objective.draw(phase.uniform[micro])
+    clean = mean + spread * noise_2BCHW[0]
+    noisy, target = loop.objective.noised(clean, noise_2BCHW[1], timestep_B)
+    states = phase.texts[phase.spoken[micro]]
     with loop.accelerator.autocast():
         predicted = loop.trainee.unet(noisy, timestep_B, states).sample
-    error_Pb = (predicted.float() - target).square().flatten(1).mean(1).view(count, -1)
-    prior = error_Pb[:, batch:].sum(1) * settings.prior_weight
-    return (error_Pb[:, :batch].sum(1) + prior) / batch
+    error_B = (predicted.float() - target).square().flatten(1).mean(1)
+    # Not a matrix product: a row that is not finite must not reach its neighbours' sums.
+    return torch.where(phase.weights > 0, phase.weights * error_B, 0.0).sum(1)
 
 
 def ema_decay(done: int, decay: float) -> float:
@@ -217,111 +205,120 @@ def ema_decay(done: int, decay: float) -> float:
     return min(decay, (1 + done) / (10 + done))
 
 
-def learning_rate_factor(done: int, steps: int) -> float:
-    """Linear warm-up over the first tenth, then a half cosine to zero."""
-    warm = max(1, round(steps * WARM_UP))
-    if done < warm:
-        return (done + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (done - warm) / max(1, steps - warm)))
-
-
-def _prepare_all(
-    pack: Pack, jobs: Sequence[Job]
-) -> tuple[dict[str, Material], Objective, dict[str, str]]:
-    """Materials of the jobs; a job whose images or prompts cannot be used fails alone."""
-    config = pack.config
-    drawn_from = ("unet",) if config.finetune.prior_weight else ()
-    base = load_base(
-        config.base, parts=("vae", "text_encoder", "tokenizer", "scheduler", *drawn_from)
-    )
-    materials: dict[str, Material] = {}
-    failed: dict[str, str] = {}
-    for job in jobs:
+def _admit(loop: Loop, queue: list[Job]) -> dict[str, str]:
+    """Put the next jobs into free slots; a job whose images or prompts cannot be used fails."""
+    failed = {}
+    taken = {learner.slot for learner in loop.learners}
+    free = [slot for slot in range(loop.slots) if slot not in taken]
+    while free and queue:
+        job = queue.pop(0)
         try:
-            draws = draw(job, config.finetune, config.seed)
-            material = prepare(job, draws, base, pack.real)
-            if config.finetune.prior_weight:
-                material = add_prior(material, job, base, config, pack.work)
-            materials[job.name] = material
+            loop.learners.append(_enter(loop, job, free[0]))
+            free.pop(0)
         except (RaysynthError, OSError, ValueError) as error:
             failed[job.name] = f"{type(error).__name__}: {error}"
-    return materials, objective_of(base.scheduler), failed
-
-
-def _retire_finished(loop: Loop) -> bool:
-    """Take adapters that are done out of the optimizer; whether any is left in it."""
-    rows = loop.trainee.rows.parameters
-    for row, done in zip(rows, loop.done, strict=True):
-        if done >= loop.pack.config.finetune.steps:
-            row.grad = None
-    return any(row.grad is not None for row in rows)
-
-
-def _set_learning_rates(loop: Loop) -> None:
-    settings = loop.pack.config.finetune
-    for group, done in zip(loop.optimizer.param_groups, loop.done, strict=True):
-        group["lr"] = settings.learning_rate * learning_rate_factor(done, settings.steps)
-
-
-def _dismiss_failed(loop: Loop) -> dict[str, str]:
-    """Take dead adapters out of the optimizer; the reason of each."""
-    failed = {}
-    for position, alive in enumerate(loop.alive.tolist()):
-        if not alive:
-            loop.trainee.rows.parameters[position].grad = None
-            failed[loop.jobs[position].name] = (
-                f"loss or gradient not finite by step {loop.done[position]}; its weights were not "
-                "stepped. Lower finetune.learning_rate, or take finetune.precision=float32"
-            )
+    loop.learners.sort(key=lambda learner: learner.slot)
     return failed
 
 
-def _resume(loop: Loop, position: int, optimizer: torch.optim.Optimizer) -> None:
-    checkpoint = read_checkpoint(loop.pack.folder(loop.jobs[position]))
-    if checkpoint is None:
-        return
-    rows = loop.trainee.rows
-    device = rows.values.device
-    rows.values[position] = checkpoint.weights.to(device)
-    optimizer.state[rows.parameters[position]] = {
-        "step": torch.tensor(float(checkpoint.step), device=device),
-        "exp_avg": checkpoint.exp_avg.to(device),
-        "exp_avg_sq": checkpoint.exp_avg_sq.to(device),
-    }
-    loop.done[position] = checkpoint.step
-    loop.losses[: checkpoint.step, position] = checkpoint.losses.to(device)
-    if loop.average is not None:
-        loop.average[position] = checkpoint.average.to(device)
+def _enter(loop: Loop, job: Job, slot: int) -> Learner:
+    pack, settings, seed = loop.pack, loop.pack.config.finetune, loop.pack.config.seed
+    material = prepare(job, draw(job, settings, seed), loop.base, pack.real)
+    held_out = None
+    if settings.patience:
+        held_out = prepare(job, draw_held_out(job, settings, seed), loop.base, pack.real)
+    if settings.prior_weight:
+        material = add_prior(material, job, loop.base, pack.config, pack.work)
+    learner = Learner(job, slot, material, held_out)
+    with torch.no_grad():
+        loop.trainee.enter(slot, start_dice(job, seed))
+    loop.alive[slot] = True
+    loop.scale.reset(slot)
+    resume(learner, pack.folder(job), loop.trainee.rows, loop.average, loop.optimizer)
+    return learner
 
 
-def _save_checkpoints(loop: Loop, failed: dict[str, str]) -> None:
-    settings, rows = loop.pack.config.finetune, loop.trainee.rows
-    for position, job in enumerate(loop.jobs):
-        done = loop.done[position]
-        if job.name in failed or done % settings.checkpoint_steps or done >= settings.steps:
-            continue
-        state = loop.optimizer.optimizer.state[rows.parameters[position]]
-        average = torch.empty(0) if loop.average is None else loop.average[position]
-        checkpoint = Checkpoint(
-            step=done,
-            weights=rows.values[position],
-            exp_avg=state["exp_avg"],
-            exp_avg_sq=state["exp_avg_sq"],
-            average=average,
-            losses=loop.losses[:done, position],
-        )
-        write_checkpoint(checkpoint, loop.pack.folder(job))
+def _next_phase(loop: Loop, before: Phase | None) -> Phase:
+    settings = loop.pack.config.finetune
+    steps = min(learner.until_event(settings) for learner in loop.learners)
+    rows = [
+        Row(x.job, x.material, x.done * settings.accumulation, settings.prior_weight)
+        for x in loop.learners
+    ]
+    return lay_out(rows, steps * settings.accumulation, before)
+
+
+def _run(loop: Loop, phase: Phase, report: Callable[[dict[str, int]], None]) -> None:
+    """All steps of a phase; the losses come to the host now and then, not at every step."""
+    _route(loop, phase, loop.learners)
+    slots = [learner.slot for learner in loop.learners]
+    loop.active = torch.tensor(slots, device=loop.alive.device)
+    steps = len(phase.entries) // loop.pack.config.finetune.accumulation
+    waiting: list[Tensor] = []
+    said = time.monotonic()
+    for number in range(steps):
+        waiting.append(step(loop, phase, number))
+        if time.monotonic() - said > REPORT_SECONDS:
+            said = time.monotonic()
+            report({learner.job.name: learner.done + number + 1 for learner in loop.learners})
+    for learner, curve in zip(loop.learners, torch.stack(waiting, 1).tolist(), strict=True):
+        learner.losses += curve
+        learner.done += steps
+
+
+def _settle(loop: Loop) -> dict[str, str]:
+    """Dismiss who failed, evaluate who is due, finish who is done, save the others."""
+    settings, pack, rows = loop.pack.config.finetune, loop.pack, loop.trainee.rows
+    failed, leaving = {}, []
+    alive = loop.alive.tolist()
+    for learner in loop.learners:
+        if not alive[learner.slot]:
+            failed[learner.job.name] = (
+                f"loss or gradient not finite by step {learner.done}; expected finite ones. Fix: "
+                "lower finetune.learning_rate, or take finetune.precision=float32"
+            )
+    staying = [learner for learner in loop.learners if learner.job.name not in failed]
+    _evaluate(loop, [x for x in staying if x.held_out and x.done % settings.evaluate_steps == 0])
+    for learner in staying:
+        folder = pack.folder(learner.job)
+        if learner.done >= learner.job.steps or learner.stale(settings):
+            finish(learner, folder, pack, loop.trainee, loop.average)
+            leaving.append(learner)
+        elif learner.done % settings.checkpoint_steps == 0:
+            save_checkpoint(learner, folder, rows, loop.average, loop.optimizer)
+    loop.learners = [learner for learner in staying if learner not in leaving]
+    training = {learner.slot for learner in loop.learners}
+    for slot, row in enumerate(rows.parameters):
+        row.grad = rows.gradients[slot] if slot in training else None
+    return failed
 
 
 @torch.no_grad()
-def _finish(loop: Loop, position: int) -> None:
-    """Save an adapter, its loss curve and, last, its record."""
-    job, pack = loop.jobs[position], loop.pack
-    folder, curve = pack.folder(job), loop.losses[:, position].tolist()
+def _evaluate(loop: Loop, learners: list[Learner]) -> None:
+    """Held-out losses of some learners, all in one batch; each remembers its best weights."""
+    if not learners:
+        return
+    rows = [Row(x.job, x.held_out, 0, 0.0) for x in learners if x.held_out is not None]
+    phase = lay_out(rows, 1)
+    weights = loop.trainee.rows.values
+    current = weights.clone() if loop.average is not None else None
     if loop.average is not None:
-        loop.trainee.rows.values[position] = loop.average[position]
-    loop.trainee.save(position, folder)
-    write_atomic(f"{folder}/losses.json", json.dumps([round(v, 6) for v in curve]).encode())
-    tail = curve[-max(1, len(curve) // 10) :]
-    write_adapter(record_of(job, pack.config, pack.groups, sum(tail) / len(tail)), folder)
-    drop_checkpoint(folder)
+        weights.copy_(loop.average)
+    _route(loop, phase, learners)
+    found = losses(loop, phase, 0).tolist()
+    for learner, loss in zip(learners, found, strict=True):
+        if loss < learner.best_loss:
+            learner.best_loss, learner.best_step = loss, learner.done
+            learner.best = weights[learner.slot].clone()
+    if current is not None:
+        weights.copy_(current)
+
+
+def _route(loop: Loop, phase: Phase, learners: list[Learner]) -> None:
+    loop.trainee.route(
+        [
+            x.slot
+            for x, columns in zip(learners, phase.columns, strict=True)
+            for _ in range(len(columns))
+        ]
+    )

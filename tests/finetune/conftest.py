@@ -39,6 +39,7 @@ class Room:
         settings = {"steps": 3, "batch_size": 2, "rank": 2, "alpha": 3.0, "precision": "float32"}
         settings |= {"checkpoint_steps": 2, "min_images": 4, **finetune}
         base = {"name": str(self.base), "dtype": "float32", "device": "cpu"}
+        base["attention"] = "plain"
         return Config.model_validate({"base": base, "finetune": settings})
 
     def jobs(self, config: Config) -> list[Job]:

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from raysynth.config import Config
-from raysynth.errors import DataError
-from raysynth.finetune.draws import draw, noise_of
+from raysynth.errors import ConfigError, DataError
+from raysynth.finetune.draws import draw, draw_held_out, held_out, noise_of
 from raysynth.finetune.plan import (
     plan_jobs,
     read_adapters,
@@ -55,9 +55,46 @@ def test_no_group_large_enough_is_refused():
         plan_jobs(config(min_images=31), table(SIZES), GROUPS)
 
 
+def test_packs_are_balanced_by_work_longest_first():
+    overrides = {"5-0": {"steps": 900}, "0-0": {"steps": 500}}
+    jobs = plan_jobs(config(overrides=overrides), table(SIZES), GROUPS)
+    packs = split_into_packs(jobs, "auto", 2)
+    work = [sum(job.work for job in pack) for pack in packs]
+    assert max(work) - min(work) <= min(job.work for job in jobs)
+    assert all([j.work for j in p] == sorted((j.work for j in p), reverse=True) for p in packs)
+
+
+def test_small_clusters_take_smaller_batches_and_fewer_steps():
+    settings = config(max_passes=10, steps=100, batch_size=12, accumulation=2)
+    budgets = {
+        job.name: (job.batch, job.steps) for job in plan_jobs(settings, table(SIZES), GROUPS)
+    }
+    # 10 passes over n images, in steps of twice a batch.
+    assert budgets["5-0"] == (6, 5) and budgets["0-1"] == (10, 5) and budgets["3-0"] == (12, 13)
+
+
+def test_overrides_have_the_last_word():
+    own = {"batch_size": 3, "steps": 7, "learning_rate": 0.5}
+    jobs = plan_jobs(config(max_passes=1, overrides={"3-0": own}), table(SIZES), GROUPS)
+    job = next(job for job in jobs if job.name == "3-0")
+    assert (job.batch, job.steps, job.learning_rate) == (3, 7, 0.5)
+    with pytest.raises(ConfigError, match=r"no adapter 9-9; this run has 0-0, 0-1"):
+        plan_jobs(config(overrides={"9-9": own}), table(SIZES), GROUPS)
+
+
+def test_held_out_images_are_never_trained_on():
+    settings = config(patience=2, holdout=0.2, steps=50)
+    job = plan_jobs(settings, table(SIZES), GROUPS)[0]
+    kept = held_out(job, settings.finetune, seed=0)
+    assert len(kept) == 4
+    assert not np.isin(draw(job, settings.finetune, seed=0).rows, kept).any()
+    assert set(draw_held_out(job, settings.finetune, seed=0).rows.ravel()) == set(kept.tolist())
+    assert not len(held_out(job, config().finetune, seed=0))
+
+
 @pytest.mark.parametrize(
     ("per_worker", "workers", "sizes"),
-    [("auto", 2, [3, 2]), (1, 2, [1] * 5), (2, 2, [2, 2, 1]), ("auto", 9, [1] * 5)],
+    [("auto", 2, [2, 3]), (1, 2, [1] * 5), (2, 2, [2, 2, 1]), ("auto", 9, [1] * 5)],
 )
 def test_packs(per_worker, workers, sizes):
     jobs = plan_jobs(config(), table(SIZES), GROUPS)
@@ -67,31 +104,33 @@ def test_packs(per_worker, workers, sizes):
 
 
 def test_shared_over_samples_conflicting_groups_in_every_batch():
-    settings = config(scope="shared", oversample=0.25, batch_size=12, steps=40).finetune
-    (job,) = plan_jobs(config(scope="shared"), table({**SIZES, (0, 0): 400}), GROUPS)
-    group = np.array(job.groups)[draw(job, settings, seed=0).rows]
+    settings = config(scope="shared", oversample=0.25, batch_size=12, steps=40)
+    (job,) = plan_jobs(settings, table({**SIZES, (0, 0): 400}), GROUPS)
+    group = np.array(job.groups)[draw(job, settings.finetune, seed=0).rows]
     assert (np.isin(group, job.conflicting).sum(1) == 3).all()
     counts = np.bincount(group.ravel(), minlength=6)
     assert counts.tolist() == [120, 40, 40, 120, 120, 40]
 
 
 def test_every_image_of_a_cluster_is_used_equally_often():
-    job = plan_jobs(config(), table(SIZES), GROUPS)[1]
-    rows = draw(job, config(steps=5, batch_size=4).finetune, seed=0).rows
+    settings = config(steps=5, batch_size=4)
+    job = plan_jobs(settings, table(SIZES), GROUPS)[1]
+    rows = draw(job, settings.finetune, seed=0).rows
     assert np.bincount(rows.ravel()).tolist() == [2] * 10
 
 
 def test_draws_depend_on_seed_group_and_cluster_only():
-    jobs = plan_jobs(config(), table(SIZES), GROUPS)
-    alone, packed = noise_of(jobs[1:2], [7], (2, 3), 0), noise_of(jobs, [3, 7, 0, 0, 0], (2, 3), 0)
-    assert (alone[0] == packed[1]).all()
-    assert (noise_of(jobs[1:2], [7], (2, 3), 1) != alone).any()
-    assert (noise_of(jobs[1:2], [8], (2, 3), 0) != alone).any()
+    one, other = plan_jobs(config(), table(SIZES), GROUPS)[1:3]
+    noise = noise_of(one, 7, (2, 3), 0)
+    assert (noise_of(one, 7, (2, 3), 0) == noise).all()
+    assert (noise_of(one, 7, (2, 3), 1) != noise).any()
+    assert (noise_of(one, 8, (2, 3), 0) != noise).any()
+    assert (noise_of(other, 7, (2, 3), 0) != noise).any()
 
 
 def test_records_survive_writing(tmp_path):
     jobs = plan_jobs(config(), table(SIZES), GROUPS)
-    adapters = [record_of(job, config(), GROUPS, 0.5) for job in jobs]
+    adapters = [record_of(job, config(), GROUPS, 90, 0.5) for job in jobs]
     write_adapters(adapters, str(tmp_path))
     assert read_adapters(str(tmp_path)) == adapters
     assert (adapters[2].label, adapters[2].attribute, adapters[2].group) == ("b", "y", 3)

@@ -10,10 +10,12 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
-from raysynth.finetune import training
+from raysynth.finetune import memory, training
 from raysynth.finetune.checkpoints import read_checkpoint
+from raysynth.finetune.learner import learning_rate_factor
 from raysynth.finetune.plan import read_adapter
-from raysynth.finetune.training import learning_rate_factor, train_pack
+from raysynth.finetune.scaling import LossScale
+from raysynth.finetune.training import train_pack
 
 FILE = "pytorch_lora_weights.safetensors"
 
@@ -22,7 +24,7 @@ class Killed(Exception):
     """Stands for the end of the process."""
 
 
-def quiet(done, failed):
+def quiet(done, failed, fit=""):
     pass
 
 
@@ -152,11 +154,11 @@ def killed_after(monkeypatch, steps):
     taken = []
     real_step = training.step
 
-    def step(loop):
+    def step(*args):
         if len(taken) == steps:
             raise Killed
         taken.append(1)
-        real_step(loop)
+        return real_step(*args)
 
     monkeypatch.setattr(training, "step", step)
 
@@ -175,3 +177,106 @@ def poison(monkeypatch, name):
 
 def load_unet(folder):
     return UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+
+
+def test_few_slots_train_the_same_adapters_one_after_another(room, tmp_path, monkeypatch):
+    """Finished adapters leave, the next enter; batches, budgets and rates differ."""
+    own = {"0-0": {"steps": 5}, "0-1": {"batch_size": 3}, "2-0": {"learning_rate": 4e-3}}
+    config = room.config(overrides=own, steps=3)
+    assert train_pack(room.pack(config, tmp_path / "all"), quiet) == {}
+    monkeypatch.setattr(memory, "slots_within", lambda *_: 2)
+    together = most_at_once(monkeypatch)
+    assert train_pack(room.pack(config, tmp_path / "two"), quiet) == {}
+    assert max(together) == 2
+    for name in ("0-0", "0-1", "2-0", "3-0"):
+        assert_same(weights(tmp_path / "all", name), weights(tmp_path / "two", name))
+        steps = 5 if name == "0-0" else 3
+        assert len(json.loads((tmp_path / "two" / name / "losses.json").read_text())) == steps
+        assert read_adapter(str(tmp_path / "two" / name)).steps == steps
+
+
+def test_early_stopping_keeps_the_best_weights(room, tmp_path, monkeypatch):
+    settings = {"patience": 1, "evaluate_steps": 2, "holdout": 0.3}
+    config = room.config(steps=12, **settings)
+    held_out = iter([2.0, 1.0, 3.0, 4.0])
+    real_losses = training.losses
+
+    def losses(loop, phase, micro):
+        found = real_losses(loop, phase, micro)
+        return found if torch.is_grad_enabled() else found * 0 + next(held_out)
+
+    monkeypatch.setattr(training, "losses", losses)
+    assert train_pack(room.pack(config, tmp_path / "stopped", ["3-0"]), quiet) == {}
+    assert read_adapter(str(tmp_path / "stopped" / "3-0")).steps == 6
+    monkeypatch.setattr(training, "losses", real_losses)
+    # The schedule of twelve steps, cut off after the fourth, at the least held-out loss.
+    long = room.config(steps=12, **settings, checkpoint_steps=4)
+    killed_after(monkeypatch, 4)
+    with pytest.raises(Killed):
+        train_pack(room.pack(long, tmp_path / "cut", ["3-0"]), quiet)
+    kept = read_checkpoint(str(tmp_path / "cut" / "3-0"))
+    best = weights(tmp_path / "stopped", "3-0")
+    torch.testing.assert_close(
+        kept.weights.norm(), sum(w.square().sum() for w in best.values()) ** 0.5
+    )
+
+
+def test_early_stopping_resumes(room, tmp_path, monkeypatch):
+    config = room.config(steps=6, patience=3, evaluate_steps=2, ema=0.5)
+    train_pack(room.pack(config, tmp_path / "through", ["3-0"]), quiet)
+    killed_after(monkeypatch, 5)
+    with pytest.raises(Killed):
+        train_pack(room.pack(config, tmp_path / "cut", ["3-0"]), quiet)
+    monkeypatch.undo()
+    train_pack(room.pack(config, tmp_path / "cut", ["3-0", "2-0"]), quiet)
+    assert_same(weights(tmp_path / "through", "3-0"), weights(tmp_path / "cut", "3-0"))
+
+
+def test_loss_scale_changes_no_result_and_an_overflow_skips_one_adapter(
+    room, tmp_path, monkeypatch
+):
+    config = room.config()
+    train_pack(room.pack(config, tmp_path / "plain"), quiet)
+    monkeypatch.setattr(training.LossScale, "of", scaled(2.0**10))
+    train_pack(room.pack(config, tmp_path / "scaled"), quiet)
+    assert_same(weights(tmp_path / "plain", "0-1"), weights(tmp_path / "scaled", "0-1"))
+    monkeypatch.setattr(training.LossScale, "of", scaled(2.0**10, overflow=2))
+    monkeypatch.setattr(training.LossScale, "reset", lambda scale, slot: None)
+    assert train_pack(room.pack(config, tmp_path / "over"), quiet) == {}
+    over = {name: weights(tmp_path / "over", name) for name in ("0-0", "2-0", "3-0")}
+    for name in ("0-0", "3-0"):
+        assert_same(weights(tmp_path / "plain", name), over[name])
+    assert not any(w.any() for key, w in over["2-0"].items() if "lora_B" in key)
+
+
+def test_full_engine_trains_each_adapter_from_the_base(room, tmp_path):
+    config = room.config(engine="full", learning_rate=1e-3)
+    assert train_pack(room.pack(config, tmp_path / "two", ["0-1", "3-0"]), quiet) == {}
+    assert train_pack(room.pack(config, tmp_path / "one", ["3-0"]), quiet) == {}
+    together, alone = (load_unet(tmp_path / name / "3-0") for name in ("two", "one"))
+    for one, other in zip(together.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def most_at_once(monkeypatch):
+    seen = []
+    real_step = training.step
+
+    def step(loop, *args):
+        seen.append(len(loop.learners))
+        return real_step(loop, *args)
+
+    monkeypatch.setattr(training, "step", step)
+    return seen
+
+
+def scaled(start, overflow=None):
+    """A dynamic scale on a float32 training; one slot's gradient always overflows."""
+
+    def of(precision, slots, device):
+        values = torch.full((slots,), start)
+        if overflow is not None:
+            values[overflow] = float("inf")
+        return LossScale(values, torch.zeros(slots, dtype=torch.int64), True)
+
+    return of

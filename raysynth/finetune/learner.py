@@ -1,0 +1,137 @@
+"""One adapter in training: how it enters a slot, goes on from its checkpoint, and leaves."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raysynth.config import FinetuneConfig
+from raysynth.finetune.checkpoints import (
+    Checkpoint,
+    drop_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from raysynth.finetune.plan import Job, record_of, write_adapter
+from raysynth.finetune.precompute import Material
+from raysynth.finetune.rows import Rows
+from raysynth.runs import write_atomic
+
+WARM_UP = 0.1
+"""Share of the steps in which the learning rate rises."""
+
+
+@dataclass
+class Learner:
+    """The state of one adapter's training; its weights are row `slot` of the trainee."""
+
+    job: Job
+    slot: int
+    material: Material
+    held_out: Material | None
+    """What early stopping measures on; None when it is off."""
+    done: int = 0
+    """Optimizer steps taken."""
+    losses: list[float] = field(default_factory=list)
+    best_loss: float = math.inf
+    """Least held-out loss so far."""
+    best_step: int = 0
+    best: Tensor | None = None
+    """[n] weights of the least held-out loss."""
+
+    def stale(self, settings: FinetuneConfig) -> bool:
+        """Whether `finetune.patience` evaluations brought nothing better."""
+        waited = (self.done - self.best_step) // settings.evaluate_steps
+        return 0 < settings.patience <= waited
+
+    def until_event(self, settings: FinetuneConfig) -> int:
+        """Steps until it ends, is saved or is evaluated."""
+        steps = [self.job.steps - self.done, _to_next(self.done, settings.checkpoint_steps)]
+        if self.held_out is not None:
+            steps.append(_to_next(self.done, settings.evaluate_steps))
+        return min(steps)
+
+
+def learning_rate_factor(done: int, steps: int) -> float:
+    """Linear warm-up over the first tenth, then a half cosine to zero."""
+    warm = max(1, round(steps * WARM_UP))
+    if done < warm:
+        return (done + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (done - warm) / max(1, steps - warm)))
+
+
+def resume(
+    learner: Learner,
+    folder: str,
+    rows: Rows,
+    average: Tensor | None,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Take a slot's optimizer state to the learner's last checkpoint, or to its beginning."""
+    slot, device = learner.slot, rows.values.device
+    rows.parameters[slot].grad = rows.gradients[slot]
+    optimizer.state.pop(rows.parameters[slot], None)
+    checkpoint = read_checkpoint(folder)
+    if checkpoint is not None:
+        rows.values[slot] = checkpoint.weights.to(device)
+        optimizer.state[rows.parameters[slot]] = {
+            "step": torch.tensor(float(checkpoint.step), device=device),
+            "exp_avg": checkpoint.exp_avg.to(device),
+            "exp_avg_sq": checkpoint.exp_avg_sq.to(device),
+        }
+        learner.done = checkpoint.step
+        learner.losses = checkpoint.losses.tolist()
+        learner.best_loss, learner.best_step = checkpoint.best_loss, checkpoint.best_step
+        learner.best = checkpoint.best.to(device) if len(checkpoint.best) else None
+    if average is not None:
+        average[slot] = rows.values[slot] if checkpoint is None else checkpoint.average.to(device)
+
+
+def save_checkpoint(
+    learner: Learner,
+    folder: str,
+    rows: Rows,
+    average: Tensor | None,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Write all that `resume` needs."""
+    state: dict[str, Any] = optimizer.state[rows.parameters[learner.slot]]
+    if not state:  # no step was taken yet, all were skipped: the beginning is the checkpoint
+        return
+    checkpoint = Checkpoint(
+        step=learner.done,
+        weights=rows.values[learner.slot],
+        exp_avg=state["exp_avg"],
+        exp_avg_sq=state["exp_avg_sq"],
+        average=torch.empty(0) if average is None else average[learner.slot],
+        losses=torch.tensor(learner.losses),
+        best=torch.empty(0) if learner.best is None else learner.best,
+        best_loss=learner.best_loss,
+        best_step=learner.best_step,
+    )
+    write_checkpoint(checkpoint, folder)
+
+
+def finish(learner: Learner, folder: str, pack: Any, trainee: Any, average: Tensor | None) -> None:
+    """Save an adapter's best or averaged weights, its loss curve and, last, its record."""
+    kept = learner.best if learner.best is not None else average
+    if kept is not None:
+        row = kept if kept is learner.best else kept[learner.slot]
+        with torch.no_grad():
+            trainee.rows.values[learner.slot] = row
+    trainee.save(learner.slot, folder)
+    curve = learner.losses
+    write_atomic(f"{folder}/losses.json", json.dumps([round(v, 6) for v in curve]).encode())
+    tail = curve[-max(1, len(curve) // 10) :]
+    record = record_of(learner.job, pack.config, pack.groups, learner.done, sum(tail) / len(tail))
+    write_adapter(record, folder)
+    drop_checkpoint(folder)
+
+
+def _to_next(done: int, every: int) -> int:
+    return every - done % every

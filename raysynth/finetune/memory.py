@@ -1,0 +1,178 @@
+"""How many adapters fit into a worker's memory: measured on two short steps, then extrapolated.
+
+bytes(P adapters, B rows) = fixed + P * per_adapter + B * per_row. The first step takes one
+adapter's rows, the second twice as many, which separates `fixed` from `per_row`; what an adapter
+keeps between steps is counted.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from raysynth.config import Config
+from raysynth.finetune.engines import Trainee
+from raysynth.finetune.plan import Job
+
+BYTES = 4  # float32, in which weights, gradients and moments are kept
+STATES = 4
+"""Numbers kept per trained weight: value, gradient, AdamW's two moments."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Peak bytes of a training step, by what they grow with."""
+
+    fixed: float
+    """The process: libraries, the frozen base, encoders."""
+    per_adapter: float
+    """Weights, gradient, optimizer state, images and text states of one adapter."""
+    per_row: float
+    """Activations of one image."""
+
+    def of(self, adapters: int, rows: int) -> float:
+        """Estimated peak with so many adapters and rows in a step."""
+        return self.fixed + adapters * self.per_adapter + rows * self.per_row
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a worker found out about its memory."""
+
+    slots: int
+    footprint: Footprint | None
+    """None where a single adapter left nothing to decide."""
+    budget: float
+    """Bytes that may be filled."""
+
+    def __str__(self) -> str:
+        if self.footprint is None:
+            return "1 adapter at a time"
+        return (
+            f"{self.slots} adapters at a time; {self.footprint.fixed / 1e9:.2f} GB + "
+            f"{self.footprint.per_adapter / 1e6:.0f} MB per adapter + "
+            f"{self.footprint.per_row / 1e6:.0f} MB per image, {self.budget / 1e9:.1f} GB free"
+        )
+
+
+def fit_slots(
+    config: Config, jobs: Sequence[Job], accelerator: Any, build: Callable[[int], Trainee]
+) -> tuple[Trainee, Fit]:
+    """A trainee with as many slots as there are jobs, or as memory allows.
+
+    Parameters
+    ----------
+    build : makes a trainee with a number of slots.
+    """
+    if len(jobs) == 1 or config.finetune.engine == "full":
+        return build(1), Fit(1, None, 0.0)
+    trainee = build(2)
+    footprint = measure(trainee, config, jobs, accelerator)
+    budget = memory_budget(config, trainee.rows.values.device)
+    slots = slots_within(footprint, [rows_of(job, config) for job in jobs], budget)
+    return trainee.with_slots(slots), Fit(slots, footprint, budget)
+
+
+def measure(trainee: Trainee, config: Config, jobs: Sequence[Job], accelerator: Any) -> Footprint:
+    """The footprint of a trainee with two slots."""
+    rows = max(rows_of(job, config) for job in jobs)
+    weights = trainee.rows.values.shape[1]
+    device = trainee.rows.values.device
+
+    def step(adapters: int) -> Callable[[], None]:
+        slots = [slot for slot in range(adapters) for _ in range(rows)]
+        return lambda: probe(trainee, slots, accelerator)
+
+    step(1)()  # libraries set themselves up
+    one, two = (peak_bytes(device, step(adapters)) for adapters in (1, 2))
+    per_row = max(two - one, 0.0) / rows
+    held = 2 * 2 * BYTES * weights  # values and gradients of two slots
+    copies = bool(config.finetune.ema) + bool(config.finetune.patience)
+    material = max(min(2 * len(job.ids), job.steps * rows) for job in jobs) * latent_bytes(trainee)
+    return Footprint(
+        fixed=one - rows * per_row - held,
+        per_adapter=(STATES + copies) * BYTES * weights + material,
+        per_row=per_row,
+    )
+
+
+def probe(trainee: Trainee, slots: Sequence[int], accelerator: Any) -> None:
+    """Forward and backward pass of a batch with one row per entry of `slots`."""
+    unet, device = trainee.unet, trainee.rows.values.device
+    side = unet.config.sample_size
+    noisy = torch.zeros(len(slots), unet.config.in_channels, side, side, device=device)
+    states = torch.zeros(len(slots), 77, unet.config.cross_attention_dim, device=device)
+    trainee.route(slots)
+    with accelerator.autocast():
+        predicted = unet(noisy, torch.ones(len(slots), device=device), states).sample
+    predicted.float().square().mean().backward()
+    trainee.rows.gradients.zero_()
+
+
+def slots_within(footprint: Footprint, rows: Sequence[int], budget: float) -> int:
+    """The most adapters, at least one, whose step stays within `budget` bytes.
+
+    `rows`: of each adapter, in the order in which they will enter.
+    """
+    largest = sorted(rows, reverse=True)
+    fitting = [
+        count
+        for count in range(1, len(rows) + 1)
+        if footprint.of(count, sum(largest[:count])) <= budget
+    ]
+    return max(fitting, default=1)
+
+
+def memory_budget(config: Config, device: torch.device) -> float:
+    """Bytes that this worker may fill: its part of the GPU, or of the node's free memory."""
+    share, resources = config.finetune.memory_share, config.resources
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        return share * total * min(1.0, resources.gpus_per_worker or 1.0)
+    here = psutil.Process().memory_info().rss
+    # The other workers may sit on the same node, and take as much.
+    return share * (_free_memory() / resources.workers + here)
+
+
+def rows_of(job: Job, config: Config) -> int:
+    """Rows of a job's micro-batch: its images and, with prior preservation, as many prior ones."""
+    return job.batch * (2 if config.finetune.prior_weight else 1)
+
+
+def latent_bytes(trainee: Trainee) -> int:
+    """Bytes of one encoded image: mean and spread in float16."""
+    return 2 * 2 * int(trainee.unet.config.in_channels) * int(trainee.unet.config.sample_size) ** 2
+
+
+def peak_bytes(device: torch.device, work: Callable[[], None]) -> float:
+    """Most bytes in use at once while `work` runs: the device's, or the process's on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return float(torch.cuda.max_memory_allocated(device))
+    reset = Path("/proc/self/clear_refs")
+    if not os.access(reset, os.W_OK):
+        work()
+        unit = 1 if sys.platform == "darwin" else 1024
+        return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+    reset.write_text("5")  # the kernel's high-water mark, from here on
+    work()
+    status = Path("/proc/self/status").read_text()
+    return float(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def _free_memory() -> float:
+    """Free memory of this machine, or of the container that limits it."""
+    free = float(psutil.virtual_memory().available)
+    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit.exists() and limit.read_text().strip() != "max":
+        free = min(free, float(limit.read_text()) - float(used.read_text()))
+    return free

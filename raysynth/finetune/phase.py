@@ -1,0 +1,128 @@
+"""Phases: stretches of steps in which the same adapters train, laid out as whole batches.
+
+Adapters come and go, and their batches differ in size; between two such changes every step is the
+same batch arithmetic, so it is laid out once per phase and the step itself holds no Python per
+adapter. Batches of different sizes are filled up to equal runs by rows of weight zero, since the
+grouped layers work on runs of equal length.
+
+Shape suffixes: P training adapters, T micro-batches of the phase, B rows of one micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raysynth.finetune.draws import noise_of
+from raysynth.finetune.plan import Job
+from raysynth.finetune.precompute import Material
+
+RUN_COST = 0.5
+"""Cost of one more run, in rows (benchmarks/finetune.py, `ragged`)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The rows that one adapter brings: its job, its material, and where its next batch begins."""
+
+    job: Job
+    material: Material
+    at: int
+    """Number of its next micro-batch."""
+    prior: float
+    """Weight of the prior images, the second half of its rows; 0 where there are none."""
+
+    @property
+    def count(self) -> int:
+        """Rows per micro-batch."""
+        return self.material.entries.shape[1]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """All micro-batches of a phase."""
+
+    rows: list[Row]
+    moments: Tensor
+    """[E, 2, C, h, w] encoded images of all adapters."""
+    texts: Tensor
+    """[S, L, D] text states of all adapters."""
+    entries: Tensor
+    """[T, B] int64 encoded image of each row."""
+    spoken: Tensor
+    """[T, B] int64 text state of each row."""
+    uniform: Tensor
+    """[T, B] float32 in (0, 1)."""
+    weights: Tensor
+    """[P, B] weight of each row in each adapter's loss."""
+    columns: list[Tensor]
+    """Which of its own rows each adapter's laid-out rows are; repeats fill its last run."""
+
+    def noise(self, micro: int, seed: int) -> Tensor:
+        """[2, B, C, h, w] normal numbers of a micro-batch: for the latents' spread, as noise."""
+        parts = []
+        for row, columns in zip(self.rows, self.columns, strict=True):
+            shape = (2, row.count, *self.moments.shape[2:])
+            parts.append(noise_of(row.job, row.at + micro, shape, seed)[:, columns])
+        return torch.cat(parts, 1).to(self.moments.device, non_blocking=True)
+
+
+def lay_out(rows: Sequence[Row], micro_batches: int, before: Phase | None = None) -> Phase:
+    """The next micro-batches of some adapters.
+
+    `before`: the phase that ended; its images are not gathered again when the adapters stay.
+    """
+    length = run_length([row.count for row in rows])
+    columns = [torch.arange(-(-row.count // length) * length) for row in rows]
+    columns = [c.clamp(max=row.count - 1) for c, row in zip(columns, rows, strict=True)]
+    stays = before is not None and [r.job for r in before.rows] == [r.job for r in rows]
+    if before is not None and stays:
+        moments, texts = before.moments, before.texts
+    else:
+        moments = torch.cat([row.material.moments for row in rows])
+        texts = torch.cat([row.material.texts for row in rows])
+    entries, spoken, uniform = [], [], []
+    first_entry = first_text = 0
+    for row, column in zip(rows, columns, strict=True):
+        column = column.to(moments.device)
+        part = slice(row.at, row.at + micro_batches)
+        entries.append(row.material.entries[part][:, column] + first_entry)
+        spoken.append(row.material.spoken[part][:, column] + first_text)
+        uniform.append(row.material.uniform[part][:, column])
+        first_entry += len(row.material.moments)
+        first_text += len(row.material.texts)
+    return Phase(
+        rows=list(rows),
+        moments=moments,
+        texts=texts,
+        entries=torch.cat(entries, 1),
+        spoken=torch.cat(spoken, 1),
+        uniform=torch.cat(uniform, 1),
+        weights=_weights(rows, columns).to(moments.device),
+        columns=columns,
+    )
+
+
+def run_length(counts: Sequence[int]) -> int:
+    """Length of the equal runs that lay these many rows per adapter out most cheaply."""
+
+    def cost(length: int) -> float:
+        runs = sum(-(-count // length) for count in counts)
+        return runs * (length + RUN_COST)
+
+    return min(range(max(counts), 0, -1), key=cost)
+
+
+def _weights(rows: Sequence[Row], columns: Sequence[Tensor]) -> Tensor:
+    """Each adapter's own mean over its images, plus the weighted mean over its prior images."""
+    weights = torch.zeros(len(rows), sum(map(len, columns)))
+    start = 0
+    for p, (row, column) in enumerate(zip(rows, columns, strict=True)):
+        own = row.count // 2 if row.prior else row.count
+        weights[p, start : start + own] = 1 / own
+        weights[p, start + own : start + row.count] = row.prior / own
+        start += len(column)
+    return weights

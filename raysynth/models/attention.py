@@ -1,0 +1,91 @@
+"""Which attention kernel a UNet computes with: as configured, or the one measured faster here.
+
+Fused attention (PyTorch's SDPA) wins on GPUs and on long sequences, two batched matrix products
+win on CPUs and on tiny latents, mostly in the backward pass; so a worker measures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
+from torch import Tensor
+
+from raysynth.models.loading import Base
+
+PROCESSORS: dict[str, Callable[[], Any]] = {"plain": AttnProcessor, "sdpa": AttnProcessor2_0}
+REPETITIONS = 7
+MARGIN = 1.5
+"""The device's usual kernel is kept unless the other one is this much faster: a choice within the
+noise of a busy machine would make two runs round differently."""
+
+
+def pick_attention(base: Base, asked: str, rows: int, *, backward: bool) -> str:
+    """Set the attention kernel of a loaded UNet; its name.
+
+    Parameters
+    ----------
+    asked : `base.attention`: plain, sdpa, or auto to measure.
+    rows : images per call in use.
+    backward : measure the backward pass too.
+    """
+    chosen = asked if asked != "auto" else _faster(base, rows, backward)
+    base.unet.set_attn_processor(PROCESSORS[chosen]())
+    return chosen
+
+
+def _faster(base: Base, rows: int, backward: bool) -> str:
+    usual = "plain" if base.device.type == "cpu" else "sdpa"
+    other = "sdpa" if usual == "plain" else "plain"
+    attention, shapes = _largest(base)
+    inputs = [_random(base, [min(rows, 4), *shape[1:]]) for shape in shapes]
+    seconds = {name: _seconds(attention, name, inputs, base, backward) for name in (usual, other)}
+    return other if seconds[other] * MARGIN < seconds[usual] else usual
+
+
+def _largest(base: Base) -> tuple[Attention, list[torch.Size]]:
+    """The attention layer over the most positions, and the shapes of what it is called with."""
+    seen: list[tuple[int, Attention, list[torch.Size]]] = []
+
+    def watch(module: Any, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        states = [*positional, named.get("hidden_states"), named.get("encoder_hidden_states")]
+        shapes = [s.shape for s in states if isinstance(s, Tensor)]
+        seen.append((shapes[0][1], module, shapes))
+
+    hooks = [
+        module.register_forward_pre_hook(watch, with_kwargs=True)
+        for module in base.unet.modules()
+        if isinstance(module, Attention)
+    ]
+    width = base.unet.config.cross_attention_dim
+    with torch.no_grad(), base.autocast():
+        base.unet(_random(base, [1, *base.latent_shape]), 1, _random(base, [1, 77, width]))
+    for hook in hooks:
+        hook.remove()
+    _, attention, shapes = max(seen, key=lambda found: found[0])
+    return attention, shapes
+
+
+def _seconds(
+    attention: Attention, name: str, inputs: list[Tensor], base: Base, backward: bool
+) -> float:
+    attention.set_processor(PROCESSORS[name]())
+    taken = []
+    for _ in range(1 + REPETITIONS):
+        states = [x.detach().requires_grad_(backward) for x in inputs]
+        begin = time.perf_counter()
+        with torch.set_grad_enabled(backward), base.autocast():
+            out = attention(*states)
+        if backward:
+            out.float().sum().backward()
+        if base.device.type != "cpu":
+            getattr(torch, base.device.type).synchronize()
+        taken.append(time.perf_counter() - begin)
+    return min(taken[1:])
+
+
+def _random(base: Base, shape: list[int]) -> Tensor:
+    return torch.ones(shape, device=base.device, dtype=base.unet.dtype).cumsum(-1) / shape[-1]
