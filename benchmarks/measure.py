@@ -84,7 +84,7 @@ def run(command: Sequence[str], **environment: str) -> tuple[Cost, str]:
 
     Raises SystemExit when it fails.
     """
-    env = {**os.environ, **environment}
+    env = {**os.environ, "TRANSFORMERS_VERBOSITY": "error", **environment}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
     with Watch(process.pid) as watch:
         output, _ = process.communicate()

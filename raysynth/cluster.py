@@ -31,6 +31,7 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's tables; the search has its own line
 }
 LOCAL_ENVIRONMENT = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per fine-tuning worker, for spot nodes
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else Ray's C++ core writes into the driver's terminal
     "RAY_worker_maximum_startup_concurrency": "8",  # it warns at four times this many workers
 }

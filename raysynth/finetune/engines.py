@@ -14,7 +14,7 @@ from raysynth.config import Config
 from raysynth.finetune.grouped_lora import GroupedLoRA, inject, restack
 from raysynth.finetune.rows import Rows, flatten
 from raysynth.models.attention import pick_attention
-from raysynth.models.device import pick_device, pick_dtype
+from raysynth.models.device import DTYPES, pick_device, pick_dtype
 from raysynth.models.loading import load_base
 
 ACCELERATE = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -50,8 +50,10 @@ def build_trainee(config: Config, slots: int) -> Trainee:
     """The base's UNet with `slots` models of the configured engine, all at their start."""
     if config.finetune.engine == "full":
         return _full_trainee(_load_unet(config, "float32"))
-    settings = config.finetune
-    unet = _load_unet(config, DTYPE_OF[precision_of(config)])
+    settings, dtype = config.finetune, DTYPE_OF[precision_of(config)]
+    unet = _load_unet(config, dtype)
+    if dtype != "float32":
+        _narrow(unet, DTYPES[dtype])
     return _lora_trainee(unet, inject(unet, settings.targets, settings.rank, settings.alpha, slots))
 
 
@@ -84,6 +86,17 @@ def _full_trainee(unet: Any) -> Trainee:
 
     trainee = Trainee(unet, rows, enter, lambda _: None, save, lambda _: trainee)
     return trainee
+
+
+def _narrow(unet: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Keep frozen matrices in the precision they are multiplied in.
+
+    Autocast would round them to it anyway, at every call, since it remembers trained weights only.
+    Normalisations keep theirs.
+    """
+    for module in unet.modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+            module.to(dtype)
 
 
 def _load_unet(config: Config, dtype: str) -> Any:

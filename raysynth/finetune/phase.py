@@ -21,7 +21,7 @@ from raysynth.finetune.plan import Job
 from raysynth.finetune.precompute import Material
 
 RUN_COST = 0.5
-"""Cost of one more run, in rows (benchmarks/finetune.py, `ragged`)."""
+"""Cost of one more run, in rows (benchmarks/ragged.py)."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,172 @@
+"""Fine-tuning 12 adapters: raysynth against one process each, and against one TorchTrainer each.
+
+    python benchmarks/finetune.py [--quick] [--storage FOLDER]
+
+Three sides train the same adapters (images, prompts, steps, batch, rank, targets, bfloat16):
+`raysynth` is the pipeline's stage as a user starts it, Ray included; `loop` is a plain diffusers +
+PEFT + accelerate loop, one process after another (peers/lora_loop.py), and `tuned loop` the same
+with everything encoded beforehand and the faster attention kernel; `trainers` is one TorchTrainer
+per adapter, two at a time. Bars: raysynth takes at most 1/3 of the loop's wall time and at most 1/2
+of the trainers', and the judge sees what was asked for in its images at least as often, less a
+point.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor
+from judge import accuracies, load_judge
+from measure import Cost, finish, medians, parser, run
+
+from raysynth.config import Config, load_config
+from raysynth.finetune.grouped_lora import TARGETS
+from raysynth.finetune.plan import Job, plan_jobs
+from raysynth.finetune.precompute import read_images
+from raysynth.groups import Groups
+from raysynth.models.loading import resolve
+from raysynth.runs import FOLDERS
+from raysynth.tables import encode_png, read_table
+
+HERE = Path(__file__).parent
+JOBS = HERE.parent / "jobs"
+SETTINGS = ["name=prepared", "dataset.severity=0.9", "clustering.k=3", "clustering.min_size=20"]
+IMAGES = 64
+"""Judged images per adapter."""
+
+
+def prepare(storage: Path, overrides: list[str]) -> tuple[Config, Groups, list[Job]]:
+    """Real table and clusters, once; images of each cluster as PNG files for the plain loop."""
+    overrides = [f"storage_path={storage}", *SETTINGS, *overrides]
+    run([sys.executable, str(JOBS / "cluster.py"), *overrides])
+    config = load_config(None, overrides)
+    root = storage / config.name
+    manifest = json.loads((root / "manifest.json").read_text())
+    groups = Groups.from_dict(manifest["stages"]["ingest"]["facts"]["groups"])
+    clusters = root / FOLDERS["clustering"]
+    table = read_table(str(clusters), files=[str(clusters / "clusters.parquet")])
+    jobs = plan_jobs(config, table, groups)
+    for job in jobs:
+        folder = storage / "png" / job.name
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = read_images(str(root / FOLDERS["ingest"]), list(job.ids), 32)
+        for number, image in enumerate(pixels):
+            (folder / f"{number:05d}.png").write_bytes(encode_png(image))
+    return config, groups, jobs
+
+
+def ours(storage: Path, name: str, overrides: list[str]) -> Cost:
+    """The fine-tuning stage in a fresh copy of the prepared run; adapters below `name`."""
+    root = storage / name
+    shutil.rmtree(root, ignore_errors=True)
+    shutil.copytree(storage / "prepared", root)
+    settings = [f"storage_path={storage}", *SETTINGS, f"name={name}", *overrides]
+    return run([sys.executable, str(JOBS / "finetune.py"), *settings])[0]
+
+
+def loop(storage: Path, job: Job, config: Config, out: str, tuned: bool) -> Cost:
+    """One adapter in a process of its own."""
+    settings = config.finetune
+    names = [name for target in settings.targets for name in TARGETS[target]]
+    asked = {
+        "steps": job.steps,
+        "batch_size": job.batch,
+        "rank": settings.rank,
+        "alpha": settings.alpha,
+        "learning_rate": job.learning_rate,
+        "targets": names,
+    }
+    command = [sys.executable, str(HERE / "peers" / "lora_loop.py"), "--settings"]
+    command += [json.dumps(asked), "--base", resolve(config.base.name), "--prompt"]
+    command += [job.prompts[job.group], "--images", str(storage / "png" / job.name)]
+    command += ["--out", str(storage / out / job.name), *(["--tuned"] if tuned else [])]
+    return run(command)[0]
+
+
+def judged(adapters: Path, config: Config, groups: Groups, jobs: list[Job]) -> dict[str, float]:
+    """What the judge sees in images of all adapters, made by diffusers alone."""
+    pipeline = StableDiffusionPipeline.from_pretrained(resolve(config.base.name))
+    pipeline.unet.set_attn_processor(AttnProcessor())
+    pipeline.set_progress_bar_config(disable=True)
+    pixels = []
+    for job in jobs:
+        pipeline.load_lora_weights(str(adapters / job.name))
+        with torch.autocast("cpu", torch.bfloat16):
+            images = pipeline(
+                job.prompts[job.group],
+                num_images_per_prompt=IMAGES,
+                num_inference_steps=config.synthesis.steps,
+                guidance_scale=config.synthesis.guidance_scale,
+                generator=torch.Generator().manual_seed(0),
+                output_type="np",
+            ).images
+        pixels.append((images * 255).round().astype(np.uint8))
+        pipeline.unload_lora_weights()
+    group = np.repeat([job.group for job in jobs], IMAGES)
+    return accuracies(load_judge(), np.concatenate(pixels), group, groups)
+
+
+def total(costs: list[Cost], adapters: int) -> Cost:
+    """One after another: the median process, as often as there are adapters."""
+    return Cost(
+        adapters * median(cost.wall_seconds for cost in costs),
+        adapters * median(cost.cpu_seconds for cost in costs),
+        max(cost.peak_gb for cost in costs),
+    )
+
+
+def main() -> None:
+    options = parser(__doc__ or "")
+    options.add_argument("--storage", type=Path, default=None)
+    arguments = options.parse_args()
+    storage = arguments.storage or Path(tempfile.mkdtemp(prefix="raysynth-finetune-"))
+    overrides: list[str] = []
+    repeats = arguments.repeats or (1 if arguments.quick else 5)
+    config, groups, jobs = prepare(storage, overrides)
+    processes = jobs[:2] if arguments.quick else jobs
+    found: dict[str, list[Cost]] = {"raysynth": [], "loop": [], "tuned loop": [], "trainers": []}
+    share = -(-len(processes) // repeats)
+    for number in range(repeats):  # in turns, so that what else the machine does hits all sides
+        print(f"repetition {number + 1} of {repeats}", file=sys.stderr)
+        found["raysynth"].append(ours(storage, "grouped", overrides))
+        for job in processes[number * share : (number + 1) * share]:
+            found["loop"].append(loop(storage, job, config, "loop", tuned=False))
+            found["tuned loop"].append(loop(storage, job, config, "tuned", tuned=True))
+    if not arguments.quick:
+        alone = [*overrides, "finetune.adapters_per_worker=1"]
+        found["trainers"].append(ours(storage, "trainers", alone))
+    numbers: dict[str, Any] = {"adapters": len(jobs), "steps": config.finetune.steps}
+    numbers |= {name: medians(costs) for name, costs in found.items() if costs}
+    sums = {name: total(found[name], len(jobs)) for name in ("loop", "tuned loop")}
+    mine = median(cost.wall_seconds for cost in found["raysynth"])
+    cpu = median(cost.cpu_seconds for cost in found["raysynth"])
+    for name, cost in sums.items():
+        numbers[f"all with {name}"] = {k: round(v, 2) for k, v in vars(cost).items()}
+        numbers[f"wall, raysynth / {name}"] = round(mine / cost.wall_seconds, 3)
+        numbers[f"cpu, raysynth / {name}"] = round(cpu / cost.cpu_seconds, 3)
+    bars = {"wall <= 1/3 of the loop": mine <= sums["loop"].wall_seconds / 3}
+    if not arguments.quick:
+        alone_wall = found["trainers"][0].wall_seconds
+        numbers["wall, raysynth / trainers"] = round(mine / alone_wall, 3)
+        bars["wall <= 1/2 of one TorchTrainer each"] = mine <= alone_wall / 2
+    seen = {
+        "raysynth": judged(storage / "grouped" / FOLDERS["finetune"], config, groups, processes),
+        "loop": judged(storage / "loop", config, groups, processes),
+        "tuned loop": judged(storage / "tuned", config, groups, processes),
+    }
+    numbers["judge"] = seen
+    bars["judge not lower by a point"] = seen["raysynth"]["both"] >= seen["loop"]["both"] - 0.01
+    finish("finetune", numbers, bars, arguments.quick)
+
+
+if __name__ == "__main__":
+    main()
