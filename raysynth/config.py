@@ -31,13 +31,25 @@ class Section(BaseModel):
 class DatasetConfig(Section):
     """Real images in: which, from where, how biased, how their groups are spoken."""
 
-    name: Literal["outfits", "folder"] = Field(
+    name: Literal["outfits", "folder", "waterbirds", "celeba", "utkface"] = Field(
         "outfits",
-        description="outfits: embedded; folder: images + metadata.csv or .parquet.",
+        description="outfits: embedded; folder: images + metadata.csv or .parquet; the others in "
+        "their published layouts.",
     )
     path: str | None = Field(
         None,
-        description="folder: folder or URI of the images; outfits: Fashion-MNIST's IDX files.",
+        description="Folder or URI of the images; outfits: Fashion-MNIST's IDX files, if others "
+        "than the embedded ones are wanted.",
+    )
+    label: str | None = Field(
+        None,
+        description="celeba: attribute that is predicted (None: Blond_Hair); utkface: gender, age "
+        "or race (None: gender).",
+    )
+    attribute: str | None = Field(
+        None,
+        description="celeba: spurious attribute (None: Male); utkface: gender, age or race (None: "
+        "age, FFR's rule).",
     )
     pair: tuple[str, str] = Field(
         ("pullover", "coat"), description="outfits: the two garments told apart (label 0, label 1)."
@@ -46,6 +58,9 @@ class DatasetConfig(Section):
         default_factory=lambda values: 0.99 if values.get("name") == "outfits" else "original",
         description="Share of bias-aligned training images within a class; `original`: as it is. "
         "Default: 0.99 for outfits, original for other data sets.",
+    )
+    thin_validation: bool = Field(
+        False, description="Thin the validation images to the severity too, as FFR does."
     )
     train_images: Count = Field(4000, description="outfits: training images, both labels together.")
     validation_images: Count = Field(400, description="outfits: validation images, group-balanced.")
@@ -67,8 +82,15 @@ class DatasetConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> DatasetConfig:
-        if self.name == "folder" and not self.path:
-            raise ValueError("dataset.path is missing: `folder` needs the folder of the images")
+        if self.name != "outfits" and not self.path:
+            raise ValueError(
+                f"dataset.path is missing: `{self.name}` needs the folder of the images"
+            )
+        for key in ("label", "attribute"):
+            if getattr(self, key) is not None and self.name not in ("celeba", "utkface"):
+                raise ValueError(f"dataset.{key}: only celeba and utkface choose it")
+        if self.label is not None and self.label == self.attribute:
+            raise ValueError(f"dataset.attribute: another one than the label {self.label} expected")
         if self.name == "outfits" and self.severity == "original":
             raise ValueError("dataset.severity: outfits is composed, give a number such as 0.99")
         if self.name == "outfits" and self.pair[0] == self.pair[1]:
@@ -230,6 +252,9 @@ class SynthesisConfig(Section):
         "dpmsolver++", description="Diffusion solver; base: the one the base model ships."
     )
     batch_size: Count = Field(64, description="Images denoised at once.")
+    decode_batch_size: Count = Field(
+        64, description="Images decoded at once; the decoder needs the most memory per image."
+    )
     image_size: Annotated[int, Field(ge=8)] | None = Field(
         None, description="Side of generated images, pixels; None: the base model's own."
     )
@@ -276,7 +301,9 @@ class ClassifierConfig(Section):
     temperature: Rate = Field(0.1, description="SupCon's temperature.")
     learning_rate: Rate = Field(3e-3, description="Stage 1 peak learning rate.")
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-2, description="Stage 1 weight decay.")
-    steps: Count = Field(200, description="Stage 1 optimizer steps.")
+    steps: Annotated[int, Field(ge=0)] = Field(
+        200, description="Stage 1 optimizer steps; 0: a pretrained backbone stays as it is."
+    )
     head_objective: Literal["erm", "balanced"] = Field(
         "balanced",
         description="Stage 2 loss on real images: plain (paper) or group-balanced.",
@@ -297,6 +324,17 @@ class ClassifierConfig(Section):
     )
     dro_step_size: Rate = Field(0.01, description="group_dro: step size of the group weights.")
 
+    @property
+    def can_stay_frozen(self) -> bool:
+        """The encoder knows something before stage 1."""
+        return self.backbone != "small" and self.pretrained
+
+    @model_validator(mode="after")
+    def _check(self) -> ClassifierConfig:
+        if self.steps == 0 and not self.can_stay_frozen:
+            raise ValueError("classifier.steps: 0 needs a pretrained backbone, see `backbone`")
+        return self
+
 
 class SearchConfig(Section):
     """Ray Tune over the synthetic ratio and the hyperparameters; objective: validation WGA."""
@@ -312,24 +350,25 @@ class SearchConfig(Section):
     temperatures: Span = Field((0.05, 0.5), description="Range of the SupCon temperature (log).")
     learning_rates: Span = Field((1e-3, 6e-3), description="Range of stage 1 learning rate (log).")
     weight_decays: Span = Field((1e-3, 3e-1), description="Range of stage 1 weight decay (log).")
-    steps: tuple[int, int] = Field((100, 250), description="Range of stage 1 optimizer steps.")
-    head_weight_decays: Span = Field((1e-3, 1.0), description="Range of head weight decay (log).")
+    steps: tuple[int, int] = Field(
+        (100, 250),
+        description="Range of stage 1 optimizer steps; [0, 0]: heads on the pretrained backbone.",
+    )
+    head_weight_decays: Annotated[
+        tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)
+    ] = Field(
+        (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0),
+        description="Weight decays of the head, all tried on every evaluation of every trial.",
+    )
     reduction_factor: Annotated[int, Field(ge=2)] = Field(3, description="ASHA's reduction factor.")
 
     @model_validator(mode="after")
     def _check(self) -> SearchConfig:
-        for name in (
-            "betas",
-            "temperatures",
-            "learning_rates",
-            "weight_decays",
-            "steps",
-            "head_weight_decays",
-        ):
+        for name in ("betas", "temperatures", "learning_rates", "weight_decays", "steps"):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"search.{name}: [low, high] expected, got [{low}, {high}]")
-            if name != "betas" and low <= 0:
+            if name != "betas" and low <= 0 and (name, high) != ("steps", 0):
                 raise ValueError(f"search.{name}: positive bounds expected, got [{low}, {high}]")
         if self.betas[0] < 0 or self.betas[1] > 1:
             raise ValueError(f"search.betas: shares in [0, 1] expected, got {list(self.betas)}")
@@ -377,6 +416,12 @@ class Config(Section):
     classifier: ClassifierConfig = Field(default_factory=ClassifierConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)
     resources: ResourcesConfig = Field(default_factory=ResourcesConfig)
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        if self.search.steps[1] == 0 and not self.classifier.can_stay_frozen:
+            raise ValueError("search.steps: [0, 0] needs a pretrained classifier.backbone")
+        return self
 
     @property
     def generator(self) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from raysynth.errors import DataError
+
+ROUNDED_DOWN = 0.9
+"""Severity up to which FFR's published counts are rounded down."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,15 @@ def aligned_groups(counts: np.ndarray, groups: Groups) -> np.ndarray:
 def minority_size(majority: int, severity: float) -> int:
     """Images of the bias-conflicting groups of a class: majority * (1-b)/b, at least 1.
 
-    Source: FFR (arXiv 2308.04553), `minority_to_keep`: thinning within a class.
+    Source: FFR (arXiv 2308.04553), `minority_to_keep`: thinning within a class. Its published split
+    files are rounded down at b = 0.9 and up above it; so is this.
     """
-    return max(1, round(majority * (1 - severity) / severity))
+    exact = majority * (1 - severity) / severity
+    return max(1, math.floor(exact) if severity <= ROUNDED_DOWN else math.ceil(exact))
 
 
 def subsample_to_severity(
-    group: np.ndarray, groups: Groups, severity: float, seed: int
+    group: np.ndarray, groups: Groups, severity: float, seed: int, least: int = 1
 ) -> np.ndarray:
     """Row numbers of the training images that remain at a severity.
 
@@ -90,6 +96,7 @@ def subsample_to_severity(
     ----------
     group : [N] int, group of each training image.
     severity : share b of bias-aligned images within a class, 0.5 <= b < 1.
+    least : images that every group keeps, if it has them.
 
     Returns
     -------
@@ -106,7 +113,7 @@ def subsample_to_severity(
         total = max(1, int(sum(counts[g] for g in others)))
         for g in others:
             rows = np.flatnonzero(group == g)
-            size = min(len(rows), max(1, round(budget * len(rows) / total)))
+            size = min(len(rows), max(least, round(budget * len(rows) / total)))
             kept.append(rng.permutation(rows)[:size])
     return np.sort(np.concatenate(kept))
 

@@ -249,8 +249,8 @@ def preflight(config: Config) -> None:
 
 def _source_digest(config: Config) -> dict[str, Any]:
     """What identifies data outside the package: the metadata's content."""
-    if config.dataset.name != "folder":
+    if config.dataset.name == "outfits":
         return {}
-    from raysynth.datasets.folder import metadata_digest
+    from raysynth.datasets.files import folder_digest
 
-    return {"metadata": metadata_digest(str(config.dataset.path))}
+    return {"metadata": folder_digest(str(config.dataset.path))}

@@ -9,11 +9,17 @@ import numpy as np
 import pyarrow as pa
 
 from raysynth.config import DatasetConfig
+from raysynth.datasets.celeba import CelebA
 from raysynth.datasets.folder import Folder
 from raysynth.datasets.outfits import Outfits
+from raysynth.datasets.utkface import UTKFace
+from raysynth.datasets.waterbirds import Waterbirds
 from raysynth.errors import ConfigError, DataError
 from raysynth.groups import Groups, require_every_group, subsample_to_severity
 from raysynth.tables import SPLITS
+
+VALIDATION_LEAST = 10
+"""Images that a thinned validation split keeps of each group at least (FFR)."""
 
 
 class Dataset(Protocol):
@@ -44,14 +50,17 @@ class Dataset(Protocol):
 
 def open_dataset(config: DatasetConfig, seed: int) -> Dataset:
     """The data set that the configuration names; raises ConfigError or DataError."""
+    path, size = str(config.path), config.image_size
+    pair = {"label": config.label, "attribute": config.attribute}
+    asked = {key: name for key, name in pair.items() if name is not None}
     if config.name == "folder":
-        return Folder(
-            path=str(config.path),
-            validation_share=config.validation_share,
-            test_share=config.test_share,
-            image_size=config.image_size,
-            seed=seed,
-        )
+        return Folder(path, config.validation_share, config.test_share, size, seed)
+    if config.name == "waterbirds":
+        return Waterbirds(path, size)
+    if config.name == "celeba":
+        return CelebA(path, image_size=size, **asked)
+    if config.name == "utkface":
+        return UTKFace(path, image_size=size, seed=seed, **asked)
     assert isinstance(config.severity, float)
     return Outfits(
         pair=config.pair,
@@ -82,7 +91,7 @@ def list_dataset(config: DatasetConfig, seed: int) -> tuple[Dataset, Groups, pa.
     group = label * len(groups.attribute_names) + attribute
     listing = listing.append_column("group", pa.array(group, pa.int32()))
     if config.name != "outfits" and isinstance(config.severity, float):
-        listing = _thin(listing, groups, config.severity, seed)
+        listing = _thin(listing, groups, config, seed)
     counts = split_counts(listing, groups)
     for split in SPLITS:
         require_every_group(counts[split], groups, split)
@@ -95,14 +104,17 @@ def split_counts(listing: pa.Table, groups: Groups) -> dict[str, np.ndarray]:
     return {name: np.bincount(group[split == name], minlength=groups.count) for name in SPLITS}
 
 
-def _thin(listing: pa.Table, groups: Groups, severity: float, seed: int) -> pa.Table:
-    """Only the training rows are thinned; validation and test stay whole."""
-    split = np.asarray(listing["split"].to_pylist())
-    train = np.flatnonzero(split == "train")
-    counts = np.bincount(listing["group"].to_numpy()[train], minlength=groups.count)
-    require_every_group(counts, groups, "train")
-    kept = subsample_to_severity(listing["group"].to_numpy()[train], groups, severity, seed)
-    return listing.take(np.sort(np.concatenate([train[kept], np.flatnonzero(split != "train")])))
+def _thin(listing: pa.Table, groups: Groups, config: DatasetConfig, seed: int) -> pa.Table:
+    """Training rows, and validation rows if asked, at a severity; test stays whole."""
+    split, group = np.asarray(listing["split"].to_pylist()), listing["group"].to_numpy()
+    least = {"train": 1, **({"validation": VALIDATION_LEAST} if config.thin_validation else {})}
+    kept = [np.flatnonzero(~np.isin(split, list(least)))]
+    for name, images in least.items():
+        rows = np.flatnonzero(split == name)
+        require_every_group(np.bincount(group[rows], minlength=groups.count), groups, name)
+        severity = float(config.severity)
+        kept.append(rows[subsample_to_severity(group[rows], groups, severity, seed, images)])
+    return listing.take(np.sort(np.concatenate(kept)))
 
 
 def _groups(config: DatasetConfig, dataset: Dataset) -> Groups:

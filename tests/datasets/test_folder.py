@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from raysynth.config import load_config
-from raysynth.datasets.folder import Folder, to_rgb_bytes
+from raysynth.datasets.files import to_rgb_bytes
+from raysynth.datasets.folder import Folder
 from raysynth.datasets.listing import list_dataset, split_counts
 from raysynth.errors import ConfigError, DataError
 
@@ -66,7 +67,7 @@ def test_given_splits_are_kept_and_severity_thins_train_only(tmp_path):
     config = config_for(write_folder(tmp_path, rows), "dataset.severity=0.95")
     _, groups, listing = list_dataset(config.dataset, seed=0)
     counts = split_counts(listing, groups)
-    assert counts["train"].tolist() == [20, 1, 1, 20]
+    assert counts["train"].tolist() == [20, 2, 2, 20]
     assert counts["validation"].tolist() == counts["test"].tolist() == [20, 10, 10, 20]
 
 

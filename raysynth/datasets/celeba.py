@@ -1,0 +1,143 @@
+"""celeba: Liu et al. 2015 (Large-scale CelebFaces Attributes), in the layout they published.
+
+Any two of its forty attributes are label and attribute; the field's pair is Blond_Hair x Male.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from raysynth.datasets.files import read_files, require_files, some
+from raysynth.errors import ConfigError, DataError
+from raysynth.tables import SPLITS
+
+IMAGES = "img_align_celeba"
+ATTRIBUTES = "list_attr_celeba.txt"
+PARTITION = "list_eval_partition.txt"
+TREE = f"""expected
+  <dataset.path>/{ATTRIBUTES}      count, 40 names, then `000001.jpg -1 1 ...`
+  <dataset.path>/{PARTITION}   `000001.jpg 0`: 0 train, 1 validation, 2 test
+  <dataset.path>/{IMAGES}/000001.jpg
+Fix: dataset.path=<folder of the unpacked CelebA files>"""
+WORDS = {
+    "Blond_Hair": ("person with dark hair", "person with blond hair"),
+    "Male": ("female", "male"),
+    "Smiling": ("serious", "smiling"),
+    "Young": ("old", "young"),
+    "Eyeglasses": ("without glasses", "with glasses"),
+}
+"""How prompts speak of an attribute's absence and presence; others by their names."""
+
+
+@dataclass(frozen=True)
+class CelebA:
+    """The folder of the published files.
+
+    `label`, `attribute`: names of two of the forty attributes. `image_size` (pixels) makes centre
+    squares of the 178 x 218 images.
+    """
+
+    path: str
+    label: str = "Blond_Hair"
+    attribute: str = "Male"
+    image_size: int | None = None
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """`not_<name>`, `<name>` in lower case."""
+        return _names(self.label)
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """`not_<name>`, `<name>` in lower case; `female`, `male` for Male."""
+        return _names(self.attribute)
+
+    @property
+    def label_words(self) -> tuple[str, ...]:
+        """Of WORDS, or the names with spaces."""
+        return _words(self.label)
+
+    @property
+    def attribute_words(self) -> tuple[str, ...]:
+        """Of WORDS, or the names with spaces."""
+        return _words(self.attribute)
+
+    def listing(self) -> pa.Table:
+        """`id` (= file name), `label, attribute: int32`, `split`; no image is opened.
+
+        Raises
+        ------
+        ConfigError
+            An attribute that is not one of the forty.
+        DataError
+            A file is missing or foreign, or the lists name different images.
+        """
+        values, partition = self._attributes(), self._partition()
+        alone = values.index.symmetric_difference(partition.index)
+        if len(alone):
+            raise DataError(
+                f"{self.path}: {some(alone)} in only one of {ATTRIBUTES} and {PARTITION}; {TREE}"
+            )
+        partition = partition.loc[values.index]
+        names = values.index.astype(str).tolist()
+        require_files(f"{self.path}/{IMAGES}", names, ATTRIBUTES)
+        return pa.table(
+            {
+                "id": pa.array(names, pa.string()),
+                "label": pa.array((values[self.label] > 0).astype(np.int32), pa.int32()),
+                "attribute": pa.array((values[self.attribute] > 0).astype(np.int32), pa.int32()),
+                "split": pa.array([SPLITS[number] for number in partition], pa.string()),
+            }
+        )
+
+    def images(self, rows: pa.Table) -> list[bytes | None]:
+        """Encoded 8-bit RGB image of each row; None where the file cannot be read."""
+        return read_files(f"{self.path}/{IMAGES}", rows["id"].to_pylist(), self.image_size)
+
+    def _attributes(self) -> pd.DataFrame:
+        """[N, 40] of -1 and 1 by file name."""
+        lines = self._lines(ATTRIBUTES)
+        names = lines[1].split() if len(lines) > 2 else []
+        for key, name in (("label", self.label), ("attribute", self.attribute)):
+            if names and name not in names:
+                raise ConfigError(
+                    f"dataset.{key}: no attribute {name!r} in {self.path}/{ATTRIBUTES}; expected "
+                    f"one of {', '.join(names)}. Fix: dataset.{key}=<one of them>"
+                )
+        rows = [line.split() for line in lines[2:]]
+        wrong = [row for row in rows if len(row) != len(names) + 1 or set(row[1:]) - {"-1", "1"}]
+        if not rows or wrong or lines[0].strip() != str(len(rows)):
+            found = f"{lines[0].strip()!r} images announced, {len(rows)} listed"
+            first = f", the first foreign row begins {' '.join(wrong[0][:3])!r}" if wrong else ""
+            raise DataError(f"{self.path}/{ATTRIBUTES}: {found}{first}; {TREE}")
+        values = np.array([row[1:] for row in rows]).astype(np.int8)
+        return pd.DataFrame(values, index=pd.Index([row[0] for row in rows]), columns=names)
+
+    def _partition(self) -> pd.Series:
+        rows = [line.split() for line in self._lines(PARTITION)]
+        wrong = [row for row in rows if len(row) != 2 or row[1] not in ("0", "1", "2")]
+        if wrong:
+            raise DataError(f"{self.path}/{PARTITION}: row {' '.join(wrong[0])!r}; {TREE}")
+        return pd.Series({name: int(number) for name, number in rows})
+
+    def _lines(self, name: str) -> list[str]:
+        filesystem, root = fsspec.core.url_to_fs(self.path)
+        if not filesystem.exists(f"{root}/{name}"):
+            raise DataError(f"dataset.path: no {self.path}/{name}; {TREE}")
+        text = filesystem.cat_file(f"{root}/{name}").decode("utf-8", "replace")
+        return [line for line in text.splitlines() if line.strip()] or [""]
+
+
+def _names(attribute: str) -> tuple[str, ...]:
+    if attribute == "Male":
+        return ("female", "male")
+    return (f"not_{attribute.lower()}", attribute.lower())
+
+
+def _words(attribute: str) -> tuple[str, ...]:
+    return WORDS.get(attribute) or tuple(name.replace("_", " ") for name in _names(attribute))

@@ -1,0 +1,127 @@
+"""utkface: Zhang et al. 2017 (UTKFace), whose file names are its metadata.
+
+`[age]_[gender]_[race]_[date&time].jpg` with gender 0 male, 1 female and race 0 to 4. Label and
+attribute are any two of gender, age and race. Age follows FFR (arXiv 2308.04553): up to 5 years is
+young, 20 to 50 is old, and other ages are left out. There are no published splits: every group is
+divided 80/10/10 from the seed, as FFR does.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+
+from raysynth.datasets.files import deal_splits, read_files
+from raysynth.errors import ConfigError, DataError
+
+NAME = re.compile(r"^(\d{1,3})_([01])_([0-4])_(\d+)\.jpg(\.chip\.jpg)?$")
+YOUNG = 5
+"""Most years of the young (FFR)."""
+OLD = (20, 50)
+"""Years of the old (FFR)."""
+TRAITS = {
+    "gender": ("male", "female"),
+    "age": ("old", "young"),
+    "race": ("white", "black", "asian", "indian", "others"),
+}
+WORDS = {
+    "gender": ("man", "woman"),
+    "age": ("in their thirties", "four years old"),
+    "race": ("white", "black", "asian", "indian", "other"),
+}
+SHARE = 0.1
+"""Of each group, for validation and again for test."""
+TREE = """expected
+  <dataset.path>/26_0_2_20170104023102422.jpg.chip.jpg   age_gender_race_time, in any sub-folders
+Fix: dataset.path=<folder of the unpacked UTKFace images>"""
+
+
+@dataclass(frozen=True)
+class UTKFace:
+    """A folder of UTKFace images; `label` and `attribute`: two of gender, age and race."""
+
+    path: str
+    label: str = "gender"
+    attribute: str = "age"
+    image_size: int | None = None
+    seed: int = 0
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Values of the label."""
+        return TRAITS[self.label]
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """Values of the attribute."""
+        return TRAITS[self.attribute]
+
+    @property
+    def label_words(self) -> tuple[str, ...]:
+        """How prompts speak of them."""
+        return WORDS[self.label]
+
+    @property
+    def attribute_words(self) -> tuple[str, ...]:
+        """How prompts speak of them."""
+        return WORDS[self.attribute]
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when the pair is not two of gender, age and race."""
+        for key, trait in (("label", self.label), ("attribute", self.attribute)):
+            if trait not in TRAITS:
+                raise ConfigError(
+                    f"dataset.{key}: got {trait!r}; expected one of {', '.join(TRAITS)} for utkface"
+                )
+
+    def listing(self) -> pa.Table:
+        """`id` (= path in the folder), `label, attribute: int32`, `split`; no image is opened.
+
+        Files whose names do not follow the pattern (some published ones lack the race) and other
+        ages are left out. Raises DataError when nothing is left.
+        """
+        filesystem, root = fsspec.core.url_to_fs(self.path)
+        if not filesystem.isdir(root):
+            raise DataError(f"dataset.path: {self.path} is not a folder; {TREE}")
+        names = sorted(path.removeprefix(root).lstrip("/") for path in filesystem.find(root))
+        found = [(name, m) for name in names if (m := NAME.match(posixpath.basename(name)))]
+        if not found:
+            example = f", e.g. {names[0]}" if names else ""
+            raise DataError(
+                f"dataset.path: none of {len(names)} files in {self.path} has a UTKFace name"
+                f"{example}; {TREE}"
+            )
+        age, gender, race = (np.array([int(m[k]) for _, m in found]) for k in (1, 2, 3))
+        value = {"gender": gender, "age": _age(age), "race": race}
+        label, attribute = value[self.label], value[self.attribute]
+        kept = np.flatnonzero((label >= 0) & (attribute >= 0))
+        if not len(kept):
+            raise DataError(
+                f"dataset.path: no image in {self.path} is of an age up to {YOUNG}, or from "
+                f"{OLD[0]} to {OLD[1]} (FFR's rule). Fix: add such images, or choose a pair "
+                "without age"
+            )
+        group = label[kept] * len(self.attribute_names) + attribute[kept]
+        return pa.table(
+            {
+                "id": pa.array([found[row][0] for row in kept], pa.string()),
+                "label": pa.array(label[kept], pa.int32()),
+                "attribute": pa.array(attribute[kept], pa.int32()),
+                "split": pa.array(deal_splits(group, SHARE, SHARE, self.seed), pa.string()),
+            }
+        )
+
+    def images(self, rows: pa.Table) -> list[bytes | None]:
+        """Encoded 8-bit RGB image of each row; None where the file cannot be read."""
+        return read_files(self.path, rows["id"].to_pylist(), self.image_size)
+
+
+def _age(years: np.ndarray) -> np.ndarray:
+    """0 old, 1 young, -1 neither."""
+    old = (years >= OLD[0]) & (years <= OLD[1])
+    return np.where(years <= YOUNG, 1, np.where(old, 0, -1))

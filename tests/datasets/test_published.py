@@ -1,0 +1,282 @@
+"""Waterbirds, CelebA and UTKFace in exactly their published layouts, small."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from raysynth.config import load_config
+from raysynth.datasets.ingest import ingest
+from raysynth.datasets.listing import list_dataset, split_counts
+from raysynth.errors import ConfigError, DataError
+from raysynth.groups import Groups, subsample_to_severity
+from raysynth.progress import Progress
+from raysynth.tables import read_table
+
+FORTY = [
+    "5_o_Clock_Shadow",
+    "Arched_Eyebrows",
+    "Attractive",
+    "Bags_Under_Eyes",
+    "Bald",
+    "Bangs",
+    "Big_Lips",
+    "Big_Nose",
+    "Black_Hair",
+    "Blond_Hair",
+    "Blurry",
+    "Brown_Hair",
+    "Bushy_Eyebrows",
+    "Chubby",
+    "Double_Chin",
+    "Eyeglasses",
+    "Goatee",
+    "Gray_Hair",
+    "Heavy_Makeup",
+    "High_Cheekbones",
+    "Male",
+    "Mouth_Slightly_Open",
+    "Mustache",
+    "Narrow_Eyes",
+    "No_Beard",
+    "Oval_Face",
+    "Pale_Skin",
+    "Pointy_Nose",
+    "Receding_Hairline",
+    "Rosy_Cheeks",
+    "Sideburns",
+    "Smiling",
+    "Straight_Hair",
+    "Wavy_Hair",
+    "Wearing_Earrings",
+    "Wearing_Hat",
+    "Wearing_Lipstick",
+    "Wearing_Necklace",
+    "Wearing_Necktie",
+    "Young",
+]
+
+
+def write_image(path, shape=(8, 8)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", shape, (200, 100, 50)).save(path)
+
+
+def write_waterbirds(folder, each=3):
+    """Every combination of y, place and split, `each` times."""
+    rows = []
+    for y in (0, 1):
+        for place in (0, 1):
+            for split in (0, 1, 2):
+                for number in range(each):
+                    name = f"00{y}.Some_Bird/Some_Bird_{place}{split}{number}.jpg"
+                    write_image(folder / name)
+                    rows.append((len(rows) + 1, name, y, split, place, "/f/forest.jpg"))
+    columns = ["img_id", "img_filename", "y", "split", "place", "place_filename"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "metadata.csv", index=False)
+    return folder
+
+
+def write_celeba(folder, each=3):
+    """Every combination of Blond_Hair, Male and split; Smiling where Male."""
+    lines, parts = [], []
+    for blond in (-1, 1):
+        for male in (-1, 1):
+            for split in (0, 1, 2):
+                for _ in range(each):
+                    name = f"{len(lines) + 1:06d}.jpg"
+                    values = dict.fromkeys(FORTY, -1) | {"Blond_Hair": blond, "Male": male}
+                    values["Smiling"] = -male if len(lines) % 2 else male
+                    # The published file is padded to two characters.
+                    lines.append(f"{name} " + " ".join(f"{v:2d}" for v in values.values()))
+                    parts.append(f"{name} {split}")
+                    write_image(folder / "img_align_celeba" / name, (178, 218))
+    text = "\n".join([str(len(lines)), " ".join(FORTY) + " ", *lines, ""])
+    (folder / "list_attr_celeba.txt").write_text(text)
+    (folder / "list_eval_partition.txt").write_text("\n".join([*parts, ""]))
+    return folder
+
+
+def write_utkface(folder, each=10):
+    for age in (3, 30, 12):
+        for gender in (0, 1):
+            for number in range(each):
+                race = number % 5
+                name = f"{age}_{gender}_{race}_2017010417{number:07d}.jpg.chip.jpg"
+                write_image(folder / f"part{gender + 1}" / name)
+    write_image(folder / "part1" / "39_1_20170116174525125.jpg.chip.jpg")  # a published slip
+    return folder
+
+
+def listed(name, folder, *overrides, seed=0):
+    config = load_config(None, [f"dataset.name={name}", f"dataset.path={folder}", *overrides])
+    _, groups, listing = list_dataset(config.dataset, seed)
+    return groups, listing, split_counts(listing, groups)
+
+
+def test_waterbirds_reads_the_published_metadata(tmp_path):
+    groups, listing, counts = listed("waterbirds", write_waterbirds(tmp_path))
+    assert groups.label_names == ("landbird", "waterbird")
+    assert groups.attribute_names == ("land", "water")
+    assert [counts[s].tolist() for s in ("train", "validation", "test")] == [[3] * 4] * 3
+    row = listing["id"].to_pylist().index("001.Some_Bird/Some_Bird_021.jpg")
+    assert (listing["label"][row].as_py(), listing["attribute"][row].as_py()) == (1, 0)
+    assert listing["split"][row].as_py() == "test"
+
+
+def test_celeba_reads_the_published_lists(tmp_path):
+    groups, listing, counts = listed("celeba", write_celeba(tmp_path))
+    assert groups.label_names == ("not_blond_hair", "blond_hair")
+    assert groups.attribute_names == ("female", "male")
+    assert groups.label_words == ("person with dark hair", "person with blond hair")
+    assert [counts[s].tolist() for s in ("train", "validation", "test")] == [[3] * 4] * 3
+    assert listing["id"][0].as_py() == "000001.jpg"
+
+
+def test_celeba_takes_any_pair_of_the_forty(tmp_path):
+    write_celeba(tmp_path, each=4)
+    pair = ("dataset.label=Smiling", "dataset.attribute=Male")
+    groups, listing, _ = listed("celeba", tmp_path, *pair)
+    assert groups.label_names == ("not_smiling", "smiling")
+    assert set(listing["label"].to_pylist()) == {0, 1}
+    groups, *_ = listed("celeba", tmp_path, "dataset.label=Male", "dataset.attribute=Blond_Hair")
+    assert groups.label_names == ("female", "male")
+    with pytest.raises(ConfigError, match=r"dataset\.label: no attribute 'Blonde'.*Blond_Hair"):
+        listed("celeba", tmp_path, "dataset.label=Blonde")
+
+
+def test_utkface_names_are_its_metadata(tmp_path):
+    groups, listing, counts = listed("utkface", write_utkface(tmp_path))
+    assert groups.label_names == ("male", "female") and groups.attribute_names == ("old", "young")
+    assert not any(
+        name.split("/")[1].startswith(("12_", "39_")) for name in listing["id"].to_pylist()
+    )
+    assert counts["train"].tolist() == [8] * 4
+    assert counts["validation"].tolist() == counts["test"].tolist() == [1] * 4
+    again = listed("utkface", tmp_path, seed=1)[1]
+    assert not listing.equals(again)
+
+
+def test_utkface_takes_any_pair(tmp_path):
+    write_utkface(tmp_path, each=20)
+    pair = ("dataset.label=race", "dataset.attribute=gender")
+    groups, listing, _ = listed("utkface", tmp_path, *pair)
+    assert groups.count == 10 and groups.label_names[1] == "black"
+    assert len(listing) == 3 * 2 * 20  # without age no age is left out
+    with pytest.raises(ConfigError, match=r"dataset\.label: got 'Male'; expected one of gender"):
+        listed("utkface", tmp_path, "dataset.label=Male")
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "gone", "says"),
+    [
+        ("waterbirds", write_waterbirds, "metadata.csv", r"no .*metadata\.csv; expected\n"),
+        ("celeba", write_celeba, "list_attr_celeba.txt", r"no .*list_attr_celeba\.txt; expected\n"),
+        ("celeba", write_celeba, "list_eval_partition.txt", "no .*list_eval_partition"),
+        ("celeba", write_celeba, "img_align_celeba/000002.jpg", r"000002\.jpg named in list_attr"),
+    ],
+)
+def test_a_missing_file_gets_the_expected_tree(tmp_path, name, write, gone, says):
+    (write(tmp_path) / gone).unlink()
+    with pytest.raises(DataError, match=says):
+        listed(name, tmp_path)
+
+
+def test_foreign_files_are_refused_with_the_expected_tree(tmp_path):
+    birds = write_waterbirds(tmp_path / "birds")
+    frame = pd.read_csv(birds / "metadata.csv")
+    frame.rename(columns={"place": "background"}).to_csv(birds / "metadata.csv", index=False)
+    with pytest.raises(
+        DataError, match=r"column\(s\) place missing; got img_id.*\n.*metadata\.csv"
+    ):
+        listed("waterbirds", birds)
+    frame.assign(split=7).to_csv(birds / "metadata.csv", index=False)
+    with pytest.raises(DataError, match=r"split is .*7.* in row 1; expected 0 or 1 or 2"):
+        listed("waterbirds", birds)
+    faces = write_celeba(tmp_path / "faces")
+    lines = (faces / "list_attr_celeba.txt").read_text().splitlines()
+    (faces / "list_attr_celeba.txt").write_text("\n".join([*lines[:-1], "000036.jpg 1 -1"]))
+    with pytest.raises(DataError, match=r"first foreign row begins '000036\.jpg 1 -1'; expected\n"):
+        listed("celeba", faces)
+    (tmp_path / "other").mkdir()
+    write_image(tmp_path / "other" / "cat.jpg")
+    with pytest.raises(DataError, match=r"none of 1 files .* has a UTKFace name, e\.g\. cat\.jpg"):
+        listed("utkface", tmp_path / "other")
+
+
+def test_ingest_streams_a_published_layout_into_the_real_table(ray_local, tmp_path):
+    folder = write_celeba(tmp_path / "celeba", each=1)
+    overrides = ["dataset.name=celeba", f"dataset.path={folder}", "dataset.image_size=16"]
+    facts = ingest(load_config(None, overrides), str(tmp_path / "real"), Progress())
+    assert facts["rows"] == 12
+    table = read_table(str(tmp_path / "real"))
+    image = Image.open(io.BytesIO(table["image"][0].as_py()["bytes"]))
+    assert image.size == (16, 16)
+
+
+@pytest.mark.parametrize("name", ["waterbirds", "celeba", "utkface"])
+def test_a_path_is_required(name):
+    with pytest.raises(ConfigError, match=rf"`{name}` needs the folder"):
+        load_config(None, [f"dataset.name={name}"])
+
+
+# FFR (arXiv 2308.04553), counts of its split files: label-major, in the order of the groups.
+FFR = {
+    "utkface": {
+        0.9: [103, 934, 5731, 636],
+        0.95: [50, 934, 5731, 302],
+        0.97: [29, 934, 5731, 178],
+        0.99: [10, 934, 5731, 58],
+        0.999: [1, 934, 5731, 6],
+    },
+    "celeba_hq": {
+        0.9: [592, 5335, 7797, 866],
+        0.95: [281, 5335, 7797, 411],
+        0.97: [166, 5335, 7797, 242],
+        0.99: [54, 5335, 7797, 79],
+        0.999: [6, 5335, 7797, 8],
+    },
+}
+TWO = Groups(("0", "1"), ("a", "b"), ("0", "1"), ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("name", "severity"), [(name, severity) for name, one in FFR.items() for severity in one]
+)
+def test_severity_gives_ffrs_published_counts(name, severity):
+    whole = [max(counts[g] for counts in FFR[name].values()) for g in range(4)]
+    whole = [900 if g in (0, 3) else whole[g] for g in range(4)]
+    group = np.repeat(np.arange(4), whole)
+    kept = subsample_to_severity(group, TWO, severity, seed=0)
+    assert np.bincount(group[kept]).tolist() == FFR[name][severity]
+
+
+def test_a_thinned_validation_split_keeps_ten_of_each_group():
+    validation = np.repeat(np.arange(4), [90, 119, 724, 90])  # FFR's UTKFace
+    kept = subsample_to_severity(validation, TWO, 0.999, seed=0, least=10)
+    assert np.bincount(validation[kept]).tolist() == [10, 119, 724, 10]
+
+
+def test_thinning_validation_is_a_choice(tmp_path):
+    write_waterbirds(tmp_path, each=30)
+    biased = "dataset.severity=0.9"
+    counts = listed("waterbirds", tmp_path, biased)[2]
+    assert counts["train"].tolist() == [30, 3, 30, 3] and counts["validation"].tolist() == [30] * 4
+    counts = listed("waterbirds", tmp_path, biased, "dataset.thin_validation=true")[2]
+    assert counts["validation"].tolist() == [30, 10, 30, 10]
+    assert counts["test"].tolist() == [30] * 4
+
+
+@pytest.mark.parametrize("name", ["waterbirds", "celeba", "utkface"])
+def test_the_paper_scale_configurations_are_valid(name):
+    file = Path(__file__).parents[2] / "configs" / f"{name}.yaml"
+    config = load_config(str(file), [])
+    assert config.dataset.name == config.name == name
+    marks = ("ours", "paper", "name: ", "path: ")
+    lines = [line for line in file.read_text().splitlines() if line.startswith("  ")]
+    assert [line for line in lines if not any(mark in line for mark in marks)] == []
