@@ -49,6 +49,22 @@ def run(arguments: Arguments = None) -> None:
     run_until(None, arguments or [])
 
 
+@app.command()
+def plan(
+    arguments: Arguments = None,
+    tflops: Annotated[
+        float, typer.Option("--tflops", help="Assumed sustained rate of one GPU, TFLOP/s.", min=0.1)
+    ] = 60.0,
+) -> None:
+    """Groups, adapters, images, GPU memory, GPU-hours and storage of a run; starts nothing."""
+    config = load_config(*split_arguments(arguments or []))
+    from rich.console import Console
+
+    from raysynth.planning import plan_run, print_plan
+
+    print_plan(plan_run(config, tflops), Console(file=sys.stdout, highlight=False, soft_wrap=True))
+
+
 @app.command("config")
 def show_config(
     arguments: Arguments = None,

@@ -12,6 +12,7 @@ import yaml
 from raysynth.cli import split_arguments
 from raysynth.config import Config
 from raysynth.config_docs import markdown
+from tests.datasets.test_published import write_waterbirds
 
 ROOT = Path(__file__).parent.parent
 
@@ -92,3 +93,26 @@ def test_help_keys_names_every_key_and_the_page_in_docs_is_in_step():
             assert f"| `{key}` |" in text
     assert "PydanticUndefined" not in text
     assert (ROOT / "docs" / "configuration.md").read_text() == text, "run `make docs`"
+
+
+def test_plan_counts_without_starting_anything(tmp_path):
+    printed = _raysynth(
+        "plan", f"storage_path={tmp_path}", "clustering.k=2", "finetune.min_images=30"
+    )
+    assert printed.returncode == 0, printed.stderr
+    assert "4 adapters" in printed.stdout and "aligned group's" in printed.stdout
+    assert "GPU-hours" in printed.stdout and "TFLOP/s sustained" in printed.stdout
+    assert list(tmp_path.iterdir()) == []
+    vanilla = _raysynth("plan", "finetune.engine=none", f"storage_path={tmp_path}")
+    assert "the base" in vanilla.stdout and "0 adapters" in vanilla.stdout
+
+
+def test_plan_of_the_paper_scale_needs_no_model_and_no_hub(tmp_path):
+    write_waterbirds(tmp_path, each=40)
+    file = ROOT / "configs" / "waterbirds.yaml"
+    printed = _raysynth("plan", str(file), f"dataset.path={tmp_path}", "--tflops", "100")
+    assert printed.returncode == 0, printed.stderr
+    assert "859.5 M parameters" in printed.stdout and "100 TFLOP/s" in printed.stdout
+    assert "shape of Stable Diffusion 1.x" in printed.stdout
+    missing = _raysynth("plan", str(file), "dataset.path=/nowhere")
+    assert missing.returncode == 2 and "metadata.csv" in missing.stderr
