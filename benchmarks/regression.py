@@ -1,0 +1,68 @@
+"""`make bench`: every benchmark's quick mode, its bars as a regression check.
+
+    python benchmarks/regression.py [NAME ...]
+
+Bars are ratios of two measurements of one run (and counts, memory slopes, judge accuracies), never
+seconds: a slower machine passes as a faster one does. Prints a table and exits 1 when one is missed.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+CHECKS = (
+    "finetune",
+    "generation",
+    "search",
+    "growth",
+    "limit",
+    "ragged",
+    "real_shapes",
+    "full_weights",
+    "streaming",
+)
+
+
+def check(name: str) -> tuple[dict[str, bool], float, str]:
+    """Bars of a benchmark's quick mode, its seconds, and what it said if it broke."""
+    begin = time.monotonic()
+    command = [sys.executable, str(HERE / f"{name}.py"), "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    seconds = time.monotonic() - begin
+    try:
+        return json.loads(done.stdout[done.stdout.index("{") :])["bars"], seconds, ""
+    except (ValueError, KeyError):
+        return {"runs": False}, seconds, done.stderr[-2000:]
+
+
+def main() -> None:
+    names = sys.argv[1:] or CHECKS
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(title="regression check: quick benchmarks", title_justify="left")
+    for column in ("benchmark", "seconds", "bar", "holds"):
+        table.add_column(column, justify="right" if column == "seconds" else "left")
+    missed = 0
+    for name in names:
+        console.print(f"{name} ...", end=" ")
+        bars, seconds, error = check(name)
+        console.print(f"{seconds:.0f} s")
+        if error:
+            console.print(error, markup=False)
+        for number, (bar, holds) in enumerate(bars.items()):
+            missed += not holds
+            first = (name, f"{seconds:.0f}") if number == 0 else ("", "")
+            table.add_row(*first, bar, "yes" if holds else "[bold red]NO[/]")
+    console.print(table)
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
