@@ -3,7 +3,7 @@
     python benchmarks/regression.py [NAME ...]
 
 Bars are ratios of two measurements of one run (and counts, memory slopes, judge accuracies), never
-seconds: a slower machine passes as a faster one does. Prints a table and exits 1 when one is missed.
+seconds: a slower machine passes as a faster one does. Exits 1 when one is missed.
 """
 
 from __future__ import annotations

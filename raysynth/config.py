@@ -253,7 +253,7 @@ class SynthesisConfig(Section):
     )
     batch_size: Count = Field(64, description="Images denoised at once.")
     decode_batch_size: Count = Field(
-        64, description="Images decoded at once; the decoder needs the most memory per image."
+        32, description="Images decoded at once; the decoder needs the most memory per image."
     )
     image_size: Annotated[int, Field(ge=8)] | None = Field(
         None, description="Side of generated images, pixels; None: the base model's own."

@@ -125,7 +125,7 @@ def test_the_classifier_loads_outside_raysynth(finished):
     import torch
     from transformers import AutoModelForImageClassification
 
-    import raysynth.classify  # noqa: F401  (registers the small network)
+    import raysynth.classify.pretrained  # noqa: F401  (registers the small network)
 
     folder = finished.path("classifier/model")
     model = AutoModelForImageClassification.from_pretrained(folder)

@@ -7,34 +7,32 @@ from torch import Tensor
 
 
 def augmented(images: Tensor, generator: torch.Generator, flip: bool, padding: int) -> Tensor:
-    """Each image mirrored with probability 1/2, and cropped at random from its padded self.
+    """Each image mirrored with probability 1/2, then cropped at random from its padded self.
+
+    Flip and crop are one gather: where every pixel comes from is worked out on indices, and
+    reflecting these spares a padded copy of the batch.
 
     Parameters
     ----------
-    images : [B, 3, H, W], any dtype; not changed.
+    images : [B, C, H, W], any dtype; not changed.
     generator : on the CPU, so that a seed gives the same augmentation on any device.
     padding : pixels of reflected border before cropping back to [H, W]; 0: no crops.
     """
-    if flip:
-        mirrored = torch.rand(len(images), generator=generator) < 0.5
-        images = torch.where(
-            mirrored.to(images.device)[:, None, None, None], images.flip(3), images
-        )
-    return random_crops(images, generator, padding) if padding else images
-
-
-def random_crops(images: Tensor, generator: torch.Generator, padding: int) -> Tensor:
-    """Crops of the images' own size at independent offsets; one gather for the batch."""
-    count, _, height, width = images.shape
-    shifts = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator)
-    rows = (torch.arange(height) + shifts[0]).to(images.device)  # [B, H]
-    columns = (torch.arange(width) + shifts[1]).to(images.device)  # [B, W]
-    # Reflecting the indices spares a padded copy of the batch.
-    rows = _reflected(rows - padding, height)
-    columns = _reflected(columns - padding, width)
-    which = torch.arange(count, device=images.device)[:, None, None]
-    # Indices around a slice put the channels last: [B, H, W, 3].
-    return images[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    if not flip and not padding:
+        return images
+    count, channels, height, width = images.shape
+    rows, columns = torch.arange(height), torch.arange(width)
+    mirrored = torch.rand(count, 1, generator=generator) < 0.5 if flip else None
+    if padding:
+        shifts = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator) - padding
+        rows = _reflected(rows + shifts[0], height)  # [B, H]
+        columns = _reflected(columns + shifts[1], width)  # [B, W]
+    if mirrored is not None:
+        columns = torch.where(mirrored, width - 1 - columns, columns)
+    source = rows.view(-1, height, 1) * width + columns.view(-1, 1, width)  # [B or 1, H, W]
+    source = source.to(images.device).reshape(-1, 1, height * width)
+    flat = images.reshape(count, channels, height * width)
+    return flat.gather(2, source.expand(count, channels, -1)).view(images.shape)
 
 
 def _reflected(index: Tensor, size: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Backbones: a small residual network, or any transformers image classification model.
 
-Both are `PreTrainedModel`s with a linear head on pooled features, saved by `save_pretrained`. The
-small one is registered with transformers' Auto classes when this module is imported.
+Both have a linear head on pooled features. Importing transformers takes seconds of every worker,
+so only `raysynth.classify.pretrained` does, which loads its models and saves both kinds.
 """
 
 from __future__ import annotations
@@ -11,37 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForImageClassification,
-    PretrainedConfig,
-    PreTrainedModel,
-)
-from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 from raysynth.config import ClassifierConfig
 from raysynth.errors import ModelError
 
 SMALL = "small"
-
-
-class SmallResNetConfig(PretrainedConfig):
-    """Shape of the small residual network: `widths` are the channels of its stages."""
-
-    model_type = "raysynth_resnet"
-
-    def __init__(
-        self,
-        widths: tuple[int, ...] = (32, 64, 128),
-        num_channels: int = 3,
-        image_size: int = 32,
-        **kwargs: Any,
-    ) -> None:
-        """`image_size`: side of the input in pixels, for the record: any side works."""
-        self.widths = tuple(widths)
-        self.num_channels = num_channels
-        self.image_size = image_size
-        super().__init__(**kwargs)
 
 
 class Block(nn.Module):
@@ -60,49 +34,41 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inside, H, W] -> [B, outside, H / stride, W / stride]."""
-        hidden = torch.relu(self.norm1(self.convolution1(x)))
-        return torch.relu(self.norm2(self.convolution2(hidden)) + self.shortcut(x))
+        # In place: a normalisation needs its input again, never its output.
+        hidden = torch.relu_(self.norm1(self.convolution1(x)))
+        return torch.relu_(self.norm2(self.convolution2(hidden)).add_(self.shortcut(x)))
 
 
-class SmallResNet(PreTrainedModel):
+class SmallNetwork(nn.Module):
     """Residual network for small images: a strided stem, one block per width, mean pooling."""
 
-    config_class = SmallResNetConfig
-    base_model_prefix = "encoder"
-    main_input_name = "pixel_values"
-
-    def __init__(self, config: SmallResNetConfig) -> None:
-        """Random weights of the given shape."""
-        super().__init__(config)
-        first = config.widths[0]
-        self.stem = nn.Conv2d(config.num_channels, first, 3, 2, 1, bias=False)
+    def __init__(self, widths: tuple[int, ...], channels: int, classes: int) -> None:
+        """Random weights; `widths`: channels of the stages, `channels`: of the images."""
+        super().__init__()
+        first = widths[0]
+        self.stem = nn.Conv2d(channels, first, 3, 2, 1, bias=False)
         self.norm = nn.BatchNorm2d(first)
-        inside = (first, *config.widths[:-1])
+        inside = (first, *widths[:-1])
         self.blocks = nn.Sequential(
             *(
                 Block(before, width, 1 if stage == 0 else 2)
-                for stage, (before, width) in enumerate(zip(inside, config.widths, strict=True))
+                for stage, (before, width) in enumerate(zip(inside, widths, strict=True))
             )
         )
-        self.classifier = nn.Linear(config.widths[-1], config.num_labels)
-        self.post_init()
+        self.classifier = nn.Linear(widths[-1], classes)
+        self.apply(initialise)
 
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None, **_: Any
-    ) -> ImageClassifierOutputWithNoAttention:
-        """[B, 3, H, W] -> logits [B, K]; with `labels` [B], also their cross-entropy."""
-        hidden = self.blocks(torch.relu(self.norm(self.stem(pixel_values))))
-        logits = self.classifier(hidden.mean(dim=(2, 3)))
-        loss = nn.functional.cross_entropy(logits.float(), labels) if labels is not None else None
-        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """[B, 3, H, W] -> logits [B, K]."""
+        hidden = self.blocks(torch.relu_(self.norm(self.stem(pixel_values))))
+        # A mean over [B, H * W, C] keeps the gradient's channels last, as the convolutions are.
+        return self.classifier(hidden.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1))
 
 
-AutoConfig.register(SmallResNetConfig.model_type, SmallResNetConfig, exist_ok=True)
-AutoModelForImageClassification.register(SmallResNetConfig, SmallResNet, exist_ok=True)
+def initialise(module: nn.Module) -> None:
+    """Random weights of the small network's convolutions (He et al. 2015); others keep theirs."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def check_backbone(classifier: ClassifierConfig) -> None:
@@ -118,7 +84,7 @@ def check_backbone(classifier: ClassifierConfig) -> None:
         )
 
 
-def build_model(classifier: ClassifierConfig, label_names: tuple[str, ...], size: int) -> Any:
+def build_model(classifier: ClassifierConfig, label_names: tuple[str, ...]) -> Any:
     """The backbone with a fresh head for these labels.
 
     Random parts come from torch's global generator. Weights are read from safetensors only.
@@ -128,26 +94,11 @@ def build_model(classifier: ClassifierConfig, label_names: tuple[str, ...], size
     ModelError
         When transformers cannot load the named model.
     """
-    labels: dict[str, Any] = {
-        "id2label": dict(enumerate(label_names)),
-        "label2id": {name: index for index, name in enumerate(label_names)},
-    }
     if classifier.backbone == SMALL:
-        return SmallResNet(SmallResNetConfig(widths=classifier.widths, image_size=size, **labels))
-    name = os.path.expanduser(classifier.backbone)
-    try:
-        config = AutoConfig.from_pretrained(name, num_labels=len(label_names), **labels)
-        if not classifier.pretrained:
-            return AutoModelForImageClassification.from_config(config)
-        return AutoModelForImageClassification.from_pretrained(
-            name, config=config, ignore_mismatched_sizes=True, use_safetensors=True
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"classifier.backbone: transformers cannot load {name!r} for image classification "
-            f"({str(error).splitlines()[0]}). Fix: name a hub id or a save_pretrained folder of "
-            "such a model, with safetensors weights"
-        ) from None
+        return SmallNetwork(classifier.widths, 3, len(label_names))
+    from raysynth.classify.pretrained import load_model
+
+    return load_model(classifier, label_names)
 
 
 def linear_head(model: nn.Module, classes: int) -> nn.Linear:

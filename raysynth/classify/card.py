@@ -87,7 +87,7 @@ def model_card(
         if plan["ratio"] == 0
         else f"group-balanced synthetic images, {plan['ratio']:g} per real one at most",
         head=", ".join(head["objective"] for head in plan["heads"]),
-        load="import raysynth.classify.backbone  # registers the small residual network\n"
+        load="import raysynth.classify.pretrained  # registers the small residual network\n"
         if small
         else "",
         dataset=config.dataset.name,

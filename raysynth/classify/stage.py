@@ -16,15 +16,16 @@ from raysynth.classify.metrics import GroupMetrics
 from raysynth.classify.recipe import plan_of
 from raysynth.classify.references import REFERENCES
 from raysynth.classify.references.reference import merged
-from raysynth.classify.training import Plan
-from raysynth.classify.units import run_units
+from raysynth.classify.training import Plan, encode_frozen
+from raysynth.classify.units import Records, run_units, start_workers
 from raysynth.config import Config
 from raysynth.groups import Groups
 from raysynth.progress import Progress
 from raysynth.runs import write_atomic
 
 OURS = "raysynth"
-Records = dict[Plan, dict[str, Any]]
+Tuning = Sequence[tuple[str, float, Plan]]
+"""(reference, weight decay, plan), all at the first seed."""
 
 
 def run_classification(
@@ -53,23 +54,29 @@ def run_classification(
         Naming the trainings that failed.
     """
     progress.update("decoding images")
+    ready = start_workers(config)
     data = load_data(config, real, synthetic, selection, groups)
     best = _read_best(search)
     say_shortage(best["parameters"]["ratio"], data, progress)
     shared, folder = ray.put(data), f"{work}/units"
     fsspec.core.url_to_fs(folder)[0].makedirs(fsspec.core.url_to_fs(folder)[1], exist_ok=True)
 
+    ray.get(ready)
     seeds = range(config.classifier.seeds)
     ours = [plan_of(best["parameters"], config.classifier, seed) for seed in seeds]
     tuning = _tuning_plans(config)
     # The winner's seeds wait for nothing: trained beside the tuning, no worker stands idle.
-    first = merged([plan for _, _, plan in tuning]) + ours
     records = run_units(
-        first, shared, config, folder, progress, "tuning references, winner's seeds"
+        merged([plan for _, _, plan in tuning]) + ours,
+        shared,
+        config,
+        folder,
+        progress,
+        "references tuned, final seeds",
+        then=lambda records: merged(_further_seeds(tuning, records, seeds)),
+        frozen=_frozen_features(ours[0], shared, config),
     )
     chosen, tried = choose(tuning, records)
-    rest = merged([replace(p, seed=s) for p, _ in chosen.values() for s in seeds if s])
-    records |= run_units(rest, shared, config, folder, progress, "final seeds of the references")
 
     finals = [
         Final(name, record_of(replace(plan, seed=seed), records), head)
@@ -94,13 +101,28 @@ def run_classification(
     }
 
 
-def choose(
-    tuning: Sequence[tuple[str, float, Plan]], records: Records
-) -> tuple[dict[str, tuple[Plan, str]], list[dict[str, Any]]]:
-    """Per reference the plan and head of the best validation score; and all that was tried.
+def _further_seeds(tuning: Tuning, records: Records, seeds: range) -> list[Plan]:
+    """The other seeds of every reference of which all settings have been tried."""
+    trained = {replace(plan, heads=()) for plan in records}
+    missing = {name for name, _, plan in tuning if replace(plan, heads=()) not in trained}
+    chosen, _ = choose([entry for entry in tuning if entry[0] not in missing], records)
+    return [replace(plan, seed=seed) for plan, _ in chosen.values() for seed in seeds if seed]
 
-    `tuning`: (reference, weight decay, plan), all at the first seed.
-    """
+
+def _frozen_features(plan: Plan, data: Any, config: Config) -> Any:
+    """Reference to the features that the seeds of a plan of no steps share; None for others."""
+    if plan.steps > 0:
+        return None
+    resources = config.resources
+    return ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(
+        encode_frozen
+    ).remote(plan, data, config)
+
+
+def choose(
+    tuning: Tuning, records: Records
+) -> tuple[dict[str, tuple[Plan, str]], list[dict[str, Any]]]:
+    """Per reference the plan and head of the best validation score; and all that was tried."""
     tried = []
     top: dict[str, tuple[float, Plan, str]] = {}
     for name, weight_decay, plan in tuning:
@@ -123,7 +145,7 @@ def choose(
     return {name: (plan, head) for name, (_, plan, head) in top.items()}, tried
 
 
-def _tuning_plans(config: Config) -> list[tuple[str, float, Plan]]:
+def _tuning_plans(config: Config) -> Tuning:
     return [
         (name, decay, REFERENCES[name].plan(config.classifier, decay, seed=0))
         for name in config.classifier.references

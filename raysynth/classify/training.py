@@ -19,7 +19,7 @@ from torch import Tensor
 
 from raysynth.classify.augment import augmented
 from raysynth.classify.data import Data, ImageSet, draw_balanced
-from raysynth.classify.head import Head, Objective, fit_head, image_weights
+from raysynth.classify.head import Head, Objective, fit_heads, image_weights
 from raysynth.classify.losses import GroupDRO, mixed_loss
 from raysynth.classify.metrics import GroupMetrics, group_metrics
 from raysynth.classify.network import Network, build_network
@@ -85,10 +85,40 @@ class Snapshot:
         return name, self.validation[name]
 
 
-def fit(plan: Plan, data: Data, config: Config) -> Iterator[Snapshot]:
+@dataclass(frozen=True)
+class Features:
+    """What an encoder makes of the real images, float32: all that heads are fitted and judged on.
+
+    train [N, D], None where no head is refitted; validation [M, D]; logits [M, K] of the head that
+    was trained along, on validation.
+    """
+
+    train: NDArray[np.float32] | None
+    validation: NDArray[np.float32]
+    logits: NDArray[np.float32]
+
+
+def encode(plan: Plan, network: Network, data: Data) -> Features:
+    """The network's features of the real images, as the plan's heads need them."""
+    features, logits = network.outputs(data.validation)
+    refitted = any(spec.objective != "trained" for spec in plan.heads)
+    train = network.outputs(data.train)[0].cpu().numpy() if refitted else None
+    return Features(train, features.cpu().numpy(), logits.cpu().numpy())
+
+
+def encode_frozen(plan: Plan, data: Data, config: Config) -> Features:
+    """Features of the encoder that a plan of no steps leaves as it was loaded."""
+    seed = seed_of(config.seed, plan.seed)
+    return encode(plan, build_network(config, data.groups, data.train.size, seed), data)
+
+
+def fit(
+    plan: Plan, data: Data, config: Config, frozen: Features | None = None
+) -> Iterator[Snapshot]:
     """Train as planned; yields a snapshot at each of the plan's evaluations, evenly spaced.
 
-    The network is the same object in every snapshot and trains on after it.
+    The network is the same object in every snapshot and trains on after it. A plan of no steps
+    yields one snapshot, of the encoder as it was loaded, whose features may be given (`frozen`).
 
     Raises
     ------
@@ -96,8 +126,12 @@ def fit(plan: Plan, data: Data, config: Config) -> Iterator[Snapshot]:
         When the loss is no longer finite.
     """
     seed = seed_of(config.seed, plan.seed)
+    network = build_network(config, data.groups, data.train.size, seed)
+    if plan.steps == 0:
+        found = try_heads(plan, data, frozen or encode(plan, network, data), network.device)
+        yield Snapshot(0, network, *found)
+        return
     images = stage_one_images(plan, data, seed)
-    network = build_network(config, data.groups, images.size, seed)
     batches = batch_rows(images, plan, config.classifier.batch_size, data.groups.count, seed)
     loss = _loss(plan, data.groups.count)
     optimizer, schedule = _optimizer(network, plan)
@@ -116,7 +150,8 @@ def fit(plan: Plan, data: Data, config: Config) -> Iterator[Snapshot]:
                 f"the classifier's loss was not finite before step {stop} (learning rate "
                 f"{plan.learning_rate:g}); expected a finite loss. Fix: lower the learning rate"
             )
-        yield evaluate(plan, stop, network, data)
+        found = try_heads(plan, data, encode(plan, network, data), network.device)
+        yield Snapshot(stop, network, *found)
 
 
 def train_step(
@@ -144,24 +179,37 @@ def train_step(
     return value.detach()
 
 
-def evaluate(plan: Plan, step: int, network: Network, data: Data) -> Snapshot:
-    """Fit the plan's heads on frozen features of real training images; measure on validation."""
-    counts = data.train.counts(data.groups.count)
-    features, logits = network.outputs(data.validation)
-    label, group = data.validation.label, data.validation.group
-    metrics: dict[str, GroupMetrics] = {}
+def try_heads(
+    plan: Plan, data: Data, features: Features, device: torch.device
+) -> tuple[dict[str, GroupMetrics], dict[str, Head]]:
+    """Validation metrics of the plan's heads, and those of them that were fitted here.
+
+    They are fitted to the features of the real training images, the decays of one objective
+    together.
+    """
+    predicted: dict[str, NDArray[np.int64]] = {}
     heads: dict[str, Head] = {}
-    refitted = [spec for spec in plan.heads if spec.objective != "trained"]
-    frozen = network.outputs(data.train)[0] if refitted else None
-    for spec in plan.heads:
-        predicted = logits.argmax(dim=1).cpu().numpy()
-        if frozen is not None and spec.objective != "trained":
-            weights = image_weights(data.train.group, spec.objective)
-            classes = len(data.groups.label_names)
-            head = fit_head(frozen, data.train.label, weights, spec.weight_decay, classes)
-            heads[spec.name], predicted = head, head.predict(features)
-        metrics[spec.name] = group_metrics(predicted, label, group, counts)
-    return Snapshot(step, network, metrics, heads)
+    seen = torch.tensor(features.validation, device=device)
+    for objective in dict.fromkeys(spec.objective for spec in plan.heads):
+        specs = [spec for spec in plan.heads if spec.objective == objective]
+        if objective == "trained":
+            predicted |= {spec.name: features.logits.argmax(axis=1) for spec in specs}
+            continue
+        found = fit_heads(
+            torch.tensor(features.train, device=device),
+            data.train.label,
+            image_weights(data.train.group, objective),
+            [spec.weight_decay for spec in specs],
+            len(data.groups.label_names),
+        )
+        for spec, head in zip(specs, found, strict=True):
+            heads[spec.name], predicted[spec.name] = head, head.predict(seen)
+    label, group = data.validation.label, data.validation.group
+    counts = data.train.counts(data.groups.count)
+    metrics = {
+        spec.name: group_metrics(predicted[spec.name], label, group, counts) for spec in plan.heads
+    }
+    return metrics, heads
 
 
 def stage_one_images(plan: Plan, data: Data, seed: int) -> ImageSet:
@@ -223,6 +271,7 @@ def _optimizer(
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ],
         lr=plan.learning_rate,
+        fused=True,
     )
     warm = max(1, round(WARM_UP * plan.steps))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import fsspec
@@ -18,7 +18,7 @@ from torch import Tensor
 from raysynth.classify.data import Data
 from raysynth.classify.head import Head
 from raysynth.classify.network import Network, build_network
-from raysynth.classify.training import Plan, Snapshot, fit
+from raysynth.classify.training import Features, Plan, Snapshot, fit
 from raysynth.config import Config, digest_of
 from raysynth.errors import StageError
 from raysynth.groups import Groups
@@ -27,6 +27,7 @@ from raysynth.progress import Progress
 from raysynth.runs import write_atomic
 
 MAX_RETRIES = 2
+Records = dict[Plan, dict[str, Any]]
 
 
 def unit_name(plan: Plan) -> str:
@@ -34,8 +35,12 @@ def unit_name(plan: Plan) -> str:
     return digest_of(plan.to_dict())
 
 
-def train_unit(plan: Plan, data: Data, config: Config, folder: str) -> dict[str, Any]:
+def train_unit(
+    plan: Plan, data: Data, config: Config, folder: str, frozen: Features | None = None
+) -> dict[str, Any]:
     """Train a plan and keep, for each of its heads, the snapshot of the best validation score.
+
+    `frozen`: see `fit`.
 
     Returns
     -------
@@ -46,7 +51,7 @@ def train_unit(plan: Plan, data: Data, config: Config, folder: str) -> dict[str,
     history: list[dict[str, Any]] = []
     best: dict[str, tuple[float, int]] = {}
     tensors: dict[str, Tensor] = {}
-    for snapshot in fit(plan, data, config):
+    for snapshot in fit(plan, data, config, frozen):
         metrics = snapshot.validation
         better = [h for h, m in metrics.items() if h not in best or m.score > best[h][0]]
         best.update({h: (metrics[h].score, snapshot.step) for h in better})
@@ -107,14 +112,33 @@ def read_record(folder: str, plan: Plan) -> dict[str, Any] | None:
     return json.loads(filesystem.cat_file(path)) if filesystem.exists(path) else None
 
 
+def start_workers(config: Config) -> list[Any]:
+    """Have the workers' processes import torch; references that are ready when they have."""
+    resources = config.resources
+    task = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(
+        use_threads
+    )
+    return [task.remote(resources.cpus_per_worker) for _ in range(resources.workers)]
+
+
 def run_units(
-    plans: Sequence[Plan], data: Any, config: Config, folder: str, progress: Progress, what: str
-) -> dict[Plan, dict[str, Any]]:
+    plans: Sequence[Plan],
+    data: Any,
+    config: Config,
+    folder: str,
+    progress: Progress,
+    what: str,
+    then: Callable[[Records], Sequence[Plan]] = lambda records: (),
+    frozen: Any = None,
+) -> Records:
     """Train the plans that have no record yet, `resources.workers` at once.
 
     Parameters
     ----------
     data : reference to a `Data` in Ray's object store.
+    then : the plans that follow from the records so far; asked after every training, so that no
+        worker waits for the slowest one.
+    frozen : reference to the `Features` that plans of no steps share.
 
     Returns
     -------
@@ -125,40 +149,70 @@ def run_units(
     StageError
         Naming every training that failed, after the others are done.
     """
-    found = {plan: read_record(folder, plan) for plan in plans}
-    records = {plan: record for plan, record in found.items() if record is not None}
-    waiting = [plan for plan in plans if plan not in records]
     resources = config.resources
     task = ray.remote(
         num_cpus=resources.cpus_per_worker,
         num_gpus=resources.gpus_per_worker,
         max_retries=MAX_RETRIES,
     )(_train_in_worker)
+    queue = _Queue(folder)
+    queue.admit(plans)
+    queue.admit(then(queue.records))
     running: dict[Any, Plan] = {}
     failed: dict[str, str] = {}
-    while waiting or running:
-        while waiting and len(running) < resources.workers:
-            plan = waiting.pop(0)
-            running[task.remote(plan, data, config, folder)] = plan
-        done = len(plans) - len(waiting) - len(running)
-        progress.update(what, done, len(plans))
+    while queue.waiting or running:
+        while queue.waiting and len(running) < resources.workers:
+            plan = queue.waiting.pop(0)
+            running[task.remote(plan, data, config, folder, frozen)] = plan
+        total = len(queue.known)
+        progress.update(what, total - len(queue.waiting) - len(running), total)
         finished, _ = ray.wait(list(running), num_returns=1, timeout=2.0)
         for reference in finished:
             plan = running.pop(reference)
             try:
-                records[plan] = ray.get(reference)
+                queue.records[plan] = ray.get(reference)
             except ray.exceptions.RayError as error:
                 failed[unit_name(plan)] = str(error).strip().splitlines()[-1]
+        if finished:
+            queue.admit(then(queue.records))
     if failed:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
-        raise StageError(
-            f"{what}: {len(failed)} of {len(plans)} trainings failed ({reasons}). What "
-            "succeeded is kept: fix the cause and run again"
-        )
-    progress.update(what, len(plans), len(plans))
-    return records
+        raise StageError(_explained(what, failed, len(queue.known)))
+    progress.update(what, len(queue.known), len(queue.known))
+    return queue.records
 
 
-def _train_in_worker(plan: Plan, data: Data, config: Config, folder: str) -> dict[str, Any]:
+class _Queue:
+    """Plans that wait, and the records of those that were trained, now or in an earlier run."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.records: Records = {}
+        self.waiting: list[Plan] = []
+        self.known: set[Plan] = set()
+
+    def admit(self, plans: Sequence[Plan]) -> None:
+        """Queue the plans that are new and have no record yet."""
+        for plan in plans:
+            if plan in self.known:
+                continue
+            self.known.add(plan)
+            record = read_record(self.folder, plan)
+            if record is None:
+                self.waiting.append(plan)
+            else:
+                self.records[plan] = record
+
+
+def _explained(what: str, failed: dict[str, str], total: int) -> str:
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+    return (
+        f"{what}: {len(failed)} of {total} trainings failed ({reasons}). What "
+        "succeeded is kept: fix the cause and run again"
+    )
+
+
+def _train_in_worker(
+    plan: Plan, data: Data, config: Config, folder: str, frozen: Features | None
+) -> dict[str, Any]:
     use_threads(config.resources.cpus_per_worker)
-    return train_unit(plan, data, config, folder)
+    return train_unit(plan, data, config, folder, frozen)

@@ -15,31 +15,22 @@ from ray.tune.search.optuna import OptunaSearch
 
 from raysynth import tables
 from raysynth.classify.data import Data, load_data, say_shortage
-from raysynth.classify.recipe import SEARCHED, configured
+from raysynth.classify.recipe import HEAD, SEARCHED, configured
 from raysynth.config import Config
 from raysynth.errors import StageError
 from raysynth.groups import Groups
 from raysynth.progress import Progress
 from raysynth.runs import write_atomic
 from raysynth.search.display import TrialProgress, shown_on
+from raysynth.search.frozen import search_frozen
 from raysynth.search.space import first_points, search_space
+from raysynth.search.table import TRIALS, rows_of
 from raysynth.search.trial import SCORE, run_trial
 
 EXPERIMENT = "tune"
 # Trials drawn at random before Optuna models them: TPE's own default of 10 would leave a small
 # search nothing to model.
 RANDOM_TRIALS = 6
-TRIALS = pa.schema(
-    [
-        ("trial", pa.string()),
-        ("ratio", pa.float64()),
-        *[(name, pa.float64()) for name in SEARCHED],
-        ("validation_wga", pa.float64()),
-        ("validation_aga", pa.float64()),
-        ("reached", pa.int64()),
-        ("seconds", pa.float64()),
-    ]
-)
 
 
 def run_search(
@@ -53,8 +44,9 @@ def run_search(
 ) -> dict[str, Any]:
     """Search, and write best.json and trials.parquet below `work`.
 
-    `real`, `synthetic`, `selection`: folders or URIs of those stages. An experiment that was cut
-    off is restored: finished trials stay, unfinished ones run again.
+    `real`, `synthetic`, `selection`: folders or URIs of those stages. A trial trains an encoder and
+    tries every head on it. An experiment that was cut off is restored: finished trials stay,
+    unfinished ones run again.
 
     Returns
     -------
@@ -70,10 +62,14 @@ def run_search(
         return _write(work, [], best | {"validation": None}, {})
     progress.update("decoding images")
     data = load_data(config, real, synthetic, selection, groups)
-    say_shortage(max(config.search.ratios), data, progress)
-    with shown_on(progress, config.search.trials):
-        results = _tuner(config, data, work).fit()
-    rows, failed = _rows(results)
+    failed: dict[str, str] = {}
+    if config.search.steps[1] == 0:
+        progress.update("heads on the pretrained encoder")
+        rows = [search_frozen(config, data)]
+    else:
+        say_shortage(max(config.search.ratios), data, progress)
+        with shown_on(progress, config.search.trials):
+            rows, failed = rows_of(_tuner(config, data, work).fit())
     if not rows:
         raise StageError(
             f"search: all {len(failed)} trials failed, e.g. {next(iter(failed.items()))}. Fix: the "
@@ -82,7 +78,7 @@ def run_search(
     winner = max(rows, key=lambda row: (row["validation_wga"], row["validation_aga"]))
     best = {
         "trial": winner["trial"],
-        "parameters": {name: winner[name] for name in ("ratio", *SEARCHED)},
+        "parameters": {name: winner[name] for name in ("ratio", *SEARCHED, HEAD)},
         "validation": {"wga": winner["validation_wga"], "aga": winner["validation_aga"]},
     }
     return _write(work, rows, best, failed)
@@ -126,31 +122,6 @@ def _tuner(config: Config, data: Data, work: str) -> tune.Tuner:
             name=EXPERIMENT, storage_path=work, callbacks=[TrialProgress()], verbose=0
         ),
     )
-
-
-def _rows(results: tune.ResultGrid) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """A row per trial at its best report, and the reasons of those that failed."""
-    rows, failed = [], {}
-    for index in range(len(results)):
-        result = results[index]
-        history = result.metrics_dataframe
-        metrics = result.metrics or {}
-        trial = str(metrics.get("trial_id", index))
-        if result.error is not None or history is None or result.config is None:
-            failed[trial] = str(result.error).strip().splitlines()[-1]
-            continue
-        top = history.loc[history[SCORE].idxmax()]
-        rows.append(
-            {
-                "trial": trial,
-                **{name: result.config[name] for name in ("ratio", *SEARCHED)},
-                "validation_wga": float(top["validation_wga"]),
-                "validation_aga": float(top["validation_aga"]),
-                "reached": int(history["reached"].max()),
-                "seconds": float(history["seconds"].max()),
-            }
-        )
-    return rows, failed
 
 
 def _write(

@@ -1,34 +1,51 @@
-"""One trial: a two-stage training that reports its validation accuracies at every evaluation."""
+"""One trial: an encoder's training that reports, at every evaluation, all heads tried on it."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ray import tune
 
 from raysynth.classify.data import Data
+from raysynth.classify.metrics import GroupMetrics
 from raysynth.classify.recipe import plan_of
-from raysynth.classify.training import fit
+from raysynth.classify.training import Plan, fit
 from raysynth.config import Config
 from raysynth.models.device import use_threads
 
 SCORE = "score"
-"""What Tune maximises: validation WGA, ties broken by AGA."""
+"""What Tune maximises: validation WGA of the best head, ties broken by AGA."""
+
+
+def planned(parameters: Mapping[str, Any], config: Config) -> Plan:
+    """The training of a trial, with every head of the search."""
+    decays = config.search.head_weight_decays
+    return plan_of(parameters, config.classifier, head_weight_decays=decays)
 
 
 def run_trial(parameters: dict[str, Any], data: Data, config: Config) -> None:
     """Tune's function trainable; `data` arrives read-only from the object store."""
     use_threads(config.search.cpus_per_trial)
     start = time.perf_counter()
-    for snapshot in fit(plan_of(parameters, config.classifier), data, config):
-        _, metrics = snapshot.best()
-        tune.report(
-            {
-                SCORE: metrics.score,
-                "validation_wga": metrics.wga,
-                "validation_aga": metrics.aga,
-                "reached": snapshot.step,
-                "seconds": round(time.perf_counter() - start, 2),
-            }
-        )
+    plan = planned(parameters, config)
+    for snapshot in fit(plan, data, config):
+        seconds = time.perf_counter() - start
+        tune.report(report(plan, snapshot.step, snapshot.validation, seconds))
+
+
+def report(
+    plan: Plan, step: int, validation: Mapping[str, GroupMetrics], seconds: float
+) -> dict[str, Any]:
+    """The best head's metrics, and every head's under its weight decay."""
+    best = max(validation.values(), key=lambda metrics: metrics.score)
+    found = {repr(spec.weight_decay): validation[spec.name] for spec in plan.heads}
+    return {
+        SCORE: best.score,
+        "validation_wga": best.wga,
+        "validation_aga": best.aga,
+        "reached": step,
+        "seconds": round(seconds, 2),
+        "heads": {decay: {"wga": m.wga, "aga": m.aga} for decay, m in found.items()},
+    }

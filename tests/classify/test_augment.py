@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from raysynth.classify.augment import augmented, random_crops
+from raysynth.classify.augment import augmented
 
 
 def images(count: int = 6, side: int = 8) -> torch.Tensor:
@@ -23,7 +23,7 @@ def test_a_seed_fixes_the_augmentation():
 def test_every_crop_is_a_window_of_the_reflected_image():
     padding, side = 2, 8
     batch = images()
-    crops = random_crops(batch, torch.Generator().manual_seed(0), padding)
+    crops = augmented(batch, torch.Generator().manual_seed(0), False, padding)
     padded = F.pad(batch.float(), (padding,) * 4, mode="reflect").long()
     for crop, source in zip(crops, padded, strict=True):
         windows = [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +16,10 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from raysynth.classify.backbone import SmallResNet, check_backbone, linear_head
+from raysynth.classify.backbone import check_backbone, linear_head
 from raysynth.classify.head import Head
 from raysynth.classify.network import build_network
+from raysynth.classify.pretrained import SmallResNet
 from raysynth.errors import ModelError
 from tests.classify.tiny import SIDE, tiny_config, tiny_data, tiny_groups
 
@@ -127,3 +131,15 @@ def test_mixed_precision_is_close_to_full(tmp_path):
     mixed = small(0, "classifier.precision=bfloat16").outputs(images)[1].numpy()
     assert np.abs(full - mixed).max() < 0.05
     assert np.abs(full - mixed).max() > 0
+
+
+def test_a_training_process_of_the_small_network_never_imports_transformers():
+    code = (
+        "import sys, raysynth.classify.units\n"
+        "from tests.classify.tiny import tiny_config, tiny_groups\n"
+        "from raysynth.classify.network import build_network\n"
+        "build_network(tiny_config(), tiny_groups(), 12, 0)\n"
+        "print('transformers' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModelForImageClassification
 
 from raysynth.classify import run_classification, stage
@@ -13,6 +14,7 @@ from raysynth.classify.final import Final, shipped_index
 from raysynth.classify.recipe import configured
 from raysynth.errors import StageError
 from raysynth.progress import Progress
+from tests.classify.test_backbone import tiny_transformer
 from tests.classify.tiny import tiny_config, tiny_groups, write_tiny_run
 
 REFERENCES = ["erm", "balanced", "group_dro", "erm_balanced_head"]
@@ -69,6 +71,18 @@ def test_lost_units_are_trained_again_with_the_same_numbers(ray_local, tmp_path)
     _, work = run(tmp_path, None, references)
     assert (work / "results.json").read_text() == results
     assert all(file.exists() for file in lost)
+
+
+def test_a_frozen_encoder_through_the_stage(ray_local, tmp_path):
+    folder = tiny_transformer("resnet", str(tmp_path / "resnet"))
+    frozen = [f"classifier.backbone={folder}", "classifier.steps=0", "classifier.references=[]"]
+    facts, work = run(tmp_path, None, *frozen)
+    results = json.loads((work / "results.json").read_text())
+    assert facts["rows"] == 2
+    assert results["methods"]["raysynth"]["wga"]["std"] == 0.0  # one encoder, whatever the seed
+    saved = AutoModelForImageClassification.from_pretrained(work / "model").state_dict()
+    loaded = AutoModelForImageClassification.from_pretrained(folder).state_dict()
+    assert all(torch.equal(saved[k], v) for k, v in loaded.items() if "classifier" not in k)
 
 
 def test_three_by_two_groups_and_no_references(ray_local, tmp_path):

@@ -20,7 +20,7 @@ from raysynth.classify.training import (
     seed_of,
     stage_one_images,
 )
-from raysynth.errors import StageError
+from raysynth.errors import ConfigError, StageError
 from tests.classify.tiny import tiny_config, tiny_data, tiny_groups
 
 BALANCED_HEAD = HeadSpec("balanced", 0.01)
@@ -122,6 +122,12 @@ def test_recipe_from_the_configuration():
     planned = plan_of(configured(classifier), classifier, seed=2)
     assert (planned.ratio, planned.beta, planned.seed) == (0.25, 0.5, 2)
     assert planned.heads == (HeadSpec("erm", classifier.head_weight_decay),)
+
+
+def test_no_steps_need_a_pretrained_backbone():
+    for override in ("classifier.steps=0", "search.steps=[0, 0]"):
+        with pytest.raises(ConfigError, match="pretrained"):
+            tiny_config(override)
 
 
 def test_seeds_of_runs_and_repetitions_differ():

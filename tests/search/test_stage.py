@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from raysynth.progress import Progress
 from raysynth.search import run_search
+from tests.classify.test_backbone import tiny_transformer
 from tests.classify.tiny import tiny_config, tiny_groups, write_tiny_run
 
 
@@ -29,6 +30,10 @@ def test_trials_best_and_tensorboard_files(ray_local, tmp_path):
     best = json.loads((work / "best.json").read_text())
     top = trials.sort_values(["validation_wga", "validation_aga"]).iloc[-1]
     assert list(best["validation"].values()) == [top["validation_wga"], top["validation_aga"]]
+    heads = trials.explode("heads")["heads"].tolist()
+    assert len(heads) == 3 * len(config.search.head_weight_decays)
+    assert max(head["validation_wga"] for head in heads) == top["validation_wga"]
+    assert best["parameters"]["head_weight_decay"] in config.search.head_weight_decays
     row = trials.set_index("trial").loc[best["trial"]]
     assert row["validation_wga"] == top["validation_wga"]
     assert best["parameters"]["ratio"] == row["ratio"]
@@ -42,6 +47,34 @@ def test_no_trials_takes_the_classifier_section(tmp_path):
     best = json.loads((tmp_path / "best.json").read_text())
     assert best["parameters"]["ratio"] == 0.125
     assert pq.read_table(tmp_path / "trials.parquet").num_rows == 0
+
+
+def test_trials_share_processes_and_the_encoder_of_all_heads(ray_local, tmp_path):
+    folders = write_tiny_run(str(tmp_path))
+    config = tiny_config("search.trials=4", "search.concurrent=1")
+    run_search(config, *folders.values(), tiny_groups(), str(tmp_path / "work"), Progress())
+    results = [
+        [json.loads(line) for line in file.read_text().splitlines()]
+        for file in (tmp_path / "work" / "tune").glob("run_trial*/result.json")
+    ]
+    assert len(results) == 4
+    assert len({report["pid"] for reports in results for report in reports}) == 1
+    decays = [repr(decay) for decay in config.search.head_weight_decays]
+    assert all(list(report["heads"]) == decays for reports in results for report in reports)
+
+
+def test_a_frozen_encoder_is_searched_by_its_heads_alone(ray_local, tmp_path):
+    folder = tiny_transformer("resnet", str(tmp_path / "resnet"))
+    config = tiny_config(f"classifier.backbone={folder}", "search.steps=[0, 0]")
+    work = tmp_path / "work"
+    folders = write_tiny_run(str(tmp_path))
+    facts = run_search(config, *folders.values(), tiny_groups(), str(work), Progress())
+    assert facts["rows"] == 1 and facts["best"]["parameters"]["steps"] == 0
+    (row,) = pq.read_table(work / "trials.parquet").to_pylist()
+    assert [head["head_weight_decay"] for head in row["heads"]] == list(
+        config.search.head_weight_decays
+    )
+    assert row["validation_wga"] == max(head["validation_wga"] for head in row["heads"])
 
 
 DRIVER = """

@@ -1,0 +1,139 @@
+"""The transformers side of the backbones: models loaded by name, both kinds saved as folders.
+
+Importing this module registers the small residual network with transformers' Auto classes.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import transformers
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    BaseImageProcessor,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
+
+from raysynth.classify.backbone import SmallNetwork, initialise
+from raysynth.config import ClassifierConfig
+from raysynth.errors import ModelError
+
+
+class SmallResNetConfig(PretrainedConfig):
+    """Shape of the small residual network: `widths` are the channels of its stages."""
+
+    model_type = "raysynth_resnet"
+
+    def __init__(
+        self,
+        widths: tuple[int, ...] = (32, 64, 128),
+        num_channels: int = 3,
+        image_size: int = 32,
+        **kwargs: Any,
+    ) -> None:
+        """`image_size`: side of the input in pixels, for the record: any side works."""
+        self.widths = tuple(widths)
+        self.num_channels = num_channels
+        self.image_size = image_size
+        super().__init__(**kwargs)
+
+
+class SmallResNet(PreTrainedModel):
+    """The small residual network as a `PreTrainedModel`."""
+
+    config_class = SmallResNetConfig
+    base_model_prefix = "network"
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: SmallResNetConfig) -> None:
+        """Random weights of the given shape."""
+        super().__init__(config)
+        self.network = SmallNetwork(config.widths, config.num_channels, config.num_labels)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        initialise(module)
+
+    def forward(
+        self, pixel_values: Tensor, labels: Tensor | None = None, **_: Any
+    ) -> ImageClassifierOutputWithNoAttention:
+        """[B, 3, H, W] -> logits [B, K]; with `labels` [B], also their cross-entropy."""
+        logits = self.network(pixel_values)
+        loss = nn.functional.cross_entropy(logits.float(), labels) if labels is not None else None
+        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
+
+
+AutoConfig.register(SmallResNetConfig.model_type, SmallResNetConfig, exist_ok=True)
+AutoModelForImageClassification.register(SmallResNetConfig, SmallResNet, exist_ok=True)
+
+
+def load_model(classifier: ClassifierConfig, label_names: tuple[str, ...]) -> Any:
+    """The transformers model that the configuration names, with a fresh head for these labels.
+
+    Raises
+    ------
+    ModelError
+        When transformers cannot load it.
+    """
+    name = os.path.expanduser(classifier.backbone)
+    try:
+        config = AutoConfig.from_pretrained(
+            name, num_labels=len(label_names), **_names(label_names)
+        )
+        if not classifier.pretrained:
+            return AutoModelForImageClassification.from_config(config)
+        return AutoModelForImageClassification.from_pretrained(
+            name, config=config, ignore_mismatched_sizes=True, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"classifier.backbone: transformers cannot load {name!r} for image classification "
+            f"({str(error).splitlines()[0]}). Fix: name a hub id or a save_pretrained folder of "
+            "such a model, with safetensors weights"
+        ) from None
+
+
+def normalisation(classifier: ClassifierConfig) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of the named backbone's own preprocessing, shares of 255."""
+    try:
+        known = transformers.AutoImageProcessor.from_pretrained(classifier.backbone)
+        return list(known.image_mean), list(known.image_std)
+    except OSError:  # a folder without a preprocessor_config.json
+        return [0.5] * 3, [0.5] * 3
+
+
+def save(
+    model: nn.Module,
+    classifier: ClassifierConfig,
+    label_names: tuple[str, ...],
+    size: int,
+    folder: str,
+) -> None:
+    """Config and safetensors weights in a local folder; `model` is the one that was trained."""
+    if isinstance(model, SmallNetwork):
+        shape = SmallResNetConfig(classifier.widths, image_size=size, **_names(label_names))
+        whole = SmallResNet(shape)
+        whole.network.load_state_dict(model.state_dict())
+        model = whole
+    assert isinstance(model, PreTrainedModel)
+    model.save_pretrained(folder)
+
+
+def image_processor(mean: list[float], std: list[float], size: int) -> BaseImageProcessor:
+    """Preprocessing with this normalisation, to `size` x `size` pixels."""
+    # The Pillow variant needs no torchvision; older transformers have it under the plain name.
+    name = "ViTImageProcessorPil"
+    kind = getattr(transformers, name if hasattr(transformers, name) else "ViTImageProcessor")
+    return kind(size={"height": size, "width": size}, image_mean=mean, image_std=std)
+
+
+def _names(label_names: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {name: index for index, name in enumerate(label_names)},
+    }

@@ -1,0 +1,39 @@
+"""The search when no encoder is trained: one encoding of the images, then every head on it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ray
+
+from raysynth.classify.data import Data
+from raysynth.classify.recipe import configured
+from raysynth.classify.training import Features, Plan, encode_frozen, try_heads
+from raysynth.config import Config
+from raysynth.models.device import pick_device, use_threads
+from raysynth.search.table import row_of
+from raysynth.search.trial import planned, report
+
+TRIAL = "frozen"
+
+
+def search_frozen(config: Config, data: Data) -> dict[str, Any]:
+    """The one row of trials.parquet: all heads on the pretrained encoder.
+
+    Encoding the images takes a worker minutes and the heads milliseconds, so the features stay in
+    the object store between the two.
+    """
+    resources = {"num_cpus": config.search.cpus_per_trial, "num_gpus": config.search.gpus_per_trial}
+    parameters = configured(config.classifier) | {"ratio": 0.0, "steps": 0}
+    plan, shared = planned(parameters, config), ray.put(data)
+    features = ray.remote(**resources)(encode_frozen).remote(plan, shared, config)
+    reported = ray.remote(**resources)(_sweep).remote(plan, shared, config, features)
+    return row_of(TRIAL, parameters, [ray.get(reported)])
+
+
+def _sweep(plan: Plan, data: Data, config: Config, features: Features) -> dict[str, Any]:
+    use_threads(config.search.cpus_per_trial)
+    start = time.perf_counter()
+    validation, _ = try_heads(plan, data, features, pick_device(config.base.device))
+    return report(plan, 0, validation, time.perf_counter() - start)

@@ -1,0 +1,86 @@
+"""trials.parquet: a row per trial at its best head, and all its heads in a list column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from ray import tune
+
+from raysynth.classify.recipe import HEAD, SEARCHED
+
+HEADS = pa.struct(
+    [
+        (HEAD, pa.float64()),
+        ("validation_wga", pa.float64()),
+        ("validation_aga", pa.float64()),
+        ("step", pa.int64()),
+    ]
+)
+TRIALS = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("ratio", pa.float64()),
+        *[(name, pa.float64()) for name in SEARCHED],
+        *HEADS,
+        ("reached", pa.int64()),
+        ("seconds", pa.float64()),
+        ("heads", pa.list_(HEADS)),
+    ]
+)
+
+
+def rows_of(results: tune.ResultGrid) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """A row per trial, and the reasons of those that failed."""
+    rows, failed = [], {}
+    for index in range(len(results)):
+        result = results[index]
+        history = result.metrics_dataframe
+        trial = str((result.metrics or {}).get("trial_id", index))
+        if result.error is not None or history is None or result.config is None:
+            failed[trial] = str(result.error).strip().splitlines()[-1]
+            continue
+        reports = [_nested(report) for report in history.to_dict("records")]
+        rows.append(row_of(trial, result.config, reports))
+    return rows, failed
+
+
+def row_of(
+    trial: str, parameters: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The row of a trial from its reports: every head at its best evaluation, the best in front."""
+    heads = []
+    for decay in reports[0]["heads"]:
+        at = max(reports, key=lambda report: _order(report["heads"][decay]))
+        metrics = at["heads"][decay]
+        heads.append(
+            {
+                HEAD: float(decay),
+                "validation_wga": float(metrics["wga"]),
+                "validation_aga": float(metrics["aga"]),
+                "step": int(at["reached"]),
+            }
+        )
+    return {
+        "trial": trial,
+        **{name: parameters[name] for name in ("ratio", *SEARCHED)},
+        **max(heads, key=lambda head: (head["validation_wga"], head["validation_aga"])),
+        "reached": max(int(report["reached"]) for report in reports),
+        "seconds": max(float(report["seconds"]) for report in reports),
+        "heads": heads,
+    }
+
+
+def _order(metrics: Mapping[str, float]) -> tuple[float, float]:
+    return metrics["wga"], metrics["aga"]
+
+
+def _nested(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Tune flattens what was reported to `heads/<weight decay>/<metric>`."""
+    heads: dict[str, dict[str, float]] = {}
+    for key, value in report.items():
+        if key.startswith("heads/"):
+            _, decay, metric = key.split("/")
+            heads.setdefault(decay, {})[metric] = value
+    return {**report, "heads": heads}
