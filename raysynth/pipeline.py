@@ -20,8 +20,8 @@ from raysynth.runs import FOLDERS, Run, Stage
 # Knobs that change how wide a stage runs, not what comes out of it.
 WIDTH = {
     "clustering": {"batch_size", "actors"},
-    "finetune": {"adapters_per_worker", "checkpoint_steps", "max_failures"},
-    "synthesis": {"actors", "batch_size"},
+    "finetune": {"adapters_per_worker", "checkpoint_steps", "max_failures", "memory_share"},
+    "synthesis": {"actors", "batch_size", "decode_batch_size"},
     "search": {"concurrent", "cpus_per_trial", "gpus_per_trial"},
 }
 

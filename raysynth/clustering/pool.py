@@ -15,18 +15,23 @@ RESERVED_CPUS = 2.0
 TASK_CPUS = 0.25
 
 
-def actor_pool(resources: ResourcesConfig, actors: int) -> dict[str, Any]:
+def actor_pool(resources: ResourcesConfig, actors: int, calls: int = 1) -> dict[str, Any]:
     """`map_batches` arguments for a pool of at most `actors` actors.
 
     As many as fit now (beside `RESERVED_CPUS`) start at once; on a cluster that grows, Ray Data
-    adds the others as nodes arrive.
+    adds the others as nodes arrive. An actor runs `calls` batches at once, in threads.
     """
     cluster = ray.cluster_resources()
     fits = (cluster.get("CPU", 0.0) - RESERVED_CPUS) / resources.cpus_per_worker
     if resources.gpus_per_worker:
         fits = min(fits, cluster.get("GPU", 0.0) / resources.gpus_per_worker)
     return {
-        "compute": ActorPoolStrategy(min_size=min(actors, max(1, int(fits))), max_size=actors),
+        "compute": ActorPoolStrategy(
+            min_size=min(actors, max(1, int(fits))),
+            max_size=actors,
+            max_concurrent_calls_per_actor=calls,
+            enable_true_multi_threading=calls > 1,
+        ),
         "num_cpus": resources.cpus_per_worker,
         "num_gpus": resources.gpus_per_worker or None,
     }

@@ -219,6 +219,17 @@ def load_clip(base: BaseConfigSection) -> Clip:
     )
 
 
+def round_weights(module: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Keep frozen matrices in the precision that they are multiplied in.
+
+    Autocast would round them to it anyway, at every call (it remembers trained weights only): the
+    products are the same, bit for bit. Normalisations keep their precision.
+    """
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
+            layer.to(dtype)
+
+
 @torch.no_grad()
 def encode_prompts(base: Base, prompts: Sequence[str]) -> Tensor:
     """[N, L, D] text states of prompts, each distinct prompt computed once.

@@ -11,10 +11,12 @@ from typing import Any
 import fsspec
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from raysynth.config import Config
 from raysynth.groups import Groups, aligned_groups
 from raysynth.runs import FOLDERS, Run
+from raysynth.synthesis.timeline import read_timeline
 from raysynth.tables import SPLITS, groups_of, read_table
 
 TITLES = {
@@ -67,6 +69,8 @@ class Content:
     results: dict[str, Any]  # the classification stage's, as written
     methods: tuple[Method, ...]
     timings: dict[str, float]  # stage -> seconds, this report's own not included
+    timeline: pa.Table  # spans of the generating actors, see synthesis.timeline
+    generation: dict[str, Any]  # the synthesis stage's facts
     manifest: dict[str, Any]
 
     @property
@@ -111,6 +115,8 @@ def read_content(config: Config, run: Run) -> Content:
         timings={
             name: stage["seconds"] for name, stage in manifest["stages"].items() if name != "report"
         },
+        timeline=read_timeline(folders["synthesis"]),
+        generation=dict(manifest["stages"].get("synthesis", {}).get("facts", {})),
         manifest=manifest,
     )
 

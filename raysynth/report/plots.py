@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from raysynth.report.content import OURS, Content, Method
+from raysynth.synthesis.timeline import WORDS, over_time
 
 LOGARITHMIC = {"temperature", "learning_rate", "weight_decay", "head_weight_decay"}
 VALIDATION = "validation_wga"
@@ -32,6 +33,8 @@ VARIABLES = {
     REFERENCE: "--reference",
     POINT: "--point",
 }
+PART_COLOURS = {"unet": ACCENT, "decode": "#e9a23b", "score": "#2a9d8f", "encode": REFERENCE}
+BINS = 80
 RATIO_COLOURS = LinearSegmentedColormap.from_list(
     "ratio", ["#64748b", "#2a9d8f", "#e9a23b", ACCENT]
 )
@@ -167,6 +170,43 @@ def _trial_dots(axis: Any, x: Any, trials: Any) -> Any:
     return axis.scatter(
         x, trials[VALIDATION], c=ratio, cmap=RATIO_COLOURS, vmin=0, vmax=top, s=26, zorder=3
     )
+
+
+def utilisation_plot(content: Content) -> Plot | None:
+    """What the generating actors' devices did over time, and the seconds of every part."""
+    used = content.generation.get("utilisation")
+    if not used or not content.timeline.num_rows:
+        return None
+    with _styled():
+        figure = Figure(figsize=(8.6, 2.9), layout="constrained")
+        time_axis, share_axis = figure.subplots(1, 2, width_ratios=(2.4, 1))
+        edges, shares = over_time(content.timeline, min(BINS, content.timeline.num_rows))
+        time_axis.stackplot(
+            edges,
+            [np.append(share, share[-1]) for share in shares.values()],
+            step="post",
+            colors=[PART_COLOURS[part] for part in shares],
+            zorder=2,
+        )
+        time_axis.set(xlim=(0, edges[-1]), ylim=(0, 1), xlabel="seconds since the first batch")
+        time_axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+        time_axis.set_title("Actors' time in use, %", loc="left")
+        time_axis.grid(axis="y", zorder=0)
+        _parts(share_axis, used["parts"])
+        return _plot(figure, "utilisation", "share of the actors' time in use, by part of the work")
+
+
+def _parts(axis: Any, parts: Mapping[str, float]) -> None:
+    upwards = list(parts)[::-1]
+    for row, part in enumerate(upwards):
+        share = parts[part]
+        axis.barh(row, share, height=0.6, color=PART_COLOURS[part], zorder=2)
+        axis.text(share + 0.02, row, f"{100 * share:.0f}", va="center")
+    axis.set_yticks(range(len(parts)), [WORDS[part] for part in upwards])
+    axis.set_xlim(0, 1.15)
+    axis.set_xticks([])
+    axis.spines["bottom"].set_visible(False)
+    axis.set_title("Share of all work, %", loc="left")
 
 
 def _plot(figure: Figure, name: str, alt: str) -> Plot:

@@ -11,7 +11,7 @@ from raysynth.config import Config
 from raysynth.progress import Progress
 from raysynth.report.content import read_content
 from raysynth.report.page import render
-from raysynth.report.plots import methods_plot, search_plot
+from raysynth.report.plots import methods_plot, search_plot, utilisation_plot
 from raysynth.report.results import results
 from raysynth.report.sheets import contact_sheets, png, poster
 from raysynth.runs import Run
@@ -32,7 +32,7 @@ def run_report(config: Config, run: Run, work: str, progress: Progress) -> dict[
     progress.update("contact sheets")
     sheets = contact_sheets(content, run)
     progress.update("plots")
-    plots = [plot(content) for plot in (methods_plot, search_plot)]
+    plots = [plot(content) for plot in (methods_plot, search_plot, utilisation_plot)]
     drawn = {plot.name: plot for plot in plots if plot is not None}
     progress.update("page")
     files = {"results.json": json.dumps(results(content), indent=1, allow_nan=False).encode()}

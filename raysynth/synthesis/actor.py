@@ -2,23 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import socket
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
 
 from raysynth.config import Config
 from raysynth.groups import Groups
 from raysynth.models.device import use_threads
-from raysynth.models.loading import encode_prompts, load_base, load_clip
+from raysynth.models.loading import load_clip
 from raysynth.prompts import spoken
-from raysynth.synthesis.banks import open_bank
-from raysynth.synthesis.denoise import decode, denoise, draw_noise, latent_shape
-from raysynth.synthesis.score import ClipScorer
-from raysynth.synthesis.solver import build_solver
+from raysynth.synthesis.generator import ImageGenerator
+from raysynth.synthesis.score import ClipScorer, Scores
+from raysynth.synthesis.timeline import COLUMN, Stopwatch
+
+
+class Sampler(Protocol):
+    """What an actor does to a batch; `denoise`, `decode` and `score` hold the device, in turn."""
+
+    def prepare(self, specs: pa.Table) -> Any:
+        """All that can be done before the device is free."""
+
+    def denoise(self, batch: Any) -> Any:
+        """Latents; returns when the device has finished them."""
+
+    def decode(self, latents: Any) -> np.ndarray:
+        """[B, side, side, 3] uint8 images."""
+
+    def score(self, images: np.ndarray, group: np.ndarray) -> Scores:
+        """CLIP scores of images [B, side, side, 3] of groups [B]."""
+
+
+class DiffusionSampler:
+    """The base model with its adapters, and CLIP.
+
+    Generation and scoring share the actor: a second pool would load torch and hold a device a
+    second time, and every image would travel between them.
+    """
+
+    def __init__(self, task: Task) -> None:
+        """Load the generator, CLIP and the groups' targets."""
+        groups, prompts = task.groups, task.config.prompts
+        self.generate = ImageGenerator(task.config, task.adapters, task.names)
+        spoken_groups = [spoken(prompts, groups, g, token="") for g in range(groups.count)]
+        self.scorer = ClipScorer(load_clip(task.config.base), spoken_groups, task.centroids)
+        self.denoise, self.decode = self.generate.denoise, self.generate.decode
+        self.score = self.scorer
+
+    def prepare(self, specs: pa.Table) -> Any:
+        """Noise and text states."""
+        columns = specs.select(["prompt", "negative_prompt", "adapter", "seed"]).to_pydict()
+        return self.generate.prepare(*columns.values())
 
 
 @dataclass(frozen=True)
@@ -33,86 +72,48 @@ class Task:
     """Adapters that the specs ask for."""
     centroids: np.ndarray
     """[G, D] CLIP centroids of the real groups."""
-
-
-class ImageGenerator:
-    """Base model, adapters and prompts' text states in memory; rows of specs to pixels."""
-
-    def __init__(self, task: Task) -> None:
-        """Load the base model once and all adapters onto it."""
-        config = task.config
-        self.base = load_base(config.base)
-        self.bank = open_bank(self.base.unet, task.adapters, task.names, config.finetune)
-        self.solver = build_solver(config.synthesis.solver, self.base.scheduler)
-        self.guidance, self.steps = config.synthesis.guidance_scale, config.synthesis.steps
-        self.shape = latent_shape(self.base, config.synthesis.image_size)
-        self._states: dict[str, Tensor] = {}
-
-    def __call__(
-        self,
-        prompts: Sequence[str],
-        negatives: Sequence[str],
-        adapters: Sequence[str],
-        seeds: Sequence[int],
-    ) -> np.ndarray:
-        """[B, side, side, 3] uint8 images of B specs."""
-        images: np.ndarray | None = None
-        for rows in self.bank.parts(adapters):
-            part = self._together(
-                *([v[r] for r in rows] for v in (prompts, negatives, adapters, seeds))
-            )
-            if images is None:
-                images = np.empty((len(seeds), *part.shape[1:]), np.uint8)
-            images[rows] = part
-        assert images is not None, "an empty batch has no images"
-        return images
-
-    def _together(
-        self,
-        prompts: Sequence[str],
-        negatives: Sequence[str],
-        adapters: Sequence[str],
-        seeds: Sequence[int],
-    ) -> np.ndarray:
-        guided = self.guidance > 1
-        noise, generators = draw_noise(seeds, self.shape)
-        states = self._text([*negatives, *prompts] if guided else prompts)
-        self.bank.use(adapters, copies=2 if guided else 1)
-        latents = denoise(
-            self.base, self.solver, noise, generators, states, self.guidance, self.steps
-        )
-        return decode(self.base, latents)
-
-    def _text(self, prompts: Sequence[str]) -> Tensor:
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._states]
-        if new:
-            self._states.update(zip(new, encode_prompts(self.base, new), strict=True))
-        return torch.stack([self._states[prompt] for prompt in prompts])
+    sampler: Callable[[Task], Sampler] = DiffusionSampler
+    """Opens what samples, in the actor; another one may stand in to measure the rest."""
 
 
 class Synthesizer:
     """One Ray Data actor: generates and scores, on one device.
 
-    Generation and scoring share the actor: a second pool would load torch and hold a device a
-    second time, and every image would travel between them.
+    Two threads may call it: while one batch holds the device, the other's noise is drawn, its
+    specs are fetched, or its pixels are handed on.
     """
 
     def __init__(self, task: Task) -> None:
-        """Load the generator, CLIP and the groups' targets."""
-        use_threads(task.config.resources.cpus_per_worker)
-        groups, prompts = task.groups, task.config.prompts
-        self.generate = ImageGenerator(task)
-        spoken_groups = [spoken(prompts, groups, g, token="") for g in range(groups.count)]
-        self.score = ClipScorer(load_clip(task.config.base), spoken_groups, task.centroids)
+        """Open the task's sampler."""
+        self.cpus = task.config.resources.cpus_per_worker
+        use_threads(self.cpus)
+        self.sampler = task.sampler(task)
+        self.name = f"{socket.gethostname()}-{os.getpid()}"
+        self._device = threading.Lock()
 
     def __call__(self, specs: pa.Table) -> pa.Table:
-        """[B] specs -> the same rows with raw `pixels` (side * side * 3 bytes) and CLIP scores."""
-        columns = specs.select(["prompt", "negative_prompt", "adapter", "seed"]).to_pydict()
-        images = self.generate(*columns.values())
-        scores = self.score(images, specs["group"].to_numpy())
+        """[B] specs -> the same rows with raw `pixels`, CLIP scores and `spans`."""
+        use_threads(self.cpus)  # each calling thread has a count of its own
+        watch = Stopwatch(self.name, specs.num_rows)
+        batch = self.sampler.prepare(specs)
+        with self._device:
+            with watch.part("unet"):
+                latents = self.sampler.denoise(batch)
+            with watch.part("decode"):
+                images = self.sampler.decode(latents)
+            with watch.part("score"):
+                scores = self.sampler.score(images, specs["group"].to_numpy())
         return (
-            specs.append_column("pixels", pa.array([image.tobytes() for image in images]))
+            specs.append_column("pixels", _pixels(images))
             .append_column("clip_label", pa.array(scores.label))
             .append_column("clip_centroid", pa.array(scores.centroid))
             .append_column("clip_score", pa.array(scores.score))
+            .append_column(COLUMN, watch.column())
         )
+
+
+def _pixels(images: np.ndarray) -> pa.Array:
+    """[B] side * side * 3 bytes each, without a copy."""
+    kind = pa.binary(int(np.prod(images.shape[1:])))
+    buffer = pa.py_buffer(np.ascontiguousarray(images))
+    return pa.FixedSizeBinaryArray.from_buffers(kind, len(images), [None, buffer])

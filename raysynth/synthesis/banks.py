@@ -1,8 +1,9 @@
 """Fine-tuned weights inside one generating actor: loaded once, switched per batch row or per batch.
 
 A bank answers two questions: which rows of a batch can be denoised together, and how the UNet is
-made to use their adapters. LoRA adapters all live in one grouped UNet and mix freely; full UNet
-weights are exchanged, so a batch is split by adapter.
+made to use their adapters. LoRA adapters all live in one grouped UNet and mix freely, but many rows
+of one adapter are cheaper alone, folded into the weights; full UNet weights are exchanged, so a
+batch is split by adapter.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import fsspec
 import numpy as np
@@ -22,10 +23,14 @@ from torch import Tensor, nn
 from raysynth.config import FinetuneConfig
 from raysynth.errors import ModelError
 from raysynth.finetune.grouped_lora import inject
+from raysynth.synthesis.fold import FoldedUNet
 
 # Rows of an adapter within a mixed batch are filled up to a multiple of this: the grouped layers
 # are fast on long equal runs, and two clusters seldom meet at a round number.
-RUN = 8
+RUN = 4
+# As many rows of one adapter as this are denoised apart from the others, the adapter folded into
+# the weights: what smaller batches lose is less than what the grouped layers cost.
+FOLD_ROWS = 8
 CACHED_UNETS = 2
 
 
@@ -35,46 +40,62 @@ class Bank(Protocol):
     def parts(self, adapters: Sequence[str]) -> list[np.ndarray]:
         """Row numbers that are denoised together; a row may repeat, to fill a run."""
 
-    def use(self, adapters: Sequence[str], copies: int) -> None:
-        """Make the UNet use these rows' adapters, for a batch of the rows `copies` times."""
+    def use(self, adapters: Sequence[str], copies: int) -> Any:
+        """The UNet, using these rows' adapters, for a batch of the rows `copies` times."""
 
 
 class PlainBank:
     """No adapters: the base model by itself (`vanilla`)."""
 
+    def __init__(self, unet: nn.Module) -> None:
+        self.unet = unet
+
     def parts(self, adapters: Sequence[str]) -> list[np.ndarray]:
         """All rows at once."""
         return [np.arange(len(adapters))]
 
-    def use(self, adapters: Sequence[str], copies: int) -> None:
-        """Nothing to switch."""
+    def use(self, adapters: Sequence[str], copies: int) -> nn.Module:
+        """The base's own, with nothing to switch."""
+        return self.unet
 
 
 class LoraBank:
-    """All LoRA adapters stacked on one UNet; each row is routed to its own."""
+    """All LoRA adapters on one UNet: stacked and routed row by row, or one folded into weights."""
 
     def __init__(
         self, unet: nn.Module, folder: str, names: Sequence[str], config: FinetuneConfig
     ) -> None:
         """Load the adapters `<folder>/<name>`; raises ModelError when one does not fit."""
+        self.unet = unet
         self.position = {name: number for number, name in enumerate(names)}
         self.lora = inject(unet, config.targets, config.rank, config.alpha, len(names))
         for name, number in self.position.items():
             self.lora.load(number, f"{folder}/{name}")
+        self.folded = FoldedUNet(unet, self.lora)
 
     def parts(self, adapters: Sequence[str]) -> list[np.ndarray]:
-        """All rows at once, those of one adapter side by side and filled up to whole runs."""
-        index = np.array([self.position[name] for name in adapters])
-        found = np.unique(index)
-        if len(found) == 1:
-            return [np.arange(len(index))]
-        rows = [np.flatnonzero(index == position) for position in found]
-        filled = [np.append(r, np.repeat(r[-1], -len(r) % RUN)) for r in rows]
-        return [np.concatenate(filled)]
+        """The rows of every adapter that has `FOLD_ROWS`, separately, and all others together.
 
-    def use(self, adapters: Sequence[str], copies: int) -> None:
-        """Route every row of every copy: with guidance the negative half needs the adapter too."""
-        self.lora.route([self.position[name] for name in adapters] * copies)
+        Those of one adapter lie side by side, filled up to whole runs where adapters are mixed.
+        """
+        index = np.array([self.position[name] for name in adapters])
+        rows = [np.flatnonzero(index == position) for position in np.unique(index)]
+        alone = [r for r in rows if len(r) >= FOLD_ROWS]
+        rest = [r for r in rows if len(r) < FOLD_ROWS]
+        if len(rest) > 1:
+            rest = [np.concatenate([np.append(r, np.repeat(r[-1], -len(r) % RUN)) for r in rest])]
+        return alone + rest
+
+    def use(self, adapters: Sequence[str], copies: int) -> nn.Module:
+        """Folded for rows of one adapter; else every row of every copy is routed to its own.
+
+        With guidance the negative half needs the adapter too.
+        """
+        index = [self.position[name] for name in adapters]
+        if len(set(index)) == 1:
+            return self.folded.use(index[0])
+        self.lora.route(index * copies)
+        return self.unet
 
 
 class FullBank:
@@ -83,7 +104,8 @@ class FullBank:
     def __init__(self, unet: nn.Module, folder: str) -> None:
         """Adapters lie in `<folder>/<name>/unet`, as diffusers' save_pretrained writes them."""
         self.unet, self.folder, self.current = unet, folder, ""
-        self.dtype = next(unet.parameters()).dtype
+        # Matrices may be kept rounded (round_weights), normalisations never are.
+        self.dtype = next(m.weight.dtype for m in unet.modules() if isinstance(m, nn.GroupNorm))
         self._cache: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
 
     def parts(self, adapters: Sequence[str]) -> list[np.ndarray]:
@@ -91,12 +113,13 @@ class FullBank:
         names = np.array(adapters)
         return [np.flatnonzero(names == name) for name in dict.fromkeys(adapters)]
 
-    def use(self, adapters: Sequence[str], copies: int) -> None:
-        """Put the weights of the rows' one adapter into the UNet."""
+    def use(self, adapters: Sequence[str], copies: int) -> nn.Module:
+        """The UNet with the weights of the rows' one adapter."""
         name = adapters[0]
         if name != self.current:
             self.unet.load_state_dict(self._weights(name))
             self.current = name
+        return self.unet
 
     def _weights(self, name: str) -> dict[str, Tensor]:
         if name not in self._cache:
@@ -116,7 +139,7 @@ def open_bank(unet: nn.Module, folder: str, names: Sequence[str], config: Finetu
     names : adapters that the specs ask for; none for the plain base.
     """
     if not names:
-        return PlainBank()
+        return PlainBank(unet)
     if config.engine == "full":
         return FullBank(unet, folder)
     return LoraBank(unet, folder, names, config)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Sequence
 from types import TracebackType
 
 import fsspec
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
@@ -13,32 +17,43 @@ from raysynth.clustering.pool import TASK_CPUS
 from raysynth.groups import Groups
 from raysynth.progress import Progress
 from raysynth.synthesis.shards import Shard, ShardRecord, existing_record, write_shard
+from raysynth.synthesis.timeline import SPAN
 
 POLL_SECONDS = 1.0
+POLL_SHARE = 0.05  # of the driver's time at most: an object store lists thousands of names slowly
 PENDING = ".pending.parquet"  # Ray Data's suffix while a block is being written
+NOWHERE = -1
 
 
 class Collector:
     """Follows the checkpoint's folder in a thread of the driver, from `with` to its end.
 
-    Ray Data commits a block in two phases: a pending list of ids, the data file, then the list's
-    final name. Only blocks with a committed list are believed; a torn file never has one.
+    Ray Data commits a block in two phases: a pending list of rows, the data file, then the list's
+    final name. Only blocks with a committed list are believed; a torn file never has one. A block
+    file goes as soon as every shard that needs it is written. What is kept in memory is a few bytes
+    per row of the plan.
     """
 
     def __init__(self, work: str, shards: list[Shard], groups: Groups, progress: Progress) -> None:
         """Look at what an earlier attempt left; shards that are complete are not written again."""
-        self.work, self.groups, self.progress = work, groups, progress
+        self.work, self.shards, self.groups, self.progress = work, shards, groups, progress
         self.filesystem, self._root = fsspec.core.url_to_fs(work)
-        self.total = sum(len(shard.ids) for shard in shards)
-        self.block_of: dict[str, str] = {}
+        self.total = sum(shard.count for shard in shards)
+        self.done = 0
         self.records: list[ShardRecord] = []
-        self.waiting: list[Shard] = []
-        for shard in shards:
-            record = existing_record(work, shard)
-            self.records += [record] if record else []
-            self.waiting += [] if record else [shard]
+        self.spans = [SPAN.empty_table()]
+        self._starts = np.array([shard.start for shard in shards])
+        self._missing = np.array([shard.count for shard in shards])
+        self._block_of = np.full(self.total, NOWHERE, np.int32)  # row -> block
+        self._blocks: list[str] = []
+        self._needed: list[int] = []  # block -> rows of it whose shard is not written
+        self._unwritten = set(range(len(shards)))
+        for number, shard in enumerate(shards):
+            if record := existing_record(work, shard):
+                self.records.append(record)
+                self._unwritten.discard(number)
         self._seen: set[str] = set()
-        self._writing: list[ray.ObjectRef] = []
+        self._writing: dict[ray.ObjectRef, int] = {}
         self._write = ray.remote(num_cpus=TASK_CPUS, max_retries=3)(write_shard)
         self._stop = threading.Event()
         self._error: BaseException | None = None
@@ -46,9 +61,14 @@ class Collector:
         self._read_checkpoint()
 
     @property
-    def done(self) -> int:
-        """Images that are safe on disk."""
-        return len(self.block_of)
+    def waiting(self) -> list[Shard]:
+        """Shards that lack rows."""
+        return [self.shards[n] for n in sorted(self._unwritten) if self._missing[n]]
+
+    @property
+    def timeline(self) -> pa.Table:
+        """The spans of all shards that were written here, by start."""
+        return pa.concat_tables(self.spans).sort_by("start")
 
     def __enter__(self) -> Collector:
         self._thread.start()
@@ -68,29 +88,25 @@ class Collector:
     def finish(self) -> list[ShardRecord]:
         """Write what is left and wait for it; all rows must be on disk."""
         self.step()
-        self.records += ray.get(self._writing)
-        self._writing = []
+        self._gather(timeout=None)
         return self.records
 
     def step(self) -> None:
-        """One look: new blocks, shards that became whole, progress."""
+        """One look: new blocks, shards that became whole, block files that nobody needs."""
         self._read_checkpoint()
-        ready = [s for s in self.waiting if all(name in self.block_of for name in s.ids)]
-        for shard in ready:
-            blocks = {name: self.block_of[name] for name in shard.ids}
-            self._writing.append(self._write.remote(self.work, shard, blocks, self.groups))
-            self.waiting.remove(shard)
-        if self._writing:
-            written, self._writing = ray.wait(
-                self._writing, num_returns=len(self._writing), timeout=0
-            )
-            self.records += ray.get(written)
+        for number in sorted(self._unwritten - set(self._writing.values())):
+            if not self._missing[number]:
+                self._submit(number)
+        self._gather(timeout=0)
         self.progress.update("images generated", self.done, self.total)
 
     def _follow(self) -> None:
+        pause = POLL_SECONDS
         try:
-            while not self._stop.wait(POLL_SECONDS):
+            while not self._stop.wait(pause):
+                start = time.monotonic()
                 self.step()
+                pause = max(POLL_SECONDS, (time.monotonic() - start) / POLL_SHARE)
         except Exception as error:
             self._error = error
 
@@ -99,12 +115,61 @@ class Collector:
         if not self.filesystem.exists(folder):
             return
         self.filesystem.invalidate_cache(folder)
-        for path in sorted(self.filesystem.ls(folder, detail=False)):
-            if path in self._seen or path.endswith(PENDING) or not path.endswith(".parquet"):
+        for path in sorted(set(self.filesystem.ls(folder, detail=False)) - self._seen):
+            if path.endswith(PENDING) or not path.endswith(".parquet"):
                 continue
             self._seen.add(path)
             with self.filesystem.open(path, "rb") as file:
-                ids = pq.read_table(file, columns=["id"])["id"].to_pylist()
-            stem = path.rsplit("/", 1)[-1].removesuffix(".parquet")
-            for name in ids:
-                self.block_of.setdefault(name, f"{self.work}/blocks/{stem}-0.parquet")
+                rows = pq.read_table(file, columns=["row"])["row"].to_numpy()
+            self._take_in(path.rsplit("/", 1)[-1].removesuffix(".parquet"), rows)
+
+    def _take_in(self, stem: str, rows: np.ndarray) -> None:
+        """Trust a new block for the rows that no other block has."""
+        rows = np.unique(rows[self._block_of[rows] == NOWHERE])
+        self._block_of[rows] = len(self._blocks)
+        self._blocks.append(stem)
+        numbers = np.searchsorted(self._starts, rows, side="right") - 1
+        self._missing -= np.bincount(numbers, minlength=len(self.shards))
+        self.done += len(rows)
+        self._needed.append(int(np.isin(numbers, list(self._unwritten)).sum()))
+        self._drop_unneeded([len(self._blocks) - 1])
+
+    def _submit(self, number: int) -> None:
+        shard = self.shards[number]
+        rows = np.arange(shard.start, shard.start + shard.count)
+        block_of = self._block_of[rows]
+        blocks = {
+            f"{self.work}/{self._file(block)}": rows[block_of == block]
+            for block in np.unique(block_of).tolist()
+        }
+        reference = self._write.remote(self.work, shard, blocks, self.groups)
+        self._writing[reference] = number
+
+    def _gather(self, timeout: float | None) -> None:
+        """Take in the shards that have been written."""
+        if not self._writing:
+            return
+        pending = list(self._writing)
+        written, _ = ray.wait(pending, num_returns=len(pending), timeout=timeout)
+        for reference in written:
+            number = self._writing.pop(reference)
+            result = ray.get(reference)
+            self.records.append(result.record)
+            self.spans.append(result.spans)
+            self._unwritten.discard(number)
+            shard = self.shards[number]
+            blocks = self._block_of[shard.start : shard.start + shard.count]
+            found, counts = np.unique(blocks, return_counts=True)
+            for block, count in zip(found.tolist(), counts.tolist(), strict=True):
+                self._needed[block] -= count
+            self._drop_unneeded(found.tolist())
+
+    def _drop_unneeded(self, blocks: Sequence[int]) -> None:
+        """Delete block files without a row that a shard still waits for: no image lies twice."""
+        for block in blocks:
+            path = f"{self._root}/{self._file(block)}"
+            if not self._needed[block] and self.filesystem.exists(path):
+                self.filesystem.rm_file(path)
+
+    def _file(self, block: int) -> str:
+        return f"blocks/{self._blocks[block]}-0.parquet"

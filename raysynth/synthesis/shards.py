@@ -1,9 +1,9 @@
 """Final shards of the synthetic table: planned beforehand, written as soon as their rows exist.
 
 Ray Data writes one small file per block, as blocks come. A shard holds up to `rows_per_shard`
-consecutive ids of one group; once the checkpoint lists all of them, they are gathered from the
-block files. What a shard contains is thus decided by the specs alone, whatever was cut off,
-repeated or written late by a killed driver's workers.
+consecutive rows of one group; once the checkpoint lists all of them, they are gathered from the
+block files, which can then go. What a shard contains is thus decided by the specs alone, whatever
+was cut off, repeated or written late by a killed driver's workers.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysynth.errors import DataError
 from raysynth.groups import Groups
 from raysynth.runs import write_atomic
+from raysynth.synthesis.timeline import spans_of
 from raysynth.tables import SYNTHETIC, read_table, with_groups
 
 MANIFEST = "manifest.json"
@@ -28,11 +30,12 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard to be written: its file name, its group, its rows' ids in order."""
+    """A shard to be written: its file name, its group, its rows of the plan."""
 
     file: str
     group: int
-    ids: tuple[str, ...]
+    start: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -45,54 +48,70 @@ class ShardRecord:
     sha256: str
 
 
-def plan_shards(specs: pa.Table, rows_per_shard: int) -> list[Shard]:
-    """Shards `group-<g>-<nnnnn>.parquet` of specs that are sorted by group."""
-    ids_of: dict[int, list[str]] = {}
-    for name, group in zip(specs["id"].to_pylist(), specs["group"].to_pylist(), strict=True):
-        ids_of.setdefault(group, []).append(name)
+@dataclass(frozen=True)
+class Written:
+    """A shard that was just written, and what its block files say of the actors' time."""
+
+    record: ShardRecord
+    spans: pa.Table
+
+
+def plan_shards(group: np.ndarray, rows_per_shard: int) -> list[Shard]:
+    """Shards `group-<g>-<nnnnn>.parquet` of a plan sorted by group; `group`: [N] of its rows."""
+    values, starts, counts = np.unique(group, return_index=True, return_counts=True)
     return [
         Shard(
-            f"group-{group}-{number:05d}.parquet", group, tuple(ids[start : start + rows_per_shard])
+            file=f"group-{value}-{number:05d}.parquet",
+            group=int(value),
+            start=int(first) + offset,
+            count=min(rows_per_shard, int(count) - offset),
         )
-        for group, ids in sorted(ids_of.items())
-        for number, start in enumerate(range(0, len(ids), rows_per_shard))
+        for value, first, count in zip(values, starts, counts, strict=True)
+        for number, offset in enumerate(range(0, int(count), rows_per_shard))
     ]
 
 
 def write_shard(
-    folder: str, shard: Shard, block_of: Mapping[str, str], groups: Groups
-) -> ShardRecord:
+    folder: str, shard: Shard, blocks: Mapping[str, np.ndarray], groups: Groups
+) -> Written:
     """Gather a shard's rows from block files and write it, whole.
 
     Parameters
     ----------
-    block_of : id -> path or URI of the block file that is trusted for it (each id in one).
+    blocks : path or URI of a block file -> the rows of the plan that it is trusted for.
 
     Raises
     ------
     DataError
         If a block file does not hold what the checkpoint says.
     """
-    files = sorted({block_of[name] for name in shard.ids})
-    wanted = {file: [n for n in shard.ids if block_of[n] == file] for file in files}
-    parts = []
-    for file in files:
-        table = read_table(folder, files=[file]).select(SYNTHETIC.names)
-        row = {name: number for number, name in enumerate(table["id"].to_pylist())}
-        lost = [name for name in wanted[file] if name not in row]
-        if lost:
-            raise DataError(
-                f"{file}: {len(lost)} generated row(s) are missing, e.g. {lost[0]}; expected what "
-                "the checkpoint beside it lists. Fix: delete the run's .partial folder of the "
-                "synthesis stage and run again"
-            )
-        parts.append(table.take([row[name] for name in wanted[file]]))
-    table = pa.concat_tables(parts).sort_by("id").cast(with_groups(SYNTHETIC, groups))
+    table = pa.concat_tables([_rows_of(folder, file, rows) for file, rows in blocks.items()])
+    table = table.sort_by("row")
+    spans = spans_of(table["spans"])
+    table = table.select(SYNTHETIC.names).cast(with_groups(SYNTHETIC, groups))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    data = sink.getvalue().to_pybytes()
+    data = sink.getvalue()
     write_atomic(f"{folder}/{shard.file}", data)
-    return ShardRecord(shard.file, shard.group, table.num_rows, hashlib.sha256(data).hexdigest())
+    digest = hashlib.sha256(data).hexdigest()
+    return Written(ShardRecord(shard.file, shard.group, table.num_rows, digest), spans)
+
+
+def _rows_of(folder: str, file: str, rows: np.ndarray) -> pa.Table:
+    """Those rows of one block file."""
+    table = read_table(folder, files=[file])
+    there = table["row"].to_numpy()
+    order = np.argsort(there)
+    place = np.searchsorted(there, rows, sorter=order)
+    found = place < len(there)
+    found[found] = there[order[place[found]]] == rows[found]
+    if not found.all():
+        raise DataError(
+            f"{file}: {np.sum(~found)} generated row(s) are missing, e.g. {rows[~found][0]}; "
+            "expected what the checkpoint beside it lists. Fix: delete the run's .partial folder "
+            "of the synthesis stage and run again"
+        )
+    return table.take(order[place])
 
 
 def existing_record(folder: str, shard: Shard) -> ShardRecord | None:
@@ -101,7 +120,7 @@ def existing_record(folder: str, shard: Shard) -> ShardRecord | None:
     if not filesystem.exists(path):
         return None
     digest = hashlib.sha256(filesystem.cat_file(path)).hexdigest()
-    return ShardRecord(shard.file, shard.group, len(shard.ids), digest)
+    return ShardRecord(shard.file, shard.group, shard.count, digest)
 
 
 def write_manifest(folder: str, records: Sequence[ShardRecord], facts: Mapping[str, Any]) -> None:

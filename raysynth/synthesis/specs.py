@@ -16,13 +16,18 @@ from raysynth.groups import Groups, aligned_groups
 from raysynth.prompts import spoken
 from raysynth.tables import SYNTHETIC
 
+ROW = pa.field("row", pa.int64())
+"""Position in the plan, a name for the image that fits in eight bytes."""
 SPECS = pa.schema(
     [
-        SYNTHETIC.field(name)
-        for name in (
-            *("id", "label", "attribute", "group", "cluster", "generator", "adapter"),
-            *("prompt", "negative_prompt", "seed", "guidance_scale", "steps"),
-        )
+        ROW,
+        *(
+            SYNTHETIC.field(name)
+            for name in (
+                *("id", "label", "attribute", "group", "cluster", "generator", "adapter"),
+                *("prompt", "negative_prompt", "seed", "guidance_scale", "steps"),
+            )
+        ),
     ]
 )
 
@@ -56,14 +61,14 @@ def plan_specs(
     StageError
         If a group has no adapter and its class's aligned group has none either.
     """
-    rows = []
+    tables, rows = [], 0
     for group in range(groups.count):
         sources = group_sources(config, adapters, groups, counts, group)
         count, rest = divmod(config.synthesis.images_per_group, len(sources))
         for number, source in enumerate(sources):
-            for index in range(count + (number < rest)):
-                rows.append(_row(config, groups, source, index))
-    return pa.Table.from_pylist(rows, schema=SPECS)
+            tables.append(_table(config, groups, source, rows, count + (number < rest)))
+            rows += tables[-1].num_rows
+    return pa.concat_tables(tables)
 
 
 def group_sources(
@@ -115,10 +120,10 @@ def _of_group(adapters: Sequence[Adapter], group: int) -> list[Adapter]:
     return sorted((a for a in adapters if a.group == group), key=lambda a: a.cluster)
 
 
-def _row(config: Config, groups: Groups, source: Source, index: int) -> dict[str, object]:
+def _table(config: Config, groups: Groups, source: Source, start: int, count: int) -> pa.Table:
+    """The specs of a source's `count` images, in rows from `start` on."""
     group, cluster = source.group, source.cluster
-    return {
-        "id": f"g{group}-c{cluster}-{index:06d}",
+    each = {
         "label": groups.label(group),
         "attribute": groups.attribute(group),
         "group": group,
@@ -127,7 +132,20 @@ def _row(config: Config, groups: Groups, source: Source, index: int) -> dict[str
         "adapter": source.adapter,
         "prompt": source.prompt,
         "negative_prompt": source.negative_prompt,
-        "seed": image_seed(config.seed, group, cluster, index),
         "guidance_scale": config.synthesis.guidance_scale,
         "steps": config.synthesis.steps,
     }
+    columns = {
+        "row": pa.array(np.arange(start, start + count)),
+        "id": pa.array([f"g{group}-c{cluster}-{index:06d}" for index in range(count)]),
+        "seed": pa.array([image_seed(config.seed, group, cluster, i) for i in range(count)]),
+    }
+    return pa.table(
+        [
+            columns[field.name]
+            if field.name in columns
+            else pa.repeat(pa.scalar(each[field.name], field.type), count)
+            for field in SPECS
+        ],
+        schema=SPECS,
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from ray.data.checkpoint import CheckpointConfig
 
@@ -23,10 +25,15 @@ from raysynth.synthesis.collect import Collector
 from raysynth.synthesis.encode import encode_rows
 from raysynth.synthesis.shards import plan_shards, read_manifest, write_manifest
 from raysynth.synthesis.solver import check_solver
-from raysynth.synthesis.specs import plan_specs
+from raysynth.synthesis.specs import ROW, plan_specs
+from raysynth.synthesis.timeline import in_words, utilisation, write_timeline
 from raysynth.tables import read_table, write_table
 
 SCRATCH = ("specs", "blocks", "checkpoint")
+# PNG keeps a core busy, and a worker process costs a second and 0.1 GB: a quarter of a CPU each, as
+# for tasks that wait for files, would start dozens of them as soon as images come fast.
+ENCODE_CPUS = 1.0
+CALLS_PER_ACTOR = 2  # one holds the device, the other prepares its batch or hands one on
 CHECKPOINT_FILTER_BYTES = 256 * 2**20  # Ray's default of 1 GiB does not fit beside the rest
 
 
@@ -42,8 +49,9 @@ def run_synthesis(
     """Generate, score and write every candidate image.
 
     Leaves in `work` shards `group-<g>-<nnnnn>.parquet` of the synthetic table, each of one group
-    with at most `synthesis.rows_per_shard` rows, and manifest.json, written last. An attempt that
-    was cut off is gone on with: images that are on disk are not generated again.
+    with at most `synthesis.rows_per_shard` rows, timeline.feather (when each actor did what) and
+    manifest.json, written last. An attempt that was cut off is gone on with: images that are on
+    disk are not generated again.
 
     Parameters
     ----------
@@ -52,34 +60,27 @@ def run_synthesis(
 
     Returns
     -------
-    Facts: rows, groups {name: rows}, generated (in this attempt), resumed, images_per_second.
+    Facts: rows, groups {name: rows}, generated (in this attempt), resumed, images_per_second,
+    start_seconds (until the first batch), utilisation (see `timeline.utilisation`).
     """
+    if read_manifest(work) is None:
+        check_solver(config)
+        trained = [] if config.finetune.engine == "none" else read_adapters(adapters)
+        specs = plan_specs(config, trained, groups, counts)
+        names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
+        generate(Task(config, groups, adapters, names, centroids(clusters)), specs, work, progress)
     manifest = read_manifest(work)
-    if manifest is None:
-        _generate(config, adapters, clusters, groups, counts, work, progress)
-        manifest = read_manifest(work)
-    assert manifest is not None, "written by _generate"
+    assert manifest is not None, "written by generate"
     _clear(work)
     return {"rows": manifest["rows"], **manifest["facts"]}
 
 
-def _generate(
-    config: Config,
-    adapters: str,
-    clusters: str,
-    groups: Groups,
-    counts: Sequence[int] | np.ndarray,
-    work: str,
-    progress: Progress,
-) -> None:
-    start = time.monotonic()
-    check_solver(config)
-    trained = [] if config.finetune.engine == "none" else read_adapters(adapters)
-    specs = plan_specs(config, trained, groups, counts)
-    names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
-    task = Task(config, groups, adapters, names, _centroids(clusters))
+def generate(task: Task, specs: pa.Table, work: str, progress: Progress) -> None:
+    """Fill `work` with what the specs ask for; raises StageError when some of it is missing."""
+    began = time.time()
+    groups = task.groups
     write_table(specs, f"{work}/specs/specs.parquet")
-    shards = plan_shards(specs, config.synthesis.rows_per_shard)
+    shards = plan_shards(specs["group"].to_numpy(), task.config.synthesis.rows_per_shard)
     with Collector(work, shards, groups, progress) as collector:
         resumed = collector.done
         if resumed < collector.total:
@@ -91,18 +92,40 @@ def _generate(
             f"synthesis: {collector.done} of {collector.total} images are on disk after the last "
             f"one was generated; {missing} cannot be written. Fix: run again, it goes on from there"
         )
-    generated = collector.total - resumed
-    rate = generated / (time.monotonic() - start)
+    timeline = collector.timeline
+    timeline = timeline.filter(pc.greater_equal(timeline["start"], began))  # of this attempt
+    write_timeline(timeline, work)
     facts = {
         "groups": {groups.name(g): _rows_of(records, g) for g in range(groups.count)},
         "shards": len(records),
-        "generated": generated,
         "resumed": resumed,
-        "images_per_second": round(rate, 1),
+        **_pace(timeline, collector.total - resumed, began),
     }
     write_manifest(work, records, facts)
-    progress.say(
-        f"  {generated} images generated, {rate:.0f} images/s; {resumed} were there already"
+    progress.say(f"  {_sentence(facts)}")
+
+
+def _pace(timeline: pa.Table, generated: int, began: float) -> dict[str, Any]:
+    """Facts on how fast and how busy this attempt was."""
+    first = pc.min(timeline["start"]).as_py() if timeline.num_rows else began
+    return {
+        "generated": generated,
+        "images_per_second": round(generated / (time.time() - began), 1),
+        "start_seconds": round(first - began, 1),
+        "utilisation": utilisation(timeline),
+    }
+
+
+def _sentence(facts: Mapping[str, Any]) -> str:
+    """What the driver says at the end."""
+    used = facts["utilisation"]
+    if not facts["generated"] or not used["actors"]:
+        return f"{facts['resumed']:,} images were there already"
+    rate = facts["generated"] / max(used["seconds"], 1e-9)
+    there = f", {facts['resumed']:,} were there already" if facts["resumed"] else ""
+    return (
+        f"{facts['generated']:,} images{there}; first batch after {facts['start_seconds']:.0f} s, "
+        f"then {rate:.0f}/s; {in_words(used)}"
     )
 
 
@@ -114,7 +137,7 @@ def _write_blocks(task: Task, work: str) -> None:
         target_num_rows_per_block=synthesis.batch_size
     )
     checkpoint = CheckpointConfig(
-        id_column="id",
+        id_column=ROW.name,
         checkpoint_path=f"{work}/checkpoint",
         # The collector still reads it; it goes when the manifest is written.
         delete_checkpoint_on_success=False,
@@ -127,16 +150,16 @@ def _write_blocks(task: Task, work: str) -> None:
         fn_constructor_args=(task,),
         batch_size=synthesis.batch_size,
         batch_format="pyarrow",
-        **actor_pool(task.config.resources, synthesis.actors),
-    ).map_batches(encode_rows, batch_size=None, batch_format="pyarrow", num_cpus=TASK_CPUS)
+        **actor_pool(task.config.resources, synthesis.actors, calls=CALLS_PER_ACTOR),
+    ).map_batches(encode_rows, batch_size=None, batch_format="pyarrow", num_cpus=ENCODE_CPUS)
     try:
-        rows.write_parquet(f"{work}/blocks", ray_remote_args={"num_cpus": TASK_CPUS})
+        rows.write_parquet(f"{work}/blocks", ray_remote_args={"num_cpus": ENCODE_CPUS})
     except RaysynthError as error:
         # Ray wraps what a worker raised and prints its traceback; the user needs the message.
         raise getattr(error, "cause", error) from error
 
 
-def _centroids(clusters: str) -> np.ndarray:
+def centroids(clusters: str) -> np.ndarray:
     """[G, D] by group."""
     table = read_table(clusters, files=[f"{clusters}/centroids.parquet"]).sort_by("group")
     return column_vectors(table["embedding"])

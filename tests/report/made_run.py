@@ -12,6 +12,7 @@ import pyarrow as pa
 from raysynth.config import Config, load_config
 from raysynth.groups import Groups
 from raysynth.runs import FOLDERS, Run
+from raysynth.synthesis.timeline import SPAN, utilisation, write_timeline
 from raysynth.tables import REAL, SYNTHETIC, encode_png, with_groups, write_table
 
 GROUPS = Groups(
@@ -44,7 +45,7 @@ def make_run(folder: Path, *overrides: str, draw: Draw | None = None) -> tuple[C
         "ingest": lambda work: _real(work, draw),
         "clustering": _clusters,
         "finetune": lambda work: _json(work, "adapters.json", _adapters(rng)),
-        "synthesis": lambda work: _synthetic(work, draw, rng),
+        "synthesis": lambda work: _synthetic(work, draw, rng) or _generation(work),
         "selection": lambda work: _selection(work),
         "search": lambda work: _search(work, rng),
         "classification": lambda work: _json(work, "results.json", results(rng)),
@@ -145,6 +146,20 @@ def _synthetic(work: str, draw: Draw, rng: np.random.Generator) -> None:
             )
         table = pa.Table.from_pylist(rows, with_groups(SYNTHETIC, GROUPS))
         write_table(table, f"{work}/group-{group}-00000.parquet")
+
+
+def _generation(work: str) -> dict:
+    """Two actors, five batches each, a second apart; the stage's facts."""
+    spans = [
+        {"actor": actor, "part": part, "start": 100 + batch + first, "end": 100 + batch + last}
+        for actor in ("a", "b")
+        for batch in range(5)
+        for part, first, last in (("unet", 0, 0.7), ("decode", 0.7, 0.8), ("score", 0.8, 1.0))
+    ]
+    timeline = pa.Table.from_pylist([{**span, "images": 4} for span in spans], SPAN)
+    write_timeline(timeline, work)
+    pace = {"generated": 40, "start_seconds": 2.5, "utilisation": utilisation(timeline)}
+    return {"rows": GROUPS.count * CANDIDATES, **pace}
 
 
 def _selection(work: str) -> None:

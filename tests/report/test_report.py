@@ -132,10 +132,10 @@ def test_results_json_has_the_documented_keys(reported):
 
 
 def test_plots_are_written_as_png_and_take_the_pages_colours(reported, page):
-    for name in ("methods", "search"):
+    for name in ("methods", "search", "utilisation"):
         assert Image.open(reported[2] / "plots" / f"{name}.png").width > 800
     svg = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
-    assert len(svg) == 2
+    assert len(svg) == 3
     assert all("var(--muted)" in figure for figure in svg)
 
 

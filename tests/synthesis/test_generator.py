@@ -8,9 +8,11 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 
 from raysynth.errors import ConfigError, ModelError
-from raysynth.synthesis.actor import ImageGenerator, Synthesizer, Task
-from raysynth.synthesis.banks import RUN, LoraBank
+from raysynth.models.loading import round_weights
+from raysynth.synthesis.actor import Synthesizer, Task
+from raysynth.synthesis.banks import FOLD_ROWS, RUN, LoraBank
 from raysynth.synthesis.denoise import draw_noise
+from raysynth.synthesis.generator import ImageGenerator
 from raysynth.synthesis.solver import build_solver, check_solver
 from raysynth.synthesis.specs import plan_specs
 from tests.synthesis.conftest import CLUSTERS, COUNTS, GROUPS, records
@@ -20,7 +22,7 @@ PROMPT, NEGATIVE = "a photo of a sks coat on gravel", "grass"
 
 
 def generator(config, folder: str, names=NAMES) -> ImageGenerator:
-    return ImageGenerator(Task(config, GROUPS, folder, names, np.zeros((4, 16), np.float32)))
+    return ImageGenerator(config, folder, names)
 
 
 def images(generate: ImageGenerator, adapters: list[str], seeds: list[int]) -> np.ndarray:
@@ -104,15 +106,59 @@ def test_noise_is_a_function_of_the_seed_alone():
     assert not torch.equal(together[0], together[1])
 
 
-def test_mixed_rows_are_filled_up_to_whole_runs(make_config, lora_folder):
+def test_many_rows_of_an_adapter_go_alone_and_the_rest_together(make_config, lora_folder):
     bank = generator(make_config(), lora_folder).bank
     assert isinstance(bank, LoraBank)
-    adapters = [NAMES[0]] * 11 + [NAMES[2]] * 3
-    (rows,) = bank.parts(adapters)
-    assert len(rows) == 3 * RUN
-    assert sorted(set(rows.tolist())) == list(range(14))
-    assert {adapters[row] for row in rows[: 2 * RUN]} == {NAMES[0]}
-    assert len(bank.parts([NAMES[1]] * 5)[0]) == 5
+    few = FOLD_ROWS - 3
+    adapters = [NAMES[0]] * few + [NAMES[1]] * FOLD_ROWS + [NAMES[2]]
+    alone, mixed = bank.parts(adapters)
+    assert [adapters[row] for row in alone] == [NAMES[1]] * FOLD_ROWS
+    assert len(mixed) % RUN == 0, "the runs are filled up"
+    assert [adapters[row] for row in mixed] == sorted(adapters[row] for row in mixed)
+    assert sorted({*alone.tolist(), *mixed.tolist()}) == list(range(len(adapters)))
+    assert [len(rows) for rows in bank.parts([NAMES[1]] * few)] == [few], "one needs no filling"
+    assert bank.use([NAMES[1]] * 2, copies=2) is bank.folded.unet
+    assert bank.use(NAMES[:2], copies=2) is bank.unet
+
+
+def test_folded_is_what_diffusers_makes_of_the_adapter(make_config, lora_folder):
+    """Folded = mixed = PEFT's layers, and folding another adapter leaves no trace of the first."""
+    config = make_config()
+    bank = generator(config, lora_folder).bank
+    assert isinstance(bank, LoraBank)
+    before = {n: layer.base.weight.clone() for n, layer in bank.lora.layers.items()}
+    pipe = StableDiffusionPipeline.from_pretrained(config.base.name, safety_checker=None)
+    torch.manual_seed(3)
+    x, states, step = torch.randn(2, 4, 8, 8), torch.randn(2, 24, 32), torch.tensor(7)
+    for name in (NAMES[1], NAMES[2], NAMES[1]):
+        pipe.load_lora_weights(f"{lora_folder}/{name}")
+        expected = pipe.unet(x, step, states).sample
+        pipe.unload_lora_weights()
+        folded = bank.use([name] * 2, copies=1)
+        assert torch.allclose(folded(x, step, states).sample, expected, atol=1e-5)
+        bank.use([name, NAMES[0]], copies=1)  # the other row makes this a mixed batch
+        mixed = bank.unet(x, step, states).sample
+        assert torch.allclose(mixed[:1], expected[:1], atol=1e-5)
+    assert all(torch.equal(before[n], layer.base.weight) for n, layer in bank.lora.layers.items())
+
+
+def test_weights_rounded_once_give_the_same_products(make_config):
+    """What autocast would do at every call."""
+    unet = generator(make_config(finetune={"engine": "none"}), "", ()).base.unet
+    x, states, step = torch.randn(2, 4, 8, 8), torch.randn(2, 24, 32), torch.tensor(7)
+    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        expected = unet(x, step, states).sample
+        round_weights(unet, torch.bfloat16)
+        assert torch.equal(unet(x, step, states).sample, expected)
+
+
+def test_decoding_a_few_at_a_time(make_config):
+    whole = generator(make_config(finetune={"engine": "none"}), "", ())
+    few = make_config(finetune={"engine": "none"}, synthesis={"decode_batch_size": 2})
+    difference = images(whole, [""] * 5, list(range(5))) - images(
+        generator(few, "", ()), [""] * 5, list(range(5))
+    )
+    assert np.abs(difference).max() <= 1
 
 
 def test_broken_weights_are_named(make_config, tmp_path):
@@ -129,9 +175,10 @@ def test_scores_are_cosines_to_prompt_and_centroid(make_config, lora_folder):
     actor = Synthesizer(Task(config, GROUPS, lora_folder, NAMES, centroids))
     specs = plan_specs(config, records(config), GROUPS, COUNTS).take([0, 13, 26, 47])
     rows = actor(specs)
+    assert [span["part"] for span in rows["spans"][0].as_py()] == ["unet", "decode", "score"]
     pixels = np.stack([np.frombuffer(p, np.uint8) for p in rows["pixels"].to_pylist()])
-    vectors = actor.score.clip.images(pixels.reshape(4, 32, 32, 3))
-    texts = actor.score.clip.texts(
+    vectors = actor.sampler.scorer.clip.images(pixels.reshape(4, 32, 32, 3))
+    texts = actor.sampler.scorer.clip.texts(
         [f"a photo of a {y} on {a}" for y in ("pullover", "coat") for a in ("grass", "gravel")]
     )
     label, centroid = (vectors * texts).sum(1), np.diag(vectors)

@@ -59,7 +59,7 @@ def test_shards_are_one_group_each_and_the_manifest_vouches(reference):
     manifest = json.loads((reference / "manifest.json").read_text())
     assert manifest["rows"] == 48
     assert sorted(p.name for p in reference.iterdir()) == sorted(
-        [*(s["file"] for s in manifest["shards"]), "manifest.json"]
+        [*(s["file"] for s in manifest["shards"]), "manifest.json", "timeline.feather"]
     )
     for shard in manifest["shards"]:
         path = reference / shard["file"]

@@ -1,0 +1,271 @@
+"""Images per second from 12 adapters: raysynth's stage against diffusers' pipeline.
+
+    python benchmarks/generation.py [--storage FOLDER] [--quick]
+
+Makes its adapters itself (kept below --storage: outfits, three clusters per group), then:
+
+* raysynth: the real stage on a local Ray, 2,400 images, whole processes. It includes CLIP scoring,
+  PNG, Parquet shards and the checkpoint; `unscored` leaves CLIP's scoring out.
+* peers (peers/pipeline_lora.py), adapter by adapter, PNG files, all threads of the machine, at the
+  fastest of several num_images_per_prompt: diffusers' defaults (float32, 50 steps, unfused LoRA);
+  the same with raysynth's solver and steps; a tuned one (bfloat16, fused adapters).
+
+Guidance is raysynth's everywhere: it costs a peer nothing. Images/s are warm: without the start of
+processes and models, which `wall_seconds` includes. Peers time fewer images where said: their rate
+does not depend on the count. The judge says how many images show what was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measure import finish, medians, parser, run
+from PIL import Image
+
+from raysynth.config import Config, load_config
+from raysynth.groups import Groups
+
+ADAPTERS, IMAGES, QUICK_IMAGES = 12, 2400, 600
+PER_CALL = (8, 25, 100)
+DEFAULTS_BAR, SAME_STEPS_BAR = 5.0, 2.5
+JUDGE_BAR = 0.01
+QUICK_JUDGE_BAR = 0.06  # a few hundred images: two and a half standard errors
+PEER = Path(__file__).with_name("peers") / "pipeline_lora.py"
+NAME = "generation"
+QUICK_ADAPTERS = ["finetune.steps=40", "dataset.train_images=1000", "dataset.severity=0.95"]
+QUIET = {
+    "DIFFUSERS_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+def knobs(storage: str, images: int) -> list[str]:
+    """The run that is measured, as the command line's overrides."""
+    return [
+        f"storage_path={storage}",
+        f"name={NAME}",
+        "clustering.k=3",
+        "clustering.min_size=1",
+        "finetune.min_images=1",
+        f"synthesis.images_per_group={images // 4}",
+    ]
+
+
+def prepare(storage: str, quick: bool) -> tuple[list[dict[str, Any]], Groups]:
+    """The 12 adapters, fine-tuned unless they are there, and the groups."""
+    print("  fine-tuning 12 adapters", file=sys.stderr)
+    overrides = [*knobs(storage, IMAGES), *(QUICK_ADAPTERS if quick else [])]
+    script = Path(__file__).parents[1] / "jobs" / "finetune.py"
+    run([sys.executable, str(script), *overrides])
+    manifest = json.loads((Path(storage) / NAME / "manifest.json").read_text())
+    groups = Groups.from_dict(manifest["stages"]["ingest"]["facts"]["groups"])
+    adapters = json.loads((Path(storage) / NAME / "adapters" / "adapters.json").read_text())
+    if len(adapters) != ADAPTERS:
+        raise SystemExit(f"{storage}: {len(adapters)} adapters, expected {ADAPTERS}")
+    return adapters, groups
+
+
+def child(storage: str, images: int, work: str, scored: bool) -> None:
+    """raysynth's stage in this process; prints its facts."""
+    from raysynth.cluster import Session
+    from raysynth.finetune.plan import read_adapters
+    from raysynth.progress import Progress
+    from raysynth.synthesis.actor import DiffusionSampler, Task
+    from raysynth.synthesis.shards import read_manifest
+    from raysynth.synthesis.specs import plan_specs
+    from raysynth.synthesis.stage import centroids, generate
+
+    config = load_config(None, knobs(storage, images))
+    root = f"{storage}/{NAME}"
+    groups = _groups(root)
+    trained = read_adapters(f"{root}/adapters")
+    specs = plan_specs(config, trained, groups, [1] * groups.count)
+    names = tuple(adapter.name for adapter in trained)
+    task = Task(
+        config,
+        groups,
+        f"{root}/adapters",
+        names,
+        centroids(f"{root}/clusters"),
+        DiffusionSampler if scored else _unscored(),
+    )
+    with Progress(_stderr()) as progress, Session(config, work) as session:
+        progress.stage("raysynth")
+        session.start()
+        generate(task, specs, work, progress)
+    manifest = read_manifest(work)
+    assert manifest is not None
+    print(json.dumps(manifest["facts"]))
+
+
+def _unscored() -> Any:
+    """The real sampler without CLIP's scores."""
+    from raysynth.synthesis.actor import DiffusionSampler
+    from raysynth.synthesis.score import Scores
+
+    class Unscored(DiffusionSampler):
+        def __init__(self, task: Any) -> None:
+            super().__init__(task)
+            self.score = self.nothing  # type: ignore[assignment]
+
+        def nothing(self, images: np.ndarray, group: np.ndarray) -> Scores:
+            return Scores(*(np.zeros(len(images), np.float32) for _ in range(2)))
+
+    return Unscored
+
+
+def _stderr() -> Any:
+    from rich.console import Console
+
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+
+def _groups(root: str) -> Groups:
+    manifest = json.loads(Path(f"{root}/manifest.json").read_text())
+    return Groups.from_dict(manifest["stages"]["ingest"]["facts"]["groups"])
+
+
+def ours(storage: str, images: int, groups: Groups, scored: bool = True) -> dict[str, Any]:
+    """One run of raysynth's stage in processes of its own."""
+    from judge import accuracies, load_judge
+
+    from raysynth.synthesis.shards import read_shards
+    from raysynth.tables import decode_images
+
+    with tempfile.TemporaryDirectory(prefix="raysynth-") as folder:
+        work = f"{folder}/stage"
+        command = [sys.executable, __file__, "--child", storage, str(images), work, str(scored)]
+        cost, output = run(command)
+        facts = json.loads(output.splitlines()[-1])
+        table = read_shards(work, ["image", "group"])
+        pixels = decode_images(table["image"])
+        judged = accuracies(load_judge(), pixels, table["group"].to_numpy(), groups)
+    used = facts["utilisation"]
+    return {
+        "cost": cost,
+        "images": images,
+        "images_per_second": round(images / used["seconds"], 1),
+        "images_per_second_cold": round(images / cost.wall_seconds, 1),
+        "judge": judged,
+        "utilisation": used,
+    }
+
+
+def peer(
+    storage: str, groups: Groups, config: Config, per_adapter: int, *options: str
+) -> dict[str, Any]:
+    """One run of the pipeline in a process of its own, judged."""
+    from judge import accuracies, load_judge
+
+    from raysynth.models.loading import resolve
+
+    root = Path(storage) / NAME
+    group_of = {
+        a["name"]: a["group"] for a in json.loads((root / "adapters/adapters.json").read_text())
+    }
+    with tempfile.TemporaryDirectory(prefix="raysynth-") as out:
+        command = [sys.executable, str(PEER), str(root / "adapters"), out]
+        command += ["--base", resolve(config.base.name), "--images", str(per_adapter)]
+        command += ["--guidance", str(config.synthesis.guidance_scale), *options]
+        cost, output = run(command, **QUIET, OMP_NUM_THREADS=str(len(os.sched_getaffinity(0))))
+        files = sorted(Path(out).glob("*.png"))
+        pixels = np.stack([np.asarray(Image.open(file)) for file in files])
+    facts = json.loads(output.splitlines()[-1])
+    group = np.array([group_of[file.stem.rsplit("-", 1)[0]] for file in files])
+    return {
+        "cost": cost,
+        "images": facts["images"],
+        "images_per_second": round(facts["images"] / facts["seconds"], 2),
+        "judge": accuracies(load_judge(), pixels, group, groups),
+    }
+
+
+def fastest(storage: str, groups: Groups, config: Config, *options: str) -> tuple[list[str], dict]:
+    """The num_images_per_prompt that serves a peer best, tried on two adapters."""
+    rates = {}
+    for count in PER_CALL:
+        call = ["--per-call", str(count), "--only", "2"]
+        rates[count] = peer(storage, groups, config, 100, *call, *options)["images_per_second"]
+        print(f"  {count} per call: {rates[count]} images/s", file=sys.stderr)
+    return ["--per-call", str(max(rates, key=rates.__getitem__))], rates
+
+
+def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The run with the median rate, with costs over all."""
+    middle = sorted(results, key=lambda r: r["images_per_second"])[len(results) // 2]
+    rates = [r["images_per_second"] for r in results]
+    cost = medians([r["cost"] for r in results])
+    return {**middle, "cost": cost, "rates": rates}
+
+
+def compare(
+    storage: str, quick: bool, repeats: int, groups: Groups, config: Config
+) -> dict[str, Any]:
+    """All rows of the table; what is compared is taken in turns."""
+    images = QUICK_IMAGES if quick else IMAGES
+    steps = ["--steps", str(config.synthesis.steps)]
+    call, swept = (["--per-call", "50"], {}) if quick else fastest(storage, groups, config, *steps)
+    whole = images // ADAPTERS
+    mine, same = [], []
+    for number in range(repeats):
+        mine.append(ours(storage, images, groups))
+        each = whole if number == 0 else whole // 2
+        same.append(peer(storage, groups, config, each, *call, *steps))
+    few = ["--only", "1" if quick else "6"]
+    rows = {
+        "raysynth": summary(mine),
+        "pipeline, same solver and steps": summary(same)
+        | {"per_call": swept, "judge": same[0]["judge"]},
+        "pipeline, defaults": summary([peer(storage, groups, config, 100, *call, *few)]),
+    }
+    if not quick:
+        rows["raysynth, unscored"] = summary([ours(storage, images, groups, scored=False)])
+        for name, extra in (("SDPA", []), ("plain attention", ["--plain-attention"])):
+            tuned = peer(storage, groups, config, whole, *call, *steps, "--tuned", *extra)
+            rows[f"pipeline, tuned: bfloat16, fused, {name}"] = summary([tuned])
+    return rows
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--storage", default=None, help="folder of the adapters; default: new")
+    options.add_argument("--child", nargs=4, metavar=("STORAGE", "IMAGES", "FOLDER", "SCORED"))
+    arguments = options.parse_args()
+    if arguments.child:
+        storage, images, work, scored = arguments.child
+        child(storage, int(images), work, scored == "True")
+        return
+    storage = arguments.storage or tempfile.mkdtemp(prefix="raysynth-bench-")
+    _, groups = prepare(storage, arguments.quick)
+    config = load_config(None, knobs(storage, IMAGES))
+    repeats = arguments.repeats or (1 if arguments.quick else 5)
+    rows = compare(storage, arguments.quick, repeats, groups, config)
+    mine, same = rows["raysynth"], rows["pipeline, same solver and steps"]
+    default = rows["pipeline, defaults"]
+    by_default = mine["images_per_second"] / default["images_per_second"]
+    by_steps = mine["images_per_second"] / same["images_per_second"]
+    lost = same["judge"]["both"] - mine["judge"]["both"]
+    allowed = QUICK_JUDGE_BAR if arguments.quick else JUDGE_BAR
+    numbers = {
+        "rows": rows,
+        "ratio_to_defaults": round(by_default, 2),
+        "ratio_at_same_steps": round(by_steps, 2),
+        "judge_accuracy_lost": round(lost, 4),
+    }
+    bars = {
+        f"images/s over the pipeline's defaults >= {DEFAULTS_BAR}": by_default >= DEFAULTS_BAR,
+        f"images/s over the same solver and steps >= {SAME_STEPS_BAR}": by_steps >= SAME_STEPS_BAR,
+        f"judge accuracy not lower by more than {allowed}": lost <= allowed,
+    }
+    finish("generation", numbers, bars, arguments.quick)
+
+
+if __name__ == "__main__":
+    main()

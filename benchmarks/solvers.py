@@ -1,0 +1,152 @@
+"""Quality against solver, steps and guidance: which default follows.
+
+    python benchmarks/solvers.py [--storage FOLDER] [--quick]
+
+One adapter per cluster of outfits (kept below --storage, shared with generation.py); the judge says
+how many images show the garment and the ground that were asked for. Seeds are the same for every
+row, so that rows differ by the solver alone. DDIM integrates noise and velocity models, not the
+flow that the embedded base predicts: it is refused there, and this script says so. Full mode draws
+results/solvers.png. Exits 1 when the default solver and steps are worse than the best row by more
+than a point (quick: three points).
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+from generation import ADAPTERS, IMAGES, NAME, knobs, prepare
+from judge import accuracies, load_judge
+from measure import RESULTS, finish, parser
+
+from raysynth.config import load_config
+from raysynth.errors import ConfigError
+from raysynth.groups import Groups
+from raysynth.synthesis.generator import ImageGenerator
+from raysynth.synthesis.solver import build_solver
+
+SOLVERS = ("dpmsolver++", "unipc", "ddim")
+STEPS, QUICK_STEPS = (2, 3, 4, 5, 6, 8, 10, 20, 50), (4, 6, 20)
+GUIDANCE, QUICK_GUIDANCE = (1.0, 1.5, 2.0, 3.0, 4.0), (1.0, 2.0)
+BATCH = 64
+BAR, QUICK_BAR = 0.01, 0.03
+
+
+class Bench:
+    """One generator, whose solver, steps and guidance are turned."""
+
+    def __init__(self, storage: str, adapters: list[dict[str, Any]], groups: Groups, each: int):
+        self.config = load_config(None, knobs(storage, IMAGES))
+        names = [adapter["name"] for adapter in adapters]
+        self.generate = ImageGenerator(self.config, f"{storage}/{NAME}/adapters", names)
+        self.rows = [adapter for adapter in adapters for _ in range(each)]
+        self.groups, self.judge = groups, load_judge()
+
+    def row(self, solver: str, steps: int, guidance: float) -> dict[str, Any]:
+        """Judge accuracies and images per CPU second of one setting."""
+        generate = self.generate
+        generate.solver = build_solver(solver, generate.base.scheduler)
+        generate.steps, generate.guidance = steps, guidance
+        start, parts = time.process_time(), []
+        for first in range(0, len(self.rows), BATCH):
+            rows = self.rows[first : first + BATCH]
+            prompts, names = [r["prompt"] for r in rows], [r["name"] for r in rows]
+            seeds = range(first, first + len(rows))
+            parts.append(generate(prompts, [""] * len(rows), names, seeds))
+        spent = time.process_time() - start
+        group = np.array([row["group"] for row in self.rows])
+        judged = accuracies(self.judge, np.concatenate(parts), group, self.groups)
+        result = {
+            "solver": solver,
+            "steps": steps,
+            "guidance": guidance,
+            **{name: round(value, 4) for name, value in judged.items()},
+            "images_per_cpu_second": round(len(self.rows) / spent, 1),
+        }
+        print(f"  {result}", file=sys.stderr)
+        return result
+
+
+def sweep(bench: Bench, quick: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list]:
+    """Rows by solver and steps, rows by guidance, and what was refused."""
+    default = bench.config.synthesis
+    by_steps, refused = [], []
+    for solver in SOLVERS:
+        try:
+            by_steps += [
+                bench.row(solver, steps, default.guidance_scale)
+                for steps in (QUICK_STEPS if quick else STEPS)
+            ]
+        except ConfigError as error:
+            refused.append({"solver": solver, "why": str(error)})
+    by_guidance = [
+        bench.row(default.solver, default.steps, guidance)
+        for guidance in (QUICK_GUIDANCE if quick else GUIDANCE)
+    ]
+    return by_steps, by_guidance, refused
+
+
+def draw(by_steps: list[dict[str, Any]], by_guidance: list[dict[str, Any]], default: Any) -> None:
+    """results/solvers.png."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
+    for solver, colour in zip(SOLVERS, ("#c2410c", "#2a9d8f", "#64748b"), strict=True):
+        rows = [row for row in by_steps if row["solver"] == solver]
+        if rows:
+            accuracy = [100 * row["both"] for row in rows]
+            left.plot([row["steps"] for row in rows], accuracy, "o-", color=colour, label=solver)
+    left.axvline(default.steps, color="#94a3b8", ls=":", label=f"default: {default.steps} steps")
+    left.set(xscale="log", xlabel="steps", ylabel="garment and ground right, %")
+    ticks = sorted({row["steps"] for row in by_steps})
+    left.set_xticks(ticks, [str(tick) for tick in ticks])
+    left.minorticks_off()
+    left.legend(frameon=False)
+    accuracy = [100 * row["both"] for row in by_guidance]
+    right.plot([row["guidance"] for row in by_guidance], accuracy, "o-", color="#c2410c")
+    right.axvline(default.guidance_scale, color="#94a3b8", ls=":")
+    right.set(xlabel=f"guidance at {default.steps} steps")
+    for axis in (left, right):
+        axis.grid(color="#d9dee6", lw=0.8)
+        axis.spines[["top", "right"]].set_visible(False)
+    FigureCanvasAgg(figure)
+    RESULTS.mkdir(exist_ok=True)
+    figure.savefig(RESULTS / "solvers.png", dpi=160)
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--storage", default=None, help="folder of the adapters; default: new")
+    options.add_argument("--images", type=int, default=None, help="per row; default: 1200")
+    arguments = options.parse_args()
+    storage = arguments.storage or tempfile.mkdtemp(prefix="raysynth-bench-")
+    adapters, groups = prepare(storage, arguments.quick)
+    images = arguments.images or (120 if arguments.quick else 1200)
+    bench = Bench(storage, adapters, groups, images // ADAPTERS)
+    by_steps, by_guidance, refused = sweep(bench, arguments.quick)
+    default = bench.config.synthesis
+    best = max(row["both"] for row in by_steps)
+    chosen = [row for row in by_steps if row["solver"] == default.solver]
+    mine = next(row for row in chosen if row["steps"] == default.steps)
+    bar = QUICK_BAR if arguments.quick else BAR
+    if not arguments.quick:
+        draw(by_steps, by_guidance, default)
+    numbers = {
+        "images_per_row": len(bench.rows),
+        "by_steps": by_steps,
+        "by_guidance": by_guidance,
+        "refused": refused,
+        "default": mine,
+        "best": best,
+    }
+    within = best - mine["both"] <= bar
+    finish("solvers", numbers, {f"default within {bar} of the best": within}, arguments.quick)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The actor and the stage around a sampler that is no model: threads, spans, block files."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raysynth.config import Config
+from raysynth.progress import Progress
+from raysynth.synthesis.actor import Synthesizer, Task
+from raysynth.synthesis.score import Scores
+from raysynth.synthesis.shards import read_manifest, read_shards
+from raysynth.synthesis.specs import plan_specs
+from raysynth.synthesis.stage import generate
+from raysynth.synthesis.timeline import read_timeline
+from raysynth.tables import decode_images
+from tests.synthesis.conftest import COUNTS, GROUPS
+
+
+def make_task(**synthesis: Any) -> Task:
+    """A task whose images are flat, in a colour of their seed."""
+
+    # Inside, so that Ray's workers get the class itself: they cannot import the tests.
+    class Flat:
+        def __init__(self, task: Task) -> None:
+            self.inside, self.most, self.prepared = 0, 0, threading.Semaphore(0)
+
+        def prepare(self, specs: pa.Table) -> np.ndarray:
+            self.prepared.release()
+            return specs["seed"].to_numpy()
+
+        def denoise(self, seeds: np.ndarray) -> np.ndarray:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            time.sleep(0.02)
+            return seeds
+
+        def decode(self, seeds: np.ndarray) -> np.ndarray:
+            colour = (seeds % 251).astype(np.uint8)
+            return np.broadcast_to(colour[:, None, None, None], (len(seeds), 8, 8, 3)).copy()
+
+        def score(self, images: np.ndarray, group: np.ndarray) -> Scores:
+            self.inside -= 1
+            value = np.full(len(images), 0.5, np.float32)
+            return Scores(value, value)
+
+    values = {"finetune": {"engine": "none"}, "synthesis": synthesis}
+    config = Config.model_validate(values)
+    return Task(config, GROUPS, "", (), np.zeros((4, 2), np.float32), Flat)
+
+
+def specs_of(task: Task) -> pa.Table:
+    return plan_specs(task.config, [], GROUPS, COUNTS)
+
+
+def test_batches_take_turns_on_the_device_and_prepare_beside_it():
+    task = make_task(images_per_group=4)
+    actor, specs = Synthesizer(task), specs_of(task)
+    actor._device.acquire()
+    with ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(actor, specs.slice(first, 8)) for first in (0, 8)]
+        for _ in calls:
+            assert actor.sampler.prepared.acquire(timeout=10), "prepared while the device is held"
+        assert not any(call.done() for call in calls)
+        actor._device.release()
+        results = [call.result() for call in calls]
+    assert actor.sampler.most == 1
+    for rows, first in zip(results, (0, 8), strict=True):
+        assert rows["id"].to_pylist() == specs["id"].slice(first, 8).to_pylist()
+        assert [p[0] for p in rows["pixels"].to_pylist()] == [
+            seed % 251 for seed in rows["seed"].to_pylist()
+        ]
+    first, second = sorted(
+        (rows["spans"][0].as_py() for rows in results), key=lambda spans: spans[0]["start"]
+    )
+    assert {*(s["part"] for s in first)} == {"unet", "decode", "score"}
+    assert max(s["end"] for s in first) <= min(s["start"] for s in second)
+
+
+@pytest.fixture(scope="module")
+def streamed(ray_local, tmp_path_factory) -> tuple[Task, str]:
+    task = make_task(images_per_group=50, batch_size=8, rows_per_shard=20, actors=2)
+    folder = str(tmp_path_factory.mktemp("streamed"))
+    generate(task, specs_of(task), folder, Progress())
+    return task, folder
+
+
+def test_shards_hold_the_plan_in_order(streamed):
+    task, folder = streamed
+    specs, table = specs_of(task), read_shards(folder)
+    assert table["id"].to_pylist() == specs["id"].to_pylist()
+    colours = decode_images(table["image"])[:, 0, 0, 0]
+    assert np.array_equal(colours, specs["seed"].to_numpy() % 251)
+
+
+def test_no_image_lies_on_disk_twice(streamed):
+    assert not list(Path(streamed[1], "blocks").glob("*.parquet"))
+
+
+def test_the_timeline_has_every_part_of_every_batch(streamed):
+    folder = streamed[1]
+    timeline = read_timeline(folder).to_pandas()
+    assert dict(timeline.groupby("part")["images"].sum()) == dict.fromkeys(
+        ("decode", "encode", "score", "unet"), 200
+    )
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    used = manifest["facts"]["utilisation"]
+    assert used["actors"] in (1, 2) and 0 < used["unet"] <= used["busy"] <= 1
+    assert sum(used["parts"].values()) == pytest.approx(1, abs=1e-3)
