@@ -15,7 +15,7 @@ from raysynth.finetune.grouped_lora import GroupedLoRA, inject, restack
 from raysynth.finetune.rows import Rows, flatten
 from raysynth.models.attention import pick_attention
 from raysynth.models.device import DTYPES, pick_device, pick_dtype
-from raysynth.models.loading import load_base
+from raysynth.models.loading import load_base, round_weights
 
 ACCELERATE = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 """accelerate's names of the precisions."""
@@ -53,7 +53,7 @@ def build_trainee(config: Config, slots: int) -> Trainee:
     settings, dtype = config.finetune, DTYPE_OF[precision_of(config)]
     unet = _load_unet(config, dtype)
     if dtype != "float32":
-        _narrow(unet, DTYPES[dtype])
+        round_weights(unet, DTYPES[dtype])
     return _lora_trainee(unet, inject(unet, settings.targets, settings.rank, settings.alpha, slots))
 
 
@@ -72,7 +72,7 @@ def _lora_trainee(unet: Any, lora: GroupedLoRA) -> Trainee:
 def _full_trainee(unet: Any) -> Trainee:
     """All weights of one UNet, kept in float32; one model at a time."""
     rows = flatten(list(unet.parameters()), 1)
-    base = rows.values.clone()
+    base = rows.values.to("cpu", copy=True)  # not on a GPU: a quarter more than training needs
 
     def enter(_slot: int, _dice: torch.Generator) -> None:
         rows.values.copy_(base)
@@ -86,17 +86,6 @@ def _full_trainee(unet: Any) -> Trainee:
 
     trainee = Trainee(unet, rows, enter, lambda _: None, save, lambda _: trainee)
     return trainee
-
-
-def _narrow(unet: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Keep frozen matrices in the precision they are multiplied in.
-
-    Autocast would round them to it anyway, at every call, since it remembers trained weights only.
-    Normalisations keep theirs.
-    """
-    for module in unet.modules():
-        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
-            module.to(dtype)
 
 
 def _load_unet(config: Config, dtype: str) -> Any:

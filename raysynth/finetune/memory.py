@@ -1,12 +1,13 @@
-"""How many adapters fit into a worker's memory: measured on two short steps, then extrapolated.
+"""How many adapters fit into a worker's memory: measured on short steps, then extrapolated.
 
-bytes(P adapters, B rows) = fixed + P * per_adapter + B * per_row. The first step takes one
-adapter's rows, the second twice as many, which separates `fixed` from `per_row`; what an adapter
-keeps between steps is counted.
+bytes(P adapters, B rows) = fixed + P * per_adapter + B * per_row. A step of one adapter's rows and
+one of twice as many separate `per_row` from what the process holds anyway; what an adapter keeps
+between steps is counted.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import sys
@@ -91,14 +92,14 @@ def measure(trainee: Trainee, config: Config, jobs: Sequence[Job], accelerator: 
         slots = [slot for slot in range(adapters) for _ in range(rows)]
         return lambda: probe(trainee, slots, accelerator)
 
-    step(1)()  # libraries set themselves up
-    one, two = (peak_bytes(device, step(adapters)) for adapters in (1, 2))
-    per_row = max(two - one, 0.0) / rows
-    held = 2 * 2 * BYTES * weights  # values and gradients of two slots
+    (held_one, peak_one), (held, peak) = (held_and_peak(device, step(n)) for n in (1, 2))
+    per_row = max((peak - held) - (peak_one - held_one), 0.0) / rows
+    kernels = max(held - held_one, 0.0)  # kept by libraries per batch size: training's is new
+    slots = 2 * 2 * BYTES * weights  # values and gradients of two
     copies = bool(config.finetune.ema) + bool(config.finetune.patience)
     material = max(min(2 * len(job.ids), job.steps * rows) for job in jobs) * latent_bytes(trainee)
     return Footprint(
-        fixed=one - rows * per_row - held,
+        fixed=peak + kernels - 2 * rows * per_row - slots,
         per_adapter=(STATES + copies) * BYTES * weights + material,
         per_row=per_row,
     )
@@ -150,6 +151,22 @@ def rows_of(job: Job, config: Config) -> int:
 def latent_bytes(trainee: Trainee) -> int:
     """Bytes of one encoded image: mean and spread in float16."""
     return 2 * 2 * int(trainee.unet.config.in_channels) * int(trainee.unet.config.sample_size) ** 2
+
+
+def held_and_peak(device: torch.device, work: Callable[[], None]) -> tuple[float, float]:
+    """Bytes in use before `work`, and the most while it runs, once libraries know its shapes."""
+    work()
+    return held_bytes(device), peak_bytes(device, work)
+
+
+def held_bytes(device: torch.device) -> float:
+    """Bytes in use, what was freed given back first: used again, it would hide what work needs."""
+    if device.type == "cuda":
+        return float(torch.cuda.memory_allocated(device))
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:  # glibc
+        trim(0)
+    return float(psutil.Process().memory_info().rss)
 
 
 def peak_bytes(device: torch.device, work: Callable[[], None]) -> float:
