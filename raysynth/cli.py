@@ -65,6 +65,20 @@ def plan(
     print_plan(plan_run(config, tflops), Console(file=sys.stdout, highlight=False, soft_wrap=True))
 
 
+@app.command()
+def benchmark(arguments: Arguments = None) -> None:
+    """Rows x severities x seeds of a configuration's `benchmark` section; writes table and plot."""
+    given = arguments or []
+    config = load_config(*split_arguments(given))
+    from raysynth.benchmark.driver import run_benchmark
+    from raysynth.benchmark.stage import publish
+
+    finished = run_benchmark(config)
+    print(publish(finished, " ".join(("raysynth benchmark", *given))))
+    if finished.failed:
+        sys.exit(1)
+
+
 @app.command("config")
 def show_config(
     arguments: Arguments = None,
@@ -89,10 +103,9 @@ def run_until(stage: str | None, arguments: Sequence[str]) -> None:
     # torch and ray load here, so that a wrong configuration is refused at once.
     from raysynth.pipeline import run_pipeline
     from raysynth.report.summary import print_summary
-    from raysynth.runs import FOLDERS
 
     finished = run_pipeline(config, until=stage)
-    folder = finished.path(FOLDERS[stage or "report"])
+    folder = finished.folder(stage or "report")
     if stage in (None, "report"):
         print_summary(folder)
     else:

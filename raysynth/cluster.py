@@ -82,6 +82,7 @@ class Session:
 
         if ray.is_initialized():
             check_cluster(self.config, ray.cluster_resources())
+            _hush()
             return
         resources = self.config.resources
         address = resources.address or os.environ.get("RAY_ADDRESS") or "local"

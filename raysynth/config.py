@@ -18,6 +18,8 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0.0)]
 Span = tuple[float, float]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What folders may be called."""
 Target = Literal["attention", "feed_forward", "time", "convolution"]
 Reference = Literal["erm", "balanced", "group_dro", "erm_balanced_head"]
 
@@ -398,12 +400,26 @@ class ResourcesConfig(Section):
     )
 
 
+class BenchmarkConfig(Section):
+    """`raysynth benchmark`: rows x severities x seeds; what cells have in common is done once."""
+
+    rows: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Row name -> the settings in which it differs, as `section.key: value`.",
+    )
+    severities: tuple[Annotated[float, Field(ge=0.5, lt=1.0)] | Literal["original"], ...] = Field(
+        (), description="Severities of every row; none: `dataset.severity`."
+    )
+    seeds: Count = Field(5, description="Run seeds of every cell: `seed`, `seed` + 1, ...")
+    concurrent: Count = Field(
+        1, description="Cells at once; each asks for the workers of `resources`."
+    )
+
+
 class Config(Section):
     """One run: top-level keys and one section per room."""
 
-    name: str = Field(
-        "quickstart", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Run's name."
-    )
+    name: str = Field("quickstart", pattern=NAME, description="Run's name.")
     storage_path: str = Field("runs", description="Folder or URI (s3://, gs://) of the runs.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Seed of the whole run.")
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
@@ -416,6 +432,7 @@ class Config(Section):
     classifier: ClassifierConfig = Field(default_factory=ClassifierConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)
     resources: ResourcesConfig = Field(default_factory=ResourcesConfig)
+    benchmark: BenchmarkConfig = Field(default_factory=BenchmarkConfig)
 
     @model_validator(mode="after")
     def _check(self) -> Config:
@@ -437,7 +454,7 @@ class Config(Section):
     def digest(self) -> str:
         """Hex digest of everything that can change a result (not where it runs)."""
         return digest_of(
-            self.model_dump(mode="json", exclude={"storage_path", "resources", "name"})
+            self.model_dump(mode="json", exclude={"storage_path", "resources", "name", "benchmark"})
         )
 
 
@@ -461,7 +478,7 @@ def load_config(path: str | None = None, overrides: Iterable[str] = ()) -> Confi
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error, path)) from None
+        raise ConfigError(explain(error, path)) from None
     return config.model_copy(update={"storage_path": resolve_storage(config.storage_path)})
 
 
@@ -512,7 +529,8 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override!r}: the value is not valid YAML: {error}") from None
 
 
-def _explain(error: ValidationError, path: str | None) -> str:
+def explain(error: ValidationError, path: str | None) -> str:
+    """One line per problem: the key, what was found, what is expected; `path`: where from."""
     lines = [f"The configuration{f' {path}' if path else ''} has {error.error_count()} problem(s):"]
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])

@@ -15,7 +15,7 @@ from raysynth.config import Config
 from raysynth.errors import ConfigError
 from raysynth.groups import Groups
 from raysynth.progress import Progress
-from raysynth.runs import FOLDERS, Run, Stage
+from raysynth.runs import FOLDERS, Run, Stage, stage_digest
 
 # Knobs that change how wide a stage runs, not what comes out of it.
 WIDTH = {
@@ -26,12 +26,18 @@ WIDTH = {
 }
 
 
-def run_pipeline(config: Config, until: str | None = None, progress: Progress | None = None) -> Run:
+def run_pipeline(
+    config: Config,
+    until: str | None = None,
+    progress: Progress | None = None,
+    shared: str | None = None,
+) -> Run:
     """Photographs in, fair classifier and report out.
 
     Parameters
     ----------
     until : last stage to run (a key of `runs.FOLDERS`); None: all.
+    shared : folder or URI where runs of one experiment keep their stages; see `Run`.
 
     Raises
     ------
@@ -40,18 +46,31 @@ def run_pipeline(config: Config, until: str | None = None, progress: Progress | 
     """
     if until is not None and until not in FOLDERS:
         raise ConfigError(f"until: got {until!r}, expected one of {', '.join(FOLDERS)}")
-    run = Run(config)
+    run = Run(config, shared)
     with progress or Progress() as display, Session(config, run.root) as session:
-        _Pipeline(run, session, display).run(until)
+        _Pipeline(config, run, session, display).run(until)
     return run
 
 
-class _Pipeline:
-    """One pass over the stages; holds what every stage needs."""
+def stage_digests(config: Config, until: str | None = None) -> dict[str, str]:
+    """Stage -> digest of a run's stages, without running them: runs share what is equal."""
+    pipeline = _Pipeline(config)
+    pipeline.run(until)
+    return {name: stage.digest for name, stage in pipeline.done.items()}
 
-    def __init__(self, run: Run, session: Session, progress: Progress) -> None:
-        self.run_folder, self.session, self.progress = run, session, progress
-        self.config = run.config
+
+class _Pipeline:
+    """One pass over the stages; holds what every stage needs. Without a run it only plans."""
+
+    def __init__(
+        self,
+        config: Config,
+        run: Run | None = None,
+        session: Session | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.config, self.progress = config, progress or Progress()
+        self._run, self._session = run, session
         self.done: dict[str, Stage] = {}
         self.checked = False
 
@@ -161,7 +180,8 @@ class _Pipeline:
         def build(work: str) -> dict[str, Any]:
             from raysynth.report import run_report
 
-            return run_report(self.config, self.run_folder, work, self.progress)
+            assert self._run is not None, "planning builds nothing"
+            return run_report(self.config, self._run, work, self.progress)
 
         self._stage(
             "report", self._after(*self.done) | {"name": self.config.name}, build, ray=False
@@ -175,16 +195,21 @@ class _Pipeline:
         *,
         ray: bool = True,
     ) -> None:
+        if self._run is None or self._session is None:
+            self.done[name] = Stage(name, "", stage_digest(name, inputs), 0.0, {}, True)
+            return
+        session = self._session
+
         def prepared(work: str) -> dict[str, Any]:
             self._check_once()
             if ray:
                 self.progress.update("starting Ray")
-                self.session.start()
+                session.start()
                 self.progress.update("")
             return build(work)
 
         self.progress.stage(name)
-        stage = self.run_folder.stage(name, inputs, prepared)
+        stage = self._run.stage(name, inputs, prepared)
         self.done[name] = stage
         how = "unchanged" if stage.skipped else f"{stage.seconds:.1f} s"
         rows = f"{stage.facts['rows']:,} rows" if stage.facts.get("rows") is not None else ""

@@ -2,6 +2,9 @@
 
 A stage is built in `<run>/.partial/<stage>-<digest>/`, which survives a kill, and is moved to its
 place when it is complete; the manifest names it last. Readers trust only what the manifest names.
+
+Runs of one experiment may keep their stages in a folder they share, `<shared>/<stage>-<digest>/`:
+what two runs have in common is done once. A record beside the folder, written last, vouches for it.
 """
 
 from __future__ import annotations
@@ -49,16 +52,19 @@ class Stage:
 class Run:
     """A run's folder `<storage_path>/<name>/`; every room asks it for paths."""
 
-    def __init__(self, config: Config) -> None:
-        """Open or create the folder; raises ConfigError when it cannot be written."""
+    def __init__(self, config: Config, shared: str | None = None) -> None:
+        """Open or create the folder; raises ConfigError when it cannot be written.
+
+        `shared`: folder or URI on the same filesystem where stages are kept; None: the run's own.
+        """
         self.config = config
         self.root = f"{config.storage_path.rstrip('/')}/{config.name}"
+        self.shared = shared
         try:
             self.filesystem, self._root = fsspec.core.url_to_fs(self.root)
             self.filesystem.makedirs(self._root, exist_ok=True)
-            self._write(
-                "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-            )
+            text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+            write_atomic(self.path("config.yaml"), text.encode())
         except (OSError, ValueError, ImportError) as error:
             raise ConfigError(
                 f"storage_path: cannot write to {self.root} ({error}); expected a folder or URI "
@@ -70,11 +76,15 @@ class Run:
         """Absolute path or URI of something in the run's folder."""
         return "/".join((self.root, *parts))
 
+    def folder(self, stage: str) -> str:
+        """Path or URI of a finished stage's outputs."""
+        if not self.shared:
+            return self.path(FOLDERS[stage])
+        return self._place(stage, self.manifest()["stages"][stage]["digest"])
+
     def manifest(self) -> dict[str, Any]:
         """What has been finished: `{"stages": {name: {...}}}`."""
-        if not self.filesystem.exists(f"{self._root}/manifest.json"):
-            return {"stages": {}}
-        return json.loads(self.filesystem.cat_file(f"{self._root}/manifest.json"))
+        return read_json(self.path("manifest.json")) or {"stages": {}}
 
     def stage(
         self,
@@ -90,77 +100,108 @@ class Run:
         build : fills the working folder it is given (kept over kills for the same digest) and
             returns facts for the manifest, such as `rows`.
         """
-        digest = digest_of({"stage": name, "inputs": inputs})
-        record = self.manifest()["stages"].get(name)
-        target = f"{self._root}/{FOLDERS[name]}"
-        if record and record["digest"] == digest and self.filesystem.exists(target):
-            return Stage(
-                name, self.path(FOLDERS[name]), digest, record["seconds"], record["facts"], True
-            )
-        work = f".partial/{name}-{digest}"
-        self._drop_stale(name, work)
-        self.filesystem.makedirs(f"{self._root}/{work}", exist_ok=True)
+        digest = stage_digest(name, inputs)
+        place = self._place(name, digest)
+        record = self._recorded(name, digest)
+        if record is not None:
+            self._note(name, record)
+            return Stage(name, place, digest, record["seconds"], record["facts"], True)
+        self._drop_stale(name, digest)
+        work = f"{self.shared or self.root}/.partial/{name}-{digest}"
+        self.filesystem.makedirs(self._inside(work), exist_ok=True)
         spent = self._spent(work)
         start = time.time()
         try:
-            facts = build(self.path(work))
+            facts = build(work)
         finally:
             seconds = spent + time.time() - start
-            if self.filesystem.exists(f"{self._root}/{work}"):
-                self._write(f"{work}/.seconds", str(seconds))
-        self._publish(work, target)
-        self._record(name, digest, dict(inputs), target, seconds, facts)
-        return Stage(name, self.path(FOLDERS[name]), digest, seconds, facts, False)
-
-    def _spent(self, work: str) -> float:
-        path = f"{self._root}/{work}/.seconds"
-        return float(self.filesystem.cat_file(path)) if self.filesystem.exists(path) else 0.0
-
-    def _drop_stale(self, name: str, work: str) -> None:
-        partial = f"{self._root}/.partial"
-        if not self.filesystem.exists(partial):
-            return
-        for path in self.filesystem.ls(partial, detail=False):
-            folder = path.rstrip("/").rsplit("/", 1)[1]
-            if folder.rsplit("-", 1)[0] == name and folder != work.rsplit("/", 1)[1]:
-                self.filesystem.rm(path, recursive=True)
-
-    def _publish(self, work: str, target: str) -> None:
-        """Move the finished working folder to its place; the manifest, written after, vouches."""
-        if self.filesystem.exists(target):
-            self.filesystem.rm(target, recursive=True)
-        seconds = f"{self._root}/{work}/.seconds"
-        if self.filesystem.exists(seconds):
-            self.filesystem.rm(seconds)
-        self.filesystem.mv(f"{self._root}/{work}", target, recursive=True)
-
-    def _record(
-        self,
-        name: str,
-        digest: str,
-        inputs: dict[str, Any],
-        target: str,
-        seconds: float,
-        facts: dict[str, Any],
-    ) -> None:
-        manifest = self.manifest()
-        outputs = sorted(
-            path.removeprefix(self._root).lstrip("/") for path in self.filesystem.find(target)
-        )
-        manifest["config_digest"] = self.config.digest()
-        manifest["stages"][name] = {
+            if self.filesystem.exists(self._inside(work)):
+                write_atomic(f"{work}/.seconds", str(seconds).encode())
+        self._publish(work, place)
+        record = {
             "digest": digest,
-            "inputs": inputs,
-            "outputs": outputs,
+            "inputs": dict(inputs),
+            "outputs": self._outputs(place),
             "rows": facts.get("rows"),
             "seconds": round(seconds, 2),
             "facts": facts,
             "versions": versions(),
         }
-        self._write("manifest.json", json.dumps(manifest, indent=1, default=str))
+        if self.shared:
+            write_atomic(f"{place}.json", _json(record))
+        self._note(name, record)
+        return Stage(name, place, digest, seconds, facts, False)
 
-    def _write(self, name: str, text: str) -> None:
-        write_atomic(f"{self.root}/{name}", text.encode())
+    def _place(self, name: str, digest: str) -> str:
+        """Where a finished stage lies."""
+        return f"{self.shared}/{name}-{digest}" if self.shared else self.path(FOLDERS[name])
+
+    def _recorded(self, name: str, digest: str) -> dict[str, Any] | None:
+        """The record of a stage that is finished and there."""
+        place = self._place(name, digest)
+        if self.shared:
+            return read_json(f"{place}.json")
+        record: dict[str, Any] | None = self.manifest()["stages"].get(name)
+        there = (
+            record and record["digest"] == digest and self.filesystem.exists(self._inside(place))
+        )
+        return record if there else None
+
+    def _spent(self, work: str) -> float:
+        return float(read_json(f"{work}/.seconds") or 0.0)
+
+    def _drop_stale(self, name: str, digest: str) -> None:
+        """Half work for other inputs; in a shared folder it may be another run's, and stays."""
+        partial = f"{self._root}/.partial"
+        if self.shared or not self.filesystem.exists(partial):
+            return
+        for path in self.filesystem.ls(partial, detail=False):
+            folder = path.rstrip("/").rsplit("/", 1)[1]
+            if folder.rsplit("-", 1)[0] == name and folder != f"{name}-{digest}":
+                self.filesystem.rm(path, recursive=True)
+
+    def _publish(self, work: str, place: str) -> None:
+        """Move the finished working folder to its place; the record, written after, vouches."""
+        source, target = self._inside(work), self._inside(place)
+        if self.filesystem.exists(target):
+            self.filesystem.rm(target, recursive=True)
+        if self.filesystem.exists(f"{source}/.seconds"):
+            self.filesystem.rm(f"{source}/.seconds")
+        self.filesystem.mv(source, target, recursive=True)
+
+    def _outputs(self, place: str) -> list[str]:
+        """Files of a finished stage, relative to the folder that holds the stages."""
+        root = self._inside(self.shared or self.root)
+        found = self.filesystem.find(self._inside(place))
+        return sorted(path.removeprefix(root).lstrip("/") for path in found)
+
+    def _note(self, name: str, record: Mapping[str, Any]) -> None:
+        """Name a stage in the run's manifest."""
+        manifest = self.manifest()
+        if manifest["stages"].get(name) == record:
+            return
+        manifest["config_digest"] = self.config.digest()
+        manifest["stages"][name] = record
+        write_atomic(self.path("manifest.json"), _json(manifest))
+
+    def _inside(self, path: str) -> str:
+        """A path or URI as the filesystem names it."""
+        return str(fsspec.core.url_to_fs(path)[1])
+
+
+def stage_digest(name: str, inputs: Mapping[str, Any]) -> str:
+    """What a stage's outputs are a function of."""
+    return digest_of({"stage": name, "inputs": inputs})
+
+
+def read_json(path: str) -> Any:
+    """A JSON file's value, or None when there is no such file."""
+    filesystem, name = fsspec.core.url_to_fs(path)
+    return json.loads(filesystem.cat_file(name)) if filesystem.exists(name) else None
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, default=str).encode()
 
 
 def write_atomic(path: str, data: bytes) -> None:

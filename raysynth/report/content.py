@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import pyarrow as pa
 
 from raysynth.config import Config
 from raysynth.groups import Groups, aligned_groups
-from raysynth.runs import FOLDERS, Run
+from raysynth.runs import FOLDERS, Run, read_json
 from raysynth.synthesis.timeline import read_timeline
 from raysynth.tables import SPLITS, groups_of, read_table
 
@@ -87,7 +86,7 @@ class Content:
 
 def read_content(config: Config, run: Run) -> Content:
     """Read what the earlier stages of a run left, without any image."""
-    folders = {stage: run.path(folder) for stage, folder in FOLDERS.items()}
+    folders = {stage: run.folder(stage) for stage in FOLDERS if stage != "report"}
     real = read_table(folders["ingest"], ["group", "split"])
     groups = groups_of(real.schema)
     split, group = real["split"].to_numpy(), real["group"].to_numpy()
@@ -119,12 +118,6 @@ def read_content(config: Config, run: Run) -> Content:
         generation=dict(manifest["stages"].get("synthesis", {}).get("facts", {})),
         manifest=manifest,
     )
-
-
-def read_json(path: str) -> Any:
-    """A JSON file's value, or None when there is no such file."""
-    filesystem, name = fsspec.core.url_to_fs(path)
-    return json.loads(filesystem.cat_file(name)) if filesystem.exists(name) else None
 
 
 def ordered_methods(results: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 from PIL import Image, ImageDraw
 
 from raysynth.report.content import Content
-from raysynth.runs import FOLDERS, Run
+from raysynth.runs import Run
 from raysynth.tables import decode_images, parquet_files, read_table
 
 COLUMNS = 6
@@ -51,8 +51,8 @@ def contact_sheets(content: Content, run: Run) -> list[Sheet]:
     worst CLIP score, so that a sheet shows what was kept and rejected, not only the nicest.
     """
     chosen, totals = _choose(content, run)
-    pixels = _thumbnails(run.path(FOLDERS["ingest"]), _ids(chosen, ("real",)))
-    pixels |= _thumbnails(run.path(FOLDERS["synthesis"]), _ids(chosen, ("kept", "rejected")))
+    pixels = _thumbnails(run.folder("ingest"), _ids(chosen, ("real",)))
+    pixels |= _thumbnails(run.folder("synthesis"), _ids(chosen, ("kept", "rejected")))
     keys = sorted({(group, cluster) for group, cluster, _ in totals})
     return [
         Sheet(
@@ -73,11 +73,11 @@ def contact_sheets(content: Content, run: Run) -> list[Sheet]:
 
 def _choose(content: Content, run: Run) -> tuple[dict[Key, list[str]], dict[Key, int]]:
     """Ids shown, and numbers of images, of each (group, cluster, kind)."""
-    folder = run.path(FOLDERS["clustering"])
+    folder = run.folder("clustering")
     real = read_table(folder, ["id", "group", "cluster"], [f"{folder}/clusters.parquet"])
     frame = real.to_pandas().assign(kind="real").sort_values("id")
-    synthetic = read_table(run.path(FOLDERS["synthesis"]), ["id", "cluster"]).to_pandas()
-    selection = read_table(run.path(FOLDERS["selection"])).to_pandas()
+    synthetic = read_table(run.folder("synthesis"), ["id", "cluster"]).to_pandas()
+    selection = read_table(run.folder("selection")).to_pandas()
     made = selection.merge(synthetic, on="id").sort_values("score", ascending=False)
     made["kind"] = np.where(made["kept"], "kept", "rejected")
     chosen: dict[Key, list[str]] = {}

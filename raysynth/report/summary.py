@@ -7,7 +7,8 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from raysynth.report.content import OURS, TITLES, ordered_methods, read_json
+from raysynth.report.content import OURS, TITLES, ordered_methods
+from raysynth.runs import read_json
 
 
 def print_summary(report: str, console: Console | None = None) -> None:

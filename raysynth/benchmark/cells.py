@@ -1,0 +1,83 @@
+"""What a benchmark computes: a run for every row, severity and seed, checked before any starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from raysynth.config import Config, explain
+from raysynth.errors import ConfigError
+from raysynth.pipeline import preflight, stage_digests
+
+LAST_STAGE = "classification"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the benchmark."""
+
+    row: str
+    severity: float | str
+    seed: int
+    config: Config
+    stages: dict[str, str]
+    """Stage -> digest; cells share the stages of equal digest."""
+
+    @property
+    def name(self) -> str:
+        """Folder of the run, below the benchmark's."""
+        return f"{self.row}-{self.severity}-{self.seed}"
+
+
+def plan_cells(config: Config) -> list[Cell]:
+    """The cells, row by row within a severity and seed, so that shared work is met early.
+
+    Raises
+    ------
+    ConfigError
+        `benchmark.rows` is empty, or a row's settings are no configuration.
+    """
+    settings = config.benchmark
+    if not settings.rows:
+        raise ConfigError(
+            "benchmark.rows is empty; expected at least one row, e.g. {vanilla: {generator: "
+            "vanilla}}. Fix: take configs/benchmarks/outfits.yaml as a start"
+        )
+    cells = []
+    for severity in settings.severities or (config.dataset.severity,):
+        for seed in range(config.seed, config.seed + settings.seeds):
+            for row, changes in settings.rows.items():
+                where = {"seed": seed, "dataset.severity": severity}
+                cell = _changed(config, row, where | changes)
+                cells.append(Cell(row, severity, seed, cell, stage_digests(cell, LAST_STAGE)))
+    return cells
+
+
+def check_cells(cells: list[Cell]) -> None:
+    """Refuse what cannot run before Ray is started, once for every distinct ingest and row."""
+    seen = set()
+    for cell in cells:
+        what = (cell.row, cell.severity)
+        if what not in seen:
+            seen.add(what)
+            try:
+                preflight(cell.config)
+            except ConfigError as error:
+                raise ConfigError(f"benchmark row {cell.row!r}: {error}") from None
+
+
+def _changed(config: Config, row: str, changes: dict[str, Any]) -> Config:
+    """The benchmark's configuration with a row's settings; `section.key: value`."""
+    values = config.model_dump(exclude={"benchmark"}, exclude_unset=True)
+    for key, value in changes.items():
+        inner = values
+        *sections, last = key.split(".")
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = value
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, f"benchmark row {row!r}")) from None

@@ -1,0 +1,145 @@
+"""The cells of a benchmark on Ray: several at once, never two that build the same stage.
+
+A cell is a Ray task that drives one run; its stages take their workers from the cluster as any
+run's do. What is finished stays in the folder of stages, so a benchmark that was cut off goes on
+where it was, and rows added later meet what is there.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsspec
+from rich.console import Console
+
+from raysynth.benchmark.cells import LAST_STAGE, Cell, check_cells, plan_cells
+from raysynth.cluster import Session
+from raysynth.config import Config
+from raysynth.errors import RaysynthError
+from raysynth.pipeline import run_pipeline
+from raysynth.progress import Progress
+
+MAX_RETRIES = 2
+POLL_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All cells of a benchmark after it ran."""
+
+    root: str
+    """The benchmark's folder."""
+    shared: str
+    """Where its stages lie."""
+    cells: list[Cell]
+    failed: dict[str, str]
+    """Cell name -> reason."""
+
+
+@dataclass
+class _Board:
+    """Which cells wait, which run, and which stages are there."""
+
+    shared: str
+    waiting: list[Cell]
+    running: dict[Any, Cell] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+
+    def look(self) -> None:
+        """List the finished stages."""
+        filesystem, path = fsspec.core.url_to_fs(self.shared)
+        filesystem.invalidate_cache()
+        if filesystem.exists(path):
+            names = (entry.rsplit("/", 1)[-1] for entry in filesystem.ls(path, detail=False))
+            self.done = {name.removesuffix(".json") for name in names if name.endswith(".json")}
+
+    def missing(self, cell: Cell) -> set[str]:
+        """Stages that a cell would build."""
+        return {f"{name}-{digest}" for name, digest in cell.stages.items()} - self.done
+
+    def next(self) -> Cell | None:
+        """The first cell that builds nothing which another one is building; taken from the list."""
+        busy = set().union(*(self.missing(cell) for cell in self.running.values()))
+        for position, cell in enumerate(self.waiting):
+            if not self.missing(cell) & busy:
+                return self.waiting.pop(position)
+        return None
+
+
+def run_benchmark(config: Config, progress: Progress | None = None) -> Finished:
+    """Run every cell that is not finished.
+
+    Raises
+    ------
+    RaysynthError
+        Something of the configuration cannot run; single cells that fail are returned instead.
+    """
+    root = f"{config.storage_path.rstrip('/')}/{config.name}"
+    cells = plan_cells(config)
+    board = _Board(f"{config.storage_path.rstrip('/')}/stages", list(cells))
+    board.look()
+    board.waiting = [cell for cell in cells if board.missing(cell)]
+    failed: dict[str, str] = {}
+    with progress or Progress() as display, Session(config, root) as session:
+        stages = {f"{name}-{digest}" for cell in cells for name, digest in cell.stages.items()}
+        display.stage("benchmark")
+        display.say(
+            f"{len(cells)} cells of {len(stages)} stages; {len(stages & board.done)} are there"
+        )
+        if board.waiting:
+            check_cells(board.waiting)
+            session.start()
+            failed = _run_cells(config, root, board, stages, display)
+    return Finished(root, board.shared, cells, failed)
+
+
+def _run_cells(
+    config: Config, root: str, board: _Board, stages: set[str], progress: Progress
+) -> dict[str, str]:
+    """Start cells as others end; reasons of the failed ones."""
+    import ray
+
+    # A cell only waits for its stages' workers: it must not take a core from them.
+    task = ray.remote(num_cpus=0, max_retries=MAX_RETRIES)(run_cell)
+    failed: dict[str, str] = {}
+    total = len(board.waiting)
+    while board.waiting or board.running:
+        board.look()
+        while len(board.running) < config.benchmark.concurrent and (cell := board.next()):
+            board.running[task.remote(cell, root, board.shared)] = cell
+        ended = total - len(board.waiting) - len(board.running)
+        names = ", ".join(cell.name for cell in board.running.values())
+        progress.update(
+            f"{ended}/{total} cells, now {names}; stages", len(stages & board.done), len(stages)
+        )
+        finished, _ = ray.wait(list(board.running), num_returns=1, timeout=POLL_SECONDS)
+        for reference in finished:
+            cell = board.running.pop(reference)
+            seconds, reason = _outcome(ray, reference)
+            progress.say(f"{'✗' if reason else '✓'} {cell.name}: {reason or f'{seconds:.0f} s'}")
+            if reason:
+                failed[cell.name] = reason
+    return failed
+
+
+def run_cell(cell: Cell, root: str, shared: str) -> tuple[float, str]:
+    """One run, inside a Ray task: its seconds, and the reason if it was refused or failed."""
+    start = time.monotonic()
+    config = cell.config.model_copy(update={"storage_path": f"{root}/runs", "name": cell.name})
+    silent = Progress(Console(file=io.StringIO()))
+    try:
+        run_pipeline(config, LAST_STAGE, silent, shared)
+    except RaysynthError as error:
+        return time.monotonic() - start, str(error)
+    return time.monotonic() - start, ""
+
+
+def _outcome(ray: Any, reference: Any) -> tuple[float, str]:
+    try:
+        seconds, reason = ray.get(reference)
+        return seconds, reason
+    except ray.exceptions.RayError as error:
+        return 0.0, str(error).strip().splitlines()[-1]

@@ -1,0 +1,60 @@
+"""WGA against severity, a line per row with its interval over seeds."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from raysynth.benchmark.table import KINDS, entries
+from raysynth.report.plots import STYLE
+
+TITLES = {"raysynth": "raysynth", "reference": "real images only", "control": "controls"}
+WIDTH = 4.2
+"""Inches of one panel."""
+
+
+def severity_plot(records: pd.DataFrame) -> bytes:
+    """A PNG with a panel per kind of row."""
+    kinds = [kind for kind in KINDS if (records["kind"] == kind).any()]
+    severities = sorted(records["severity"].unique(), key=str)
+    found = entries(records, "wga")
+    kind_of = records.drop_duplicates("row").set_index("row")["kind"]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH * len(kinds) + 0.6, 4.6), layout="constrained")
+        panels = np.atleast_1d(figure.subplots(1, len(kinds), sharey=True))
+        colours = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+        for axis, kind in zip(panels, kinds, strict=True):
+            rows = [row for row in found if kind_of[row] == kind]
+            for number, row in enumerate(rows):
+                shift = (number - (len(rows) - 1) / 2) * 0.05
+                _line(axis, severities, found[row], shift, row, colours[number % len(colours)])
+            axis.set_title(TITLES[kind], loc="left")
+            axis.set_xticks(range(len(severities)), [str(s) for s in severities])
+            axis.set(xlabel="severity", xlim=(-0.3, len(severities) - 0.7), ylim=(0, 1))
+            axis.grid(axis="y")
+            axis.legend(fontsize=8, loc="lower left", handlelength=1.4, labelspacing=0.25)
+        panels[0].set_ylabel("worst-group accuracy on test, %")
+        panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+        figure.set_facecolor("white")
+        FigureCanvasAgg(figure)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=160)
+    return picture.getvalue()
+
+
+def _line(
+    axis: Any, severities: list[Any], at: dict[Any, Any], shift: float, label: str, colour: Any
+) -> None:
+    x = [position + shift for position, severity in enumerate(severities) if severity in at]
+    y = [at[severity].mean for severity in severities if severity in at]
+    half = [np.nan_to_num(at[severity].half) for severity in severities if severity in at]
+    axis.errorbar(
+        x, y, yerr=half, label=label, color=colour, marker="o", ms=4, lw=1.4, elinewidth=0.9
+    )

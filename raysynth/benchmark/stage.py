@@ -1,0 +1,38 @@
+"""What a benchmark leaves: table.md, table.json, records.csv and the plot."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from raysynth.benchmark.driver import Finished
+from raysynth.benchmark.plot import severity_plot
+from raysynth.benchmark.table import as_json, markdown, read_records
+from raysynth.errors import StageError
+from raysynth.runs import write_atomic
+
+
+def publish(finished: Finished, command: str) -> str:
+    """Write the table and the plot, print the table; returns the folder or URI.
+
+    Raises
+    ------
+    StageError
+        When no cell is finished.
+    """
+    records = read_records(finished.cells, finished.shared)
+    if records.empty:
+        reasons = "\n  ".join(f"{name}: {reason}" for name, reason in finished.failed.items())
+        raise StageError(f"benchmark: no cell finished:\n  {reasons}\nFix: what the reasons say")
+    table = markdown(records, command)
+    if finished.failed:
+        table += "\nFailed cells:\n"
+        table += "".join(f"- {name}: {reason}\n" for name, reason in finished.failed.items())
+    write_atomic(f"{finished.root}/table.md", table.encode())
+    write_atomic(f"{finished.root}/table.json", as_json(records).encode())
+    write_atomic(f"{finished.root}/records.csv", records.to_csv(index=False).encode())
+    write_atomic(f"{finished.root}/wga.png", severity_plot(records))
+    Console(file=sys.stdout, width=200).print(Markdown(table))
+    return finished.root

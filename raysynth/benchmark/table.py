@@ -1,0 +1,167 @@
+"""The benchmark's records, and its table: WGA and AGA per row and severity, over seeds.
+
+A record is one final classifier: `{row, kind, start, uses_validation, severity, seed, wga, aga,
+weighted, groups, ...}`. Rows of raysynth are named by the benchmark; references and controls, which
+many rows share, by their own name and, where it is not `scratch`, by what they start from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from raysynth.benchmark.cells import Cell
+from raysynth.runs import read_json
+
+OURS = "raysynth"
+LEVEL = 0.95
+"""Of the intervals: Student's t over seeds."""
+KINDS = ("raysynth", "reference", "control")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row at a severity."""
+
+    mean: float
+    half: float
+    """Half the width of the interval of the mean; NaN for one seed."""
+    std: float
+    seeds: tuple[float, ...]
+
+    def __str__(self) -> str:
+        spread = "" if np.isnan(self.half) else f" ± {100 * self.half:.1f}"
+        return f"{100 * self.mean:.1f}{spread}"
+
+
+def read_records(cells: Sequence[Cell], shared: str) -> pd.DataFrame:
+    """One record per final classifier of the finished cells, each once."""
+    records: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for cell in cells:
+        folder = f"{shared}/classification-{cell.stages['classification']}"
+        if read_json(f"{folder}.json") is None:
+            continue
+        results = read_json(f"{folder}/results.json")
+        for name, values in results["methods"].items():
+            for record in _records(cell, name, values):
+                key = (record["row"], cell.severity, cell.seed, record["repetition"])
+                records.setdefault(key, record)
+    return pd.DataFrame(list(records.values()))
+
+
+def _records(cell: Cell, name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    start = values.get("start", "scratch")
+    title = cell.row if name == OURS else name + ("" if start == "scratch" else f" ({start})")
+    found = []
+    for repetition in range(len(values["wga"]["seeds"])):
+        measures = {
+            measure: values[measure]["seeds"][repetition]
+            for measure, spread in values.items()
+            if isinstance(spread, Mapping) and "seeds" in spread
+        }
+        found.append(
+            {
+                "row": title,
+                "kind": values.get("kind", OURS if name == OURS else "reference"),
+                "start": start,
+                "uses_validation": bool(values.get("uses_validation", False)),
+                "severity": cell.severity,
+                "seed": cell.seed,
+                "repetition": repetition,
+                "validation_wga": values["validation"]["wga"]["seeds"][repetition],
+                **measures,
+                "groups": {
+                    group: spread["seeds"][repetition] for group, spread in values["groups"].items()
+                },
+            }
+        )
+    return found
+
+
+def entry(records: pd.DataFrame, measure: str) -> Entry:
+    """Mean over run seeds (repetitions of a seed are averaged first) with its interval."""
+    seeds = records.groupby("seed")[measure].mean().to_numpy()
+    std = float(seeds.std(ddof=1)) if len(seeds) > 1 else 0.0
+    half = float("nan")
+    if len(seeds) > 1:
+        half = float(stats.t.ppf((1 + LEVEL) / 2, len(seeds) - 1) * std / np.sqrt(len(seeds)))
+    return Entry(float(seeds.mean()), half, std, tuple(float(value) for value in seeds))
+
+
+def entries(records: pd.DataFrame, measure: str) -> dict[str, dict[Any, Entry]]:
+    """Row -> severity -> entry; rows in the order of `KINDS`, then of the benchmark."""
+    order = {kind: position for position, kind in enumerate(KINDS)}
+    kinds = records.drop_duplicates("row").set_index("row")["kind"]
+    rows = sorted(kinds.index, key=lambda row: order.get(str(kinds[row]), len(order)))
+    return {
+        row: {
+            severity: entry(part, measure)
+            for severity, part in records[records["row"] == row].groupby("severity", sort=True)
+        }
+        for row in rows
+    }
+
+
+def markdown(records: pd.DataFrame, command: str) -> str:
+    """The table, in percent: WGA ± half its 95 % interval over seeds, and AGA."""
+    severities = sorted(records["severity"].unique(), key=str)
+    wga, aga = entries(records, "wga"), entries(records, "aga")
+    about = records.drop_duplicates("row").set_index("row")
+    lines = [
+        "| row | kind | " + " | ".join(f"{severity}: WGA | AGA" for severity in severities) + " |",
+        "| --- | --- |" + " ---: | ---: |" * len(severities),
+    ]
+    best = {s: max(w[s].mean for w in wga.values() if s in w) for s in severities}
+    for row, at in wga.items():
+        marks = "*" if about["uses_validation"][row] else ""
+        line = [f"{row}{marks}", str(about["kind"][row])]
+        for severity in severities:
+            if severity not in at:
+                line += ["–", "–"]
+                continue
+            text = str(at[severity])
+            line.append(f"**{text}**" if at[severity].mean == best[severity] else text)
+            line.append(f"{100 * aga[row][severity].mean:.1f}")
+        lines.append("| " + " | ".join(line) + " |")
+    seeds = records.groupby(["row", "severity"])["seed"].nunique()
+    lines += [
+        "",
+        f"`{command}`; test accuracy, %, mean of {seeds.max()} run seeds"
+        + (f" (some rows: {seeds.min()})" if seeds.min() < seeds.max() else "")
+        + " ± half the 95 % interval of the mean (Student's t over seeds). Hyperparameters, "
+        "stopping points and heads were chosen by validation WGA; test was read once per final "
+        "classifier.",
+    ]
+    if about["uses_validation"].any():
+        lines.append("\\* trains on validation images too.")
+    return "\n".join(lines) + "\n"
+
+
+def as_json(records: pd.DataFrame) -> str:
+    """`{row: {kind, start, uses_validation, severities: {severity: {wga, aga, ...}}}}`."""
+    about = records.drop_duplicates("row").set_index("row")
+    skip = {"row", "kind", "start", "uses_validation", "severity", "seed", "repetition", "groups"}
+    measures = [name for name in records.columns if name not in skip]
+    found: dict[str, Any] = {}
+    for row in about.index:
+        own = {key: about[key][row] for key in ("kind", "start", "uses_validation")}
+        found[row] = {k: v.item() if hasattr(v, "item") else v for k, v in own.items()}
+        found[row]["severities"] = {}
+    for measure in measures:
+        complete = records.dropna(subset=[measure])
+        for row, at in entries(complete, measure).items():
+            for severity, value in at.items():
+                here = found[row]["severities"].setdefault(str(severity), {})
+                here[measure] = {
+                    "mean": value.mean,
+                    "std": value.std,
+                    "half_interval": None if np.isnan(value.half) else value.half,
+                    "seeds": list(value.seeds),
+                }
+    return json.dumps(found, indent=1) + "\n"
