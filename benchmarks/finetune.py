@@ -33,7 +33,7 @@ from raysynth.finetune.grouped_lora import TARGETS
 from raysynth.finetune.plan import Job, plan_jobs
 from raysynth.finetune.precompute import read_images
 from raysynth.groups import Groups
-from raysynth.models.loading import resolve
+from raysynth.models.sources import resolve
 from raysynth.runs import FOLDERS
 from raysynth.tables import encode_png, read_table
 

@@ -164,7 +164,7 @@ def peer(
     """One run of the pipeline in a process of its own, judged."""
     from judge import accuracies, load_judge
 
-    from raysynth.models.loading import resolve
+    from raysynth.models.sources import resolve
 
     root = Path(storage) / NAME
     group_of = {

@@ -259,7 +259,7 @@ def preflight(config: Config) -> None:
     from raysynth.classify.backbone import check_backbone
     from raysynth.clustering.kmeans import check_cluster_counts
     from raysynth.datasets.listing import list_dataset, split_counts
-    from raysynth.models.loading import check_base, check_clip
+    from raysynth.models.sources import check_base, check_clip
     from raysynth.synthesis.solver import check_solver
 
     check_local(config)

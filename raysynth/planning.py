@@ -20,7 +20,7 @@ from raysynth.config import Config
 from raysynth.datasets.listing import list_dataset, split_counts
 from raysynth.finetune.estimate import STABLE_DIFFUSION_1, UNetCost, unet_cost
 from raysynth.finetune.plan import Job, budget_of
-from raysynth.models.loading import resolve
+from raysynth.models.sources import resolve
 
 TERAFLOPS = 60.0
 """Assumed sustained rate, TFLOP/s; an A100 multiplies bfloat16 at 312 at most."""

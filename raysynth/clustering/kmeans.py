@@ -13,9 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import silhouette_score
 
 from raysynth.config import ClusteringConfig
 from raysynth.errors import DataError
@@ -120,6 +117,8 @@ def merge_small(embeddings: np.ndarray, labels: np.ndarray, min_size: int) -> np
 def _best_silhouette(
     embeddings: np.ndarray, config: ClusteringConfig, state: int
 ) -> tuple[np.ndarray, dict[int, float]]:
+    from sklearn.metrics import silhouette_score
+
     best, score, silhouettes = np.zeros(len(embeddings), np.int64), MIN_SILHOUETTE, {}
     most = min(config.max_k, len(embeddings) // max(1, config.min_size), len(embeddings) - 1)
     for k in range(2, most + 1):
@@ -136,6 +135,10 @@ def _best_silhouette(
 
 
 def _kmeans(embeddings: np.ndarray, k: int, state: int) -> np.ndarray:
+    # On demand: `check_cluster_counts` must not wait a second for scikit-learn.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
         # Fewer distinct images than clusters: the empty ones vanish when labels are renumbered.
         warnings.simplefilter("ignore", ConvergenceWarning)

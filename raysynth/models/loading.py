@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -23,22 +21,11 @@ from transformers.utils import logging as transformers_logging
 from raysynth.config import BaseConfigSection
 from raysynth.errors import ConfigError, ModelError
 from raysynth.models.device import pick_device, pick_dtype, weight_dtype
+from raysynth.models.sources import check_base, check_clip, resolve
 
 transformers_logging.disable_progress_bar()  # its bars would tear the run's own progress line
 
-EMBEDDED = Path(__file__).parent / "tiny"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-TREE = {
-    "unet/config.json": "unet/diffusion_pytorch_model*.safetensors",
-    "vae/config.json": "vae/diffusion_pytorch_model*.safetensors",
-    "text_encoder/config.json": "text_encoder/model*.safetensors",
-    "tokenizer/tokenizer_config.json": "tokenizer/*",
-    "scheduler/scheduler_config.json": "scheduler/*",
-}
-CLIP_TREE = {
-    "config.json": "model*.safetensors",
-    "tokenizer_config.json": "*processor_config.json",
-}
 
 
 @dataclass(frozen=True)
@@ -113,49 +100,6 @@ class Clip:
         x_NCHW = x_NCHW[:, :, top : top + self.size, left : left + self.size]
         mean, std = (torch.tensor(v, device=self.device) for v in (self.mean, self.std))
         return (x_NCHW - mean[:, None, None]) / std[:, None, None]
-
-
-def resolve(name: str, clip: bool = False) -> str:
-    """What to load for a configured name: a folder's absolute path, or a hub id.
-
-    `embedded` is the tiny base shipped in the package (its CLIP with `clip`). Raises ModelError for
-    something that looks like a folder and is none.
-    """
-    if name == "embedded":
-        return str(EMBEDDED / "clip" if clip else EMBEDDED)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return str(folder.absolute())
-    is_path = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
-    if is_path or folder.exists():
-        raise ModelError(
-            f"base.{'clip' if clip else 'name'}: no folder {name}; expected `embedded`, a model "
-            "folder, or a hub id such as owner/model. Fix: check the path (on a cluster every node "
-            "must see it)"
-        )
-    return name
-
-
-def check_base(base: BaseConfigSection) -> None:
-    """Refuse a base model that cannot be used, as far as it can be known without loading it.
-
-    Raises
-    ------
-    ModelError
-        A folder that is not a Stable Diffusion 1.x layout, or whose parts do not fit each other.
-        (What a hub id holds is known when it is loaded.)
-    """
-    source = resolve(base.name)
-    if os.path.isdir(source):
-        _check_tree("base.name", source, TREE)
-        _check_fit(source)
-
-
-def check_clip(base: BaseConfigSection) -> None:
-    """Refuse a CLIP folder that lacks files; raises ModelError."""
-    source = resolve(base.clip, clip=True)
-    if os.path.isdir(source):
-        _check_tree("base.clip", source, CLIP_TREE)
 
 
 def load_base(base: BaseConfigSection, parts: Sequence[str] = PARTS) -> Base:
@@ -255,45 +199,6 @@ def encode_prompts(base: Base, prompts: Sequence[str]) -> Tensor:
         )[0]
     row = {prompt: number for number, prompt in enumerate(distinct)}
     return states[[row[prompt] for prompt in prompts]].float()
-
-
-def _check_tree(key: str, source: str, tree: dict[str, str]) -> None:
-    folder = Path(source)
-    missing = [name for name in tree if not (folder / name).is_file()]
-    missing += [pattern for pattern in tree.values() if not any(folder.glob(pattern))]
-    if missing:
-        found = ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "nothing"
-        expected = "\n  ".join(dict.fromkeys((*tree, *tree.values())))
-        raise ModelError(
-            f"{key}: {folder} lacks {', '.join(dict.fromkeys(missing))}; found {found}; "
-            "expected\n  "
-            f"{expected}\nFix: point {key} to a folder saved by diffusers' or transformers' "
-            "save_pretrained with safe_serialization=True"
-        )
-
-
-def _check_fit(source: str) -> None:
-    unet, vae, text = (
-        json.loads((Path(source) / part / "config.json").read_text())
-        for part in ("unet", "vae", "text_encoder")
-    )
-    kind = unet.get("_class_name", "UNet2DConditionModel")
-    if kind != "UNet2DConditionModel" or unet.get("addition_embed_type"):
-        raise ModelError(
-            f"base.name: {source}/unet is a {kind} with addition_embed_type="
-            f"{unet.get('addition_embed_type')}; expected a plain UNet2DConditionModel (Stable "
-            "Diffusion 1.x). Fix: choose a Stable Diffusion 1.x model"
-        )
-    fits = (
-        ("in_channels", unet.get("in_channels", 4), vae.get("latent_channels", 4)),
-        ("cross_attention_dim", unet.get("cross_attention_dim", 1280), text["hidden_size"]),
-    )
-    for what, got, needed in fits:
-        if got != needed:
-            raise ModelError(
-                f"base.name: {source}/unet has {what}={got}, but its vae and text encoder need "
-                f"{needed}. Fix: keep the parts of one model together"
-            )
 
 
 def _plain_attention(base: BaseConfigSection, device: torch.device) -> bool:

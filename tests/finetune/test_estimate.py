@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel
 
 from raysynth.finetune.estimate import STABLE_DIFFUSION_1, unet_cost
 from raysynth.finetune.grouped_lora import inject
-from raysynth.models.loading import resolve
+from raysynth.models.sources import resolve
 
 TARGETS = ("attention", "feed_forward")
 

@@ -18,17 +18,9 @@ from raysynth.config import BaseConfigSection
 from raysynth.errors import ConfigError, ModelError
 from raysynth.finetune.grouped_lora import TARGETS, inject
 from raysynth.models.device import pick_device, pick_dtype
-from raysynth.models.loading import (
-    EMBEDDED,
-    PARTS,
-    check_base,
-    check_clip,
-    encode_prompts,
-    load_base,
-    load_clip,
-    resolve,
-)
+from raysynth.models.loading import PARTS, encode_prompts, load_base, load_clip
 from raysynth.models.pretrain.words import build_tokenizer
+from raysynth.models.sources import EMBEDDED, check_base, check_clip, resolve
 from tests.synthesis.random_models import write_clip
 
 
