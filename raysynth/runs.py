@@ -78,9 +78,8 @@ class Run:
 
     def folder(self, stage: str) -> str:
         """Path or URI of a finished stage's outputs."""
-        if not self.shared:
-            return self.path(FOLDERS[stage])
-        return self._place(stage, self.manifest()["stages"][stage]["digest"])
+        digest = self.manifest()["stages"][stage]["digest"] if self.shared else ""
+        return self._place(stage, digest)
 
     def manifest(self) -> dict[str, Any]:
         """What has been finished: `{"stages": {name: {...}}}`."""
@@ -96,6 +95,8 @@ class Run:
 
         Parameters
         ----------
+        name : a key of `FOLDERS`, or `<key>/<variant>` where a run has several of a stage; the
+            variant's name does not enter the digest.
         inputs : everything the outputs depend on, JSON-able; its digest decides on skipping.
         build : fills the working folder it is given (kept over kills for the same digest) and
             returns facts for the manifest, such as `rows`.
@@ -107,7 +108,7 @@ class Run:
             self._note(name, record)
             return Stage(name, place, digest, record["seconds"], record["facts"], True)
         self._drop_stale(name, digest)
-        work = f"{self.shared or self.root}/.partial/{name}-{digest}"
+        work = f"{self.shared or self.root}/.partial/{_kind(name)}-{digest}"
         self.filesystem.makedirs(self._inside(work), exist_ok=True)
         spent = self._spent(work)
         start = time.time()
@@ -134,7 +135,9 @@ class Run:
 
     def _place(self, name: str, digest: str) -> str:
         """Where a finished stage lies."""
-        return f"{self.shared}/{name}-{digest}" if self.shared else self.path(FOLDERS[name])
+        if self.shared:
+            return f"{self.shared}/{_kind(name)}-{digest}"
+        return self.path(FOLDERS[_kind(name)], *name.split("/")[1:])
 
     def _recorded(self, name: str, digest: str) -> dict[str, Any] | None:
         """The record of a stage that is finished and there."""
@@ -157,12 +160,13 @@ class Run:
             return
         for path in self.filesystem.ls(partial, detail=False):
             folder = path.rstrip("/").rsplit("/", 1)[1]
-            if folder.rsplit("-", 1)[0] == name and folder != f"{name}-{digest}":
+            if folder.rsplit("-", 1)[0] == _kind(name) and folder != f"{_kind(name)}-{digest}":
                 self.filesystem.rm(path, recursive=True)
 
     def _publish(self, work: str, place: str) -> None:
         """Move the finished working folder to its place; the record, written after, vouches."""
         source, target = self._inside(work), self._inside(place)
+        self.filesystem.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
         if self.filesystem.exists(target):
             self.filesystem.rm(target, recursive=True)
         if self.filesystem.exists(f"{source}/.seconds"):
@@ -191,7 +195,12 @@ class Run:
 
 def stage_digest(name: str, inputs: Mapping[str, Any]) -> str:
     """What a stage's outputs are a function of."""
-    return digest_of({"stage": name, "inputs": inputs})
+    return digest_of({"stage": _kind(name), "inputs": inputs})
+
+
+def _kind(name: str) -> str:
+    """A stage's name without its variant."""
+    return name.partition("/")[0]
 
 
 def read_json(path: str) -> Any:

@@ -92,3 +92,43 @@ def test_unwritable_storage_is_refused(tmp_path):
         run_in(tmp_path / "file")
     with pytest.raises(ConfigError, match="storage_path"):
         Run(load_config(None, ["storage_path=nosuchscheme://x"]))
+
+
+def test_runs_that_share_a_folder_do_what_they_have_in_common_once(tmp_path):
+    shared = f"{tmp_path}/stages"
+    first = Run(load_config(None, [f"storage_path={tmp_path}", "name=a"]), shared)
+    second = Run(load_config(None, [f"storage_path={tmp_path}", "name=b"]), shared)
+    one = first.stage("ingest", {"a": 1}, write("one"))
+    same = second.stage("ingest", {"a": 1}, write("never"))
+    other = second.stage("ingest", {"a": 2}, write("two"))
+    assert same.skipped and same.path == one.path == first.folder("ingest")
+    assert not other.skipped and other.path == second.folder("ingest") != one.path
+    assert os.listdir(one.path) == ["one"] and os.listdir(other.path) == ["two"]
+    record = json.loads((tmp_path / "b/manifest.json").read_text())["stages"]["ingest"]
+    assert record["digest"] == other.digest
+
+
+def test_half_work_in_a_shared_folder_stays_for_whoever_goes_on(tmp_path):
+    shared = f"{tmp_path}/stages"
+
+    def cut(work: str) -> dict:
+        Path(work, "half").write_text("")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Run(load_config(None, [f"storage_path={tmp_path}", "name=a"]), shared).stage(
+            "synthesis", {"a": 1}, cut
+        )
+    other = Run(load_config(None, [f"storage_path={tmp_path}", "name=b"]), shared)
+    other.stage("synthesis", {"a": 2}, write("two"))
+    stage = other.stage("synthesis", {"a": 1}, write("rest"))
+    assert sorted(os.listdir(stage.path)) == ["half", "rest"]
+
+
+def test_variants_of_a_stage_lie_side_by_side_and_share_their_digest(tmp_path):
+    run = run_in(tmp_path)
+    shared, edit = (run.stage(f"synthesis/{v}", {"a": 1}, write(v)) for v in ("shared", "edit"))
+    assert shared.digest == edit.digest
+    assert sorted(os.listdir(tmp_path / "t/synthetic")) == ["edit", "shared"]
+    assert run.folder("synthesis/edit") == str(tmp_path / "t/synthetic/edit")
+    assert run.stage("synthesis/edit", {"a": 1}, write("never")).skipped
