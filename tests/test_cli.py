@@ -103,7 +103,7 @@ def test_plan_counts_without_starting_anything(tmp_path):
     assert "4 adapters" in printed.stdout and "aligned group's" in printed.stdout
     assert "GPU-hours" in printed.stdout and "TFLOP/s sustained" in printed.stdout
     assert list(tmp_path.iterdir()) == []
-    vanilla = _raysynth("plan", "finetune.engine=none", f"storage_path={tmp_path}")
+    vanilla = _raysynth("plan", "generator=vanilla", f"storage_path={tmp_path}")
     assert "the base" in vanilla.stdout and "0 adapters" in vanilla.stdout
 
 
