@@ -136,16 +136,19 @@ class Observer:
 
     def look(self, pixels: np.ndarray, group: np.ndarray) -> dict[str, list[float]]:
         """Per group: share of right garments, of right grounds, and the spread."""
-        vectors = self.clip.images(pixels)
-        rows: dict[str, list[float]] = {"garment": [], "ground": [], "spread": []}
-        for g in range(self.real.groups.count):
-            mine = group == g
-            seen = accuracies(self.judge, pixels[mine], group[mine], self.real.groups)
-            rows["garment"].append(round(seen["garment"], 3))
-            rows["ground"].append(round(seen["ground"], 3))
-            there = self.real_vectors["test"][self.real.group["test"] == g]
-            rows["spread"].append(round(distance(vectors[mine]) / distance(there), 3))
-        return rows
+        rows = [self.look_at_one(pixels[group == g], g) for g in range(self.real.groups.count)]
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+    def look_at_one(self, pixels: np.ndarray, group: int) -> dict[str, float]:
+        """The same of images that are all of one group."""
+        seen = accuracies(self.judge, pixels, np.full(len(pixels), group), self.real.groups)
+        there = self.real_vectors["test"][self.real.group["test"] == group]
+        spread = distance(self.clip.images(pixels)) / distance(there)
+        return {
+            "garment": round(seen["garment"], 3),
+            "ground": round(seen["ground"], 3),
+            "spread": round(spread, 3),
+        }
 
     def nearest_is_training(
         self, pixels: np.ndarray, training: np.ndarray, held_out: np.ndarray

@@ -58,10 +58,12 @@ class DiffusionSampler:
 
     def prepare(self, specs: pa.Table) -> Any:
         """Noise and text states, and the images that are edited."""
-        columns = specs.select(["prompt", "negative_prompt", "adapter", "seed"]).to_pydict()
-        edits = SOURCE_IMAGE in specs.column_names
         return self.generate.prepare(
-            *columns.values(), sources=specs[SOURCE_IMAGE] if edits else None
+            specs["prompt"].to_pylist(),
+            specs["negative_prompt"].to_pylist(),
+            specs["adapter"].to_pylist(),
+            specs["seed"].to_pylist(),
+            specs[SOURCE_IMAGE] if SOURCE_IMAGE in specs.column_names else None,
         )
 
 
