@@ -20,7 +20,7 @@ from raysynth.config import Config
 from raysynth.datasets.listing import list_dataset, split_counts
 from raysynth.finetune.estimate import STABLE_DIFFUSION_1, UNetCost, unet_cost
 from raysynth.finetune.plan import SHARED, Job, budget_of
-from raysynth.generators import Training, check_groups, recipe_of, trained_groups
+from raysynth.generators import Recipe, Training, check_groups, recipe_of, trained_groups
 from raysynth.groups import Groups
 from raysynth.models.loading import resolve
 
@@ -56,6 +56,8 @@ class GroupPlan:
 class Plan:
     """What a run would do and need."""
 
+    generator: str
+    """What is trained and how images are made, in words."""
     groups: list[GroupPlan]
     adapters: int
     """Fine-tunings of the run."""
@@ -107,6 +109,7 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     cost = replace(cost, trained=cost.trained if training is not None else 0)
     memory = _memory(config, training, cost, encoders)
     return Plan(
+        generator=_in_words(recipe),
         groups=per_group,
         adapters=len(jobs),
         steps=sum(job.steps for job in jobs),
@@ -134,6 +137,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     hours, storage = sum(plan.gpu_hours.values()), sum(plan.storage_gb.values())
     fitting = ", ".join(f"{n} in {gb} GB" for gb, n in plan.side_by_side.items())
     lines = {
+        "generator": plan.generator,
         "UNet": f"{plan.cost.parameters / 1e6:,.1f} M parameters, {plan.cost.trained / 1e6:,.2f} M "
         f"trained per adapter, {plan.cost.forward / 1e9:,.1f} GFLOP per image and step",
         "fine-tuning": f"{plan.adapters} adapters, {plan.steps:,} steps together",
@@ -150,13 +154,22 @@ def print_plan(plan: Plan, console: Console) -> None:
         console.print(f"  - {assumption}")
 
 
+def _in_words(recipe: Recipe) -> str:
+    training, how = recipe.training, "edits real images" if recipe.edits else "draws from noise"
+    if training is None:
+        return f"{recipe.name}: the base model as it is; {how}"
+    weights = "LoRA adapters" if training.engine == "lora" else "full weights"
+    per = {"group": "per group", "group_cluster": "per group-cluster", "class": "per class"}
+    return f"{recipe.name}: {weights}, one {per.get(training.scope, 'for all groups')}; {how}"
+
+
 def _model(config: Config, groups: Groups, group: int, own: int, images: int) -> str:
     training = recipe_of(config).training
     if training is None:
         return "the base"
     if training.shared:
         name = "the class's" if training.scope == "class" else "the shared one"
-        return name if images >= config.finetune.min_images else f"{name}, not trained on it"
+        return name if images >= config.finetune.min_images else f"{name}, lent"
     return f"{own} adapter{'s' * (own > 1)}" if own else "aligned group's"
 
 
@@ -273,8 +286,12 @@ def _storage(
         side = 512
         assumptions.append("real images of 512 x 512 pixels (dataset.image_size is not set)")
     assumptions.append(f"PNG takes {PNG_BYTES:g} bytes per pixel")
-    return {
+    candidates = groups * config.synthesis.images_per_group
+    found = {
         "real": images * side**2 * PNG_BYTES / 1e9,
-        "synthetic": groups * config.synthesis.images_per_group * made**2 * PNG_BYTES / 1e9,
+        "synthetic": candidates * made**2 * PNG_BYTES / 1e9,
         "adapters": adapters * cost.trained * 4 / 1e9,
     }
+    if recipe_of(config).edits:
+        found["sources, until all are edited"] = candidates * side**2 * PNG_BYTES / 1e9
+    return found

@@ -8,6 +8,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistep
 
 from raysynth.config import Config
 from raysynth.errors import ConfigError
+from raysynth.generators import recipe_of
 from raysynth.models.loading import load_base
 
 DETERMINISTIC = {
@@ -18,14 +19,22 @@ DETERMINISTIC = {
 
 
 def check_solver(config: Config) -> None:
-    """Refuse, before anything is loaded, a solver that does not fit the base model.
+    """Refuse, before anything is loaded, a solver that does not fit the base or the generator.
 
     Raises
     ------
     ConfigError
-        As `build_solver`.
+        As `build_solver`; or the generator edits, and the base's own solver cannot start midway.
     """
-    build_solver(config.synthesis.solver, load_base(config.base, ("scheduler",)).scheduler)
+    scheduler = load_base(config.base, ("scheduler",)).scheduler
+    solver = build_solver(config.synthesis.solver, scheduler)
+    edits = recipe_of(config).edits
+    if edits and not (hasattr(solver, "add_noise") or hasattr(solver, "scale_noise")):
+        raise ConfigError(
+            f"synthesis.solver={config.synthesis.solver}: {type(solver).__name__} cannot add noise "
+            "to an image, which generator=edit starts from; expected dpmsolver++ or unipc. Fix: "
+            "synthesis.solver=dpmsolver++"
+        )
 
 
 def build_solver(name: str, scheduler: Any) -> Any:
