@@ -32,6 +32,7 @@ from raysynth.config import Config, load_config
 from raysynth.finetune.grouped_lora import TARGETS
 from raysynth.finetune.plan import Job, plan_jobs
 from raysynth.finetune.precompute import read_images
+from raysynth.generators import recipe_of
 from raysynth.groups import Groups
 from raysynth.models.sources import resolve
 from raysynth.runs import FOLDERS
@@ -105,7 +106,7 @@ def judged(adapters: Path, config: Config, groups: Groups, jobs: list[Job]) -> d
                 job.prompts[job.group],
                 num_images_per_prompt=IMAGES,
                 num_inference_steps=config.synthesis.steps,
-                guidance_scale=config.synthesis.guidance_scale,
+                guidance_scale=recipe_of(config).guidance_scale,
                 generator=torch.Generator().manual_seed(0),
                 output_type="np",
             ).images
@@ -144,7 +145,7 @@ def main() -> None:
     if not arguments.quick:
         alone = [*overrides, "finetune.adapters_per_worker=1"]
         found["trainers"].append(ours(storage, "trainers", alone))
-    numbers: dict[str, Any] = {"adapters": len(jobs), "steps": config.finetune.steps}
+    numbers: dict[str, Any] = {"adapters": len(jobs), "steps": jobs[0].steps}
     numbers |= {name: medians(costs) for name, costs in found.items() if costs}
     sums = {name: total(found[name], len(jobs)) for name in ("loop", "tuned loop")}
     mine = median(cost.wall_seconds for cost in found["raysynth"])

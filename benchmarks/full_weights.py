@@ -32,7 +32,7 @@ from measure import Cost, finish, medians, parser, run
 from safetensors.torch import load_file
 from workload import Workload, clock, make_workload
 
-from raysynth.config import Config, FinetuneConfig
+from raysynth.config import Config
 from raysynth.finetune import memory, training
 from raysynth.finetune.estimate import STABLE_DIFFUSION_1, unet_cost
 from raysynth.finetune.precompute import encode_images, read_images
@@ -60,7 +60,8 @@ def workload(storage: Path, steps: int) -> Workload:
     The attention kernel is set: one that is measured may differ between two processes.
     """
     kernel = "plain" if pick_device("auto").type == "cpu" else "sdpa"
-    settings = {"engine": "full", "steps": steps}
+    settings = {"engine": "full", "steps": steps, "batch_size": 12, "learning_rate": 2e-3}
+    settings |= {"max_passes": 1e9, "ema": 0.0, "prior_weight": 0.0}
     return make_workload(storage, MODELS, finetune=settings, base={"attention": kernel})
 
 
@@ -290,7 +291,7 @@ def main() -> None:
         if not left.name.startswith("real"):
             shutil.rmtree(left)
     repeats = arguments.repeats or (1 if arguments.quick else 5)
-    steps, singles = (15, 1) if arguments.quick else (FinetuneConfig().steps, 2)
+    steps, singles = (15, 1) if arguments.quick else (120, 2)
     workload(storage, steps)
     numbers, bars = against_processes(storage, steps, repeats, singles)
     numbers["encoding, cpu seconds per model"] = encoding(storage, steps)

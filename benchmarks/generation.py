@@ -29,6 +29,7 @@ from measure import finish, medians, parser, run
 from PIL import Image
 
 from raysynth.config import Config, load_config
+from raysynth.generators import recipe_of
 from raysynth.groups import Groups
 
 ADAPTERS, IMAGES, QUICK_IMAGES = 12, 2400, 600
@@ -173,7 +174,7 @@ def peer(
     with tempfile.TemporaryDirectory(prefix="raysynth-") as out:
         command = [sys.executable, str(PEER), str(root / "adapters"), out]
         command += ["--base", resolve(config.base.name), "--images", str(per_adapter)]
-        command += ["--guidance", str(config.synthesis.guidance_scale), *options]
+        command += ["--guidance", str(recipe_of(config).guidance_scale), *options]
         cost, output = run(command, **QUIET, OMP_NUM_THREADS=str(len(os.sched_getaffinity(0))))
         files = sorted(Path(out).glob("*.png"))
         pixels = np.stack([np.asarray(Image.open(file)) for file in files])

@@ -40,6 +40,7 @@ from raysynth.finetune import memory, training
 from raysynth.finetune.engines import precision_of
 from raysynth.finetune.grouped_lora import TARGETS, GroupedConv2d, GroupedLinear, GroupedLoRA
 from raysynth.finetune.objective import Objective
+from raysynth.generators import recipe_of
 from raysynth.models.attention import pick_attention
 from raysynth.models.device import pick_device
 from raysynth.models.loading import load_base
@@ -171,9 +172,10 @@ def grouped(storage: Path) -> dict[str, Any]:
 def peft(storage: Path, names: list[str]) -> dict[str, Any]:
     """The same steps by PEFT, one adapter after another; the largest differences."""
     config = Config.model_validate(sections(storage))
-    settings = config.finetune
+    settings, recipe = config.finetune, recipe_of(config).training
+    assert recipe is not None
     base = load_base(config.base, parts=("unet",))
-    pick_attention(base, config.base.attention, settings.batch_size, backward=True)
+    pick_attention(base, config.base.attention, recipe.batch_size, backward=True)
     unet = base.unet
     unet.enable_gradient_checkpointing()
     targets = [name for target in settings.targets for name in TARGETS[target]]
@@ -195,7 +197,7 @@ def peft(storage: Path, names: list[str]) -> dict[str, Any]:
                 parameter.grad = None
         optimizer = torch.optim.AdamW(
             trained.values(),
-            lr=settings.learning_rate,
+            lr=recipe.learning_rate,
             betas=training.BETAS,
             weight_decay=settings.weight_decay,
         )

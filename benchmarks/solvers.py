@@ -24,6 +24,7 @@ from measure import RESULTS, finish, parser
 
 from raysynth.config import load_config
 from raysynth.errors import ConfigError
+from raysynth.generators import recipe_of
 from raysynth.groups import Groups
 from raysynth.synthesis.generator import ImageGenerator
 from raysynth.synthesis.solver import build_solver
@@ -72,12 +73,12 @@ class Bench:
 
 def sweep(bench: Bench, quick: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list]:
     """Rows by solver and steps, rows by guidance, and what was refused."""
-    default = bench.config.synthesis
+    default, guidance_scale = bench.config.synthesis, recipe_of(bench.config).guidance_scale
     by_steps, refused = [], []
     for solver in SOLVERS:
         try:
             by_steps += [
-                bench.row(solver, steps, default.guidance_scale)
+                bench.row(solver, steps, guidance_scale)
                 for steps in (QUICK_STEPS if quick else STEPS)
             ]
         except ConfigError as error:
@@ -89,7 +90,12 @@ def sweep(bench: Bench, quick: bool) -> tuple[list[dict[str, Any]], list[dict[st
     return by_steps, by_guidance, refused
 
 
-def draw(by_steps: list[dict[str, Any]], by_guidance: list[dict[str, Any]], default: Any) -> None:
+def draw(
+    by_steps: list[dict[str, Any]],
+    by_guidance: list[dict[str, Any]],
+    default: Any,
+    guidance_scale: float,
+) -> None:
     """results/solvers.png."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -109,7 +115,7 @@ def draw(by_steps: list[dict[str, Any]], by_guidance: list[dict[str, Any]], defa
     left.legend(frameon=False)
     accuracy = [100 * row["both"] for row in by_guidance]
     right.plot([row["guidance"] for row in by_guidance], accuracy, "o-", color="#c2410c")
-    right.axvline(default.guidance_scale, color="#94a3b8", ls=":")
+    right.axvline(guidance_scale, color="#94a3b8", ls=":")
     right.set(xlabel=f"guidance at {default.steps} steps")
     for axis in (left, right):
         axis.grid(color="#d9dee6", lw=0.8)
@@ -135,7 +141,7 @@ def main() -> None:
     mine = next(row for row in chosen if row["steps"] == default.steps)
     bar = QUICK_BAR if arguments.quick else BAR
     if not arguments.quick:
-        draw(by_steps, by_guidance, default)
+        draw(by_steps, by_guidance, default, recipe_of(bench.config).guidance_scale)
     numbers = {
         "images_per_row": len(bench.rows),
         "by_steps": by_steps,

@@ -149,7 +149,7 @@ def child(sampler: str, images: int, work: str) -> None:
         None,
         [
             f"storage_path={work}",
-            "finetune.engine=none",
+            "generator=vanilla",
             f"synthesis.images_per_group={images // GROUPS.count}",
             *([f"synthesis.batch_size={BATCH}", "synthesis.rows_per_shard=100"] * sleeping),
         ],

@@ -21,6 +21,7 @@ Span = tuple[float, float]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What folders may be called."""
 Target = Literal["attention", "feed_forward", "time", "convolution"]
+Generator = Literal["vanilla", "lora", "dreambooth", "clustered_dreambooth", "shared", "edit"]
 Reference = Literal["erm", "balanced", "group_dro", "erm_balanced_head"]
 
 
@@ -168,44 +169,55 @@ class AdapterOverride(Section):
 class FinetuneConfig(Section):
     """Fine-tuning of the base model on the group-clusters."""
 
-    engine: Literal["lora", "full", "none"] = Field(
-        "lora", description="LoRA adapters, full UNet weights (DreamBooth), or none (vanilla)."
+    engine: Literal["auto", "lora", "full"] = Field(
+        "auto", description="LoRA adapters or full UNet weights; auto: as the generator is defined."
     )
-    scope: Literal["group_cluster", "shared"] = Field(
-        "group_cluster",
-        description="A model per group-cluster (paper), or one for all.",
+    per: Literal["all", "class"] = Field(
+        "all", description="shared, edit: one model for all groups, or one for each class."
     )
     min_images: Count = Field(
-        8, description="Smaller groups get no model: the aligned group's one speaks for them."
+        8,
+        description="Images of smaller groups are not trained on: another group's model, or the "
+        "shared one, speaks for them.",
     )
     targets: tuple[Target, ...] = Field(
         ("attention", "feed_forward", "time", "convolution"), description="Layers that LoRA adapts."
     )
     rank: Count = Field(8, description="LoRA rank.")
     alpha: Rate = Field(8.0, description="LoRA alpha; the update is scaled by alpha / rank.")
-    steps: Count = Field(120, description="Optimizer steps of each adapter.")
+    steps: Count | None = Field(
+        None, description="Optimizer steps of each adapter, at most. None: the generator's own."
+    )
     max_passes: Rate | None = Field(
         None,
         description="Most times an adapter sees each of its images: small clusters stop before "
-        "`steps`. None: no bound.",
+        "`steps`. None: the generator's own.",
     )
-    batch_size: Count = Field(
-        12, description="Images per step and adapter; smaller clusters take what they have."
+    batch_size: Count | None = Field(
+        None,
+        description="Images per step and adapter; smaller clusters take what they have. None: the "
+        "generator's own.",
     )
     accumulation: Count = Field(1, description="Micro-batches per optimizer step.")
-    learning_rate: Rate = Field(2e-3, description="AdamW's peak learning rate.")
+    learning_rate: Rate | None = Field(
+        None, description="AdamW's peak learning rate. None: the generator's own."
+    )
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="AdamW's weight decay.")
     max_grad_norm: Rate = Field(1.0, description="Gradient clipping norm, per adapter.")
     prompt_dropout: Share = Field(0.1, description="Share of images trained without prompt (CFG).")
     flip: bool = Field(True, description="Mirror half of the images left-right.")
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Decay of the weights' moving average that is kept; 0: the last weights."
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None,
+        description="Decay of the weights' moving average that is kept; 0: the last weights. None: "
+        "the generator's own.",
     )
     oversample: Share = Field(
-        0.25, description="shared: share of a batch given to the bias-conflicting groups together."
+        0.25,
+        description="shared, edit: share of a batch given to the bias-conflicting groups together.",
     )
-    prior_weight: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="DreamBooth's prior-preservation weight; 0: off."
+    prior_weight: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="DreamBooth's prior-preservation weight; 0: off. None: the generator's own.",
     )
     prior_images: Count = Field(64, description="Prior images per class, made by the base model.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -221,8 +233,8 @@ class FinetuneConfig(Section):
     holdout: Share = Field(0.1, description="Early stopping: share of an adapter's images.")
     overrides: dict[str, AdapterOverride] = Field(
         default_factory=dict,
-        description="Adapter name (`<group>-<cluster>`, or `shared`) -> its own steps, batch_size "
-        "or learning_rate.",
+        description="Adapter name (`<group>-<cluster>`, `shared` or `class-<label>`) -> its own "
+        "steps, batch_size or learning_rate.",
     )
     adapters_per_worker: Count | Literal["auto"] = Field(
         "auto",
@@ -239,7 +251,7 @@ class FinetuneConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> FinetuneConfig:
-        if self.engine == "lora" and not self.targets:
+        if self.engine != "full" and not self.targets:
             raise ValueError("finetune.targets is empty: LoRA needs at least one kind of layer")
         return self
 
@@ -249,7 +261,14 @@ class SynthesisConfig(Section):
 
     images_per_group: Count = Field(800, description="Candidates generated per group.")
     steps: Count = Field(6, description="Solver steps per image.")
-    guidance_scale: Annotated[float, Field(ge=0)] = Field(2.0, description="CFG weight; <= 1: off.")
+    guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="CFG weight; <= 1: off. None: the generator's own."
+    )
+    strength: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.75,
+        description="edit: noise put on a real image before it is regenerated, as a share of the "
+        "schedule; 1: nothing is left of it.",
+    )
     solver: Literal["dpmsolver++", "unipc", "ddim", "base"] = Field(
         "dpmsolver++", description="Diffusion solver; base: the one the base model ships."
     )
@@ -422,6 +441,12 @@ class Config(Section):
     name: str = Field("quickstart", pattern=NAME, description="Run's name.")
     storage_path: str = Field("runs", description="Folder or URI (s3://, gs://) of the runs.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Seed of the whole run.")
+    generator: Generator = Field(
+        "clustered_dreambooth",
+        description="vanilla: prompt only; lora, dreambooth: LoRA or full weights per group; "
+        "clustered_dreambooth: a model per cluster (paper); shared: a model for all groups; edit: "
+        "real images edited by it (ours).",
+    )
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
     base: BaseConfigSection = Field(default_factory=BaseConfigSection)
     prompts: PromptConfig = Field(default_factory=PromptConfig)
@@ -438,18 +463,14 @@ class Config(Section):
     def _check(self) -> Config:
         if self.search.steps[1] == 0 and not self.classifier.can_stay_frozen:
             raise ValueError("search.steps: [0, 0] needs a pretrained classifier.backbone")
+        other = {("lora", "full"): "dreambooth", ("dreambooth", "lora"): "lora"}
+        if (self.generator, self.finetune.engine) in other:
+            raise ValueError(
+                f"finetune.engine={self.finetune.engine}: {self.generator} is defined by its other "
+                "engine; expected auto. Fix: generator="
+                f"{other[self.generator, self.finetune.engine]}, or finetune.engine=auto"
+            )
         return self
-
-    @property
-    def generator(self) -> str:
-        """The field's name (DESIGN.md, Words) of what `finetune` and `clustering` describe."""
-        if self.finetune.engine == "none":
-            return "vanilla"
-        if self.finetune.scope == "shared":
-            return "shared"
-        if self.clustering.k != 1:
-            return "clustered_dreambooth"
-        return "lora" if self.finetune.engine == "lora" else "dreambooth"
 
     def digest(self) -> str:
         """Hex digest of everything that can change a result (not where it runs)."""

@@ -13,6 +13,7 @@ import numpy as np
 from raysynth.cluster import Session, check_local
 from raysynth.config import Config
 from raysynth.errors import ConfigError
+from raysynth.generators import check_groups, synthesis_inputs, training_inputs
 from raysynth.groups import Groups
 from raysynth.progress import Progress
 from raysynth.runs import FOLDERS, Run, Stage, stage_digest
@@ -20,8 +21,6 @@ from raysynth.runs import FOLDERS, Run, Stage, stage_digest
 # Knobs that change how wide a stage runs, not what comes out of it.
 WIDTH = {
     "clustering": {"batch_size", "actors"},
-    "finetune": {"adapters_per_worker", "checkpoint_steps", "max_failures", "memory_share"},
-    "synthesis": {"actors", "batch_size", "decode_batch_size"},
     "search": {"concurrent", "cpus_per_trial", "gpus_per_trial"},
 }
 
@@ -111,23 +110,27 @@ class _Pipeline:
             real, clusters = self._path("ingest"), self._path("clustering")
             return run_finetune(self.config, real, clusters, self.groups, work, self.progress)
 
-        knobs = {"knobs": self._knobs("finetune"), "prompts": self._knobs("prompts")}
         base = {"base": self._base("name", "revision", "dtype")}
-        self._stage("finetune", self._after("clustering") | knobs | base, build)
+        inputs = self._after("clustering") | training_inputs(self.config) | base
+        self._stage("finetune", inputs, build)
 
     def _synthesis(self) -> None:
         def build(work: str) -> dict[str, Any]:
             from raysynth.synthesis import run_synthesis
 
             counts = np.asarray(self.done["ingest"].facts["counts"]["train"])
-            adapters, clusters = self._path("finetune"), self._path("clustering")
             return run_synthesis(
-                self.config, adapters, clusters, self.groups, counts, work, self.progress
+                self.config,
+                self._path("ingest"),
+                self._path("finetune"),
+                self._path("clustering"),
+                self.groups,
+                counts,
+                work,
+                self.progress,
             )
 
-        self._stage(
-            "synthesis", self._after("finetune") | {"knobs": self._knobs("synthesis")}, build
-        )
+        self._stage("synthesis", self._after("finetune") | synthesis_inputs(self.config), build)
 
     def _selection(self) -> None:
         def build(work: str) -> dict[str, Any]:
@@ -270,6 +273,7 @@ def preflight(config: Config) -> None:
     _, groups, listing = list_dataset(config.dataset, config.seed)
     counts = split_counts(listing, groups)["train"]
     check_cluster_counts(counts, groups, config.clustering, config.finetune.min_images)
+    check_groups(counts, groups, config)
 
 
 def _source_digest(config: Config) -> dict[str, Any]:

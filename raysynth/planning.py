@@ -19,7 +19,9 @@ from rich.table import Table
 from raysynth.config import Config
 from raysynth.datasets.listing import list_dataset, split_counts
 from raysynth.finetune.estimate import STABLE_DIFFUSION_1, UNetCost, unet_cost
-from raysynth.finetune.plan import Job, budget_of
+from raysynth.finetune.plan import SHARED, Job, budget_of
+from raysynth.generators import Recipe, Training, check_groups, recipe_of, trained_groups
+from raysynth.groups import Groups
 from raysynth.models.sources import resolve
 
 TERAFLOPS = 60.0
@@ -54,6 +56,8 @@ class GroupPlan:
 class Plan:
     """What a run would do and need."""
 
+    generator: str
+    """What is trained and how images are made, in words."""
     groups: list[GroupPlan]
     adapters: int
     """Fine-tunings of the run."""
@@ -81,27 +85,31 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     assumptions = [f"{teraflops:g} TFLOP/s sustained per GPU (--tflops)"]
     _, groups, listing = list_dataset(config.dataset, config.seed)
     counts = split_counts(listing, groups)["train"]
-    jobs = _jobs(config, counts)
+    check_groups(counts, groups, config)
+    recipe = recipe_of(config)
+    jobs = _jobs(config, recipe.training, groups, counts)
     made = config.synthesis.images_per_group
     per_group = [
-        GroupPlan(groups.name(g), int(n), own, _model(config, own), made)
+        GroupPlan(groups.name(g), int(n), own, _model(config, groups, g, own, int(n)), made)
         for g, n in enumerate(counts.tolist())
         for own in [sum(job.group == g for job in jobs)]
     ]
-    if config.clustering.k == "silhouette" and config.finetune.engine != "none":
+    clustered = recipe.training is not None and recipe.training.scope == "group_cluster"
+    if config.clustering.k == "silhouette" and clustered:
         assumptions.append(
             f"clusters per group: the most that clustering.max_k={config.clustering.max_k} and "
             f"min_size={config.clustering.min_size} allow, equally large; silhouette may find fewer"
         )
     shape, encoders = _shapes(config, assumptions)
-    lora = config.finetune.engine == "lora"
-    settings = config.finetune
+    settings, training = config.finetune, recipe.training
+    lora = training is None or training.engine == "lora"
     cost = unet_cost(
         shape, settings.targets if lora else None, settings.rank, settings.gradient_checkpointing
     )
-    cost = replace(cost, trained=cost.trained if settings.engine != "none" else 0)
-    memory = _memory(config, cost, encoders)
+    cost = replace(cost, trained=cost.trained if training is not None else 0)
+    memory = _memory(config, training, cost, encoders)
     return Plan(
+        generator=_in_words(recipe),
         groups=per_group,
         adapters=len(jobs),
         steps=sum(job.steps for job in jobs),
@@ -129,6 +137,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     hours, storage = sum(plan.gpu_hours.values()), sum(plan.storage_gb.values())
     fitting = ", ".join(f"{n} in {gb} GB" for gb, n in plan.side_by_side.items())
     lines = {
+        "generator": plan.generator,
         "UNet": f"{plan.cost.parameters / 1e6:,.1f} M parameters, {plan.cost.trained / 1e6:,.2f} M "
         f"trained per adapter, {plan.cost.forward / 1e9:,.1f} GFLOP per image and step",
         "fine-tuning": f"{plan.adapters} adapters, {plan.steps:,} steps together",
@@ -145,35 +154,51 @@ def print_plan(plan: Plan, console: Console) -> None:
         console.print(f"  - {assumption}")
 
 
-def _model(config: Config, own: int) -> str:
-    if config.finetune.engine == "none":
+def _in_words(recipe: Recipe) -> str:
+    training, how = recipe.training, "edits real images" if recipe.edits else "draws from noise"
+    if training is None:
+        return f"{recipe.name}: the base model as it is; {how}"
+    weights = "LoRA adapters" if training.engine == "lora" else "full weights"
+    per = {"group": "per group", "group_cluster": "per group-cluster", "class": "per class"}
+    return f"{recipe.name}: {weights}, one {per.get(training.scope, 'for all groups')}; {how}"
+
+
+def _model(config: Config, groups: Groups, group: int, own: int, images: int) -> str:
+    training = recipe_of(config).training
+    if training is None:
         return "the base"
-    if config.finetune.scope == "shared":
-        return "the shared adapter"
+    if training.shared:
+        name = "the class's" if training.scope == "class" else "the shared one"
+        return name if images >= config.finetune.min_images else f"{name}, lent"
     return f"{own} adapter{'s' * (own > 1)}" if own else "aligned group's"
 
 
-def _jobs(config: Config, counts: np.ndarray) -> list[Job]:
+def _jobs(
+    config: Config, training: Training | None, groups: Groups, counts: np.ndarray
+) -> list[Job]:
     """The adapters, with clusters of equal size: names, groups and budgets are what is needed."""
-    settings, clustering = config.finetune, config.clustering
-    if settings.engine == "none":
+    if training is None:
         return []
-    if settings.scope == "shared":
-        sizes = {("shared", -1): int(counts.sum())}
+    settings, clustering = config.finetune, config.clustering
+    enough = trained_groups(counts, settings.min_images)
+    sizes: dict[tuple[str, int], int] = {}
+    if training.scope == "all":
+        sizes["shared", SHARED] = int(counts[enough].sum())
+    elif training.scope == "class":
+        for label in range(len(groups.label_names)):
+            members = [g for g in groups.of_label(label) if enough[g]]
+            sizes[f"class-{label}", SHARED] = int(counts[members].sum())
     else:
-        sizes = {}
-        for g in np.flatnonzero(counts >= settings.min_images).tolist():
-            most = clustering.max_k if clustering.k == "silhouette" else int(clustering.k)
+        most = clustering.max_k if clustering.k == "silhouette" else int(clustering.k)
+        most = most if training.scope == "group_cluster" else 1
+        for g in np.flatnonzero(enough).tolist():
             k = max(1, min(most, int(counts[g]) // clustering.min_size))
             sizes |= {(f"{g}-{number}", g): int(counts[g]) // k for number in range(k)}
-    jobs = []
-    for (name, group), images in sizes.items():
-        own = settings.overrides.get(name)
-        steps, batch, rate = budget_of(
-            settings.model_copy(update={"overrides": {name: own} if own else {}}), name, images
-        )
-        jobs.append(Job(name, group, 0, ("",) * images, (), {}, {}, (), steps, batch, rate))
-    return jobs
+    return [
+        Job(name, g, 0, SHARED, ("",) * images, (), {}, {}, (), *budget)
+        for (name, g), images in sizes.items()
+        for budget in [budget_of(config, training, name, images)]
+    ]
 
 
 def _shapes(config: Config, assumptions: list[str]) -> tuple[dict[str, Any], float]:
@@ -196,13 +221,15 @@ def _shapes(config: Config, assumptions: list[str]) -> tuple[dict[str, Any], flo
     return dict(STABLE_DIFFUSION_1), ENCODER_BYTES
 
 
-def _memory(config: Config, cost: UNetCost, encoders: float) -> Any:
-    """Adapters -> bytes of a training step."""
-    settings = config.finetune
-    rows = settings.batch_size * (2 if settings.prior_weight else 1)
-    copies = bool(settings.ema) + bool(settings.patience)
+def _memory(config: Config, training: Training | None, cost: UNetCost, encoders: float) -> Any:
+    """Adapters -> bytes of a training step; where nothing is trained, those of one image."""
+    rows, copies, lora = 1, 0, True
+    if training is not None:
+        rows = training.batch_size * (2 if training.prior_weight else 1)
+        copies = bool(training.ema) + bool(config.finetune.patience)
+        lora = training.engine == "lora"
     per_adapter = (STATE_BYTES + 4 * copies) * cost.trained + rows * cost.activations
-    base = FRAMEWORK_BYTES + encoders + (2 * cost.parameters if settings.engine == "lora" else 0)
+    base = FRAMEWORK_BYTES + encoders + (2 * cost.parameters if lora else 0)
     return lambda adapters: base + adapters * per_adapter
 
 
@@ -222,9 +249,10 @@ def _hours(
     teraflops: float,
     assumptions: list[str],
 ) -> dict[str, float]:
-    settings, synthesis, classifier = config.finetune, config.synthesis, config.classifier
-    rows = settings.accumulation * (2 if settings.prior_weight else 1)
-    passes = 2 if synthesis.guidance_scale > 1 else 1
+    synthesis, classifier, recipe = config.synthesis, config.classifier, recipe_of(config)
+    prior = recipe.training is not None and recipe.training.prior_weight
+    rows = config.finetune.accumulation * (2 if prior else 1)
+    passes = 2 if recipe.guidance_scale > 1 else 1
     references = len(classifier.references) * len(classifier.reference_weight_decays)
     finals = (len(classifier.references) + 1) * classifier.seeds
     steps = config.search.trials * sum(config.search.steps) / 2
@@ -258,8 +286,12 @@ def _storage(
         side = 512
         assumptions.append("real images of 512 x 512 pixels (dataset.image_size is not set)")
     assumptions.append(f"PNG takes {PNG_BYTES:g} bytes per pixel")
-    return {
+    candidates = groups * config.synthesis.images_per_group
+    found = {
         "real": images * side**2 * PNG_BYTES / 1e9,
-        "synthetic": groups * config.synthesis.images_per_group * made**2 * PNG_BYTES / 1e9,
+        "synthetic": candidates * made**2 * PNG_BYTES / 1e9,
         "adapters": adapters * cost.trained * 4 / 1e9,
     }
+    if recipe_of(config).edits:
+        found["sources, until all are edited"] = candidates * side**2 * PNG_BYTES / 1e9
+    return found

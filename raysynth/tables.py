@@ -32,6 +32,7 @@ SYNTHETIC = pa.schema(
         pa.field("cluster", pa.int32()),
         pa.field("generator", pa.string()),
         pa.field("adapter", pa.string()),
+        pa.field("source", pa.string()),
         pa.field("prompt", pa.string()),
         pa.field("negative_prompt", pa.string()),
         pa.field("seed", pa.int64()),
@@ -109,8 +110,13 @@ def decode_images(column: pa.ChunkedArray | pa.Array, size: int | None = None) -
     """
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
+    return decode_bytes(column.field("bytes"), size)
+
+
+def decode_bytes(column: pa.ChunkedArray | pa.Array, size: int | None = None) -> np.ndarray:
+    """As `decode_images`, of a column of encoded images."""
     images = []
-    for data in column.field("bytes"):
+    for data in column:
         image = Image.open(io.BytesIO(data.as_py())).convert("RGB")
         if size is not None and image.size != (size, size):
             image = image.resize((size, size), Image.Resampling.BICUBIC)

@@ -103,8 +103,13 @@ def test_plan_counts_without_starting_anything(tmp_path):
     assert "4 adapters" in printed.stdout and "aligned group's" in printed.stdout
     assert "GPU-hours" in printed.stdout and "TFLOP/s sustained" in printed.stdout
     assert list(tmp_path.iterdir()) == []
-    vanilla = _raysynth("plan", "finetune.engine=none", f"storage_path={tmp_path}")
+    vanilla = _raysynth("plan", "generator=vanilla", f"storage_path={tmp_path}")
     assert "the base" in vanilla.stdout and "0 adapters" in vanilla.stdout
+    edit = _raysynth("plan", "generator=edit", "dataset.severity=0.999", f"storage_path={tmp_path}")
+    assert "full weights, one for all groups; edits real images" in edit.stdout
+    assert "1 adapters" in edit.stdout and "the shared one, lent" in edit.stdout
+    refused = _raysynth("plan", "finetune.min_images=4000", f"storage_path={tmp_path}")
+    assert refused.returncode == 2 and "finetune.min_images=4000" in refused.stderr
 
 
 def test_plan_of_the_paper_scale_needs_no_model_and_no_hub(tmp_path):

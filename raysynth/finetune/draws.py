@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from raysynth.config import FinetuneConfig
-from raysynth.finetune.plan import Job
+from raysynth.finetune.plan import SHARED, Job
 
 _ROWS, _NOISE, _START, _PRIOR_IMAGE, _PRIOR_ROWS, _HELD_OUT = range(1, 7)
 _NOBODY = -1
@@ -94,7 +94,8 @@ def noise_of(job: Job, at: int, shape: tuple[int, ...], seed: int) -> Tensor:
 
 
 def _key(job: Job, seed: int, use: int) -> list[int]:
-    return [seed, use, job.group + 1, job.cluster + 1]
+    several = [job.label + 1] if job.group == SHARED else []
+    return [seed, use, job.group + 1, job.cluster + 1, *several]
 
 
 def _generator(key: list[int]) -> torch.Generator:

@@ -13,6 +13,7 @@ import torch
 from raysynth.config import Config
 from raysynth.finetune.grouped_lora import GroupedLoRA, inject, restack
 from raysynth.finetune.rows import Rows, flatten
+from raysynth.generators import recipe_of
 from raysynth.models.attention import pick_attention
 from raysynth.models.device import DTYPES, pick_device, pick_dtype
 from raysynth.models.loading import load_base, round_weights
@@ -48,10 +49,12 @@ def precision_of(config: Config) -> str:
 
 def build_trainee(config: Config, slots: int) -> Trainee:
     """The base's UNet with `slots` models of the configured engine, all at their start."""
-    if config.finetune.engine == "full":
-        return _full_trainee(_load_unet(config, "float32"))
+    training = recipe_of(config).training
+    assert training is not None, "a recipe without training needs no trainee"
+    if training.engine == "full":
+        return _full_trainee(_load_unet(config, "float32", training.batch_size))
     settings, dtype = config.finetune, DTYPE_OF[precision_of(config)]
-    unet = _load_unet(config, dtype)
+    unet = _load_unet(config, dtype, training.batch_size)
     if dtype != "float32":
         round_weights(unet, DTYPES[dtype])
     return _lora_trainee(unet, inject(unet, settings.targets, settings.rank, settings.alpha, slots))
@@ -88,10 +91,10 @@ def _full_trainee(unet: Any) -> Trainee:
     return trainee
 
 
-def _load_unet(config: Config, dtype: str) -> Any:
+def _load_unet(config: Config, dtype: str, rows: int) -> Any:
     section = config.base.model_copy(update={"dtype": dtype})
     base = load_base(section, parts=("unet",))
-    pick_attention(base, config.base.attention, config.finetune.batch_size, backward=True)
+    pick_attention(base, config.base.attention, rows, backward=True)
     if config.finetune.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
     return base.unet

@@ -22,6 +22,7 @@ import torch
 from raysynth.config import Config
 from raysynth.finetune.engines import Trainee
 from raysynth.finetune.plan import Job
+from raysynth.generators import recipe_of
 
 BYTES = 4  # float32, in which weights, gradients and moments are kept
 STATES = 4
@@ -73,7 +74,8 @@ def fit_slots(
     ----------
     build : makes a trainee with a number of slots.
     """
-    if len(jobs) == 1 or config.finetune.engine == "full":
+    training = recipe_of(config).training
+    if len(jobs) == 1 or (training is not None and training.engine == "full"):
         return build(1), Fit(1, None, 0.0)
     trainee = build(2)
     footprint = measure(trainee, config, jobs, accelerator)
@@ -96,7 +98,8 @@ def measure(trainee: Trainee, config: Config, jobs: Sequence[Job], accelerator: 
     per_row = max((peak - held) - (peak_one - held_one), 0.0) / rows
     kernels = max(held - held_one, 0.0)  # kept by libraries per batch size: training's is new
     slots = 2 * 2 * BYTES * weights  # values and gradients of two
-    copies = bool(config.finetune.ema) + bool(config.finetune.patience)
+    training = recipe_of(config).training
+    copies = bool(training and training.ema) + bool(config.finetune.patience)
     material = max(min(2 * len(job.ids), job.steps * rows) for job in jobs) * latent_bytes(trainee)
     return Footprint(
         fixed=peak + kernels - 2 * rows * per_row - slots,
@@ -145,7 +148,8 @@ def memory_budget(config: Config, device: torch.device) -> float:
 
 def rows_of(job: Job, config: Config) -> int:
     """Rows of a job's micro-batch: its images and, with prior preservation, as many prior ones."""
-    return job.batch * (2 if config.finetune.prior_weight else 1)
+    training = recipe_of(config).training
+    return job.batch * (2 if training and training.prior_weight else 1)
 
 
 def latent_bytes(trainee: Trainee) -> int:

@@ -11,14 +11,15 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
-from raysynth.config import Config, FinetuneConfig
-from raysynth.errors import ConfigError, DataError
+from raysynth.config import Config
+from raysynth.errors import ConfigError
+from raysynth.generators import Training, check_groups, recipe_of, trained_groups
 from raysynth.groups import Groups, aligned_groups
 from raysynth.prompts import spoken
 from raysynth.runs import write_atomic
 
 SHARED = -1
-"""Group and cluster of an adapter that speaks for all groups."""
+"""Group and cluster of an adapter that speaks for several groups."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,17 @@ class Adapter:
     engine: str
     """lora: PEFT weights in the folder; full: `unet/` in the folder."""
     scope: str
+    """What it was trained on: group, group_cluster, class or all (see `generators.Training`)."""
     group: int
-    """Group, -1 for shared."""
+    """Group, -1 for one that speaks for several."""
     cluster: int
-    """Cluster within the group, -1 for shared."""
+    """Cluster within the group (0 for a whole group), -1 for one that speaks for several."""
     label: str
+    """Name of its label; "" for one that speaks for all."""
     attribute: str
+    """Name of its attribute; "" for one that speaks for several groups."""
     prompt: str
-    """Training prompt; "" for shared, which was trained on every group's `prompts.spoken`."""
+    """Training prompt; "" for one trained on every group's own (`prompts.spoken`)."""
     images: int
     """Training images."""
     steps: int
@@ -51,7 +55,11 @@ class Job:
 
     name: str
     group: int
+    """Group, or SHARED."""
     cluster: int
+    """Cluster, or SHARED."""
+    label: int
+    """Label of all its images, or SHARED."""
     ids: tuple[str, ...]
     """Training images."""
     groups: tuple[int, ...]
@@ -61,7 +69,7 @@ class Job:
     plain_prompts: dict[int, str]
     """The same without the rare token: DreamBooth's class prompts."""
     conflicting: tuple[int, ...]
-    """Bias-conflicting groups, over-sampled at shared scope; empty otherwise."""
+    """Bias-conflicting groups, over-sampled where a model speaks for several; empty otherwise."""
     steps: int
     """Optimizer steps, at most."""
     batch: int
@@ -76,12 +84,12 @@ class Job:
 
 
 def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
-    """The adapters of a run.
+    """The adapters of a run, as the generator's recipe says: one per group (`<group>-0`) or cluster
+    (`<group>-<cluster>`), per class (`class-<label>`), or one for all groups (`shared`).
 
-    Scope `group_cluster`: one per group and cluster; groups with fewer than `finetune.min_images`
-    get none, the aligned group's adapters speak for them (Basu et al., 0.999). Scope `shared`: one
-    for all groups; the prompt names label and attribute and keeps the rare token, which then stands
-    for the data set's look, so prompts are the same in both scopes.
+    Groups with fewer than `finetune.min_images` images are trained on by none, so that two images
+    are not learnt by heart. A shared model's prompts name label and attribute, and the rare token
+    stands for the data set's look.
 
     Parameters
     ----------
@@ -92,32 +100,64 @@ def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
     ConfigError
         `finetune.overrides` names an adapter that there is not.
     DataError
-        No group is large enough.
+        A class has no group that is large enough.
     """
+    recipe = recipe_of(config)
+    training = recipe.training
+    if training is None:
+        return []
     ids = np.array(clusters["id"].to_pylist(), dtype=object)
     group = clusters["group"].to_numpy()
-    cluster = clusters["cluster"].to_numpy()
     counts = np.bincount(group, minlength=groups.count)
-    if config.finetune.scope == "shared":
-        aligned = set(aligned_groups(counts, groups).tolist())
-        conflicting = [g for g in range(groups.count) if counts[g] and g not in aligned]
-        everything = np.arange(len(ids))
-        _check_overrides(config.finetune, ["shared"])
-        return [_job(config, groups, "shared", SHARED, SHARED, ids, group, everything, conflicting)]
+    check_groups(counts, groups, config)
+    shares = _shares(training, clusters, counts, groups, config.finetune.min_images)
+    aligned = set(aligned_groups(counts, groups).tolist())
+    token = None if recipe.token else ""
     jobs = []
-    for g in np.flatnonzero(counts >= config.finetune.min_images).tolist():
-        for k in np.unique(cluster[group == g]).tolist():
-            rows = np.flatnonzero((group == g) & (cluster == k))
-            jobs.append(_job(config, groups, f"{g}-{k}", g, k, ids, group, rows, []))
-    _check_overrides(config.finetune, [job.name for job in jobs])
-    if not jobs:
-        sizes = ", ".join(f"{groups.name(g)}: {n}" for g, n in enumerate(counts.tolist()))
-        raise DataError(
-            f"finetune.min_images: no group has {config.finetune.min_images} images (got {sizes}); "
-            "expected at least one such group. Fix: lower finetune.min_images, add images, or take "
-            "finetune.scope=shared"
+    for name, g, k, label, rows in shares:
+        present = np.unique(group[rows]).tolist()
+        steps, batch, learning_rate = budget_of(config, training, name, len(rows))
+        jobs.append(
+            Job(
+                name=name,
+                group=g,
+                cluster=k,
+                label=label,
+                ids=tuple(ids[rows].tolist()),
+                groups=tuple(group[rows].tolist()),
+                prompts={x: spoken(config.prompts, groups, x, token=token) for x in present},
+                plain_prompts={x: spoken(config.prompts, groups, x, token="") for x in present},
+                conflicting=tuple(x for x in present if training.shared and x not in aligned),
+                steps=steps,
+                batch=batch,
+                learning_rate=learning_rate,
+            )
         )
+    _check_overrides(config, [job.name for job in jobs])
     return jobs
+
+
+def _shares(
+    training: Training, clusters: pa.Table, counts: np.ndarray, groups: Groups, min_images: int
+) -> list[tuple[str, int, int, int, np.ndarray]]:
+    """Name, group, cluster, label and row numbers of every adapter's images."""
+    group, cluster = clusters["group"].to_numpy(), clusters["cluster"].to_numpy()
+    enough = trained_groups(counts, min_images)
+    if training.scope == "all":
+        return [("shared", SHARED, SHARED, SHARED, np.flatnonzero(enough[group]))]
+    if training.scope == "class":
+        label = np.array([groups.label(g) for g in range(groups.count)])[group]
+        return [
+            (f"class-{y}", SHARED, SHARED, y, np.flatnonzero(enough[group] & (label == y)))
+            for y in range(len(groups.label_names))
+        ]
+    if training.scope == "group":
+        cluster = np.zeros_like(cluster)
+    return [
+        (f"{g}-{k}", g, k, groups.label(g), np.flatnonzero((group == g) & (cluster == k)))
+        for g in np.flatnonzero(enough).tolist()
+        for k in np.unique(cluster[group == g]).tolist()
+    ]
 
 
 def split_into_packs(jobs: Sequence[Job], per_worker: int | str, workers: int) -> list[list[Job]]:
@@ -137,32 +177,32 @@ def split_into_packs(jobs: Sequence[Job], per_worker: int | str, workers: int) -
     return packs
 
 
-def budget_of(settings: FinetuneConfig, name: str, images: int) -> tuple[int, int, float]:
+def budget_of(config: Config, training: Training, name: str, images: int) -> tuple[int, int, float]:
     """Steps, images per step and learning rate of an adapter.
 
-    A batch never holds an image twice. `finetune.max_passes` bounds how often each image is seen,
-    since long training on few images memorises them; `finetune.overrides` has the last word.
+    A batch never holds an image twice. The recipe's `max_passes` bounds how often each image is
+    seen, since long training on few images memorises them; `finetune.overrides` has the last word.
     """
-    own = settings.overrides.get(name)
-    batch = min((own and own.batch_size) or settings.batch_size, images)
-    steps = settings.steps
-    if settings.max_passes is not None:
-        seen = settings.accumulation * batch
-        steps = min(steps, max(1, math.ceil(settings.max_passes * images / seen)))
+    own = config.finetune.overrides.get(name)
+    batch = min((own and own.batch_size) or training.batch_size, images)
+    passes = training.max_passes * images / (config.finetune.accumulation * batch)
+    steps = min(training.steps, max(1, math.ceil(passes)))
     steps = (own and own.steps) or steps
-    return steps, batch, (own and own.learning_rate) or settings.learning_rate
+    return steps, batch, (own and own.learning_rate) or training.learning_rate
 
 
 def record_of(job: Job, config: Config, groups: Groups, steps: int, loss: float) -> Adapter:
     """The record of a job that was trained to its end, `steps` steps."""
+    training = recipe_of(config).training
+    assert training is not None, "a recipe without training has no jobs"
     one = job.group != SHARED
     return Adapter(
         name=job.name,
-        engine=config.finetune.engine,
-        scope=config.finetune.scope,
+        engine=training.engine,
+        scope=training.scope,
         group=job.group,
         cluster=job.cluster,
-        label=groups.label_names[groups.label(job.group)] if one else "",
+        label=groups.label_names[job.label] if job.label != SHARED else "",
         attribute=groups.attribute_names[groups.attribute(job.group)] if one else "",
         prompt=job.prompts[job.group] if one else "",
         images=len(job.ids),
@@ -194,38 +234,10 @@ def read_adapter(folder: str) -> Adapter | None:
     return Adapter(**json.loads(filesystem.cat_file(path))) if filesystem.exists(path) else None
 
 
-def _check_overrides(settings: FinetuneConfig, names: Sequence[str]) -> None:
-    unknown = sorted(set(settings.overrides) - set(names))
+def _check_overrides(config: Config, names: Sequence[str]) -> None:
+    unknown = sorted(set(config.finetune.overrides) - set(names))
     if unknown:
         raise ConfigError(
             f"finetune.overrides: no adapter {', '.join(unknown)}; this run has "
             f"{', '.join(names) or 'none'}. Fix: name one of them, or remove the entry"
         )
-
-
-def _job(
-    config: Config,
-    groups: Groups,
-    name: str,
-    group: int,
-    cluster: int,
-    ids: np.ndarray,
-    group_of: np.ndarray,
-    rows: np.ndarray,
-    conflicting: Sequence[int],
-) -> Job:
-    present = np.unique(group_of[rows]).tolist()
-    steps, batch, learning_rate = budget_of(config.finetune, name, len(rows))
-    return Job(
-        name=name,
-        group=group,
-        cluster=cluster,
-        ids=tuple(ids[rows].tolist()),
-        groups=tuple(group_of[rows].tolist()),
-        prompts={g: spoken(config.prompts, groups, g) for g in present},
-        plain_prompts={g: spoken(config.prompts, groups, g, token="") for g in present},
-        conflicting=tuple(conflicting),
-        steps=steps,
-        batch=batch,
-        learning_rate=learning_rate,
-    )

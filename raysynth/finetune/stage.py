@@ -21,6 +21,7 @@ from raysynth.finetune.plan import (
     split_into_packs,
     write_adapters,
 )
+from raysynth.generators import recipe_of
 from raysynth.groups import Groups
 from raysynth.progress import Progress
 from raysynth.runs import write_atomic
@@ -50,7 +51,7 @@ def run_finetune(
     StageError
         Every adapter failed.
     """
-    if config.finetune.engine == "none":
+    if recipe_of(config).training is None:
         write_adapters([], work)
         return {"rows": 0, "failed": {}}
     table = read_table(clusters, files=[_clusters_file(clusters)])

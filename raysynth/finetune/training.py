@@ -40,6 +40,7 @@ from raysynth.finetune.precompute import prepare
 from raysynth.finetune.prior import add_prior, draw_priors
 from raysynth.finetune.rows import clip_rows
 from raysynth.finetune.scaling import LossScale
+from raysynth.generators import Training, recipe_of
 from raysynth.groups import Groups
 from raysynth.models.loading import Base, load_base
 
@@ -75,6 +76,7 @@ class Loop:
     """The state of a worker's training."""
 
     pack: Pack
+    training: Training
     base: Base
     """Encoders and scheduler; the trainee has the UNet."""
     trainee: Trainee
@@ -123,8 +125,9 @@ def train_pack(pack: Pack, report: Report) -> dict[str, str]:
 
 def start(pack: Pack, jobs: list[Job]) -> Loop:
     """A worker's training with no adapter in it yet, and as many slots as jobs and memory allow."""
-    config, settings = pack.config, pack.config.finetune
-    if settings.prior_weight:
+    config, settings, training = pack.config, pack.config.finetune, recipe_of(pack.config).training
+    assert training is not None, "a recipe without training has no packs"
+    if training.prior_weight:
         draw_priors(config, jobs, pack.work)
     base = load_base(config.base, parts=("vae", "text_encoder", "tokenizer", "scheduler"))
     accelerator = Accelerator(
@@ -146,6 +149,7 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
         row.grad = None
     return Loop(
         pack=pack,
+        training=training,
         base=base,
         trainee=trainee,
         fit=fit,
@@ -154,7 +158,7 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
         optimizer=optimizer,
         scale=LossScale.of(precision_of(config), slots, device),
         alive=torch.ones(slots, dtype=torch.bool, device=device),
-        average=trainee.rows.values.clone() if settings.ema else None,
+        average=trainee.rows.values.clone() if training.ema else None,
         active=torch.arange(0, device=device),
     )
 
@@ -180,7 +184,7 @@ def step(loop: Loop, phase: Phase, number: int) -> Tensor:
     if loop.average is not None:
         share = torch.zeros(loop.slots, 1)
         for learner in loop.learners:
-            share[learner.slot] = 1 - ema_decay(learner.done + number + 1, settings.ema)
+            share[learner.slot] = 1 - ema_decay(learner.done + number + 1, loop.training.ema)
         loop.average.lerp_(rows.values, share.to(total.device))
     return total
 
@@ -227,7 +231,7 @@ def _enter(loop: Loop, job: Job, slot: int) -> Learner:
     held_out = None
     if settings.patience:
         held_out = prepare(job, draw_held_out(job, settings, seed), loop.base, pack.real)
-    if settings.prior_weight:
+    if loop.training.prior_weight:
         material = add_prior(material, job, loop.base, pack.config, pack.work)
     learner = Learner(job, slot, material, held_out)
     with torch.no_grad():
@@ -242,7 +246,7 @@ def _next_phase(loop: Loop, before: Phase | None) -> Phase:
     settings = loop.pack.config.finetune
     steps = min(learner.until_event(settings) for learner in loop.learners)
     rows = [
-        Row(x.job, x.material, x.done * settings.accumulation, settings.prior_weight)
+        Row(x.job, x.material, x.done * settings.accumulation, loop.training.prior_weight)
         for x in loop.learners
     ]
     return lay_out(rows, steps * settings.accumulation, before)

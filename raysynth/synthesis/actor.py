@@ -17,8 +17,10 @@ from raysynth.groups import Groups
 from raysynth.models.device import use_threads
 from raysynth.models.loading import load_clip
 from raysynth.prompts import spoken
+from raysynth.synthesis.edit import SOURCE_IMAGE
 from raysynth.synthesis.generator import ImageGenerator
 from raysynth.synthesis.score import ClipScorer, Scores
+from raysynth.synthesis.specs import SPECS
 from raysynth.synthesis.timeline import COLUMN, Stopwatch
 
 
@@ -55,9 +57,14 @@ class DiffusionSampler:
         self.score = self.scorer
 
     def prepare(self, specs: pa.Table) -> Any:
-        """Noise and text states."""
-        columns = specs.select(["prompt", "negative_prompt", "adapter", "seed"]).to_pydict()
-        return self.generate.prepare(*columns.values())
+        """Noise and text states, and the images that are edited."""
+        return self.generate.prepare(
+            specs["prompt"].to_pylist(),
+            specs["negative_prompt"].to_pylist(),
+            specs["adapter"].to_pylist(),
+            specs["seed"].to_pylist(),
+            specs[SOURCE_IMAGE] if SOURCE_IMAGE in specs.column_names else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,8 @@ class Synthesizer:
             with watch.part("score"):
                 scores = self.sampler.score(images, specs["group"].to_numpy())
         return (
-            specs.append_column("pixels", _pixels(images))
+            specs.select(SPECS.names)
+            .append_column("pixels", _pixels(images))
             .append_column("clip_label", pa.array(scores.label))
             .append_column("clip_centroid", pa.array(scores.centroid))
             .append_column("clip_score", pa.array(scores.score))

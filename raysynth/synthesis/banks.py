@@ -20,9 +20,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from raysynth.config import FinetuneConfig
+from raysynth.config import Config, FinetuneConfig
 from raysynth.errors import ModelError
 from raysynth.finetune.grouped_lora import inject
+from raysynth.generators import recipe_of
 from raysynth.synthesis.fold import FoldedUNet
 
 # Rows of an adapter within a mixed batch are filled up to a multiple of this: the grouped layers
@@ -130,19 +131,20 @@ class FullBank:
         return self._cache[name]
 
 
-def open_bank(unet: nn.Module, folder: str, names: Sequence[str], config: FinetuneConfig) -> Bank:
-    """The bank for a fine-tuning engine.
+def open_bank(unet: nn.Module, folder: str, names: Sequence[str], config: Config) -> Bank:
+    """The bank for the engine of the generator's models.
 
     Parameters
     ----------
     folder : the fine-tuning stage's folder or URI.
-    names : adapters that the specs ask for; none for the plain base.
+    names : adapters that the specs ask for.
     """
-    if not names:
+    training = recipe_of(config).training
+    if training is None or not names:
         return PlainBank(unet)
-    if config.engine == "full":
+    if training.engine == "full":
         return FullBank(unet, folder)
-    return LoraBank(unet, folder, names, config)
+    return LoraBank(unet, folder, names, config.finetune)
 
 
 def _read_unet(folder: str, dtype: torch.dtype) -> dict[str, Tensor]:

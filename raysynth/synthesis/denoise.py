@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,16 @@ import torch
 from torch import Tensor
 
 from raysynth.models.loading import Base
+
+
+@dataclass(frozen=True)
+class Edited:
+    """Real images that are regenerated."""
+
+    latents: Tensor
+    """[B, C, H, W] float32, scaled by the autoencoder's factor."""
+    strength: float
+    """Share of the noise schedule that is put on them, in (0, 1]."""
 
 
 def vae_factor(base: Base) -> int:
@@ -52,6 +63,7 @@ def denoise(
     states: Tensor,
     guidance_scale: float,
     steps: int,
+    edited: Edited | None = None,
 ) -> Tensor:
     """Latents of images (Ho & Salimans 2022, classifier-free guidance), as diffusers computes them.
 
@@ -60,19 +72,24 @@ def denoise(
     noise : [B, C, H, W] float32 standard normal.
     states : [B, L, D] text states of the prompts or, where `guidance_scale` > 1,
         [2B, L, D]: those of the negative prompts first, then those of the prompts.
+    steps : evaluations of the UNet.
+    edited : real images to start from instead of pure noise.
 
     Returns
     -------
     [B, C, H, W] float32 latents, still scaled by the autoencoder's factor.
     """
-    solver.set_timesteps(steps, device=base.device)
-    extra = {}
+    noise, extra = noise.to(base.device), {}
     if "generator" in inspect.signature(solver.step).parameters:
         extra["generator"] = generators
-    latents = noise.to(base.device) * solver.init_noise_sigma
+    if edited is None:
+        solver.set_timesteps(steps, device=base.device)
+        latents, timesteps = noise * solver.init_noise_sigma, solver.timesteps
+    else:
+        latents, timesteps = start_edit(solver, edited, noise, steps)
     guided = guidance_scale > 1
     states = states.to(base.device, base.unet.dtype)
-    for step in solver.timesteps:
+    for step in timesteps:
         x = torch.cat([latents, latents]) if guided else latents
         x = solver.scale_model_input(x, step).to(base.unet.dtype)
         with base.autocast():
@@ -85,11 +102,44 @@ def denoise(
     return latents
 
 
+def start_edit(solver: Any, edited: Edited, noise: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Noised real latents and the last timesteps of the solver's schedule, which begin there.
+
+    SDEdit (Meng et al. 2022, arXiv 2108.01073, algorithm 1) on diffusers' solvers. The schedule is
+    laid out with steps / strength steps, of which the last `steps` are taken: an edited image costs
+    what a drawn one does, and the noise is that of the nearest level which the schedule has.
+    """
+    order = getattr(solver, "order", 1)
+    solver.set_timesteps(max(steps, round(steps / edited.strength)), device=noise.device)
+    first = max(0, len(solver.timesteps) - steps * order)
+    if hasattr(solver, "set_begin_index"):
+        solver.set_begin_index(first)
+    level = solver.timesteps[first : first + 1].expand(len(noise))
+    if hasattr(solver, "scale_noise"):  # flow matching's name of it
+        return solver.scale_noise(edited.latents, level, noise), solver.timesteps[first:]
+    return solver.add_noise(edited.latents, noise, level), solver.timesteps[first:]
+
+
+@torch.inference_mode()
+def encode(base: Base, pixels: np.ndarray) -> Tensor:
+    """[B, C, H, W] float32 latents (the posterior's mean) of uint8 pixels [B, side, side, 3]."""
+    images_BCHW = torch.from_numpy(pixels).to(base.device).permute(0, 3, 1, 2)
+    x_BCHW = (images_BCHW.float() / 127.5 - 1).contiguous().to(base.vae.dtype)
+    with base.autocast():
+        mean = base.vae.encode(x_BCHW).latent_dist.mean
+    return (mean.float() - _shift(base)) * base.vae.config.scaling_factor
+
+
 @torch.inference_mode()
 def decode(base: Base, latents: Tensor) -> np.ndarray:
     """[B, side, side, 3] uint8 pixels of latents [B, C, H, W]."""
-    latents = (latents / base.vae.config.scaling_factor).to(base.vae.dtype)
+    latents = (latents / base.vae.config.scaling_factor + _shift(base)).to(base.vae.dtype)
     with base.autocast():
         x_BCHW = base.vae.decode(latents, return_dict=False)[0]
     x_BCHW = (x_BCHW.float() / 2 + 0.5).clamp(0, 1) * 255
     return x_BCHW.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _shift(base: Base) -> float:
+    """What some autoencoders subtract before they scale."""
+    return float(getattr(base.vae.config, "shift_factor", None) or 0.0)

@@ -6,14 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from raysynth.config import Config
+from raysynth.generators import recipe_of
 from raysynth.models.loading import encode_prompts, load_base, round_weights
 from raysynth.synthesis.banks import open_bank
-from raysynth.synthesis.denoise import decode, denoise, draw_noise, latent_shape
+from raysynth.synthesis.denoise import (
+    Edited,
+    decode,
+    denoise,
+    draw_noise,
+    encode,
+    latent_shape,
+    vae_factor,
+)
 from raysynth.synthesis.solver import build_solver
+from raysynth.tables import decode_bytes
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,8 @@ class Part:
     generators: list[torch.Generator]
     states: Tensor
     """[b, L, D] text states, or [2b, L, D] with guidance: the negative prompts' first."""
+    sources: np.ndarray | None
+    """[b, side, side, 3] uint8 real images that are edited; None: drawn from noise."""
 
 
 class ImageGenerator:
@@ -43,11 +56,13 @@ class ImageGenerator:
         """
         self.base = load_base(config.base)
         round_weights(self.base.unet, self.base.dtype)
-        self.bank = open_bank(self.base.unet, adapters, names, config.finetune)
+        self.bank = open_bank(self.base.unet, adapters, names, config)
         self.solver = build_solver(config.synthesis.solver, self.base.scheduler)
-        self.guidance, self.steps = config.synthesis.guidance_scale, config.synthesis.steps
+        self.guidance, self.steps = recipe_of(config).guidance_scale, config.synthesis.steps
+        self.strength = config.synthesis.strength
         self.decoded_at_once = config.synthesis.decode_batch_size
         self.shape = latent_shape(self.base, config.synthesis.image_size)
+        self.side = self.shape[1] * vae_factor(self.base)
         self._states: dict[str, Tensor] = {}
 
     def __call__(
@@ -56,9 +71,10 @@ class ImageGenerator:
         negatives: Sequence[str],
         adapters: Sequence[str],
         seeds: Sequence[int],
+        sources: pa.Array | pa.ChunkedArray | None = None,
     ) -> np.ndarray:
         """[B, side, side, 3] uint8 images of B specs."""
-        return self.decode(self.denoise(self.prepare(prompts, negatives, adapters, seeds)))
+        return self.decode(self.denoise(self.prepare(prompts, negatives, adapters, seeds, sources)))
 
     def prepare(
         self,
@@ -66,16 +82,22 @@ class ImageGenerator:
         negatives: Sequence[str],
         adapters: Sequence[str],
         seeds: Sequence[int],
+        sources: pa.Array | pa.ChunkedArray | None = None,
     ) -> list[Part]:
-        """Noise and text states of B specs, cut into what is denoised together."""
+        """Noise and text states of B specs, cut into what is denoised together.
+
+        `sources`: [B] encoded real images (PNG, JPEG) to be edited; None: drawn from noise.
+        """
         parts = []
+        pixels = None if sources is None else decode_bytes(sources, self.side)
         for rows in self.bank.parts(adapters):
             noise, generators = draw_noise([seeds[row] for row in rows], self.shape)
             spoken = [prompts[row] for row in rows]
             if self.guidance > 1:
                 spoken = [*(negatives[row] for row in rows), *spoken]
             names = [adapters[row] for row in rows]
-            parts.append(Part(rows, names, noise, generators, self._text(spoken)))
+            real = None if pixels is None else pixels[rows]
+            parts.append(Part(rows, names, noise, generators, self._text(spoken), real))
         return parts
 
     def denoise(self, parts: Sequence[Part]) -> Tensor:
@@ -103,7 +125,14 @@ class ImageGenerator:
             part.states,
             self.guidance,
             self.steps,
+            self._edited(part),
         )
+
+    def _edited(self, part: Part) -> Edited | None:
+        if part.sources is None:
+            return None
+        some = np.array_split(part.sources, -(-len(part.sources) // self.decoded_at_once))
+        return Edited(torch.cat([encode(self.base, pixels) for pixels in some]), self.strength)
 
     def _text(self, prompts: Sequence[str]) -> Tensor:
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._states]

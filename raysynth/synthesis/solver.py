@@ -9,6 +9,7 @@ from typing import Any
 
 from raysynth.config import Config
 from raysynth.errors import ConfigError
+from raysynth.generators import recipe_of
 from raysynth.models.sources import resolve
 
 DETERMINISTIC = {
@@ -21,17 +22,21 @@ FLOW = "flow_prediction"
 
 
 def check_solver(config: Config) -> None:
-    """Refuse, before anything is loaded, a solver that does not fit the base model in a folder.
+    """Refuse, before anything is loaded, a solver that does not fit the base or the generator.
 
     Raises
     ------
     ConfigError
-        As `build_solver`. (What a hub id predicts is known when it is loaded.)
+        As `build_solver`, for a base in a folder (what a hub id predicts is known when it is
+        loaded); or the generator edits, and the base's own solver cannot start midway.
     """
-    source = resolve(config.base.name)
-    if os.path.isdir(source):
-        text = (Path(source) / "scheduler" / "scheduler_config.json").read_text()
-        _check_prediction(config.synthesis.solver, json.loads(text).get("prediction_type"))
+    name, source = config.synthesis.solver, resolve(config.base.name)
+    if not os.path.isdir(source):
+        return
+    settings = json.loads((Path(source) / "scheduler" / "scheduler_config.json").read_text())
+    _check_prediction(name, settings.get("prediction_type"))
+    if name == "base" and recipe_of(config).edits:
+        _check_midway(str(settings.get("_class_name")))
 
 
 def build_solver(name: str, scheduler: Any) -> Any:
@@ -68,4 +73,15 @@ def _check_prediction(name: str, prediction: str | None) -> None:
             "synthesis.solver=ddim: the base model predicts a flow (prediction_type="
             "flow_prediction), which DDIM cannot integrate; expected dpmsolver++, unipc or base. "
             "Fix: synthesis.solver=dpmsolver++"
+        )
+
+
+def _check_midway(kind: str) -> None:
+    import diffusers
+
+    solver = getattr(diffusers, kind, None)
+    if not (hasattr(solver, "add_noise") or hasattr(solver, "scale_noise")):
+        raise ConfigError(
+            f"synthesis.solver=base: {kind} cannot add noise to an image, which generator=edit "
+            "starts from; expected dpmsolver++ or unipc. Fix: synthesis.solver=dpmsolver++"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from raysynth.config import Config
 from raysynth.errors import StageError
-from raysynth.finetune.plan import Adapter
+from raysynth.finetune.plan import SHARED, Adapter
+from raysynth.generators import recipe_of, trained_groups
 from raysynth.groups import Groups, aligned_groups
 from raysynth.prompts import spoken
 from raysynth.tables import SYNTHETIC
@@ -25,7 +26,7 @@ SPECS = pa.schema(
             SYNTHETIC.field(name)
             for name in (
                 *("id", "label", "attribute", "group", "cluster", "generator", "adapter"),
-                *("prompt", "negative_prompt", "seed", "guidance_scale", "steps"),
+                *("source", "prompt", "negative_prompt", "seed", "guidance_scale", "steps"),
             )
         ),
     ]
@@ -33,7 +34,7 @@ SPECS = pa.schema(
 
 
 @dataclass(frozen=True)
-class Source:
+class Voice:
     """One model speaking for a group: its share of the group's candidates is a row block."""
 
     group: int
@@ -44,17 +45,23 @@ class Source:
 
 
 def plan_specs(
-    config: Config, adapters: Sequence[Adapter], groups: Groups, counts: Sequence[int] | np.ndarray
+    config: Config,
+    adapters: Sequence[Adapter],
+    groups: Groups,
+    counts: Sequence[int] | np.ndarray,
+    sources: Mapping[int, Sequence[str]] | None = None,
 ) -> pa.Table:
     """The specs of a run, sorted by group, then id.
 
-    Every group gets `synthesis.images_per_group` candidates, shared equally by its clusters: a
+    Every group gets `synthesis.images_per_group` candidates, shared equally by its models: a
     small cluster is a rare look, and equal shares keep it (Basu et al. do not publish theirs).
 
     Parameters
     ----------
-    adapters : what fine-tuning produced; ignored with `finetune.engine=none`.
+    adapters : what fine-tuning produced; none for `vanilla`.
     counts : [G] training images per group; the largest of a class is its aligned group.
+    sources : group -> ids of the real images that are edited for it, in turn (edit.deal_sources);
+        None where images are drawn from noise.
 
     Raises
     ------
@@ -63,50 +70,51 @@ def plan_specs(
     """
     tables, rows = [], 0
     for group in range(groups.count):
-        sources = group_sources(config, adapters, groups, counts, group)
-        count, rest = divmod(config.synthesis.images_per_group, len(sources))
-        for number, source in enumerate(sources):
-            tables.append(_table(config, groups, source, rows, count + (number < rest)))
-            rows += tables[-1].num_rows
+        voices = group_voices(config, adapters, groups, counts, group)
+        count, rest = divmod(config.synthesis.images_per_group, len(voices))
+        for number, voice in enumerate(voices):
+            size = count + (number < rest)
+            edited = np.resize(sources[group], size).tolist() if sources else [""] * size
+            tables.append(_table(config, groups, voice, rows, edited))
+            rows += size
     return pa.concat_tables(tables)
 
 
-def group_sources(
+def group_voices(
     config: Config,
     adapters: Sequence[Adapter],
     groups: Groups,
     counts: Sequence[int] | np.ndarray,
     group: int,
-) -> list[Source]:
+) -> list[Voice]:
     """The models that generate a group, with their prompts.
 
-    A group without adapters of its own (fewer than `finetune.min_images` images) takes those of
-    its class's aligned group: attribute word swapped, rare token dropped, the source's attribute
-    as negative prompt (Basu et al., arXiv 2511.08711, their rule at severity 0.999).
+    A group that no model was trained on (fewer than `finetune.min_images` images) takes the shared
+    model, or those of its class's aligned group: attribute word swapped, rare token dropped, the
+    aligned group's attribute as negative prompt (Basu et al., arXiv 2511.08711, their rule at
+    severity 0.999).
     """
-    prompts = config.prompts
-    if config.finetune.engine == "none":
-        plain = spoken(prompts, groups, group, token="")
-        return [Source(group, 0, "", plain, prompts.negative)]
-    prompt = spoken(prompts, groups, group)
-    if config.finetune.scope == "shared":
-        return [Source(group, 0, adapter.name, prompt, prompts.negative) for adapter in adapters]
-    own = _of_group(adapters, group)
-    if own:
-        return [Source(group, a.cluster, a.name, prompt, prompts.negative) for a in own]
+    prompts, recipe = config.prompts, recipe_of(config)
+    plain = spoken(prompts, groups, group, token="")
+    if recipe.training is None:
+        return [Voice(group, 0, "", plain, prompts.negative)]
+    own = _speaking_for(adapters, groups, group)
+    known = bool(trained_groups(np.asarray(counts), config.finetune.min_images)[group])
+    if own and known:
+        prompt = spoken(prompts, groups, group) if recipe.token else plain
+        return [Voice(group, max(a.cluster, 0), a.name, prompt, prompts.negative) for a in own]
     aligned = int(aligned_groups(np.asarray(counts), groups)[groups.label(group)])
-    lent = _of_group(adapters, aligned)
+    lent = own or _speaking_for(adapters, groups, aligned)
     if not lent:
         raise StageError(
             f"synthesis: no adapter speaks for group {groups.name(group)} ({counts[group]} "
             "training images): neither it nor its class's aligned group "
             f"{groups.name(aligned)} has one; expected at least one fine-tuned adapter per class. "
-            "Fix: run the fine-tuning stage again (it names its failures), or finetune.engine=none"
+            "Fix: run the fine-tuning stage again (it names its failures), or generator=vanilla"
         )
     word = groups.attribute_words[groups.attribute(aligned)]
     negative = ", ".join(part for part in (prompts.negative, word) if part)
-    swapped = spoken(prompts, groups, group, token="")
-    return [Source(group, a.cluster, a.name, swapped, negative) for a in lent]
+    return [Voice(group, max(a.cluster, 0), a.name, plain, negative) for a in lent]
 
 
 def image_seed(seed: int, group: int, cluster: int, index: int) -> int:
@@ -116,28 +124,35 @@ def image_seed(seed: int, group: int, cluster: int, index: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def _of_group(adapters: Sequence[Adapter], group: int) -> list[Adapter]:
-    return sorted((a for a in adapters if a.group == group), key=lambda a: a.cluster)
+def _speaking_for(adapters: Sequence[Adapter], groups: Groups, group: int) -> list[Adapter]:
+    """The group's own models; else its class's, or the one for all groups."""
+    label = groups.label_names[groups.label(group)]
+    own = [a for a in adapters if a.group == group]
+    shared = [a for a in adapters if a.group == SHARED and a.label in ("", label)]
+    return sorted(own or shared, key=lambda a: a.cluster)
 
 
-def _table(config: Config, groups: Groups, source: Source, start: int, count: int) -> pa.Table:
-    """The specs of a source's `count` images, in rows from `start` on."""
-    group, cluster = source.group, source.cluster
+def _table(
+    config: Config, groups: Groups, voice: Voice, start: int, sources: Sequence[str]
+) -> pa.Table:
+    """The specs of a voice's images, one per entry of `sources`, in rows from `start` on."""
+    group, cluster, count = voice.group, voice.cluster, len(sources)
     each = {
         "label": groups.label(group),
         "attribute": groups.attribute(group),
         "group": group,
         "cluster": cluster,
         "generator": config.generator,
-        "adapter": source.adapter,
-        "prompt": source.prompt,
-        "negative_prompt": source.negative_prompt,
-        "guidance_scale": config.synthesis.guidance_scale,
+        "adapter": voice.adapter,
+        "prompt": voice.prompt,
+        "negative_prompt": voice.negative_prompt,
+        "guidance_scale": recipe_of(config).guidance_scale,
         "steps": config.synthesis.steps,
     }
     columns = {
         "row": pa.array(np.arange(start, start + count)),
         "id": pa.array([f"g{group}-c{cluster}-{index:06d}" for index in range(count)]),
+        "source": pa.array(sources, pa.string()),
         "seed": pa.array([image_seed(config.seed, group, cluster, i) for i in range(count)]),
     }
     return pa.table(

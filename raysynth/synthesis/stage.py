@@ -18,16 +18,18 @@ from raysynth.clustering.pool import TASK_CPUS, actor_pool
 from raysynth.config import Config
 from raysynth.errors import RaysynthError, StageError
 from raysynth.finetune.plan import read_adapters
+from raysynth.generators import recipe_of
 from raysynth.groups import Groups
 from raysynth.progress import Progress
 from raysynth.synthesis.actor import Synthesizer, Task
 from raysynth.synthesis.collect import Collector
+from raysynth.synthesis.edit import deal_sources, write_specs
 from raysynth.synthesis.encode import encode_rows
 from raysynth.synthesis.shards import plan_shards, read_manifest, write_manifest
 from raysynth.synthesis.solver import check_solver
 from raysynth.synthesis.specs import ROW, plan_specs
 from raysynth.synthesis.timeline import in_words, utilisation, write_timeline
-from raysynth.tables import read_table, write_table
+from raysynth.tables import read_table
 
 SCRATCH = ("specs", "blocks", "checkpoint")
 # PNG keeps a core busy, and a worker process costs a second and 0.1 GB: a quarter of a CPU each, as
@@ -39,6 +41,7 @@ CHECKPOINT_FILTER_BYTES = 256 * 2**20  # Ray's default of 1 GiB does not fit bes
 
 def run_synthesis(
     config: Config,
+    real: str,
     adapters: str,
     clusters: str,
     groups: Groups,
@@ -55,7 +58,8 @@ def run_synthesis(
 
     Parameters
     ----------
-    adapters, clusters : folders or URIs of the fine-tuning and the clustering stage.
+    real, adapters, clusters : folders or URIs of the real table, the fine-tuning and the
+        clustering stage.
     counts : [G] training images per group.
 
     Returns
@@ -65,21 +69,29 @@ def run_synthesis(
     """
     if read_manifest(work) is None:
         check_solver(config)
-        trained = [] if config.finetune.engine == "none" else read_adapters(adapters)
-        specs = plan_specs(config, trained, groups, counts)
+        recipe, sources = recipe_of(config), None
+        trained = [] if recipe.training is None else read_adapters(adapters)
+        if recipe.edits:
+            members = read_table(clusters, ["id", "group"], [f"{clusters}/clusters.parquet"])
+            sources = deal_sources(members, groups, counts, config.seed)
+        specs = plan_specs(config, trained, groups, counts, sources)
         names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
-        generate(Task(config, groups, adapters, names, centroids(clusters)), specs, work, progress)
+        task = Task(config, groups, adapters, names, centroids(clusters))
+        generate(task, specs, work, progress, real)
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"
     _clear(work)
     return {"rows": manifest["rows"], **manifest["facts"]}
 
 
-def generate(task: Task, specs: pa.Table, work: str, progress: Progress) -> None:
-    """Fill `work` with what the specs ask for; raises StageError when some of it is missing."""
+def generate(task: Task, specs: pa.Table, work: str, progress: Progress, real: str = "") -> None:
+    """Fill `work` with what the specs ask for; raises StageError when some of it is missing.
+
+    `real`: folder of the real table, where specs edit its images.
+    """
     began = time.time()
     groups = task.groups
-    write_table(specs, f"{work}/specs/specs.parquet")
+    write_specs(specs, real, f"{work}/specs")
     shards = plan_shards(specs["group"].to_numpy(), task.config.synthesis.rows_per_shard)
     with Collector(work, shards, groups, progress) as collector:
         resumed = collector.done

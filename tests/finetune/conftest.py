@@ -34,13 +34,14 @@ class Room:
     real: str
     clusters: str
 
-    def config(self, **finetune: Any) -> Config:
+    def config(self, generator: str = "clustered_dreambooth", **finetune: Any) -> Config:
         """Three short steps of two images in float32, unless said otherwise."""
         settings = {"steps": 3, "batch_size": 2, "rank": 2, "alpha": 3.0, "precision": "float32"}
         settings |= {"checkpoint_steps": 2, "min_images": 4, **finetune}
         base = {"name": str(self.base), "dtype": "float32", "device": "cpu"}
         base["attention"] = "plain"
-        return Config.model_validate({"base": base, "finetune": settings})
+        values = {"generator": generator, "base": base, "finetune": settings}
+        return Config.model_validate(values)
 
     def jobs(self, config: Config) -> list[Job]:
         table = read_table(self.clusters)

@@ -28,8 +28,10 @@ def table(sizes):
     )
 
 
-def config(**finetune):
-    return Config.model_validate({"finetune": {"min_images": 5, **finetune}})
+def config(generator="clustered_dreambooth", **finetune):
+    return Config.model_validate(
+        {"generator": generator, "finetune": {"min_images": 5, **finetune}}
+    )
 
 
 SIZES = {(0, 0): 20, (0, 1): 10, (1, 0): 4, (2, 0): 3, (3, 0): 30, (4, 0): 30, (5, 0): 6}
@@ -43,16 +45,52 @@ def test_one_adapter_per_group_cluster_of_large_enough_groups():
     assert set(jobs[1].ids) == {f"0-1-{i}" for i in range(10)}
 
 
-def test_shared_takes_every_group():
-    (job,) = plan_jobs(config(scope="shared"), table(SIZES), GROUPS)
-    assert job.name == "shared" and len(job.ids) == sum(SIZES.values())
-    assert job.conflicting == (1, 2, 5)
-    assert set(job.prompts) == set(range(6))
+@pytest.mark.parametrize("generator", ["shared", "edit"])
+def test_one_model_for_all_groups_that_are_large_enough(generator):
+    (job,) = plan_jobs(config(generator), table(SIZES), GROUPS)
+    assert job.name == "shared" and len(job.ids) == 96
+    assert set(job.prompts) == {0, 3, 4, 5} and job.conflicting == (5,)
+    record = record_of(job, config(generator), GROUPS, 9, 0.5)
+    assert (record.engine, record.scope, record.group, record.label) == ("full", "all", -1, "")
+    (job,) = plan_jobs(config(generator, min_images=3), table(SIZES), GROUPS)
+    assert len(job.ids) == sum(SIZES.values()) and job.conflicting == (1, 2, 5)
 
 
-def test_no_group_large_enough_is_refused():
-    with pytest.raises(DataError, match=r"finetune\.min_images.*b/y: 30"):
-        plan_jobs(config(min_images=31), table(SIZES), GROUPS)
+def test_one_model_per_class():
+    settings = config("shared", per="class")
+    jobs = plan_jobs(settings, table(SIZES), GROUPS)
+    assert [job.name for job in jobs] == ["class-0", "class-1", "class-2"]
+    assert [(set(job.prompts), job.conflicting) for job in jobs] == [
+        ({0}, ()),
+        ({3}, ()),
+        ({4, 5}, (5,)),
+    ]
+    record = record_of(jobs[2], settings, GROUPS, 9, 0.5)
+    assert (record.scope, record.label, record.attribute, record.group) == ("class", "c", "", -1)
+    assert (noise_of(jobs[0], 7, (2, 3), 0) != noise_of(jobs[1], 7, (2, 3), 0)).any()
+
+
+@pytest.mark.parametrize(("generator", "engine"), [("lora", "lora"), ("dreambooth", "full")])
+def test_one_model_per_group(generator, engine):
+    jobs = plan_jobs(config(generator), table(SIZES), GROUPS)
+    assert [(job.name, len(job.ids)) for job in jobs] == [
+        ("0-0", 30),
+        ("3-0", 30),
+        ("4-0", 30),
+        ("5-0", 6),
+    ]
+    record = record_of(jobs[0], config(generator), GROUPS, 9, 0.5)
+    assert (record.engine, record.scope, record.cluster) == (engine, "group", 0)
+
+
+def test_vanilla_trains_nothing():
+    assert plan_jobs(config("vanilla"), table(SIZES), GROUPS) == []
+
+
+def test_a_class_without_a_group_that_is_large_enough_is_refused():
+    small = table({**SIZES, (3, 0): 4})
+    with pytest.raises(DataError, match=r"finetune\.min_images=5.*largest: b/y: 4.*Fix"):
+        plan_jobs(config(), small, GROUPS)
 
 
 def test_packs_are_balanced_by_work_longest_first():
@@ -104,7 +142,7 @@ def test_packs(per_worker, workers, sizes):
 
 
 def test_shared_over_samples_conflicting_groups_in_every_batch():
-    settings = config(scope="shared", oversample=0.25, batch_size=12, steps=40)
+    settings = config("shared", oversample=0.25, batch_size=12, steps=40, min_images=1)
     (job,) = plan_jobs(settings, table({**SIZES, (0, 0): 400}), GROUPS)
     group = np.array(job.groups)[draw(job, settings.finetune, seed=0).rows]
     assert (np.isin(group, job.conflicting).sum(1) == 3).all()

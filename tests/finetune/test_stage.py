@@ -53,16 +53,16 @@ def test_packs_train_in_parallel_and_failures_are_named(ray_local, room, tmp_pat
 
 
 def test_nothing_left_to_train_starts_no_worker(room, tmp_path):
-    record = Adapter("shared", "lora", "shared", -1, -1, "", "", "", 37, 3, 0.5)
+    record = Adapter("shared", "full", "all", -1, -1, "", "", "", 37, 3, 0.5)
     (tmp_path / "shared").mkdir()
     write_adapter(record, str(tmp_path / "shared"))
-    config = room.config(scope="shared")
+    config = room.config("shared")
     facts = run_finetune(config, room.real, room.clusters, GROUPS, str(tmp_path), Said())
     assert facts == {"rows": 1, "failed": {}}
 
 
-def test_engine_none_trains_nothing(room, tmp_path):
-    config = room.config(engine="none")
+def test_vanilla_trains_nothing(room, tmp_path):
+    config = room.config("vanilla")
     facts = run_finetune(config, room.real, room.clusters, GROUPS, str(tmp_path), Said())
     assert facts == {"rows": 0, "failed": {}}
     assert read_adapters(str(tmp_path)) == []

@@ -134,6 +134,7 @@ def _synthetic(work: str, draw: Draw, rng: np.random.Generator) -> None:
                     "cluster": index % CLUSTERS[group],
                     "generator": "clustered_dreambooth",
                     "adapter": f"{group}-{index % CLUSTERS[group]}",
+                    "source": "",
                     "prompt": "a photo",
                     "negative_prompt": "",
                     "seed": index,

@@ -157,7 +157,7 @@ def test_summary_ends_with_table_and_path(reported):
 
 
 def test_a_run_without_search_and_adapters_is_reported_too(tmp_path):
-    config, run = make_run(tmp_path, "search.trials=0", "finetune.engine=none")
+    config, run = make_run(tmp_path, "search.trials=0", "generator=vanilla")
     best = finished(run, "search") / "best.json"
     (finished(run, "search") / "trials.parquet").unlink()
     parameters = json.loads(best.read_text())["parameters"]

@@ -51,6 +51,7 @@ def make_config(base_folder: Path, clip_folder: Path):
         values: dict[str, Any] = {
             "base": {"name": str(base_folder), "clip": str(clip_folder), "dtype": "float32"},
             "finetune": {"rank": 2, "alpha": 2.0},
+            "generator": "clustered_dreambooth",
             "synthesis": {
                 "images_per_group": 12,
                 "steps": 2,
@@ -100,6 +101,15 @@ def full_folder(make_config, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def shared_folder(make_config, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One full fine-tune for all groups: the base as it is."""
+    folder = str(tmp_path_factory.mktemp("shared"))
+    load_base(make_config().base, ("unet",)).unet.save_pretrained(f"{folder}/shared/unet")
+    write_adapters([shared_record()], folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def clusters_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Centroids of four groups in the random CLIP's 16 dimensions."""
     folder = str(tmp_path_factory.mktemp("clusters"))
@@ -116,7 +126,7 @@ def records(config: Config) -> list[Adapter]:
     return [
         Adapter(
             name=f"{group}-{cluster}",
-            engine=config.finetune.engine,
+            engine="full" if config.finetune.engine == "full" else "lora",
             scope="group_cluster",
             group=group,
             cluster=cluster,
@@ -129,3 +139,8 @@ def records(config: Config) -> list[Adapter]:
         )
         for group, cluster in CLUSTERS
     ]
+
+
+def shared_record() -> Adapter:
+    """What fine-tuning says of a model for all groups."""
+    return Adapter("shared", "full", "all", -1, -1, "", "", "", 600, 1, 0.0)

@@ -51,7 +51,7 @@ def make_task(**synthesis: Any) -> Task:
             value = np.full(len(images), 0.5, np.float32)
             return Scores(value, value)
 
-    values = {"finetune": {"engine": "none"}, "synthesis": synthesis}
+    values = {"generator": "vanilla", "synthesis": synthesis}
     config = Config.model_validate(values)
     return Task(config, GROUPS, "", (), np.zeros((4, 2), np.float32), Flat)
 

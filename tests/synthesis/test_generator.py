@@ -73,7 +73,7 @@ def test_the_negative_half_uses_the_adapter_too(make_config, lora_folder):
 
 @pytest.mark.parametrize("solver", ["dpmsolver++", "unipc", "base"])
 def test_every_solver_finishes_and_keeps_the_flow(make_config, solver):
-    config = make_config(finetune={"engine": "none"}, synthesis={"solver": solver})
+    config = make_config(generator="vanilla", synthesis={"solver": solver})
     generate = generator(config, "", ())
     assert generate.solver.config.use_flow_sigmas
     first = images(generate, ["", ""], [1, 2])
@@ -89,13 +89,13 @@ def test_ddim_is_for_noise_and_velocity_models():
 
 
 def test_ddim_refuses_a_flow(make_config):
-    config = make_config(finetune={"engine": "none"}, synthesis={"solver": "ddim"})
+    config = make_config(generator="vanilla", synthesis={"solver": "ddim"})
     with pytest.raises(ConfigError, match=r"synthesis\.solver=ddim.*Fix: synthesis\.solver=dpm"):
         check_solver(config)
 
 
 def test_other_image_sizes(make_config):
-    config = make_config(finetune={"engine": "none"}, synthesis={"image_size": 48})
+    config = make_config(generator="vanilla", synthesis={"image_size": 48})
     assert images(generator(config, "", ()), [""], [1]).shape == (1, 48, 48, 3)
 
 
@@ -144,7 +144,7 @@ def test_folded_is_what_diffusers_makes_of_the_adapter(make_config, lora_folder)
 
 def test_weights_rounded_once_give_the_same_products(make_config):
     """What autocast would do at every call."""
-    unet = generator(make_config(finetune={"engine": "none"}), "", ()).base.unet
+    unet = generator(make_config(generator="vanilla"), "", ()).base.unet
     x, states, step = torch.randn(2, 4, 8, 8), torch.randn(2, 24, 32), torch.tensor(7)
     with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
         expected = unet(x, step, states).sample
@@ -153,8 +153,8 @@ def test_weights_rounded_once_give_the_same_products(make_config):
 
 
 def test_decoding_a_few_at_a_time(make_config):
-    whole = generator(make_config(finetune={"engine": "none"}), "", ())
-    few = make_config(finetune={"engine": "none"}, synthesis={"decode_batch_size": 2})
+    whole = generator(make_config(generator="vanilla"), "", ())
+    few = make_config(generator="vanilla", synthesis={"decode_batch_size": 2})
     difference = images(whole, [""] * 5, list(range(5))) - images(
         generator(few, "", ()), [""] * 5, list(range(5))
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,7 @@ def test_a_row_says_all_there_is_to_know():
         "cluster": 1,
         "generator": "clustered_dreambooth",
         "adapter": "0-1",
+        "source": "",
         "prompt": "a photo of a sks cat on deep snow",
         "negative_prompt": "",
         "seed": image_seed(11, 0, 1, 0),
@@ -84,18 +86,46 @@ def test_a_class_without_any_adapter_is_refused_by_name():
 
 
 def test_vanilla_speaks_without_the_token():
-    vanilla = config(finetune={"engine": "none"})
+    vanilla = config(generator="vanilla")
     rows = plan_specs(vanilla, [], GROUPS, COUNTS).to_pylist()
     assert {(r["adapter"], r["generator"], r["cluster"]) for r in rows} == {("", "vanilla", 0)}
     assert rows[-1]["prompt"] == "a photo of a fox on warm sand"
 
 
 def test_one_shared_model_speaks_for_every_group():
-    shared = config(finetune={"scope": "shared"})
+    shared = config(generator="shared", finetune={"min_images": 1})
     rows = plan_specs(shared, [adapter(-1, -1, "shared")], GROUPS, COUNTS).to_pylist()
     assert {(r["adapter"], r["generator"]) for r in rows} == {("shared", "shared")}
     assert rows[7]["prompt"] == "a photo of a sks cat on warm sand"
     assert {r["negative_prompt"] for r in rows} == {""}
+
+
+def test_a_shared_model_was_not_trained_on_small_groups():
+    """It still speaks for them: no token, the aligned group's attribute as negative prompt."""
+    shared = config(generator="shared")
+    rows = plan_specs(shared, [adapter(-1, -1, "shared")], GROUPS, COUNTS).to_pylist()
+    small = [row for row in rows if row["group"] == 2]
+    assert {(r["adapter"], r["cluster"], r["prompt"], r["negative_prompt"]) for r in small} == {
+        ("shared", 0, "a photo of a dog on deep snow", "warm sand")
+    }
+
+
+def test_a_model_per_class_speaks_for_its_class():
+    adapters = [
+        replace(adapter(-1, -1, f"class-{y}"), label=name)
+        for y, name in enumerate(GROUPS.label_names)
+    ]
+    per_class = config(generator="shared", finetune={"per": "class"})
+    rows = plan_specs(per_class, adapters, GROUPS, COUNTS).to_pylist()
+    assert [rows[7 * g]["adapter"] for g in range(6)] == [f"class-{g // 2}" for g in range(6)]
+
+
+def test_sources_are_used_in_turn():
+    edit = config(generator="edit", finetune={"min_images": 1})
+    sources = {g: [f"{g}a", f"{g}b", f"{g}c"] for g in range(6)}
+    table = plan_specs(edit, [adapter(-1, -1, "shared")], GROUPS, COUNTS, sources)
+    assert table["source"].to_pylist()[:8] == ["0a", "0b", "0c", "0a", "0b", "0c", "0a", "1a"]
+    assert set(table["generator"].to_pylist()) == {"edit"}
 
 
 def test_seeds_are_a_function_of_run_group_cluster_and_index():

@@ -35,10 +35,15 @@ class Watch(Progress):
 
 
 def synthesize(
-    config: Config, adapters: str, clusters: str, work: Path, progress: Progress | None = None
+    config: Config,
+    adapters: str,
+    clusters: str,
+    work: Path,
+    progress: Progress | None = None,
+    real: str = "",
 ) -> dict[str, Any]:
     return run_synthesis(
-        config, adapters, clusters, GROUPS, COUNTS, str(work), progress or Progress()
+        config, real, adapters, clusters, GROUPS, COUNTS, str(work), progress or Progress()
     )
 
 
@@ -106,7 +111,7 @@ def test_the_first_shard_is_on_disk_before_the_last_image(
 ):
     monkeypatch.setattr("raysynth.synthesis.collect.POLL_SECONDS", 0.05)
     config = make_config(
-        finetune={"engine": "none"},
+        generator="vanilla",
         synthesis={"images_per_group": 16, "batch_size": 4, "steps": 30, "rows_per_shard": 4},
     )
     seen: list[float] = []

@@ -1,0 +1,233 @@
+"""A generator's candidates, made in this process, and what the judge and CLIP see in them.
+
+Measured of images: right garment and ground (judge.py); `spread`, their mean distance from each
+other over that of real images of the same group; `nearest_is_training`, how often the nearest of
+as many training images and held-out ones is a training image (one half where nothing is memorised),
+both in the embedding space of the base's CLIP. Costs are CPU seconds of this process.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from judge import accuracies, load_judge
+
+from raysynth.config import Config
+from raysynth.finetune.plan import Adapter, plan_jobs, read_adapter, write_adapters
+from raysynth.finetune.training import Pack, train_pack
+from raysynth.generators import recipe_of
+from raysynth.groups import Groups
+from raysynth.models.loading import load_clip
+from raysynth.synthesis.edit import deal_sources
+from raysynth.synthesis.generator import ImageGenerator
+from raysynth.synthesis.specs import plan_specs
+from raysynth.tables import decode_images, groups_of, parquet_files, read_table
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Real:
+    """A run's real images, clusters and centroids."""
+
+    folder: str
+    clusters: pa.Table
+    groups: Groups
+    pixels: dict[str, np.ndarray]
+    """Split -> [N, 32, 32, 3] uint8."""
+    group: dict[str, np.ndarray]
+    ids: dict[str, list[str]]
+
+    @property
+    def counts(self) -> np.ndarray:
+        """[G] training images."""
+        return np.bincount(self.group["train"], minlength=self.groups.count)
+
+
+def load_real(run: Path) -> Real:
+    """The real table and the clusters of a run's folder."""
+    folder = f"{run}/real"
+    files = parquet_files(folder)
+    tables = {
+        split: read_table(folder, files=[f for f in files if f"/{split}-" in f])
+        for split in ("train", "validation", "test")
+    }
+    return Real(
+        folder,
+        read_table(f"{run}/clusters", files=[f"{run}/clusters/clusters.parquet"]),
+        groups_of(tables["train"].schema),
+        {split: decode_images(table["image"]) for split, table in tables.items()},
+        {split: table["group"].to_numpy() for split, table in tables.items()},
+        {split: table["id"].to_pylist() for split, table in tables.items()},
+    )
+
+
+def fine_tune(
+    config: Config, real: Real, work: Path, clusters: pa.Table | None = None
+) -> tuple[list[Adapter], float]:
+    """The adapters of a configuration, trained unless they are there, and the CPU seconds."""
+    torch.set_num_threads(1)
+    jobs = plan_jobs(config, real.clusters if clusters is None else clusters, real.groups)
+    spent = work / "cpu_seconds.json"
+    if not spent.exists():
+        shutil.rmtree(work, ignore_errors=True)
+        began = time.process_time()
+        failed = train_pack(Pack(jobs, config, real.groups, real.folder, str(work)), _quiet)
+        if failed:
+            raise SystemExit(f"{work}: {failed}")
+        work.mkdir(parents=True, exist_ok=True)
+        spent.write_text(json.dumps(time.process_time() - began))
+    adapters = [a for job in jobs if (a := read_adapter(f"{work}/{job.name}")) is not None]
+    write_adapters(adapters, str(work))
+    return adapters, float(json.loads(spent.read_text()))
+
+
+def _quiet(done: dict[str, int], failed: dict[str, str], fit: str = "") -> None:
+    pass
+
+
+def draw(
+    config: Config, real: Real, work: Path, adapters: list[Adapter]
+) -> tuple[pa.Table, np.ndarray, float]:
+    """Specs, their images [N, 32, 32, 3] and the CPU seconds."""
+    dealt = None
+    if recipe_of(config).edits:
+        dealt = deal_sources(real.clusters, real.groups, real.counts, config.seed)
+    specs = plan_specs(config, adapters, real.groups, real.counts, dealt)
+    return (specs, *generate(config, real, work, adapters, specs))
+
+
+def generate(
+    config: Config, real: Real, work: Path, adapters: list[Adapter], specs: pa.Table
+) -> tuple[np.ndarray, float]:
+    """Images [N, 32, 32, 3] of specs, and the CPU seconds."""
+    torch.set_num_threads(1)
+    images = ImageGenerator(config, str(work), [a.name for a in adapters])
+    files = [f for f in parquet_files(real.folder) if "/train-" in f]
+    table = read_table(real.folder, ["id", "image"], files)
+    began, parts = time.process_time(), []
+    for first in range(0, specs.num_rows, BATCH):
+        batch = specs.slice(first, BATCH)
+        sources = None
+        if recipe_of(config).edits:
+            place = pc.index_in(batch["source"], value_set=table["id"].combine_chunks())
+            sources = table["image"].combine_chunks().field("bytes").take(place.combine_chunks())
+        names = ("prompt", "negative_prompt", "adapter", "seed")
+        parts.append(images(*(batch[n].to_pylist() for n in names), sources=sources))
+    return np.concatenate(parts), time.process_time() - began
+
+
+class Observer:
+    """Looks at images with the judge and the base's CLIP."""
+
+    def __init__(self, config: Config, real: Real) -> None:
+        self.real, self.judge, self.clip = real, load_judge(), load_clip(config.base)
+        self.real_vectors = {
+            split: self.clip.images(real.pixels[split]) for split in ("train", "test")
+        }
+
+    def look(self, pixels: np.ndarray, group: np.ndarray) -> dict[str, list[float]]:
+        """Per group: share of right garments, of right grounds, and the spread."""
+        rows = [self.look_at_one(pixels[group == g], g) for g in range(self.real.groups.count)]
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+    def look_at_one(self, pixels: np.ndarray, group: int) -> dict[str, float]:
+        """The same of images that are all of one group."""
+        seen = accuracies(self.judge, pixels, np.full(len(pixels), group), self.real.groups)
+        there = self.real_vectors["test"][self.real.group["test"] == group]
+        spread = distance(self.clip.images(pixels)) / distance(there)
+        return {
+            "garment": round(seen["garment"], 3),
+            "ground": round(seen["ground"], 3),
+            "spread": round(spread, 3),
+        }
+
+    def nearest_is_training(
+        self, pixels: np.ndarray, training: np.ndarray, held_out: np.ndarray
+    ) -> float:
+        """Share of images whose nearest of training and held-out rows is a training image.
+
+        `training`, `held_out`: as many row numbers of the training split each.
+        """
+        vectors = self.clip.images(pixels)
+        near, far = (
+            (vectors @ self.real_vectors["train"][rows].T).max(1) for rows in (training, held_out)
+        )
+        return float((near > far).mean())
+
+
+def distance(vectors: np.ndarray) -> float:
+    """Mean distance between two different rows of [N, D] unit vectors."""
+    squared = np.clip(2 - 2 * vectors @ vectors.T, 0, None)
+    return float(np.sqrt(squared).sum() / (len(vectors) * (len(vectors) - 1)))
+
+
+def sheet(pixels: np.ndarray, group: np.ndarray, path: Path, columns: int = 24) -> None:
+    """A contact sheet: two rows of images per group, twice enlarged."""
+    from PIL import Image
+
+    rows = []
+    for g in np.unique(group).tolist():
+        some = pixels[group == g][: 2 * columns]
+        rows += [np.concatenate(list(part), 1) for part in (some[:columns], some[columns:])]
+    whole = np.concatenate(rows, 0)
+    Image.fromarray(whole).resize((whole.shape[1] * 2, whole.shape[0] * 2), 0).save(path)
+
+
+def validation_wga(
+    config: Config, real: Real, pixels: np.ndarray, specs: pa.Table, seeds: int
+) -> list[float]:
+    """Validation WGA of the configured classifier on the best candidates by CLIP score."""
+    from raysynth.classify.data import Data, ImageSet
+    from raysynth.classify.training import HeadSpec, Plan, fit
+    from raysynth.prompts import spoken
+    from raysynth.synthesis.score import ClipScorer
+    from raysynth.synthesis.selection import select
+    from raysynth.synthesis.stage import centroids
+
+    groups, settings = real.groups, config.classifier
+    texts = [spoken(config.prompts, groups, g, token="") for g in range(groups.count)]
+    where = centroids(str(Path(real.folder).parent / "clusters"))
+    group = specs["group"].to_numpy()
+    scores = ClipScorer(load_clip(config.base), texts, where)(pixels, group)
+    candidates = specs.select(["id", "group"])
+    candidates = candidates.append_column("clip_label", pa.array(scores.label))
+    candidates = candidates.append_column("clip_centroid", pa.array(scores.centroid))
+    kept = select(candidates, config.selection, groups)["kept"].to_numpy()
+
+    def images(pixels: np.ndarray, group: np.ndarray, ids: list[str]) -> ImageSet:
+        label = group // len(groups.attribute_names)
+        turned = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        return ImageSet(turned, label.astype(np.int64), group.astype(np.int64), np.array(ids))
+
+    train, validation = (
+        images(real.pixels[split], real.group[split], real.ids[split])
+        for split in ("train", "validation")
+    )
+    chosen = np.array(specs["id"].to_pylist())[kept]
+    data = Data(train, validation, images(pixels[kept], group[kept], chosen.tolist()), groups)
+    head = HeadSpec("balanced", settings.head_weight_decay)
+    found = []
+    for seed in range(seeds):
+        plan = Plan(
+            ratio=settings.ratio,
+            steps=settings.steps,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            heads=(head,),
+            beta=settings.beta,
+            temperature=settings.temperature,
+            evaluations=1,
+            seed=seed,
+        )
+        *_, last = fit(plan, data, config)
+        found.append(round(last.validation[head.name].wga, 3))
+    return found

@@ -1,0 +1,115 @@
+"""Fidelity and memorisation against passes over a cluster's images: which steps rule follows.
+
+    python benchmarks/passes.py [--storage FOLDER] [--quick] [--engine lora|full]
+
+Clusters of 20, 100 and 990 images are drawn at random from an aligned group of outfits (severity
+.99, 1,980 pullovers on grass); each is learnt for several numbers of steps by an adapter of its
+own. As many images of the group that no adapter saw are the control: `nearest_is_training` is the
+share of generated images that lie nearer to a training image than to any control image, one half
+where nothing is memorised. The means of --repeats draws are printed.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from candidates import Observer, fine_tune, generate, load_real
+from measure import finish, parser
+
+from raysynth.config import load_config
+from raysynth.generators import recipe_of
+from raysynth.pipeline import run_pipeline
+from raysynth.synthesis.specs import plan_specs
+
+SIZES, QUICK_SIZES = (20, 100, 990), (20,)
+STEPS, QUICK_STEPS = (15, 30, 60, 120, 240, 480), (4, 8)
+IMAGES = 200
+GROUP = 0
+
+
+def sweep(
+    storage: Path, run: Path, engine: str, repeat: int, quick: bool, more: list[str]
+) -> list[dict[str, Any]]:
+    """A row per size and steps, one draw of clusters."""
+    real = load_real(run)
+    grid = [
+        (n, s) for n in (QUICK_SIZES if quick else SIZES) for s in (QUICK_STEPS if quick else STEPS)
+    ]
+    dice = np.random.default_rng(repeat)
+    members = np.flatnonzero(real.group["train"] == GROUP)
+    shuffled = {size: dice.permutation(members)[: 2 * size] for size in SIZES}
+    # The other class needs an adapter too: its aligned group, one step.
+    other = np.flatnonzero(real.group["train"] == 3)[:20]
+    parts = [(shuffled[size][:size], GROUP, number) for number, (size, _) in enumerate(grid)]
+    parts.append((other, 3, 0))
+    clusters = pa.table(
+        {
+            "id": [real.ids["train"][i] for rows, _, _ in parts for i in rows.tolist()],
+            "group": np.concatenate([np.full(len(rows), g) for rows, g, _ in parts]),
+            "cluster": np.concatenate([np.full(len(rows), k) for rows, _, k in parts]),
+        }
+    )
+    overrides = {f"{GROUP}-{k}": {"steps": steps} for k, (_, steps) in enumerate(grid)}
+    overrides["3-0"] = {"steps": 1}
+    settings = [f"finetune.engine={engine}", f"finetune.overrides={overrides}", f"seed={repeat}"]
+    images = 10 if quick else IMAGES
+    settings += [f"synthesis.images_per_group={images * len(grid)}", "finetune.max_passes=1e9"]
+    config = load_config(None, [*settings, *more])
+    work = storage / f"{engine}-{repeat}"
+    adapters, _ = fine_tune(config, real, work, clusters)
+    specs = plan_specs(config, adapters, real.groups, np.bincount(clusters["group"], minlength=4))
+    specs = specs.filter(pa.compute.equal(specs["group"], GROUP))
+    pixels, _ = generate(config, real, work, adapters, specs)
+    cluster, observer = specs["cluster"].to_numpy(), Observer(config, real)
+    training = recipe_of(config).training
+    assert training is not None
+    rows = []
+    for number, (size, steps) in enumerate(grid):
+        mine = pixels[cluster == number]
+        seen = observer.look_at_one(mine, GROUP)
+        pair = shuffled[size][:size], shuffled[size][size:]
+        rows.append(
+            {
+                "images": size,
+                "steps": steps,
+                "passes": round(steps * min(training.batch_size, size) / size, 1),
+                **seen,
+                "nearest_is_training": observer.nearest_is_training(mine, *pair),
+            }
+        )
+        print(f"  {rows[-1]}", file=sys.stderr)
+    return rows
+
+
+def main() -> None:
+    options = parser(__doc__ or "")
+    options.add_argument("--storage", type=Path, default=None, help="kept folder; default: new")
+    options.add_argument("--engine", choices=("lora", "full"), default="lora")
+    options.add_argument("--set", nargs="*", default=[], help="section.key=value")
+    arguments = options.parse_args()
+    storage = arguments.storage or Path(tempfile.mkdtemp(prefix="raysynth-passes-"))
+    run = storage / "data-0.99"
+    if not (run / "clusters").exists():
+        run_pipeline(
+            load_config(None, [f"storage_path={storage}", f"name={run.name}"]), until="clustering"
+        )
+    repeats = arguments.repeats or (1 if arguments.quick else 2)
+    draws = [
+        sweep(storage, run, arguments.engine, repeat, arguments.quick, arguments.set)
+        for repeat in range(repeats)
+    ]
+    rows = [
+        {key: round(float(np.mean([one[key] for one in same])), 3) for key in same[0]}
+        for same in zip(*draws, strict=True)
+    ]
+    numbers = {"engine": arguments.engine, "repeats": repeats, "rows": rows}
+    finish(f"passes_{arguments.engine}", numbers, {}, arguments.quick)
+
+
+if __name__ == "__main__":
+    main()

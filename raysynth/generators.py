@@ -1,0 +1,189 @@
+"""The generators, each a recipe: what is fine-tuned on which images, and how images are made.
+
+`vanilla`, `lora`, `dreambooth` and `clustered_dreambooth` are the four of Basu et al.
+(arXiv 2511.08711); `shared` and `edit` are ours. The paper publishes no training settings: the
+budgets are ours, measured on the embedded base (benchmarks/generators.py). What the configuration
+says explicitly wins over them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from raysynth.config import Config
+from raysynth.errors import DataError
+from raysynth.groups import Groups, aligned_groups
+
+Engine = Literal["lora", "full"]
+Scope = Literal["group", "group_cluster", "class", "all"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a generator's models are fine-tuned."""
+
+    engine: Engine
+    """lora: adapters; full: all weights of the UNet."""
+    scope: Scope
+    """What one model is trained on: a group, a cluster of one, the groups of a class, or all."""
+    steps: int
+    """Optimizer steps of a model, at most."""
+    max_passes: float
+    """Most times that a model sees each of its images."""
+    batch_size: int
+    """Images per step, at most."""
+    learning_rate: float
+    """AdamW's peak."""
+    ema: float
+    """Decay of the weights' moving average that is kept; 0: the last weights."""
+    prior_weight: float
+    """DreamBooth's prior preservation; 0: off."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether a model speaks for several groups."""
+        return self.scope in ("class", "all")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One generator as a run uses it."""
+
+    name: str
+    training: Training | None
+    """None: the base model as it is."""
+    token: bool
+    """Whether prompts hold DreamBooth's rare token, where the model was trained on the group."""
+    edits: bool
+    """Whether real images are edited (SDEdit) instead of images drawn from noise."""
+    guidance_scale: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Defaults of one engine, for models of one group (or cluster), or of several groups."""
+
+    steps: int
+    max_passes: float
+    batch_size: int
+    learning_rate: float
+    ema: float
+    prior_weight: float
+    guidance_scale: float
+
+
+BUDGETS: dict[tuple[Engine, bool], Budget] = {
+    ("lora", False): Budget(120, 1e9, 12, 2e-3, 0.0, 0.0, 2.0),
+    ("lora", True): Budget(240, 1e9, 32, 2e-3, 0.0, 0.0, 2.0),
+    ("full", False): Budget(120, 1e9, 32, 4e-4, 0.0, 0.0, 2.0),
+    ("full", True): Budget(150, 1e9, 64, 4e-4, 0.0, 0.0, 2.0),
+}
+"""(engine, one model for several groups) -> defaults."""
+
+_OWN: dict[str, tuple[Engine, Scope]] = {
+    "lora": ("lora", "group"),
+    "dreambooth": ("full", "group"),
+    "clustered_dreambooth": ("lora", "group_cluster"),
+    "shared": ("full", "all"),
+    "edit": ("full", "all"),
+}
+
+
+def recipe_of(config: Config) -> Recipe:
+    """The recipe of the configured generator, every number of it settled."""
+    name, settings = config.generator, config.finetune
+    guidance = config.synthesis.guidance_scale
+    if name == "vanilla":
+        plain = BUDGETS["lora", False].guidance_scale
+        return Recipe(name, None, False, False, plain if guidance is None else guidance)
+    engine, scope = _OWN[name]
+    if settings.engine != "auto":
+        engine = settings.engine
+    if scope == "all" and settings.per == "class":
+        scope = "class"
+    budget = BUDGETS[engine, scope in ("class", "all")]
+    chosen = {
+        key: value if (own := getattr(settings, key)) is None else own
+        for key, value in asdict(budget).items()
+        if key != "guidance_scale"
+    }
+    return Recipe(
+        name=name,
+        training=Training(engine=engine, scope=scope, **chosen),
+        token=True,
+        edits=name == "edit",
+        guidance_scale=budget.guidance_scale if guidance is None else guidance,
+    )
+
+
+def trained_groups(counts: np.ndarray, min_images: int) -> np.ndarray:
+    """[G] bool, groups whose images are trained on: those with `finetune.min_images`."""
+    return np.asarray(counts) >= min_images
+
+
+def check_groups(counts: np.ndarray, groups: Groups, config: Config) -> None:
+    """Refuse a data set that leaves a class without any image to train on.
+
+    Parameters
+    ----------
+    counts : [G] training images per group.
+
+    Raises
+    ------
+    DataError
+        The largest group of a class has fewer than `finetune.min_images` images.
+    """
+    if recipe_of(config).training is None:
+        return
+    enough = trained_groups(counts, config.finetune.min_images)
+    short = [g for g in aligned_groups(np.asarray(counts), groups).tolist() if not enough[g]]
+    if short:
+        sizes = ", ".join(f"{groups.name(g)}: {int(counts[g])}" for g in short)
+        raise DataError(
+            f"finetune.min_images={config.finetune.min_images}: no group of the class has as many "
+            f"training images (largest: {sizes}); expected at least one such group per class. Fix: "
+            f"finetune.min_images={max(1, int(min(counts[g] for g in short)))}, more images, or "
+            "generator=vanilla"
+        )
+
+
+def training_inputs(config: Config) -> dict[str, Any]:
+    """All that fine-tuning depends on besides images, clusters and base: its digest's input.
+
+    Two generators that train the same models (`shared` and `edit`) have the same.
+    """
+    training, settings = recipe_of(config).training, config.finetune
+    if training is None:
+        return {"training": None}
+    knobs = {"min_images", "accumulation", "weight_decay", "max_grad_norm", "prompt_dropout"}
+    knobs |= {"flip", "precision", "gradient_checkpointing", "overrides", "patience"}
+    if training.engine == "lora":
+        knobs |= {"targets", "rank", "alpha"}
+    if training.shared:
+        knobs.add("oversample")
+    if training.prior_weight:
+        knobs.add("prior_images")
+    if settings.patience:
+        knobs |= {"evaluate_steps", "holdout"}
+    return {
+        "training": asdict(training),
+        "knobs": settings.model_dump(mode="json", include=knobs),
+        "prompts": config.prompts.model_dump(mode="json", include={"template", "token"}),
+    }
+
+
+def synthesis_inputs(config: Config) -> dict[str, Any]:
+    """All that generation depends on besides models and clusters: its digest's input."""
+    recipe = recipe_of(config)
+    knobs = {"images_per_group", "steps", "solver", "image_size", "rows_per_shard"}
+    if recipe.edits:
+        knobs.add("strength")
+    return {
+        "generator": {"name": recipe.name, "guidance_scale": recipe.guidance_scale},
+        "knobs": config.synthesis.model_dump(mode="json", include=knobs),
+        "prompts": config.prompts.model_dump(mode="json"),
+        "min_images": config.finetune.min_images,
+    }

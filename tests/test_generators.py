@@ -1,0 +1,59 @@
+"""Recipes: what each generator trains, what explicit values change, what digests depend on."""
+
+from __future__ import annotations
+
+import pytest
+
+from raysynth.config import load_config
+from raysynth.generators import BUDGETS, recipe_of, synthesis_inputs, training_inputs
+
+
+@pytest.mark.parametrize(
+    ("overrides", "engine", "scope"),
+    [
+        (["generator=lora"], "lora", "group"),
+        (["generator=dreambooth"], "full", "group"),
+        (["generator=clustered_dreambooth"], "lora", "group_cluster"),
+        (["finetune.engine=full"], "full", "group_cluster"),
+        (["generator=shared"], "full", "all"),
+        (["generator=shared", "finetune.per=class", "finetune.engine=lora"], "lora", "class"),
+        (["generator=edit"], "full", "all"),
+    ],
+)
+def test_what_a_generator_trains(overrides, engine, scope):
+    recipe = recipe_of(load_config(None, overrides))
+    assert (recipe.training.engine, recipe.training.scope) == (engine, scope)
+    assert recipe.training.steps == BUDGETS[engine, recipe.training.shared].steps
+    assert recipe.edits == (recipe.name == "edit")
+
+
+def test_explicit_values_win():
+    overrides = ["generator=dreambooth", "finetune.steps=7", "finetune.ema=0.0"]
+    recipe = recipe_of(load_config(None, [*overrides, "synthesis.guidance_scale=1"]))
+    assert (recipe.training.steps, recipe.training.ema, recipe.guidance_scale) == (7, 0.0, 1.0)
+    assert recipe.training.learning_rate == BUDGETS["full", False].learning_rate
+
+
+def test_vanilla_trains_nothing_whatever_finetune_says():
+    recipe = recipe_of(load_config(None, ["generator=vanilla", "finetune.engine=full"]))
+    assert recipe.training is None and not recipe.token
+
+
+def digests(*overrides):
+    config = load_config(None, overrides)
+    return training_inputs(config), synthesis_inputs(config)
+
+
+def test_stages_depend_on_what_they_use_and_on_nothing_else():
+    shared, edit = digests("generator=shared"), digests("generator=edit")
+    assert shared[0] == edit[0] and shared[1] != edit[1], "the same models, other images"
+    assert digests("synthesis.strength=0.5") == digests()
+    assert digests("generator=edit", "synthesis.strength=0.5")[1] != edit[1]
+    assert digests("generator=shared", "finetune.rank=3") == shared
+    assert digests("finetune.rank=3")[0] != digests()[0]
+    assert digests("finetune.oversample=0.5") == digests()
+    assert digests("finetune.steps=120") == digests(), "what the default says anyway"
+    assert digests("synthesis.actors=7", "finetune.checkpoint_steps=3") == digests()
+    assert digests("prompts.negative=blurry")[0] == digests()[0]
+    plain = digests("generator=vanilla")
+    assert digests("generator=vanilla", "prompts.token=xyz", "finetune.steps=3")[0] == plain[0]
