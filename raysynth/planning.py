@@ -16,10 +16,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from raysynth.clustering.kmeans import of_group
 from raysynth.config import Config
 from raysynth.datasets.listing import list_dataset, split_counts
 from raysynth.finetune.estimate import STABLE_DIFFUSION_1, UNetCost, unet_cost
 from raysynth.finetune.plan import Job, budget_of
+from raysynth.groups import Groups
 from raysynth.models.loading import resolve
 
 TERAFLOPS = 60.0
@@ -81,14 +83,14 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     assumptions = [f"{teraflops:g} TFLOP/s sustained per GPU (--tflops)"]
     _, groups, listing = list_dataset(config.dataset, config.seed)
     counts = split_counts(listing, groups)["train"]
-    jobs = _jobs(config, counts)
+    jobs = _jobs(config, groups, counts)
     made = config.synthesis.images_per_group
     per_group = [
         GroupPlan(groups.name(g), int(n), own, _model(config, own), made)
         for g, n in enumerate(counts.tolist())
         for own in [sum(job.group == g for job in jobs)]
     ]
-    if config.clustering.k == "silhouette" and config.finetune.engine != "none":
+    if not isinstance(config.clustering.k, int) and config.finetune.engine != "none":
         assumptions.append(
             f"clusters per group: the most that clustering.max_k={config.clustering.max_k} and "
             f"min_size={config.clustering.min_size} allow, equally large; silhouette may find fewer"
@@ -153,7 +155,7 @@ def _model(config: Config, own: int) -> str:
     return f"{own} adapter{'s' * (own > 1)}" if own else "aligned group's"
 
 
-def _jobs(config: Config, counts: np.ndarray) -> list[Job]:
+def _jobs(config: Config, groups: Groups, counts: np.ndarray) -> list[Job]:
     """The adapters, with clusters of equal size: names, groups and budgets are what is needed."""
     settings, clustering = config.finetune, config.clustering
     if settings.engine == "none":
@@ -163,7 +165,8 @@ def _jobs(config: Config, counts: np.ndarray) -> list[Job]:
     else:
         sizes = {}
         for g in np.flatnonzero(counts >= settings.min_images).tolist():
-            most = clustering.max_k if clustering.k == "silhouette" else int(clustering.k)
+            asked = of_group(clustering, groups, g).k
+            most = asked if isinstance(asked, int) else clustering.max_k
             k = max(1, min(most, int(counts[g]) // clustering.min_size))
             sizes |= {(f"{g}-{number}", g): int(counts[g]) // k for number in range(k)}
     jobs = []

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 import ray
 from ray.data.checkpoint import CheckpointConfig
 
-from raysynth.clustering.embed import column_vectors
 from raysynth.clustering.pool import TASK_CPUS, actor_pool
 from raysynth.config import Config
 from raysynth.errors import RaysynthError, StageError
@@ -27,7 +26,7 @@ from raysynth.synthesis.shards import plan_shards, read_manifest, write_manifest
 from raysynth.synthesis.solver import check_solver
 from raysynth.synthesis.specs import ROW, plan_specs
 from raysynth.synthesis.timeline import in_words, utilisation, write_timeline
-from raysynth.tables import read_table, write_table
+from raysynth.tables import write_table
 
 SCRATCH = ("specs", "blocks", "checkpoint")
 # PNG keeps a core busy, and a worker process costs a second and 0.1 GB: a quarter of a CPU each, as
@@ -68,7 +67,7 @@ def run_synthesis(
         trained = [] if config.finetune.engine == "none" else read_adapters(adapters)
         specs = plan_specs(config, trained, groups, counts)
         names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
-        generate(Task(config, groups, adapters, names, centroids(clusters)), specs, work, progress)
+        generate(Task(config, groups, adapters, names, clusters), specs, work, progress)
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"
     _clear(work)
@@ -157,12 +156,6 @@ def _write_blocks(task: Task, work: str) -> None:
     except RaysynthError as error:
         # Ray wraps what a worker raised and prints its traceback; the user needs the message.
         raise getattr(error, "cause", error) from error
-
-
-def centroids(clusters: str) -> np.ndarray:
-    """[G, D] by group."""
-    table = read_table(clusters, files=[f"{clusters}/centroids.parquet"]).sort_by("group")
-    return column_vectors(table["embedding"])
 
 
 def _rows_of(records: Sequence[Any], group: int) -> int:
