@@ -30,6 +30,7 @@ NEIGHBOURS = pa.schema(
     ]
 )
 CHUNK = 8192  # training images compared at once: a batch needs B x CHUNK numbers beside them
+COVARIANCE = 20_000  # images of a class that its covariance is taken from at most
 SAMPLE = 2000  # validation images per group that are searched for: enough for a 99 % quantile
 BATCH = 256
 
@@ -67,8 +68,7 @@ class Neighbours:
         self._classes = []
         for label in range(len(groups.label_names)):
             rows = np.flatnonzero(np.isin(group, groups.of_label(label)))
-            both = np.concatenate([vectors[rows], mirrored[rows]])
-            self._classes.append(_class(ids[rows], vectors[rows], both, device))
+            self._classes.append(_class(ids[rows], vectors, mirrored, rows, device))
 
     def __call__(
         self, vectors: NDArray[np.float32], group: NDArray[np.int32]
@@ -126,18 +126,26 @@ def real_neighbours(
 def _class(
     ids: NDArray[np.object_],
     vectors: NDArray[np.float32],
-    both: NDArray[np.float32],
+    mirrored: NDArray[np.float32],
+    rows: NDArray[np.int64],
     device: torch.device,
 ) -> Class:
     """Whitening by the covariance of the images, shrunk as few images need (Ledoit & Wolf 2004)."""
-    covariance, _ = ledoit_wolf(vectors)
+    some = vectors[rows[:: -(-len(rows) // COVARIANCE)]]
+    covariance, _ = ledoit_wolf(some)
     values, axes = np.linalg.eigh(covariance)
-    whitening = axes / np.sqrt(np.maximum(values, 1e-12))
-    mean_D, whitening_DD, both_ND = (
+    matrix = axes / np.sqrt(np.maximum(values, 1e-12))
+    mean, whitening = (
         torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(device)
-        for x in (vectors.mean(axis=0), whitening, both)
+        for x in (some.mean(axis=0), matrix)
     )
-    return Class(ids, mean_D, whitening_DD, _whitened(both_ND, mean_D, whitening_DD))
+    images = torch.empty((2 * len(rows), len(mean)), device=device)
+    for start, kind in ((0, vectors), (len(rows), mirrored)):
+        for first in range(0, len(rows), CHUNK):  # by parts: no second copy of them all
+            part = torch.from_numpy(kind[rows[first : first + CHUNK]]).to(device)
+            place = start + first
+            images[place : place + len(part)] = _whitened(part, mean, whitening)
+    return Class(ids, mean, whitening, images)
 
 
 def _whitened(vectors: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
