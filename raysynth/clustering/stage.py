@@ -52,27 +52,19 @@ def run_clustering(
     """
     table, validation = _embeddings(config, real, work, progress)
     group = table["group"].to_numpy()
-    vectors, spaced = column_vectors(table["embedding"]), encoded(table)
     counts = np.bincount(group, minlength=groups.count)
     require_every_group(counts, groups, "train")
     check_cluster_counts(counts, groups, config.clustering, config.finetune.min_images)
 
+    found = _cluster(config, groups, group, encoded(table), progress)
     labels = np.empty(len(group), np.int32)
-    centroids = np.empty((groups.count, vectors.shape[1]), np.float32)
-    found: dict[str, Clustering] = {}
-    for g in range(groups.count):
-        progress.update("groups clustered", g, groups.count)
-        rows = group == g
-        own = of_group(config.clustering, groups, g)
-        found[groups.name(g)] = cluster_group(spaced[rows], own, config.seed, g)
-        labels[rows] = found[groups.name(g)].labels
-        mean = vectors[rows].mean(axis=0)
-        centroids[g] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    for g, clustering in enumerate(found.values()):
+        labels[group == g] = clustering.labels
     cluster_table = pa.table([table["id"], table["group"], labels], schema=CLUSTERS)
     write_table(cluster_table, f"{work}/clusters.parquet")
+    centroids = vectors_column(_centroids(column_vectors(table["embedding"]), group, groups.count))
     numbers = np.arange(groups.count, dtype=np.int32)
-    centroid_table = pa.table([numbers, vectors_column(centroids)], schema=CENTROIDS)
-    write_table(centroid_table, f"{work}/{CENTROIDS_FILE}")
+    write_table(pa.table([numbers, centroids], schema=CENTROIDS), f"{work}/{CENTROIDS_FILE}")
     progress.update("neighbours searched")
     neighbours = real_neighbours(table, validation, groups, config.seed)
     write_table(neighbours, f"{work}/{NEIGHBOURS_FILE}")
@@ -86,6 +78,24 @@ def run_clustering(
             for name, clustering in found.items()
         },
     }
+
+
+def _cluster(
+    config: Config, groups: Groups, group: np.ndarray, vectors: np.ndarray, progress: Progress
+) -> dict[str, Clustering]:
+    """The clusters of every group, by group name, in the order of the index."""
+    found = {}
+    for g in range(groups.count):
+        progress.update("groups clustered", g, groups.count)
+        own = of_group(config.clustering, groups, g)
+        found[groups.name(g)] = cluster_group(vectors[group == g], own, config.seed, g)
+    return found
+
+
+def _centroids(vectors: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:
+    """[G, D] mean of each group's vectors, renormalised."""
+    means = np.stack([vectors[group == g].mean(axis=0) for g in range(count)])
+    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
 
 
 def _embeddings(
