@@ -81,7 +81,7 @@ def child(storage: str, images: int, work: str, scored: bool) -> None:
     from raysynth.synthesis.actor import DiffusionSampler, Task
     from raysynth.synthesis.shards import read_manifest
     from raysynth.synthesis.specs import plan_specs
-    from raysynth.synthesis.stage import centroids, generate
+    from raysynth.synthesis.stage import generate
 
     config = load_config(None, knobs(storage, images))
     root = f"{storage}/{NAME}"
@@ -94,7 +94,7 @@ def child(storage: str, images: int, work: str, scored: bool) -> None:
         groups,
         f"{root}/adapters",
         names,
-        centroids(f"{root}/clusters"),
+        f"{root}/clusters",
         DiffusionSampler if scored else _unscored(),
     )
     with Progress(_stderr()) as progress, Session(config, work) as session:
@@ -117,7 +117,8 @@ def _unscored() -> Any:
             self.score = self.nothing  # type: ignore[assignment]
 
         def nothing(self, images: np.ndarray, group: np.ndarray) -> Scores:
-            return Scores(*(np.zeros(len(images), np.float32) for _ in range(2)))
+            zeros = np.zeros(len(images), np.float32)
+            return Scores(zeros, zeros, np.full(len(images), "", object), zeros)
 
     return Unscored
 

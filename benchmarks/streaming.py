@@ -67,7 +67,7 @@ class TinySampler:
 
     def score(self, images: np.ndarray, group: np.ndarray) -> Scores:
         value = np.full(len(images), 0.5, np.float32)
-        return Scores(value, value)
+        return Scores(value, value, np.full(len(images), "", object), value)
 
 
 class SleepingSampler(TinySampler):
@@ -156,7 +156,7 @@ def child(sampler: str, images: int, work: str) -> None:
     )
     specs = plan_specs(config, [], GROUPS, [1] * GROUPS.count)
     kind = SleepingSampler if sleeping else TinySampler
-    task = Task(config, GROUPS, "", (), np.zeros((GROUPS.count, 1), np.float32), kind)
+    task = Task(config, GROUPS, "", (), "", kind)
     with (
         Progress(Console(file=sys.stderr, soft_wrap=True)) as progress,
         Session(config, work) as session,

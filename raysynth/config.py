@@ -147,10 +147,17 @@ class PromptConfig(Section):
 
 
 class ClusteringConfig(Section):
-    """k-means per group in CLIP embedding space."""
+    """k-means per group in an embedding space, CLIP's or another encoder's."""
 
-    k: Count | Literal["silhouette"] = Field(
-        "silhouette", description="Clusters per group, or the k <= max_k of the best silhouette."
+    k: Count | Literal["silhouette"] | dict[str | int, Count] = Field(
+        "silhouette",
+        description="Clusters per group; silhouette: the k <= max_k of the best one; or a mapping "
+        "of groups, by name or index, to numbers (groups not named: silhouette).",
+    )
+    encoder: str = Field(
+        "clip",
+        description="Whose space clusters and copies are found in: `clip` (base.clip), or a folder "
+        "or hub id of a transformers vision model.",
     )
     max_k: Count = Field(3, description="Most clusters per group when k is chosen.")
     min_size: Count = Field(20, description="Images; smaller clusters merge into the nearest one.")
@@ -284,12 +291,37 @@ class SynthesisConfig(Section):
 
 
 class SelectionConfig(Section):
-    """CLIP score and who is kept (Basu et al., arXiv 2511.08711)."""
+    """CLIP score and who is kept (Basu et al., arXiv 2511.08711); copies are rejected first."""
 
+    rule: Literal["quantile", "threshold", "random", "off"] = Field(
+        "quantile",
+        description="quantile: best share of each group (paper); threshold: scores from "
+        "`threshold` on; random: a random share (ablation); off: all.",
+    )
     alpha: Share = Field(0.5, description="Score = alpha * prompt + (1-alpha) * centroid.")
     keep: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.75, description="Best share kept of each group."
+        0.75, description="quantile, random: share kept of each group."
     )
+    threshold: Annotated[float, Field(ge=-1, le=1)] | None = Field(
+        None, description="threshold: lowest score kept, a cosine."
+    )
+    per_cluster: bool = Field(
+        False, description="A group's kept images are shared equally by its clusters."
+    )
+    copy_threshold: Annotated[float, Field(ge=-1, le=1)] | Literal["auto"] | None = Field(
+        "auto",
+        description="Similarity to a training image of its class (cosine of whitened embeddings) "
+        "above which an image is a copy; auto: per group, by validation images; null: none is.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> SelectionConfig:
+        if (self.rule == "threshold") != (self.threshold is not None):
+            raise ValueError(
+                f"selection.threshold: got {self.threshold} with rule {self.rule}; rule=threshold "
+                "needs a number such as 0.8, the other rules none"
+            )
+        return self
 
 
 class ClassifierConfig(Section):

@@ -105,7 +105,9 @@ def _values(kind: Any, metadata: list[Any]) -> str:
         inner = list(dict.fromkeys(_values(item, []) for item in arguments if item is not ...))
         text = ("list of " if ... in arguments else f"{len(arguments)} × ") + " / ".join(inner)
     elif name == "dict":
-        text = "mapping of text to text"
+        text = f"mapping of {_values(arguments[0], [])} to {_values(arguments[1], [])}"
+    elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        text = "settings"
     else:
         text = SPOKEN.get(name, name)
     bounds = filter(None, (_bound(item) for item in metadata))

@@ -136,9 +136,8 @@ class _Pipeline:
         def build(work: str) -> dict[str, Any]:
             from raysynth.synthesis import run_selection
 
-            return run_selection(
-                self.config, self._path("synthesis"), self.groups, work, self.progress
-            )
+            clusters, synthetic = self._path("clustering"), self._path("synthesis")
+            return run_selection(self.config, clusters, synthetic, self.groups, work, self.progress)
 
         self._stage(
             "selection", self._after("synthesis") | {"knobs": self._knobs("selection")}, build
@@ -262,12 +261,14 @@ def preflight(config: Config) -> None:
     from raysynth.classify.backbone import check_backbone
     from raysynth.clustering.kmeans import check_cluster_counts
     from raysynth.datasets.listing import list_dataset, split_counts
+    from raysynth.models.encoder import check_encoder
     from raysynth.models.sources import check_base, check_clip
     from raysynth.synthesis.solver import check_solver
 
     check_local(config)
     check_base(config.base)
     check_clip(config.base)
+    check_encoder(config.clustering.encoder)
     check_solver(config)
     check_backbone(config.classifier)
     _, groups, listing = list_dataset(config.dataset, config.seed)

@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from raysynth.clustering.kmeans import of_group
 from raysynth.config import Config
 from raysynth.datasets.listing import list_dataset, split_counts
 from raysynth.finetune.estimate import STABLE_DIFFUSION_1, UNetCost, unet_cost
@@ -95,7 +96,7 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
         for own in [sum(job.group == g for job in jobs)]
     ]
     clustered = recipe.training is not None and recipe.training.scope == "group_cluster"
-    if config.clustering.k == "silhouette" and clustered:
+    if not isinstance(config.clustering.k, int) and clustered:
         assumptions.append(
             f"clusters per group: the most that clustering.max_k={config.clustering.max_k} and "
             f"min_size={config.clustering.min_size} allow, equally large; silhouette may find fewer"
@@ -189,9 +190,10 @@ def _jobs(
             members = [g for g in groups.of_label(label) if enough[g]]
             sizes[f"class-{label}", SHARED] = int(counts[members].sum())
     else:
-        most = clustering.max_k if clustering.k == "silhouette" else int(clustering.k)
-        most = most if training.scope == "group_cluster" else 1
         for g in np.flatnonzero(enough).tolist():
+            asked = of_group(clustering, groups, g).k
+            most = asked if isinstance(asked, int) else clustering.max_k
+            most = most if training.scope == "group_cluster" else 1
             k = max(1, min(most, int(counts[g]) // clustering.min_size))
             sizes |= {(f"{g}-{number}", g): int(counts[g]) // k for number in range(k)}
     return [

@@ -41,6 +41,8 @@ SYNTHETIC = pa.schema(
         pa.field("clip_label", pa.float32()),
         pa.field("clip_centroid", pa.float32()),
         pa.field("clip_score", pa.float32()),
+        pa.field("nearest", pa.string()),
+        pa.field("nearest_similarity", pa.float32()),
     ]
 )
 _HF_TYPES = {"float": "float32"}  # Arrow prints float32 as `float`

@@ -1,4 +1,4 @@
-"""CLIP embeddings of the real training images, by a pool of Ray Data actors."""
+"""Embeddings of the real training and validation images, by a pool of Ray Data actors."""
 
 from __future__ import annotations
 
@@ -7,39 +7,61 @@ from collections import defaultdict
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from PIL import Image
 
 from raysynth.clustering.pool import TASK_CPUS, actor_pool
-from raysynth.config import BaseConfigSection, Config
+from raysynth.config import Config
 from raysynth.errors import DataError
 from raysynth.models.device import use_threads
+from raysynth.models.encoder import CLIP, load_encoder
 from raysynth.models.loading import load_clip
 from raysynth.progress import Progress
 from raysynth.tables import decode_images, parquet_files, read_table
 
+VECTOR = pa.list_(pa.float32())
+MIRRORED = pa.field("mirrored", VECTOR)
 EMBEDDINGS = pa.schema(
-    [("id", pa.string()), ("group", pa.int32()), ("embedding", pa.list_(pa.float32()))]
+    [("id", pa.string()), ("group", pa.int32()), ("embedding", VECTOR), MIRRORED]
 )
+"""`mirrored`: the embedding of the image mirrored left-right, in the space of copies."""
+ENCODED = pa.field("encoded", VECTOR)
+"""The image in that space, where `clustering.encoder` is not CLIP."""
+EMBEDDINGS_FILE, VALIDATION_FILE = "embeddings.parquet", "validation.parquet"
+CENTROIDS_FILE, NEIGHBOURS_FILE = "centroids.parquet", "neighbours.parquet"
 
 
 class ImageEmbedder:
-    """One actor: CLIP in memory, batches of the real table in, embeddings out."""
+    """One actor: CLIP (and the encoder) in memory, batches of the real table in, embeddings out.
 
-    def __init__(self, base: BaseConfigSection, cpus: float) -> None:
-        """`cpus`: what this actor was given."""
-        use_threads(cpus)
-        self.clip = load_clip(base)
+    CLIP embeds in any case: the CLIP-Centroid score needs its space, whatever clusters are made in.
+    """
+
+    def __init__(self, config: Config) -> None:
+        """Load the models; threads as the configuration's workers have CPUs."""
+        use_threads(config.resources.cpus_per_worker)
+        name = config.clustering.encoder
+        self.clip = load_clip(config.base)
+        self.encoder = None if name == CLIP else load_encoder(name, config.base)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """[N] rows of the real table -> id, group, embedding [N, D]."""
+        """[N] rows of the real table -> split, and the columns of EMBEDDINGS (and ENCODED)."""
         rows_of: dict[tuple[int, int], list[int]] = defaultdict(list)
         for row, image in enumerate(batch["image"]):
             rows_of[Image.open(io.BytesIO(image["bytes"].as_py())).size].append(row)
-        # CLIP crops to a square itself; images that differ in shape are only not stacked together.
-        parts = [self.clip.images(decode_images(batch["image"].take(r))) for r in rows_of.values()]
-        vectors = np.concatenate(parts)[np.argsort(np.concatenate(list(rows_of.values())))]
-        return pa.table([batch["id"], batch["group"], vectors_column(vectors)], schema=EMBEDDINGS)
+        # Models crop to a square themselves; images that differ in shape are only not stacked.
+        pixels = [decode_images(batch["image"].take(rows)) for rows in rows_of.values()]
+        order = np.argsort(np.concatenate(list(rows_of.values())))
+        space = self.encoder or self.clip
+        vectors = {
+            "embedding": [self.clip.images(some) for some in pixels],
+            "mirrored": [space.images(some[:, :, ::-1]) for some in pixels],
+        }
+        if self.encoder is not None:
+            vectors["encoded"] = [self.encoder.images(some) for some in pixels]
+        columns = {name: vectors_column(np.concatenate(x)[order]) for name, x in vectors.items()}
+        return pa.table({name: batch[name] for name in ("id", "group", "split")} | columns)
 
 
 def vectors_column(vectors: np.ndarray) -> pa.ListArray:
@@ -54,35 +76,53 @@ def column_vectors(column: pa.ChunkedArray) -> np.ndarray:
     return column.combine_chunks().flatten().to_numpy().reshape(len(column), -1)
 
 
-def training_files(real: str) -> list[str]:
-    """Paths or URIs of the real table's training files, in name order."""
+def encoded(table: pa.Table) -> np.ndarray:
+    """[N, D] vectors of an embeddings table in the space of clusters and of copies."""
+    return column_vectors(
+        table[ENCODED.name if ENCODED.name in table.column_names else "embedding"]
+    )
+
+
+def read_embeddings(clusters: str, name: str = EMBEDDINGS_FILE) -> pa.Table:
+    """The clustering stage's embeddings, below its folder or URI."""
+    return read_table(clusters, files=[f"{clusters}/{name}"])
+
+
+def read_centroids(clusters: str) -> np.ndarray:
+    """[G, D] CLIP centroids of the groups, below the clustering stage's folder or URI."""
+    table = read_table(clusters, files=[f"{clusters}/{CENTROIDS_FILE}"]).sort_by("group")
+    return column_vectors(table["embedding"])
+
+
+def real_files(real: str, split: str) -> list[str]:
+    """Paths or URIs of the real table's files of a split, in name order."""
     names = [name.rsplit("/", 1)[-1] for name in parquet_files(real)]
-    files = [f"{real}/{name}" for name in names if name.startswith("train-")]
+    files = [f"{real}/{name}" for name in names if name.startswith(f"{split}-")]
     if not files:
         raise DataError(
-            f"{real}: no train-*.parquet file; expected the real table that ingest writes. "
+            f"{real}: no {split}-*.parquet file; expected the real table that ingest writes. "
             "Fix: run the ingest stage again"
         )
     return files
 
 
-def embed_training_images(config: Config, real: str, progress: Progress) -> pa.Table:
-    """Embeddings of every training image of the real table.
+def embed_real_images(config: Config, real: str, progress: Progress) -> tuple[pa.Table, pa.Table]:
+    """Embeddings of the real table's training and of its validation images.
 
     Returns
     -------
-    Table (id: string, group: int32, embedding: list<float32>), sorted by id, L2-normalised.
+    Two tables EMBEDDINGS (and ENCODED), sorted by id; vectors are L2-normalised.
     """
-    files = training_files(real)
+    files = [*real_files(real, "train"), *real_files(real, "validation")]
     total = read_table(real, ["id"], files).num_rows
     dataset = ray.data.read_parquet(
-        files, columns=["id", "image", "group"], num_cpus=TASK_CPUS
+        files, columns=["id", "image", "group", "split"], num_cpus=TASK_CPUS
     ).repartition(target_num_rows_per_block=config.clustering.batch_size)
     # Ordered blocks: which images share a batch must not depend on which file was read first.
     dataset.context.execution_options.preserve_order = True
     embedded = dataset.map_batches(
         ImageEmbedder,
-        fn_constructor_args=(config.base, config.resources.cpus_per_worker),
+        fn_constructor_args=(config,),
         batch_size=config.clustering.batch_size,
         batch_format="pyarrow",
         **actor_pool(config.resources, config.clustering.actors),
@@ -90,7 +130,12 @@ def embed_training_images(config: Config, real: str, progress: Progress) -> pa.T
     progress.update("images embedded", 0, total)
     tables, done = [], 0
     for batch in embedded.iter_batches(batch_size=None, batch_format="pyarrow"):
-        tables.append(batch.cast(EMBEDDINGS))
+        tables.append(batch)
         done += batch.num_rows
         progress.update("images embedded", done, total)
-    return pa.concat_tables(tables).combine_chunks().sort_by("id")
+    table = pa.concat_tables(tables).combine_chunks().sort_by("id")
+    train, validation = (
+        table.filter(pc.equal(table["split"], split)).drop_columns("split")
+        for split in ("train", "validation")
+    )
+    return train, validation

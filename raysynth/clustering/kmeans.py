@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from raysynth.config import ClusteringConfig
-from raysynth.errors import DataError
+from raysynth.errors import ConfigError, DataError
 from raysynth.groups import Groups
 
 # The silhouette is undefined for one cluster. A split is believed only if images are, on average,
@@ -39,6 +39,31 @@ class Clustering:
         return np.bincount(self.labels).tolist()
 
 
+def of_group(config: ClusteringConfig, groups: Groups, group: int) -> ClusteringConfig:
+    """The configuration of one group: `k` is its own number, or silhouette if it is not named.
+
+    Raises
+    ------
+    ConfigError
+        If `clustering.k` names a group that does not exist, or one group twice.
+    """
+    if not isinstance(config.k, Mapping):
+        return config
+    numbers = {groups.name(g): g for g in range(groups.count)}
+    asked: dict[int, int] = {}
+    for key, k in config.k.items():
+        number = numbers.get(str(key), int(key) if str(key).isdigit() else -1)
+        if number not in numbers.values() or number in asked:
+            known = ", ".join(f"{name} ({g})" for name, g in numbers.items())
+            raise ConfigError(
+                f"clustering.k: got {'a second number for' if number in asked else 'the'} group "
+                f"{key!r}; expected each group once, by name or index, of {known}. Fix: e.g. "
+                f'clustering.k="{{{groups.name(0)}: 2}}"'
+            )
+        asked[number] = k
+    return config.model_copy(update={"k": asked.get(group, "silhouette")})
+
+
 def check_cluster_counts(
     counts: Sequence[int] | np.ndarray, groups: Groups, config: ClusteringConfig, min_images: int
 ) -> None:
@@ -52,19 +77,27 @@ def check_cluster_counts(
 
     Raises
     ------
+    ConfigError
+        If `clustering.k` names a group that does not exist.
     DataError
         Naming every such group, what it has and what is needed.
     """
-    if config.k == "silhouette":
-        return
-    small = [g for g in range(groups.count) if min_images <= counts[g] < config.k]
+    asked = [of_group(config, groups, g).k for g in range(groups.count)]
+    small = {
+        g: k for g, k in enumerate(asked) if isinstance(k, int) and min_images <= counts[g] < k
+    }
     if small:
-        found = ", ".join(f"{groups.name(g)}: {int(counts[g])}" for g in small)
+        found = ", ".join(f"{groups.name(g)}: {int(counts[g])} for {k}" for g, k in small.items())
+        each = isinstance(config.k, Mapping)
+        fix = (
+            "{" + ", ".join(f"{groups.name(g)}: {int(counts[g])}" for g in small) + "}"
+            if each
+            else str(min(int(counts[g]) for g in small))
+        )
         raise DataError(
             f"clustering.k={config.k}: fewer training images than clusters in group(s) {found}; "
-            f"expected at least {config.k} image(s) in each. Fix: clustering.k="
-            f"{min(int(counts[g]) for g in small)}, clustering.k=silhouette, or a lower "
-            "dataset.severity"
+            "expected at least one image per cluster. Fix: clustering.k="
+            f"{fix}, clustering.k=silhouette, or a lower dataset.severity"
         )
 
 
@@ -79,12 +112,14 @@ def cluster_group(
     Parameters
     ----------
     embeddings : [N, D] float, L2-normalised.
+    config : with the group's own `k`, see `of_group`.
     seed, group : the run's seed and the group's index; nothing else decides the outcome.
     """
     state = group_state(seed, group)
     if config.k == "silhouette":
         labels, silhouettes = _best_silhouette(embeddings, config, state)
     else:
+        assert isinstance(config.k, int), "of_group chose the group's own"
         k = config.k if len(embeddings) >= config.k else 1
         labels, silhouettes = _kmeans(embeddings, k, state), {}
     return Clustering(merge_small(embeddings, labels, config.min_size), silhouettes)

@@ -8,12 +8,23 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
-from raysynth.clustering.embed import column_vectors, embed_training_images, vectors_column
-from raysynth.clustering.kmeans import Clustering, check_cluster_counts, cluster_group
+from raysynth.clustering.embed import (
+    CENTROIDS_FILE,
+    EMBEDDINGS_FILE,
+    NEIGHBOURS_FILE,
+    VALIDATION_FILE,
+    column_vectors,
+    embed_real_images,
+    encoded,
+    read_embeddings,
+    vectors_column,
+)
+from raysynth.clustering.kmeans import Clustering, check_cluster_counts, cluster_group, of_group
+from raysynth.clustering.neighbours import real_neighbours
 from raysynth.config import Config
 from raysynth.groups import Groups, require_every_group
 from raysynth.progress import Progress
-from raysynth.tables import read_table, write_table
+from raysynth.tables import write_table
 
 CLUSTERS = pa.schema([("id", pa.string()), ("group", pa.int32()), ("cluster", pa.int32())])
 CENTROIDS = pa.schema([("group", pa.int32()), ("embedding", pa.list_(pa.float32()))])
@@ -24,9 +35,11 @@ def run_clustering(
 ) -> dict[str, Any]:
     """Embed the training images, cluster every group.
 
-    Writes to `work` embeddings.parquet (id, group, embedding), clusters.parquet (id, group,
-    cluster) and centroids.parquet (group, embedding: the group's mean, renormalised). Embeddings
-    that an earlier, cut-off attempt completed are used again.
+    Writes to `work` embeddings.parquet and validation.parquet (see `embed.EMBEDDINGS`),
+    clusters.parquet (id, group, cluster), centroids.parquet (group, embedding: the group's mean in
+    CLIP's space, renormalised) and neighbours.parquet (validation images' nearest training images,
+    which calibrate the measure of copies). Embeddings that an earlier, cut-off attempt completed
+    are used again.
 
     Returns
     -------
@@ -37,28 +50,24 @@ def run_clustering(
     DataError
         If a group has no image, or fewer than `clustering.k`.
     """
-    table = _embeddings(config, real, work, progress)
+    table, validation = _embeddings(config, real, work, progress)
     group = table["group"].to_numpy()
-    vectors = column_vectors(table["embedding"])
     counts = np.bincount(group, minlength=groups.count)
     require_every_group(counts, groups, "train")
     check_cluster_counts(counts, groups, config.clustering, config.finetune.min_images)
 
+    found = _cluster(config, groups, group, encoded(table), progress)
     labels = np.empty(len(group), np.int32)
-    centroids = np.empty((groups.count, vectors.shape[1]), np.float32)
-    found: dict[str, Clustering] = {}
-    for g in range(groups.count):
-        progress.update("groups clustered", g, groups.count)
-        rows = group == g
-        found[groups.name(g)] = cluster_group(vectors[rows], config.clustering, config.seed, g)
-        labels[rows] = found[groups.name(g)].labels
-        mean = vectors[rows].mean(axis=0)
-        centroids[g] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    for g, clustering in enumerate(found.values()):
+        labels[group == g] = clustering.labels
     cluster_table = pa.table([table["id"], table["group"], labels], schema=CLUSTERS)
     write_table(cluster_table, f"{work}/clusters.parquet")
+    centroids = vectors_column(_centroids(column_vectors(table["embedding"]), group, groups.count))
     numbers = np.arange(groups.count, dtype=np.int32)
-    centroid_table = pa.table([numbers, vectors_column(centroids)], schema=CENTROIDS)
-    write_table(centroid_table, f"{work}/centroids.parquet")
+    write_table(pa.table([numbers, centroids], schema=CENTROIDS), f"{work}/{CENTROIDS_FILE}")
+    progress.update("neighbours searched")
+    neighbours = real_neighbours(table, validation, groups, config.seed)
+    write_table(neighbours, f"{work}/{NEIGHBOURS_FILE}")
     sizes = {name: clustering.sizes for name, clustering in found.items()}
     progress.say("  clusters: " + "; ".join(f"{name} {sizes[name]}" for name in sizes))
     return {
@@ -71,11 +80,31 @@ def run_clustering(
     }
 
 
-def _embeddings(config: Config, real: str, work: str, progress: Progress) -> pa.Table:
-    path = f"{work}/embeddings.parquet"
-    filesystem, name = fsspec.core.url_to_fs(path)
-    if filesystem.exists(name):
-        return read_table(work, files=[name])
-    table = embed_training_images(config, real, progress)
-    write_table(table, path)
-    return table
+def _cluster(
+    config: Config, groups: Groups, group: np.ndarray, vectors: np.ndarray, progress: Progress
+) -> dict[str, Clustering]:
+    """The clusters of every group, by group name, in the order of the index."""
+    found = {}
+    for g in range(groups.count):
+        progress.update("groups clustered", g, groups.count)
+        own = of_group(config.clustering, groups, g)
+        found[groups.name(g)] = cluster_group(vectors[group == g], own, config.seed, g)
+    return found
+
+
+def _centroids(vectors: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:
+    """[G, D] mean of each group's vectors, renormalised."""
+    means = np.stack([vectors[group == g].mean(axis=0) for g in range(count)])
+    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+
+
+def _embeddings(
+    config: Config, real: str, work: str, progress: Progress
+) -> tuple[pa.Table, pa.Table]:
+    files = (VALIDATION_FILE, EMBEDDINGS_FILE)
+    filesystem, folder = fsspec.core.url_to_fs(work)
+    if not filesystem.exists(f"{folder}/{EMBEDDINGS_FILE}"):  # written last
+        train, validation = embed_real_images(config, real, progress)
+        for name, table in zip(files, (validation, train), strict=True):
+            write_table(table, f"{work}/{name}")
+    return read_embeddings(work, EMBEDDINGS_FILE), read_embeddings(work, VALIDATION_FILE)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
@@ -208,7 +209,7 @@ def _plain_attention(base: BaseConfigSection, device: torch.device) -> bool:
 def _load(what: str, source: str, loader: Callable[[], Any]) -> Any:
     try:
         return loader()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"{what} cannot be loaded from {source}: {str(error).strip().splitlines()[0]}\n"
             "Expected safetensors in a folder or on the Hugging Face hub. Fix: check the name, the "

@@ -62,6 +62,7 @@ class Content:
     clusters: dict[tuple[int, int], int]  # (group, cluster) -> training images
     candidates: np.ndarray  # [G] generated images
     kept: np.ndarray  # [G] of them, those selected
+    selection: dict[str, Any]  # the selection stage's facts
     adapters: list[dict[str, Any]]
     trials: pd.DataFrame
     best: dict[str, Any]
@@ -71,6 +72,13 @@ class Content:
     timeline: pa.Table  # spans of the generating actors, see synthesis.timeline
     generation: dict[str, Any]  # the synthesis stage's facts
     manifest: dict[str, Any]
+
+    @property
+    def copies(self) -> np.ndarray:
+        """[G] generated images that were rejected as copies of training images."""
+        counts = self.selection["copies"]
+        names = (self.groups.name(g) for g in range(self.groups.count))
+        return np.array([sum(counts[name].values()) for name in names])
 
     @property
     def ours(self) -> Method | None:
@@ -106,6 +114,7 @@ def read_content(config: Config, run: Run) -> Content:
         clusters=_cluster_sizes(clusters["group"].to_pylist(), clusters["cluster"].to_pylist()),
         candidates=np.bincount(made, minlength=groups.count),
         kept=np.bincount(made[kept.astype(bool)], minlength=groups.count),
+        selection=dict(manifest["stages"]["selection"]["facts"]),
         adapters=read_json(f"{folders['finetune']}/adapters.json") or [],
         trials=_read_trials(f"{folders['search']}/trials.parquet"),
         best=read_json(f"{folders['search']}/best.json") or {},

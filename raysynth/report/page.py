@@ -7,23 +7,27 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from raysynth.config import SelectionConfig
 from raysynth.report.content import TITLES, Content
+from raysynth.report.copies import PairSheet
 from raysynth.report.plots import Plot
 from raysynth.report.sheets import Sheet, Strip, data_uri
 from raysynth.runs import FOLDERS
 
 WHAT = {
     "ingest": "photographs to the real table",
-    "clustering": "CLIP embeddings, k-means per group",
+    "clustering": "embeddings, k-means per group",
     "finetune": "fine-tuning of the base model",
     "synthesis": "generation and CLIP scores",
-    "selection": "the best share of each group",
+    "selection": "copies out, the best of each group kept",
     "search": "Ray Tune, on validation",
     "classification": "references and the winner, on test once",
 }
 
 
-def render(content: Content, sheets: list[Sheet], plots: dict[str, Plot]) -> str:
+def render(
+    content: Content, sheets: list[Sheet], pairs: list[PairSheet], plots: dict[str, Plot]
+) -> str:
     """The whole page as one string: styles, images and plots are inside it."""
     environment = Environment(
         loader=PackageLoader("raysynth.report"),
@@ -46,9 +50,11 @@ def render(content: Content, sheets: list[Sheet], plots: dict[str, Plot]) -> str
         failed=content.manifest["stages"].get("finetune", {}).get("facts", {}).get("failed", {}),
         config_yaml=yaml.safe_dump(content.config.model_dump(mode="json"), sort_keys=False),
         names=[content.groups.name(g) for g in groups],
+        pairs=pairs,
         plots=plots,
         seeds=max((len(method.wga.seeds) for method in content.methods), default=0),
         sheets={g: [sheet for sheet in sheets if sheet.group == g] for g in groups},
+        selection_rule=_selection_rule(content.config.selection),
         stages=[(name, WHAT[name], content.timings.get(name, 0.0)) for name in WHAT],
         stopped=_stopped_early(content),
         style=style,
@@ -81,6 +87,17 @@ def seconds(value: float) -> str:
     minutes, rest = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _selection_rule(selection: SelectionConfig) -> str:
+    """Who is kept, as a sentence's end."""
+    kept = {
+        "quantile": f"the best {100 * selection.keep:g} % by CLIP score",
+        "threshold": f"those with a CLIP score of {selection.threshold} or more",
+        "random": f"{100 * selection.keep:g} % at random",
+        "off": "all",
+    }[selection.rule]
+    return kept + (", shared equally by the clusters" if selection.per_cluster else "")
 
 
 def _source(strip: Strip) -> str:

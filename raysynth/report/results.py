@@ -24,11 +24,16 @@ def results(content: Content) -> dict[str, Any]:
         "counts": {
             **{split: counts.tolist() for split, counts in content.counts.items()},
             "candidates": content.candidates.tolist(),
+            "copies": content.copies.tolist(),
             "kept": content.kept.tolist(),
         },
         "clusters": {
             names[g]: [size for (group, _), size in content.clusters.items() if group == g]
             for g in range(groups.count)
+        },
+        "selection": {
+            key: content.selection[key]
+            for key in ("threshold", "copy_threshold", "copies", "kept_per_cluster")
         },
         "methods": content.results.get("methods", {}),
         "search": {"trials": len(content.trials), "best": content.best},

@@ -51,8 +51,8 @@ def contact_sheets(content: Content, run: Run) -> list[Sheet]:
     worst CLIP score, so that a sheet shows what was kept and rejected, not only the nicest.
     """
     chosen, totals = _choose(content, run)
-    pixels = _thumbnails(run.folder("ingest"), _ids(chosen, ("real",)))
-    pixels |= _thumbnails(run.folder("synthesis"), _ids(chosen, ("kept", "rejected")))
+    pixels = thumbnails(run.folder("ingest"), _ids(chosen, ("real",)))
+    pixels |= thumbnails(run.folder("synthesis"), _ids(chosen, ("kept", "rejected")))
     keys = sorted({(group, cluster) for group, cluster, _ in totals})
     return [
         Sheet(
@@ -99,7 +99,7 @@ def _ids(chosen: dict[Key, list[str]], kinds: Sequence[str]) -> list[str]:
     return [i for (_, _, kind), ids in chosen.items() if kind in kinds for i in ids]
 
 
-def _thumbnails(folder: str, ids: Sequence[str]) -> dict[str, Image.Image]:
+def thumbnails(folder: str, ids: Sequence[str]) -> dict[str, Image.Image]:
     """Reduced images by id; files are read one at a time, so that a table may exceed memory."""
     filesystem, _ = fsspec.core.url_to_fs(folder)
     wanted = ds.field("id").isin(pa.array(ids, pa.string()))
@@ -114,12 +114,12 @@ def _thumbnails(folder: str, ids: Sequence[str]) -> dict[str, Image.Image]:
     return found
 
 
-def mosaic(images: Sequence[Image.Image]) -> Image.Image | None:
-    """The images side by side, COLUMNS per row, on a transparent ground; None without images."""
+def mosaic(images: Sequence[Image.Image], most: int = COLUMNS) -> Image.Image | None:
+    """The images side by side, `most` per row, on a transparent ground; None without images."""
     if not images:
         return None
     side = max(max(image.size) for image in images)
-    columns = min(COLUMNS, len(images))
+    columns = min(most, len(images))
     rows = -(-len(images) // columns)
     size = (columns * (side + GAP) - GAP, rows * (side + GAP) - GAP)
     canvas = Image.new("RGBA", size, (0, 0, 0, 0))
@@ -131,7 +131,12 @@ def mosaic(images: Sequence[Image.Image]) -> Image.Image | None:
 
 def poster(title: str, sheet: Sheet) -> Image.Image:
     """A sheet as one picture with its captions, readable outside the page."""
-    strips = [(strip, _enlarged(strip.image)) for strip in sheet.strips if strip.image]
+    return captioned(title, sheet.strips)
+
+
+def captioned(title: str, shown: Sequence[Strip]) -> Image.Image:
+    """Strips below each other with their kinds and totals."""
+    strips = [(strip, _enlarged(strip.image)) for strip in shown if strip.image]
     width = max([420, *(image.width for _, image in strips)]) + 32
     height = 48 + sum(image.height + 40 for _, image in strips)
     canvas = Image.new("RGB", (width, height), "white")

@@ -10,10 +10,11 @@ import fsspec
 from raysynth.config import Config
 from raysynth.progress import Progress
 from raysynth.report.content import read_content
+from raysynth.report.copies import pair_sheets
 from raysynth.report.page import render
 from raysynth.report.plots import methods_plot, search_plot, utilisation_plot
 from raysynth.report.results import results
-from raysynth.report.sheets import contact_sheets, png, poster
+from raysynth.report.sheets import captioned, contact_sheets, png, poster
 from raysynth.runs import Run
 
 
@@ -21,7 +22,7 @@ def run_report(config: Config, run: Run, work: str, progress: Progress) -> dict[
     """Write the report of a run whose other stages are finished.
 
     Writes to `work` index.html (self-contained: no network, no script), results.json,
-    sheets/<label>-<attribute>-<cluster>.png and plots/<name>.png.
+    sheets/<label>-<attribute>-<cluster>.png, copies/<label>-<attribute>.png and plots/<name>.png.
 
     Returns
     -------
@@ -30,7 +31,7 @@ def run_report(config: Config, run: Run, work: str, progress: Progress) -> dict[
     progress.update("reading the stages")
     content = read_content(config, run)
     progress.update("contact sheets")
-    sheets = contact_sheets(content, run)
+    sheets, pairs = contact_sheets(content, run), pair_sheets(content, run)
     progress.update("plots")
     plots = [plot(content) for plot in (methods_plot, search_plot, utilisation_plot)]
     drawn = {plot.name: plot for plot in plots if plot is not None}
@@ -39,12 +40,20 @@ def run_report(config: Config, run: Run, work: str, progress: Progress) -> dict[
     files |= {f"plots/{name}.png": plot.png for name, plot in drawn.items()}
     for sheet in sheets:
         title = content.groups.name(sheet.group)
-        name = f"{title.replace('/', '-').replace(' ', '_')}-{sheet.cluster}"
+        name = f"{_file_name(title)}-{sheet.cluster}"
         files[f"sheets/{name}.png"] = png(poster(f"{title}, cluster {sheet.cluster}", sheet))
-    files["index.html"] = render(content, sheets, drawn).encode()
+    for pair in pairs:
+        title = content.groups.name(pair.group)
+        picture = captioned(f"{title}: generated above, nearest training images below", pair.strips)
+        files[f"copies/{_file_name(title)}.png"] = png(picture)
+    files["index.html"] = render(content, sheets, pairs, drawn).encode()
     for name, data in files.items():
         _write(f"{work}/{name}", data)
     return {"rows": len(sheets)}
+
+
+def _file_name(group: str) -> str:
+    return group.replace("/", "-").replace(" ", "_")
 
 
 def _write(path: str, data: bytes) -> None:

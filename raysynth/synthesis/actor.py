@@ -12,9 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from raysynth.clustering.embed import read_centroids, read_embeddings
+from raysynth.clustering.neighbours import Neighbours
 from raysynth.config import Config
 from raysynth.groups import Groups
 from raysynth.models.device import use_threads
+from raysynth.models.encoder import CLIP, load_encoder
 from raysynth.models.loading import load_clip
 from raysynth.prompts import spoken
 from raysynth.synthesis.edit import SOURCE_IMAGE
@@ -37,7 +40,7 @@ class Sampler(Protocol):
         """[B, side, side, 3] uint8 images."""
 
     def score(self, images: np.ndarray, group: np.ndarray) -> Scores:
-        """CLIP scores of images [B, side, side, 3] of groups [B]."""
+        """Scores of images [B, side, side, 3] of groups [B]."""
 
 
 class DiffusionSampler:
@@ -49,10 +52,8 @@ class DiffusionSampler:
 
     def __init__(self, task: Task) -> None:
         """Load the generator, CLIP and the groups' targets."""
-        groups, prompts = task.groups, task.config.prompts
         self.generate = ImageGenerator(task.config, task.adapters, task.names)
-        spoken_groups = [spoken(prompts, groups, g, token="") for g in range(groups.count)]
-        self.scorer = ClipScorer(load_clip(task.config.base), spoken_groups, task.centroids)
+        self.scorer = _scorer(task)
         self.denoise, self.decode = self.generate.denoise, self.generate.decode
         self.score = self.scorer
 
@@ -67,6 +68,15 @@ class DiffusionSampler:
         )
 
 
+def _scorer(task: Task) -> ClipScorer:
+    config, groups = task.config, task.groups
+    prompts = [spoken(config.prompts, groups, g, token="") for g in range(groups.count)]
+    clip, name = load_clip(config.base), config.clustering.encoder
+    neighbours = Neighbours(read_embeddings(task.clusters), groups, clip.device)
+    encoder = None if name == CLIP else load_encoder(name, config.base)
+    return ClipScorer(clip, prompts, read_centroids(task.clusters), neighbours, encoder)
+
+
 @dataclass(frozen=True)
 class Task:
     """What every generating actor is told once; specs say the rest."""
@@ -77,8 +87,8 @@ class Task:
     """The fine-tuning stage's folder or URI."""
     names: tuple[str, ...]
     """Adapters that the specs ask for."""
-    centroids: np.ndarray
-    """[G, D] CLIP centroids of the real groups."""
+    clusters: str
+    """The clustering stage's folder or URI: the real groups' centroids and embeddings."""
     sampler: Callable[[Task], Sampler] = DiffusionSampler
     """Opens what samples, in the actor; another one may stand in to measure the rest."""
 
@@ -116,6 +126,8 @@ class Synthesizer:
             .append_column("clip_label", pa.array(scores.label))
             .append_column("clip_centroid", pa.array(scores.centroid))
             .append_column("clip_score", pa.array(scores.score))
+            .append_column("nearest", pa.array(scores.nearest, pa.string()))
+            .append_column("nearest_similarity", pa.array(scores.nearest_similarity))
             .append_column(COLUMN, watch.column())
         )
 

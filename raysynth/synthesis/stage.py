@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 import ray
 from ray.data.checkpoint import CheckpointConfig
 
-from raysynth.clustering.embed import column_vectors
 from raysynth.clustering.pool import TASK_CPUS, actor_pool
 from raysynth.config import Config
 from raysynth.errors import RaysynthError, StageError
@@ -76,7 +75,7 @@ def run_synthesis(
             sources = deal_sources(members, groups, counts, config.seed)
         specs = plan_specs(config, trained, groups, counts, sources)
         names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
-        task = Task(config, groups, adapters, names, centroids(clusters))
+        task = Task(config, groups, adapters, names, clusters)
         generate(task, specs, work, progress, real)
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"
@@ -169,12 +168,6 @@ def _write_blocks(task: Task, work: str) -> None:
     except RaysynthError as error:
         # Ray wraps what a worker raised and prints its traceback; the user needs the message.
         raise getattr(error, "cause", error) from error
-
-
-def centroids(clusters: str) -> np.ndarray:
-    """[G, D] by group."""
-    table = read_table(clusters, files=[f"{clusters}/centroids.parquet"]).sort_by("group")
-    return column_vectors(table["embedding"])
 
 
 def _rows_of(records: Sequence[Any], group: int) -> int:

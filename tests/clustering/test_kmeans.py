@@ -5,9 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raysynth.clustering.kmeans import check_cluster_counts, cluster_group, merge_small
+from raysynth.clustering.kmeans import (
+    check_cluster_counts,
+    cluster_group,
+    merge_small,
+    of_group,
+)
 from raysynth.config import ClusteringConfig
-from raysynth.errors import DataError
+from raysynth.errors import ConfigError, DataError
 from raysynth.groups import Groups
 
 
@@ -72,12 +77,33 @@ def test_the_same_seed_and_group_give_the_same_clusters():
 def test_fewer_images_than_clusters_is_refused():
     groups = Groups(("a", "b", "c"), ("x", "y"), ("a", "b", "c"), ("x", "y"))
     counts = [30, 4, 30, 30, 2, 30]
-    message = r"clustering\.k=5: .*a/y: 4, c/x: 2; expected at least 5.*Fix: clustering\.k=2"
+    message = r"clustering\.k=5: .*a/y: 4 for 5, c/x: 2 for 5; .*Fix: clustering\.k=2,"
     with pytest.raises(DataError, match=message):
         check_cluster_counts(counts, groups, ClusteringConfig(k=5), 1)
     check_cluster_counts(counts, groups, ClusteringConfig(k=2), 1)
     check_cluster_counts(counts, groups, ClusteringConfig(), 1)
     check_cluster_counts(counts, groups, ClusteringConfig(k=5), min_images=8)
+
+
+def test_a_number_for_each_group():
+    groups = Groups(("a", "b"), ("x", "y"), ("a", "b"), ("x", "y"))
+    config = ClusteringConfig(k={"a/y": 3, 2: 1}, min_size=2)
+    asked = [of_group(config, groups, g).k for g in range(4)]
+    assert asked == ["silhouette", 3, 1, "silhouette"]
+    restored = ClusteringConfig.model_validate_json(config.model_dump_json())  # keys become text
+    assert [of_group(restored, groups, g).k for g in range(4)] == asked
+    assert len(cluster_group(blobs([30, 30]), of_group(config, groups, 1), 0, 1).sizes) == 3
+    assert of_group(ClusteringConfig(k=2), groups, 3).k == 2
+    with pytest.raises(DataError, match=r"a/y: 2 for 3; .*Fix: clustering\.k=\{a/y: 2\}"):
+        check_cluster_counts([9, 2, 9, 9], groups, config, 1)
+    check_cluster_counts([9, 3, 9, 9], groups, config, 1)
+
+
+@pytest.mark.parametrize("k", [{"a/z": 2}, {7: 2}, {"a/x": 2, 0: 3}])
+def test_a_group_that_does_not_exist_or_twice_is_refused(k):
+    groups = Groups(("a", "b"), ("x", "y"), ("a", "b"), ("x", "y"))
+    with pytest.raises(ConfigError, match=r"clustering\.k: got .*a/x \(0\), a/y \(1\).*Fix"):
+        check_cluster_counts([9] * 4, groups, ClusteringConfig(k=k), 1)
 
 
 def test_groups_too_small_for_a_model_are_one_cluster():

@@ -1,4 +1,4 @@
-"""The clustering stage on a real Ray and a real (random) CLIP."""
+"""The clustering stage on a real Ray and a real (random) CLIP, and on another vision encoder."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ import pyarrow as pa
 import pytest
 
 from raysynth.clustering import run_clustering
-from raysynth.clustering.embed import column_vectors
+from raysynth.clustering.embed import (
+    column_vectors,
+    encoded,
+    read_centroids,
+    read_embeddings,
+)
+from raysynth.clustering.kmeans import cluster_group
 from raysynth.config import Config
 from raysynth.errors import DataError
 from raysynth.groups import Groups
+from raysynth.models.encoder import load_encoder
 from raysynth.models.loading import load_clip
 from raysynth.progress import Progress
 from raysynth.tables import REAL, encode_png, read_table, with_groups, write_table
-from tests.synthesis.random_models import write_clip
+from tests.synthesis.random_models import write_clip, write_encoder
 
 GROUPS = Groups(("a", "b", "c"), ("x", "y"), ("a", "b", "c"), ("x", "y"))
 PER_GROUP = 12
@@ -32,7 +39,7 @@ def picture(number: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A real table of 3 x 2 groups in two training files, and a test file that must not be read."""
+    """A real table of 3 x 2 groups: two training files, validation, a test that is not read."""
     folder = tmp_path_factory.mktemp("real")
     count = PER_GROUP * 6
     rows = [
@@ -50,7 +57,14 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> str:
     for number, part in enumerate((rows[:50], rows[50:])):
         table = pa.Table.from_pylist(part, schema=schema)
         write_table(table, f"{folder}/train-{number:05d}.parquet")
-    write_table(pa.Table.from_pylist(rows[:3], schema=schema), f"{folder}/test-00000.parquet")
+    others = [
+        row
+        | {"id": f"other-{n:03d}", "image": rows[(n + 6) % count]["image"], "split": "validation"}
+        for n, row in enumerate(rows[:18])
+    ]
+    others = pa.Table.from_pylist(others, schema=schema)
+    write_table(others, f"{folder}/validation-00000.parquet")
+    write_table(others.slice(0, 3), f"{folder}/test-00000.parquet")
     return str(folder)
 
 
@@ -89,13 +103,23 @@ def test_embeddings_clusters_and_centroids(ray_local, real, clip_folder, tmp_pat
     row = column_vectors(centroids["embedding"])[4]
     assert np.allclose(row, mean / np.linalg.norm(mean), atol=1e-6)
 
+    neighbours = read_table(str(tmp_path), files=[f"{tmp_path}/neighbours.parquet"]).to_pandas()
+    # Validation shows other images than training: those of row n + 6, which are in the same class.
+    assert dict(zip(neighbours["id"], neighbours["nearest"], strict=True)) == {
+        f"other-{n:03d}": f"image-{n + 6:03d}" for n in range(18)
+    }
+    assert (neighbours["similarity"] > 0.99).all()
+    mirrored = load_clip(config.base).images(picture(1)[None, :, ::-1])
+    assert np.allclose(column_vectors(table["mirrored"])[1], mirrored[0], atol=1e-5)
+
     again = tmp_path / "again"
     again.mkdir()
     # Embeddings that are there are not computed again: a CLIP that does not exist is not missed.
-    (again / "embeddings.parquet").write_bytes((tmp_path / "embeddings.parquet").read_bytes())
+    for name in ("embeddings", "validation"):
+        (again / f"{name}.parquet").write_bytes((tmp_path / f"{name}.parquet").read_bytes())
     lost = make_config(Path("/no/such/clip"), k=2)
     assert run_clustering(lost, real, GROUPS, str(again), Progress()) == facts
-    for name in ("clusters", "centroids"):
+    for name in ("clusters", "centroids", "neighbours"):
         first, second = (p / f"{name}.parquet" for p in (tmp_path, again))
         assert first.read_bytes() == second.read_bytes()
 
@@ -106,3 +130,28 @@ def test_embeddings_clusters_and_centroids(ray_local, real, clip_folder, tmp_pat
 def test_a_table_without_training_files_is_refused(clip_folder, tmp_path):
     with pytest.raises(DataError, match=r"no train-\*\.parquet file.*Fix"):
         run_clustering(make_config(clip_folder), str(tmp_path), GROUPS, str(tmp_path), Progress())
+
+
+def test_another_encoder_clusters_and_clip_scores(ray_local, real, clip_folder, tmp_path):
+    """Clusters and neighbours in the encoder's space; the centroids stay in CLIP's."""
+    encoder = write_encoder(tmp_path / "dino", "dinov2")
+    config = make_config(clip_folder, k=2, encoder=str(encoder))
+    work = tmp_path / "work"
+    run_clustering(config, real, GROUPS, str(work), Progress())
+    table = read_embeddings(str(work))
+    assert table.column_names == ["id", "group", "embedding", "mirrored", "encoded"]
+    model = load_encoder(str(encoder), config.base)
+    assert np.allclose(encoded(table)[7], model.images(picture(7)[None])[0], atol=1e-5)
+    found = of_rows(config, table, encoded(table))
+    clusters = read_table(str(work), files=[f"{work}/clusters.parquet"])["cluster"].to_numpy()
+    assert np.array_equal(clusters, found)
+    assert read_centroids(str(work)).shape == (6, 16)
+
+
+def of_rows(config: Config, table: pa.Table, vectors: np.ndarray) -> np.ndarray:
+    """Clusters of every row by hand."""
+    group, labels = table["group"].to_numpy(), np.empty(table.num_rows, np.int32)
+    for g in range(GROUPS.count):
+        rows = group == g
+        labels[rows] = cluster_group(vectors[rows], config.clustering, config.seed, g).labels
+    return labels

@@ -143,6 +143,8 @@ def _synthetic(work: str, draw: Draw, rng: np.random.Generator) -> None:
                     "clip_label": label,
                     "clip_centroid": centroid,
                     "clip_score": (label + centroid) / 2,
+                    "nearest": f"real-{group}-{index % COUNTS['train'][group]:04d}",
+                    "nearest_similarity": 0.9 - 0.05 * index,
                 }
             )
         table = pa.Table.from_pylist(rows, with_groups(SYNTHETIC, GROUPS))
@@ -163,21 +165,32 @@ def _generation(work: str) -> dict:
     return {"rows": GROUPS.count * CANDIDATES, **pace}
 
 
-def _selection(work: str) -> None:
-    """Every fourth candidate is rejected."""
+def _selection(work: str) -> dict:
+    """Every fourth candidate is rejected; the first of them, in group 0, is a copy."""
     rows = [
         {
             "id": f"synthetic-{group}-{index:04d}",
             "group": group,
             "score": 1 - index / CANDIDATES,
+            "copy": (group, index) == (0, 3),
             "kept": index % 4 != 3,
         }
         for group in range(GROUPS.count)
         for index in range(CANDIDATES)
     ]
     types = [("id", pa.string()), ("group", pa.int32()), ("score", pa.float32())]
-    schema = pa.schema([*types, ("kept", pa.bool_())])
+    schema = pa.schema([*types, ("copy", pa.bool_()), ("kept", pa.bool_())])
     write_table(pa.Table.from_pylist(rows, schema), f"{work}/selection.parquet")
+    names = [GROUPS.name(group) for group in range(GROUPS.count)]
+    clusters = [range(count) for count in CLUSTERS]
+    of = dict(zip(names, clusters, strict=True))
+    return {
+        "rows": len(rows),
+        "threshold": dict.fromkeys(names, 0.2),
+        "copy_threshold": dict.fromkeys(names, 0.7),
+        "copies": {n: {str(k): int((n, k) == (names[0], 1)) for k in of[n]} for n in names},
+        "kept_per_cluster": {n: {str(k): 9 // len(of[n]) for k in of[n]} for n in names},
+    }
 
 
 def _search(work: str, rng: np.random.Generator) -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 from raysynth.progress import Progress
 from raysynth.report import run_report
 from raysynth.report.content import read_content
+from raysynth.report.copies import pair_sheets
 from raysynth.report.page import number, percent, seconds
 from raysynth.report.summary import print_summary
 from tests.report.made_run import (
@@ -100,6 +101,29 @@ def test_every_group_cluster_has_a_sheet(reported, page):
     assert "coat-gravel-2.png" in sheets
     assert f"<b>Real</b> ({COUNTS['train'][3] // 3 + 1})" in page
     assert Image.open(folder / "sheets" / sheets[0]).width > 300
+
+
+def test_copies_are_counted_and_shown_beside_their_originals(reported, page):
+    _, _, folder, _ = reported
+    assert sorted(path.name for path in (folder / "copies").iterdir()) == [
+        *("coat-grass.png", "coat-gravel.png", "pullover-grass.png", "pullover-gravel.png"),
+    ]
+    assert "1 of 48 synthetic images were rejected as copies" in page
+    assert "<b>Rejected as copies</b> (1): similarity 0.75 to 0.75" in page
+    assert "<b>Most similar that were kept</b> (9): similarity 0.90 to" in page
+    assert "<td>0.700</td><td>0 + 1</td>" in page
+    results = json.loads((folder / "results.json").read_text())
+    assert results["counts"]["copies"] == [1, 0, 0, 0]
+    assert results["selection"]["copies"]["pullover/grass"] == {"0": 0, "1": 1}
+
+
+def test_pairs_stand_above_each_other(reported):
+    config, run, _, _ = reported
+    sheets = pair_sheets(read_content(config, run), run)
+    copies, kept = sheets[0].strips
+    assert (copies.image.width, copies.image.height) == (16, 33)  # one pair
+    assert kept.image.width == 8 * 17 - 1 and sheets[1].strips[0].image is None
+    assert list(sheets[0].similarities[1]) == sorted(sheets[0].similarities[1], reverse=True)
 
 
 def test_inline_images_are_images(page):

@@ -1,4 +1,4 @@
-"""Random base and CLIP, adapters and centroids as the rooms before leave them."""
+"""Random base and CLIP, adapters, centroids and embeddings as the rooms before leave them."""
 
 from __future__ import annotations
 
@@ -111,14 +111,30 @@ def shared_folder(make_config, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def clusters_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Centroids of four groups in the random CLIP's 16 dimensions."""
+    """Centroids and ten training images of four groups in the random CLIP's 16 dimensions."""
     folder = str(tmp_path_factory.mktemp("clusters"))
-    vectors = np.random.default_rng(0).standard_normal((4, 16)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     numbers = pa.array(range(4), pa.int32())
-    table = pa.table({"group": numbers, "embedding": vectors_column(vectors)})
+    table = pa.table({"group": numbers, "embedding": vectors_column(unit_vectors(4, 0))})
     write_table(table, f"{folder}/centroids.parquet")
+    write_table(real_embeddings(40), f"{folder}/embeddings.parquet")
     return folder
+
+
+def unit_vectors(count: int, seed: int) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((count, 16)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def real_embeddings(count: int) -> pa.Table:
+    """Training images `real-<n>` of group n % 4, as the clustering stage embeds them."""
+    return pa.table(
+        {
+            "id": [f"real-{n}" for n in range(count)],
+            "group": pa.array(np.arange(count) % 4, pa.int32()),
+            "embedding": vectors_column(unit_vectors(count, 1)),
+            "mirrored": vectors_column(unit_vectors(count, 2)),
+        }
+    )
 
 
 def records(config: Config) -> list[Adapter]:

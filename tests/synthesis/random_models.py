@@ -11,7 +11,16 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPTextModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    BitImageProcessor,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+)
 
 from raysynth.models.pretrain.words import build_tokenizer
 
@@ -90,4 +99,23 @@ def write_clip(folder: Path) -> Path:
     )
     CLIPModel(config).save_pretrained(folder)
     CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SIDE).save_pretrained(folder)
+    return folder
+
+
+def write_encoder(folder: Path, kind: str) -> Path:
+    """A transformers vision model of a kind (dinov2, vit, resnet, swin) and its processor."""
+    torch.manual_seed(2)
+    transformer = {
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDTH,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": SIDE,
+        "patch_size": 8,
+    }
+    convolutions = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+    windows = {"image_size": SIDE, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]}
+    shape = {"resnet": convolutions, "swin": {**windows, "window_size": 4}}.get(kind, transformer)
+    AutoModel.from_config(AutoConfig.for_model(kind, **shape)).save_pretrained(folder)
+    BitImageProcessor(size={"shortest_edge": SIDE}, crop_size=SIDE).save_pretrained(folder)
     return folder

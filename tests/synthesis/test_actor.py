@@ -49,11 +49,11 @@ def make_task(**synthesis: Any) -> Task:
         def score(self, images: np.ndarray, group: np.ndarray) -> Scores:
             self.inside -= 1
             value = np.full(len(images), 0.5, np.float32)
-            return Scores(value, value)
+            return Scores(value, value, np.full(len(images), "real-0", object), value)
 
     values = {"generator": "vanilla", "synthesis": synthesis}
     config = Config.model_validate(values)
-    return Task(config, GROUPS, "", (), np.zeros((4, 2), np.float32), Flat)
+    return Task(config, GROUPS, "", (), "", Flat)
 
 
 def specs_of(task: Task) -> pa.Table:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 
+from raysynth.clustering.embed import read_centroids
 from raysynth.errors import ConfigError, ModelError
 from raysynth.models.loading import round_weights
 from raysynth.synthesis.actor import Synthesizer, Task
@@ -169,10 +170,9 @@ def test_broken_weights_are_named(make_config, tmp_path):
             images(generator(config, str(tmp_path), ("0-0",)), ["0-0"], [1])
 
 
-def test_scores_are_cosines_to_prompt_and_centroid(make_config, lora_folder):
+def test_scores_are_cosines_to_prompt_and_centroid(make_config, lora_folder, clusters_folder):
     config = make_config()
-    centroids = np.eye(4, 16, dtype=np.float32)
-    actor = Synthesizer(Task(config, GROUPS, lora_folder, NAMES, centroids))
+    actor = Synthesizer(Task(config, GROUPS, lora_folder, NAMES, clusters_folder))
     specs = plan_specs(config, records(config), GROUPS, COUNTS).take([0, 13, 26, 47])
     rows = actor(specs)
     assert [span["part"] for span in rows["spans"][0].as_py()] == ["unet", "decode", "score"]
@@ -181,7 +181,8 @@ def test_scores_are_cosines_to_prompt_and_centroid(make_config, lora_folder):
     texts = actor.sampler.scorer.clip.texts(
         [f"a photo of a {y} on {a}" for y in ("pullover", "coat") for a in ("grass", "gravel")]
     )
-    label, centroid = (vectors * texts).sum(1), np.diag(vectors)
+    label = (vectors * texts).sum(1)
+    centroid = (vectors * read_centroids(clusters_folder)).sum(1)
     assert np.allclose(rows["clip_label"].to_numpy(), label, atol=1e-5)
     assert np.allclose(rows["clip_centroid"].to_numpy(), centroid, atol=1e-5)
     assert np.allclose(rows["clip_score"].to_numpy(), (label + centroid) / 2, atol=1e-5)

@@ -1,27 +1,40 @@
-"""Selection against hand-worked scores."""
+"""Selection against hand-worked scores: rules, quotas, copies, facts, refusals."""
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from raysynth.config import SelectionConfig
-from raysynth.errors import DataError
+from raysynth.config import Config, SelectionConfig, load_config
+from raysynth.errors import ConfigError, DataError
 from raysynth.groups import Groups
-from raysynth.synthesis.selection import select
+from raysynth.progress import Progress
+from raysynth.synthesis.memorisation import copy_thresholds
+from raysynth.synthesis.selection import run_selection, select
+from raysynth.synthesis.shards import ShardRecord, write_manifest
+from raysynth.tables import read_table, write_table
 
 GROUPS = Groups(("a", "b"), ("x",), ("a", "b"), ("x",))
 
 
-def candidates(rows: list[tuple[str, int, float, float]]) -> pa.Table:
-    ids, group, label, centroid = zip(*rows, strict=True)
+def candidates(rows: list[tuple[Any, ...]]) -> pa.Table:
+    """Rows (id, group, clip_label, clip_centroid[, cluster[, nearest_similarity]])."""
+    filled = [(*row, *(0, 0.0)[len(row) - 4 :]) for row in rows]
+    ids, group, label, centroid, cluster, similarity = zip(*filled, strict=True)
     return pa.table(
         {
             "id": list(ids),
             "group": pa.array(group, pa.int32()),
+            "cluster": pa.array(cluster, pa.int32()),
             "clip_label": pa.array(label, pa.float32()),
             "clip_centroid": pa.array(centroid, pa.float32()),
+            "nearest_similarity": pa.array(similarity, pa.float32()),
         }
     )
 
@@ -36,37 +49,174 @@ TABLE = candidates(
         ("g1-1", 1, 0.3, 0.1),
     ]
 )
+NO_LIMITS = np.full(2, np.inf, np.float32)
 
 
-def kept(table: pa.Table) -> list[str]:
+def chosen(
+    table: pa.Table, limits: np.ndarray = NO_LIMITS, seed: int = 0, **knobs: Any
+) -> pa.Table:
+    return select(table, limits, SelectionConfig(**knobs), GROUPS, seed)
+
+
+def kept(*arguments: Any, **knobs: Any) -> list[str]:
+    table = chosen(*arguments, **knobs)
     return table.filter(table["kept"])["id"].to_pylist()
 
 
+def many(each: int, clusters: tuple[int, ...] = (1, 1)) -> pa.Table:
+    """`each` candidates per group, dealt to the group's clusters in turn; scores fall."""
+    return candidates(
+        [
+            (f"g{g}-{i:03d}", g, 1 - i / each, 1 - i / each, i % clusters[g])
+            for g in (0, 1)
+            for i in range(each)
+        ]
+    )
+
+
 def test_scores_by_hand():
-    half = select(TABLE, SelectionConfig(), GROUPS)
+    half = chosen(TABLE)
     assert np.allclose(half["score"].to_numpy(), [0.5, 0.4, 0.3, 0.5, 0.1, 0.2])
-    quarter = select(TABLE, SelectionConfig(alpha=0.25), GROUPS)
+    quarter = chosen(TABLE, alpha=0.25)
     assert np.allclose(quarter["score"].to_numpy(), [0.7, 0.2, 0.35, 0.5, 0.15, 0.15])
     assert half["id"].to_pylist() == TABLE["id"].to_pylist()
 
 
 def test_the_best_of_each_group_and_as_many_in_each():
     # 75 % of 4 is 3, of 2 is 2 (1.5 rounds to even): both keep 2.
-    assert kept(select(TABLE, SelectionConfig(), GROUPS)) == ["g1-0", "g0-0", "g0-2", "g1-1"]
-    assert kept(select(TABLE, SelectionConfig(alpha=0.0), GROUPS)) == [
-        *("g1-0", "g0-1", "g0-2", "g1-1"),
-    ]
+    assert kept(TABLE) == ["g1-0", "g0-0", "g0-2", "g1-1"]
+    assert kept(TABLE, alpha=0.0) == ["g1-0", "g0-1", "g0-2", "g1-1"]
     # Half of 2 is 1: group 0, which could keep 2, keeps 1 too.
-    assert kept(select(TABLE, SelectionConfig(keep=0.5), GROUPS)) == ["g1-0", "g0-2"]
+    assert kept(TABLE, keep=0.5) == ["g1-0", "g0-2"]
 
 
 def test_equal_scores_are_decided_by_id():
-    rows = [(f"g{g}-{i}", g, 0.5, 0.5) for g in (1, 0) for i in (3, 1, 2, 0)]
-    assert sorted(kept(select(candidates(rows), SelectionConfig(keep=0.5), GROUPS))) == [
-        *("g0-0", "g0-1", "g1-0", "g1-1"),
+    table = candidates([(f"g{g}-{i}", g, 0.5, 0.5) for g in (1, 0) for i in (3, 1, 2, 0)])
+    assert sorted(kept(table, keep=0.5)) == ["g0-0", "g0-1", "g1-0", "g1-1"]
+
+
+def test_a_threshold_keeps_what_reaches_it():
+    assert kept(TABLE, rule="threshold", threshold=0.2) == ["g1-0", "g0-0", "g0-2", "g1-1"]
+    assert kept(TABLE, rule="threshold", threshold=0.45) == ["g1-0", "g0-2"]
+    message = r"selection\.threshold=0\.6: .*group b/x scores 0\.5000; .*Fix: .*=0\.50 or lower"
+    above = TABLE.set_column(3, "clip_label", pa.array([0.1, 1.8, 0.2, 0.5, 0, 0.3], pa.float32()))
+    with pytest.raises(DataError, match=message):
+        kept(above, rule="threshold", threshold=0.6)
+
+
+def test_random_ones_do_not_follow_the_score_and_off_keeps_all():
+    table = many(200)
+    drawn = kept(table, rule="random", keep=0.25)
+    assert Counter(name[:2] for name in drawn) == {"g0": 50, "g1": 50}
+    assert drawn == kept(table, rule="random", keep=0.25) != kept(table, keep=0.25)
+    assert drawn != kept(table, rule="random", keep=0.25, seed=1)
+    ranks = [int(name[3:]) for name in drawn]
+    assert 70 < np.mean(ranks) < 130  # the best quarter's is 24.5
+    assert set(drawn) < set(kept(table, rule="random", keep=0.5)), "a larger draw holds the smaller"
+    mixed = table.take(np.random.default_rng(0).permutation(400))
+    assert sorted(kept(mixed, rule="random", keep=0.25)) == drawn, "the order does not matter"
+    assert kept(table, rule="off") == table["id"].to_pylist()
+
+
+def test_clusters_share_a_groups_images_equally():
+    # Group 0: cluster 0 holds the 90 best candidates, cluster 1 the 30 worst.
+    rows = [(f"g0-{i:03d}", 0, 1 - i / 120, 0.5, int(i >= 90)) for i in range(120)]
+    table = candidates([*rows, *((f"g1-{i:03d}", 1, 0.5, 0.5, 0) for i in range(120))])
+    clusters = table["cluster"].to_numpy()
+
+    def shares(**knobs: Any) -> list[int]:
+        mask = chosen(table, **knobs)["kept"].to_numpy() & (table["group"].to_numpy() == 0)
+        return np.bincount(clusters[mask], minlength=2).tolist()
+
+    assert shares(keep=0.5) == [60, 0]
+    assert shares(keep=0.5, per_cluster=True) == [30, 30]
+    assert shares(keep=0.75, per_cluster=True) == [60, 30]  # what a cluster lacks others give
+    best = kept(table, keep=0.25, per_cluster=True)
+    assert [name for name in best if name < "g1"] == [
+        *(f"g0-{i:03d}" for i in range(15)),
+        *(f"g0-{i:03d}" for i in range(90, 105)),
     ]
+    assert shares(rule="random", keep=0.25, per_cluster=True) == [15, 15]
+
+
+def test_copies_are_marked_and_never_kept():
+    table = candidates(
+        [(f"g{g}-{i}", g, 1 - i / 9, 1, 0, 0.95 - 0.1 * i) for g in (0, 1) for i in range(8)]
+    )
+    limits = np.array([0.7, np.inf], np.float32)
+    for rule in ("quantile", "off", "random"):
+        found = chosen(table, limits, rule=rule)
+        assert found.filter(found["copy"])["id"].to_pylist() == ["g0-0", "g0-1", "g0-2"]
+        assert not pc.any(pc.and_(found["copy"], found["kept"])).as_py()
+        left = 4 if rule != "off" else 5  # 75 % of the 5 that are no copies, rounded
+        assert Counter(name[:2] for name in kept(table, limits, rule=rule)) == {
+            "g0": left,
+            "g1": left,
+        }
+    limits = np.array([0.1, np.inf], np.float32)
+    with pytest.raises(
+        DataError, match=r"all 8 candidates of group a/x are copies.*finetune\.steps"
+    ):
+        kept(table, limits)
+
+
+def neighbours(similarities: dict[int, list[float]]) -> pa.Table:
+    rows = [(g, s) for g, values in similarities.items() for s in values]
+    group, similarity = zip(*rows, strict=True)
+    return pa.table(
+        {"group": pa.array(group, pa.int32()), "similarity": pa.array(similarity, pa.float32())}
+    )
+
+
+def test_thresholds_come_from_validation_images():
+    table = neighbours({0: np.linspace(0, 1, 101).tolist(), 1: [0.3, 0.5]})
+    auto = copy_thresholds(SelectionConfig(), table, GROUPS)
+    assert np.allclose(auto, [0.99, 0.498])
+    fixed = copy_thresholds(SelectionConfig(copy_threshold=0.8), table, GROUPS)
+    assert np.allclose(fixed, 0.8)
+    assert np.isinf(copy_thresholds(SelectionConfig(copy_threshold=None), table, GROUPS)).all()
+    lacking = neighbours({0: [0.5]})
+    with pytest.raises(DataError, match=r"copy_threshold=auto: no validation image .*b/x.*Fix"):
+        copy_thresholds(SelectionConfig(), lacking, GROUPS)
+    copy_thresholds(SelectionConfig(copy_threshold=0.8), lacking, GROUPS)
+
+
+def test_facts_tell_groups_clusters_and_thresholds(tmp_path: Path):
+    table = candidates(
+        [
+            (f"g{g}-{i}", g, 1 - i / 20, 1 - i / 20, i % 2, 0.9 if i == g == 0 else 0.1)
+            for g in (0, 1)
+            for i in range(8)
+        ]
+    )
+    clusters, synthetic, work = (str(tmp_path / name) for name in ("clusters", "synthetic", "work"))
+    write_table(neighbours({0: [0.2, 0.4], 1: [0.95]}), f"{clusters}/neighbours.parquet")
+    write_table(table, f"{synthetic}/all.parquet")
+    write_manifest(synthetic, [ShardRecord("all.parquet", 0, 16, "")], {})
+    facts = run_selection(Config(), clusters, synthetic, GROUPS, work, Progress())
+    assert facts == {
+        "rows": 16,
+        "kept": 10,
+        "kept_per_group": 5,
+        "threshold": {"a/x": 0.75, "b/x": 0.8},
+        "kept_per_cluster": {"a/x": {"0": 2, "1": 3}, "b/x": {"0": 3, "1": 2}},
+        "copies": {"a/x": {"0": 1, "1": 0}, "b/x": {"0": 0, "1": 0}},
+        "copy_threshold": {"a/x": 0.398, "b/x": 0.95},
+    }
+    written = read_table(work)
+    assert written.column_names == ["id", "group", "score", "copy", "kept"]
+    assert written.filter(written["copy"])["id"].to_pylist() == ["g0-0"]
 
 
 def test_a_group_without_candidates_is_refused():
-    with pytest.raises(DataError, match=r"group\(s\) b/x.*Fix"):
-        select(TABLE.filter(pa.compute.equal(TABLE["group"], 0)), SelectionConfig(), GROUPS)
+    with pytest.raises(DataError, match=r"no synthetic image of group b/x.*Fix"):
+        chosen(TABLE.filter(pc.equal(TABLE["group"], 0)))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["selection.rule=threshold"], ["selection.threshold=0.5"], ["selection.copy_threshold=often"]],
+)
+def test_rules_that_make_no_sense_are_refused(overrides):
+    with pytest.raises(ConfigError, match="selection"):
+        load_config(None, overrides)

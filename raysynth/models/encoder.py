@@ -1,0 +1,91 @@
+"""Any transformers vision encoder by name: images in, one normalised vector each out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoImageProcessor, AutoModel
+
+from raysynth.config import BaseConfigSection
+from raysynth.errors import ModelError
+from raysynth.models.device import pick_device, pick_dtype, weight_dtype
+from raysynth.models.loading import _autocast, _frozen, _load, _normalised
+
+CLIP = "clip"
+"""`clustering.encoder` that names the run's own CLIP."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A vision model with its own preprocessing."""
+
+    model: Any
+    processor: Any
+    device: torch.device
+    dtype: torch.dtype
+
+    @torch.inference_mode()
+    def images(self, pixels: np.ndarray) -> np.ndarray:
+        """[N, D] float32 L2-normalised embeddings of [N, H, W, 3] uint8 images."""
+        prepared = self.processor(images=list(pixels), return_tensors="pt")["pixel_values"]
+        weights = next(self.model.parameters()).dtype
+        with _autocast(self.device, self.dtype):
+            return _normalised(_pooled(self.model, prepared.to(self.device, weights)))
+
+
+def check_encoder(name: str) -> None:
+    """Refuse, without loading weights, a folder that transformers cannot read; raises ModelError.
+
+    (What a hub id holds is known when it is loaded.)
+    """
+    folder = os.path.expanduser(name)
+    is_path = os.path.isabs(folder) or name.startswith(".") or os.path.isdir(folder)
+    if name == CLIP or not is_path:
+        return
+    needed = ("config.json", "preprocessor_config.json")
+    missing = [file for file in needed if not os.path.isfile(os.path.join(folder, file))]
+    if missing:
+        raise ModelError(
+            f"clustering.encoder: {name} lacks {', '.join(missing)}; expected `clip`, a hub id, or "
+            "a folder in which save_pretrained wrote a vision model and its image processor. Fix: "
+            "check the path (on a cluster every node must see it)"
+        )
+
+
+def load_encoder(name: str, base: BaseConfigSection) -> Encoder:
+    """Load a vision encoder from a folder or the hub, frozen and in eval mode.
+
+    Device and precision are the base's. Weights come from safetensors only.
+
+    Raises
+    ------
+    ModelError
+        When transformers cannot load the model or its image processor.
+    """
+    check_encoder(name)
+    source, device = os.path.expanduser(name), pick_device(base.device)
+    dtype = pick_dtype(base.dtype, device)
+    weights = {"use_safetensors": True, "dtype": weight_dtype(dtype, device)}
+    what = "clustering.encoder"
+    model = _load(what, source, lambda: AutoModel.from_pretrained(source, **weights))
+    processor = _load(what, source, lambda: AutoImageProcessor.from_pretrained(source))
+    return Encoder(_frozen(model, device, plain=False), processor, device, dtype)
+
+
+def _pooled(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """[N, D] features: an image tower's own, else the class token, else the mean over places.
+
+    `pooler_output` is not used: where a checkpoint has no pooler, transformers makes a random one.
+    """
+    if hasattr(model, "get_image_features"):
+        features = model.get_image_features(pixel_values=pixels)
+        return features if isinstance(features, torch.Tensor) else features.pooler_output
+    states = model(pixel_values=pixels).last_hidden_state
+    if states.ndim == 4:  # convolutions: [N, D, H, W]
+        return states.mean(dim=(2, 3))
+    has_class_token = any(name.endswith("cls_token") for name, _ in model.named_parameters())
+    return states[:, 0] if has_class_token else states.mean(dim=1)

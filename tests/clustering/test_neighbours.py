@@ -1,0 +1,97 @@
+"""Nearest training images: by class, in both orientations, whitened."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from raysynth.clustering import neighbours
+from raysynth.clustering.embed import vectors_column
+from raysynth.clustering.neighbours import Neighbours, real_neighbours
+from raysynth.groups import Groups
+
+GROUPS = Groups(("a", "b"), ("x", "y"), ("a", "b"), ("x", "y"))
+CPU = torch.device("cpu")
+WIDTH = 12
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def images(count: int, seed: int, shared: float = 8.0) -> np.ndarray:
+    """Vectors as an encoder's of one class: a large common part, small parts of their own."""
+    rng = np.random.default_rng(seed)
+    return unit(shared * np.eye(WIDTH)[0] + rng.standard_normal((count, WIDTH)))
+
+
+def table(vectors: np.ndarray, group: np.ndarray, name: str = "real") -> pa.Table:
+    columns = {
+        "id": [f"{name}-{n}" for n in range(len(group))],
+        "group": pa.array(group, pa.int32()),
+        "embedding": vectors_column(vectors),
+        "mirrored": vectors_column(vectors[:, ::-1].copy()),
+    }
+    return pa.table(columns)
+
+
+def test_each_image_finds_itself_and_only_in_its_class(monkeypatch):
+    monkeypatch.setattr(neighbours, "CHUNK", 7)
+    vectors, group = images(60, 0), np.arange(60, dtype=np.int32) % 4
+    search = Neighbours(table(vectors, group), GROUPS, CPU)
+    ids, similarity = search(vectors, group)
+    assert ids.tolist() == [f"real-{n}" for n in range(60)]
+    assert np.allclose(similarity, 1, atol=1e-5)
+    ids, similarity = search(vectors[:2], np.array([2, 3], np.int32))  # said to be of class b
+    assert {int(i.removeprefix("real-")) % 4 for i in ids} <= {2, 3} and (similarity < 0.99).all()
+
+
+def test_mirrored_copies_are_found():
+    vectors, group = images(40, 1), np.zeros(40, np.int32)
+    both = np.concatenate([group, group + 2])
+    search = Neighbours(table(np.concatenate([vectors, images(40, 2)]), both), GROUPS, CPU)
+    ids, similarity = search(vectors[:5, ::-1].copy(), group[:5])
+    assert ids.tolist() == [f"real-{n}" for n in range(5)] and np.allclose(similarity, 1, atol=1e-5)
+
+
+def test_whitening_tells_images_apart_that_raw_cosines_do_not():
+    real, others = images(300, 3), images(100, 4)
+    group = np.array([0, 2] * 150, np.int32)
+    copies = unit(real[:50] + 0.01 * np.random.default_rng(5).standard_normal((50, WIDTH)))
+    raw_copy = (copies @ real.T).max(1)
+    raw_other = (others @ real.T).max(1)
+    assert raw_other.min() > 0.85  # of anything, the raw cosine says that it is similar
+    search = Neighbours(table(real, group), GROUPS, CPU)
+    _, copy = search(copies, group[:50])
+    _, other = search(others, np.zeros(100, np.int32))
+    assert copy.min() > np.quantile(other, 0.99) and copy.min() - other.mean() > 2 * (
+        raw_copy.min() - raw_other.mean()
+    )
+
+
+@pytest.mark.parametrize("count", [3, 8, 40])
+def test_few_training_images_do_not_make_every_other_one_a_copy(count):
+    """Validation images, unlike training images, are as near as anything that is no copy."""
+    group = np.array([0] * count + [2, 3, 2], np.int32)
+    training = table(np.concatenate([images(count, 6), images(3, 7)]), group)
+    validation = table(images(200, 8), np.zeros(200, np.int32), "validation")
+    found = real_neighbours(training, validation, GROUPS, seed=0)
+    limit = np.quantile(found["similarity"].to_numpy(), 0.99)
+    _, similarity = Neighbours(training, GROUPS, CPU)(images(200, 9), np.zeros(200, np.int32))
+    assert (similarity > limit).mean() < 0.05
+    assert found["id"].to_pylist() == [f"validation-{n}" for n in range(200)]
+
+
+def test_a_sample_of_many_validation_images_is_enough(monkeypatch):
+    monkeypatch.setattr(neighbours, "SAMPLE", 20)
+    monkeypatch.setattr(neighbours, "BATCH", 8)
+    group = np.arange(60, dtype=np.int32) % 4
+    training, validation = (table(images(60, seed), group) for seed in (10, 11))
+    found = real_neighbours(training, validation, GROUPS, seed=0)
+    assert np.bincount(found["group"].to_numpy()).tolist() == [15] * 4
+    monkeypatch.setattr(neighbours, "SAMPLE", 5)
+    found = real_neighbours(training, validation, GROUPS, seed=0)
+    assert np.bincount(found["group"].to_numpy()).tolist() == [5] * 4
+    assert found.equals(real_neighbours(training, validation, GROUPS, seed=0))
