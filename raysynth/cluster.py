@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from raysynth.config import Config
+from raysynth.config import Config, ResourcesConfig
 from raysynth.errors import ConfigError
 
 # Ray Data's pools hold their CPUs while its reads and writes wait for one each: a local Ray gets
@@ -85,7 +85,7 @@ class Session:
             _hush()
             return
         resources = self.config.resources
-        address = resources.address or os.environ.get("RAY_ADDRESS") or "local"
+        address = address_of(resources)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address == "local":
             for key, value in LOCAL_ENVIRONMENT.items():
@@ -134,6 +134,16 @@ class Session:
         self._note.write_text(json.dumps(note))
 
 
+def address_of(resources: ResourcesConfig) -> str:
+    """The cluster that a run joins; `local`: a Ray of its own on this machine."""
+    return resources.address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+def is_local(resources: ResourcesConfig) -> bool:
+    """Whether a run has a Ray of its own on this machine."""
+    return address_of(resources) == "local"
+
+
 def local_cpus() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -142,7 +152,7 @@ def local_cpus() -> int:
 def check_local(config: Config) -> None:
     """Before a local Ray starts: refuse more CPUs or GPUs than this machine has."""
     resources = config.resources
-    if resources.address or os.environ.get("RAY_ADDRESS"):
+    if not is_local(resources):
         return
     available: dict[str, float] = {"CPU": local_cpus()}
     if resources.gpus_per_worker or config.search.gpus_per_trial:

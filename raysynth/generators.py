@@ -92,6 +92,17 @@ _OWN: dict[str, tuple[Engine, Scope]] = {
 }
 
 
+AUTO = "auto"
+"""`generator`: several are tried, and each group takes its images from the one that suits it."""
+
+
+def candidates(config: Config) -> list[Config]:
+    """The configuration with each generator that `auto` tries; itself for any other generator."""
+    if config.generator != AUTO:
+        return [config]
+    return [config.model_copy(update={"generator": name}) for name in config.candidates]
+
+
 def recipe_of(config: Config) -> Recipe:
     """The recipe of the configured generator, every number of it settled."""
     name, settings = config.generator, config.finetune

@@ -13,7 +13,7 @@ import numpy as np
 from raysynth.cluster import Session, check_local
 from raysynth.config import Config
 from raysynth.errors import ConfigError
-from raysynth.generators import check_groups, synthesis_inputs, training_inputs
+from raysynth.generators import AUTO, candidates, check_groups, synthesis_inputs, training_inputs
 from raysynth.groups import Groups
 from raysynth.progress import Progress
 from raysynth.runs import FOLDERS, Run, Stage, stage_digest
@@ -72,6 +72,12 @@ class _Pipeline:
         self._run, self._session = run, session
         self.done: dict[str, Stage] = {}
         self.checked = False
+        # Several generators leave a variant of their stages each; one leaves the stage itself.
+        self.variants = (
+            {f"/{each.generator}": each for each in candidates(config)}
+            if config.generator == AUTO
+            else {"": config}
+        )
 
     def run(self, until: str | None) -> None:
         for name in FOLDERS:
@@ -104,44 +110,52 @@ class _Pipeline:
         )
 
     def _finetune(self) -> None:
-        def build(work: str) -> dict[str, Any]:
-            from raysynth.finetune.stage import run_finetune
+        for variant, config in self.variants.items():
 
-            real, clusters = self._path("ingest"), self._path("clustering")
-            return run_finetune(self.config, real, clusters, self.groups, work, self.progress)
+            def build(work: str, config: Config = config) -> dict[str, Any]:
+                from raysynth.finetune.stage import run_finetune
 
-        base = {"base": self._base("name", "revision", "dtype")}
-        inputs = self._after("clustering") | training_inputs(self.config) | base
-        self._stage("finetune", inputs, build)
+                real, clusters = self._path("ingest"), self._path("clustering")
+                return run_finetune(config, real, clusters, self.groups, work, self.progress)
+
+            base = {"base": self._base("name", "revision", "dtype")}
+            inputs = self._after("clustering") | training_inputs(config) | base
+            self._stage(f"finetune{variant}", inputs, build)
 
     def _synthesis(self) -> None:
-        def build(work: str) -> dict[str, Any]:
-            from raysynth.synthesis import run_synthesis
+        for variant, config in self.variants.items():
 
-            counts = np.asarray(self.done["ingest"].facts["counts"]["train"])
-            return run_synthesis(
-                self.config,
-                self._path("ingest"),
-                self._path("finetune"),
-                self._path("clustering"),
-                self.groups,
-                counts,
-                work,
-                self.progress,
-            )
+            def build(work: str, config: Config = config, variant: str = variant) -> dict[str, Any]:
+                from raysynth.synthesis import run_synthesis
 
-        self._stage("synthesis", self._after("finetune") | synthesis_inputs(self.config), build)
+                counts = np.asarray(self.done["ingest"].facts["counts"]["train"])
+                return run_synthesis(
+                    config,
+                    self._path("ingest"),
+                    self._path(f"finetune{variant}"),
+                    self._path("clustering"),
+                    self.groups,
+                    counts,
+                    work,
+                    self.progress,
+                )
+
+            inputs = self._after(f"finetune{variant}") | synthesis_inputs(config)
+            self._stage(f"synthesis{variant}", inputs, build)
 
     def _selection(self) -> None:
-        def build(work: str) -> dict[str, Any]:
-            from raysynth.synthesis import run_selection
+        for variant in self.variants:
 
-            clusters, synthetic = self._path("clustering"), self._path("synthesis")
-            return run_selection(self.config, clusters, synthetic, self.groups, work, self.progress)
+            def build(work: str, variant: str = variant) -> dict[str, Any]:
+                from raysynth.synthesis import run_selection
 
-        self._stage(
-            "selection", self._after("synthesis") | {"knobs": self._knobs("selection")}, build
-        )
+                clusters, synthetic = self._path("clustering"), self._path(f"synthesis{variant}")
+                return run_selection(
+                    self.config, clusters, synthetic, self.groups, work, self.progress
+                )
+
+            inputs = self._after(f"synthesis{variant}") | {"knobs": self._knobs("selection")}
+            self._stage(f"selection{variant}", inputs, build)
 
     def _search(self) -> None:
         def build(work: str) -> dict[str, Any]:
@@ -231,7 +245,8 @@ class _Pipeline:
         return self.done[stage].path
 
     def _after(self, *stages: str) -> dict[str, Any]:
-        return {"after": {name: self.done[name].digest for name in stages}}
+        """Digests of earlier stages; a variant's name says nothing of its content."""
+        return {"after": {name.partition("/")[0]: self.done[name].digest for name in stages}}
 
     def _knobs(self, section: str) -> dict[str, Any]:
         knobs: dict[str, Any] = getattr(self.config, section).model_dump(

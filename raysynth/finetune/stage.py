@@ -1,4 +1,9 @@
-"""The fine-tuning stage: one Ray Train run per pack, several at once, failures named at the end."""
+"""The fine-tuning stage: packs of adapters on Ray Train workers, failures named at the end.
+
+On a cluster every pack is a Ray Train run of its own: it starts when its worker can, and a worker
+that is lost takes no other with it. A local Ray trains all packs in one run, since every run brings
+four processes that cost as much to start as some hundred steps of a small model.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,7 @@ from typing import Any
 
 import fsspec
 
+from raysynth.cluster import is_local
 from raysynth.config import Config
 from raysynth.errors import StageError
 from raysynth.finetune.plan import (
@@ -86,44 +92,76 @@ def _run_packs(
     at_once = min(config.resources.workers, len(packs))
     # Workers that would stay idle lend their CPUs to those that run.
     cpus = config.resources.cpus_per_worker * (config.resources.workers // at_once)
-    names = [f"pack-{number}" for number in range(len(packs))]
+    named = {f"pack-{number}": pack for number, pack in enumerate(packs)}
+    together = is_local(config.resources) and len(packs) == at_once
+    runs = [list(named)] if together else [[name] for name in named]
     _remove(f"{work}/.train")
+
+    def train(names: list[str]) -> None:
+        _fit({name: named[name] for name in names}, config, groups, real, work, cpus)
+
     with ThreadPoolExecutor(at_once) as pool:
         futures = {
-            name: pool.submit(_fit, name, pack, config, groups, real, work, cpus)
-            for name, pack in zip(names, packs, strict=True)
+            name: future for run in runs for future in [pool.submit(train, run)] for name in run
         }
-        total = sum(job.steps for job in jobs)
-        finished = total - sum(job.steps for pack in packs for job in pack)
-        while not all(future.done() for future in futures.values()):
-            said = [_said(work, name) for name in names]
-            done = finished + sum(sum(each["steps"].values()) for each in said)
-            what = f"{len(jobs)} adapters, steps" if done > finished else "starting workers"
-            progress.update(what, done, total)
-            time.sleep(POLL_SECONDS)
+        _follow(futures, list(named), jobs, packs, work, progress)
+        # One pack's crash ends the run of all: each gets one of its own.
+        crashed = together and len(named) > 1 and futures[next(iter(named))].exception()
+        again = [name for name in named if crashed and _left(named[name], work)]
+        futures |= {name: pool.submit(train, [name]) for name in again}
+        _follow(futures, list(named), jobs, packs, work, progress)
+    total = sum(job.steps for job in jobs)
+    progress.update(f"{len(jobs)} adapters, steps", total, total)
     failed: dict[str, str] = {}
-    for (name, future), pack in zip(futures.items(), packs, strict=True):
+    for name, pack in named.items():
         last = _said(work, name)
         progress.say(f"  {name}, {len(pack)} adapters: {last['fit'] or 'not started'}")
-        failed |= last["failed"] | _crashed(future, pack, work)
-    progress.update(f"{len(jobs)} adapters, steps", total, total)
+        failed |= last["failed"] | _crashed(futures[name], pack, work)
     return failed
 
 
-def _fit(
-    name: str, pack: list[Job], config: Config, groups: Groups, real: str, work: str, cpus: float
+def _follow(
+    futures: dict[str, Future[None]],
+    names: list[str],
+    jobs: list[Job],
+    packs: list[list[Job]],
+    work: str,
+    progress: Progress,
 ) -> None:
-    """One TorchTrainer run with one worker; resuming is by `work`, not by Ray's own checkpoints."""
+    """Show how far all packs are until their runs have ended."""
+    total = sum(job.steps for job in jobs)
+    finished = total - sum(job.steps for pack in packs for job in pack)
+    while True:
+        ended = all(future.done() for future in futures.values())
+        done = finished + sum(sum(_said(work, name)["steps"].values()) for name in names)
+        what = f"{len(jobs)} adapters, steps" if done > finished else "starting workers"
+        progress.update(what, done, total)
+        if ended:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _left(pack: list[Job], work: str) -> list[Job]:
+    """Adapters of a pack that are not complete."""
+    return [job for job in pack if read_adapter(f"{work}/{job.name}") is None]
+
+
+def _fit(
+    packs: dict[str, list[Job]], config: Config, groups: Groups, real: str, work: str, cpus: float
+) -> None:
+    """A Ray Train run with a worker per pack; resuming is by `work`, not by Ray's checkpoints."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+
+    # TorchTrainer's base: the workers exchange nothing, so they need no process group, which
+    # accelerate would take for a distributed training of one model.
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     gpus = config.resources.gpus_per_worker
-    trainer = TorchTrainer(
+    trainer = DataParallelTrainer(
         train_worker,
         train_loop_config={
-            "name": name,
-            "jobs": [asdict(job) for job in pack],
+            "packs": {name: [asdict(job) for job in pack] for name, pack in packs.items()},
             "config": config.model_dump(),
             "groups": groups.to_dict(),
             "real": real,
@@ -131,12 +169,12 @@ def _fit(
             "cpus": cpus,
         },
         scaling_config=ScalingConfig(
-            num_workers=1,
+            num_workers=len(packs),
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
         ),
         run_config=RunConfig(
-            name=f"{name}-{uuid.uuid4().hex[:8]}",
+            name=f"{'-'.join(packs)[:40]}-{uuid.uuid4().hex[:8]}",
             storage_path=f"{work}/.train",
             failure_config=FailureConfig(max_failures=config.finetune.max_failures),
         ),
@@ -146,14 +184,15 @@ def _fit(
 
 def train_worker(given: dict[str, Any]) -> None:
     """What a Ray Train worker does: train its pack and say how far it is in a small file."""
-    from ray.train import report as report_to_ray
+    from ray.train import get_context
 
     from raysynth.finetune.training import Pack, train_pack
     from raysynth.models.device import use_threads
 
     use_threads(given["cpus"])
+    name, jobs = list(given["packs"].items())[get_context().get_world_rank()]
     pack = Pack(
-        jobs=[Job(**job) for job in given["jobs"]],
+        jobs=[Job(**job) for job in jobs],
         config=Config.model_validate(given["config"]),
         groups=Groups.from_dict(given["groups"]),
         real=given["real"],
@@ -164,12 +203,12 @@ def train_worker(given: dict[str, Any]) -> None:
     def report(done: dict[str, int], failed: dict[str, str], fit: str = "") -> None:
         reached.update(done)
         text = json.dumps({"steps": reached, "failed": failed, "fit": fit})
-        write_atomic(_said_path(given["work"], given["name"]), text.encode())
+        write_atomic(_said_path(given["work"], name), text.encode())
 
-    filesystem, path = fsspec.core.url_to_fs(_said_path(given["work"], given["name"]))
+    filesystem, path = fsspec.core.url_to_fs(_said_path(given["work"], name))
     filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-    failed = train_pack(pack, report)
-    report_to_ray({"adapters": len(pack.jobs) - len(failed), "failed": len(failed)})
+    # Not told to Ray: its report waits for all workers of a run, and packs end at different times.
+    train_pack(pack, report)
 
 
 def _said_path(work: str, name: str) -> str:
@@ -192,7 +231,7 @@ def _crashed(future: Future[None], pack: list[Job], work: str) -> dict[str, str]
     if error is None:
         return {}
     reason = f"worker failed: {type(error).__name__}: {_last_line(error)}"
-    return {job.name: reason for job in pack if read_adapter(f"{work}/{job.name}") is None}
+    return {job.name: reason for job in _left(pack, work)}
 
 
 def _last_line(error: BaseException) -> str:
