@@ -70,6 +70,8 @@ class Job:
     """The same without the rare token: DreamBooth's class prompts."""
     conflicting: tuple[int, ...]
     """Bias-conflicting groups, over-sampled where a model speaks for several; empty otherwise."""
+    oversample: float
+    """Share of every batch that these groups get together."""
     steps: int
     """Optimizer steps, at most."""
     batch: int
@@ -116,6 +118,7 @@ def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
     jobs = []
     for name, g, k, label, rows in shares:
         present = np.unique(group[rows]).tolist()
+        weak = tuple(x for x in present if training.shared and x not in aligned)
         steps, batch, learning_rate = budget_of(config, training, name, len(rows))
         jobs.append(
             Job(
@@ -127,7 +130,10 @@ def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
                 groups=tuple(group[rows].tolist()),
                 prompts={x: spoken(config.prompts, groups, x, token=token) for x in present},
                 plain_prompts={x: spoken(config.prompts, groups, x, token="") for x in present},
-                conflicting=tuple(x for x in present if training.shared and x not in aligned),
+                conflicting=weak,
+                oversample=_oversample(
+                    config, training, int(counts[list(weak)].sum()), steps, batch
+                ),
                 steps=steps,
                 batch=batch,
                 learning_rate=learning_rate,
@@ -189,6 +195,12 @@ def budget_of(config: Config, training: Training, name: str, images: int) -> tup
     steps = min(training.steps, max(1, math.ceil(passes)))
     steps = (own and own.steps) or steps
     return steps, batch, (own and own.learning_rate) or training.learning_rate
+
+
+def _oversample(config: Config, training: Training, images: int, steps: int, batch: int) -> float:
+    """`finetune.oversample`, or what shows each of the groups' `images` at most max_passes times."""
+    seen = steps * batch * config.finetune.accumulation
+    return min(config.finetune.oversample, training.max_passes * images / seen)
 
 
 def record_of(job: Job, config: Config, groups: Groups, steps: int, loss: float) -> Adapter:
