@@ -27,8 +27,8 @@ from raysynth.pipeline import run_pipeline
 from raysynth.synthesis.specs import plan_specs
 
 SIZES, QUICK_SIZES = (20, 100, 990), (20,)
-STEPS, QUICK_STEPS = (15, 30, 60, 120, 240, 480), (4, 8)
-IMAGES = 200
+STEPS, QUICK_STEPS = (15, 30, 60, 120, 240), (4, 8)
+IMAGES = 150
 GROUP = 0
 
 

@@ -39,7 +39,7 @@ def draw(job: Job, config: FinetuneConfig, seed: int) -> Draws:
     """All choices of a job; `seed` is the run's. Images that are held out are not drawn."""
     rng = np.random.default_rng(_key(job, seed, _ROWS))
     shape = (job.steps * config.accumulation, job.batch)
-    rows = _draw_rows(job, shape, config.oversample, held_out(job, config, seed), rng)
+    rows = _draw_rows(job, shape, held_out(job, config, seed), rng)
     flips = rng.random(shape) < (0.5 if config.flip else 0.0)
     dropped = rng.random(shape) < config.prompt_dropout
     uniform = rng.random(shape, dtype=np.float32).clip(1e-6, 1 - 1e-6)
@@ -106,13 +106,12 @@ def _generator(key: list[int]) -> torch.Generator:
 def _draw_rows(
     job: Job,
     shape: tuple[int, int],
-    oversample: float,
     without: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Image positions: every group walks through its own images in random order, again and again.
 
-    Conflicting groups together fill a share of each micro-batch: `oversample`, or their share of
+    Conflicting groups together fill a share of each micro-batch: the job's, or their share of
     the images where that is larger; within both halves groups take turns.
     """
     group = np.array(job.groups)
@@ -120,7 +119,7 @@ def _draw_rows(
     slots = np.empty(shape, dtype=np.int64)
     weak = [g for g in job.conflicting if (group == g).any()]
     strong = [g for g in np.unique(group).tolist() if g not in (*weak, _NOBODY)]
-    share = max(oversample, float(np.isin(group, weak).mean())) if weak else 0.0
+    share = max(job.oversample, float(np.isin(group, weak).mean())) if weak else 0.0
     split = max(round(shape[1] * (share if strong else 1.0)), 1 if weak else 0)
     for part, members in ((slots[:, :split], weak), (slots[:, split:], strong)):
         if members:

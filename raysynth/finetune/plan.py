@@ -70,6 +70,9 @@ class Job:
     """The same without the rare token: DreamBooth's class prompts."""
     conflicting: tuple[int, ...]
     """Bias-conflicting groups, over-sampled where a model speaks for several; empty otherwise."""
+    oversample: float
+    """Share of every batch that these groups get together: `finetune.oversample`, or less, so that
+    none of their images is seen more than `max_passes` times."""
     steps: int
     """Optimizer steps, at most."""
     batch: int
@@ -102,59 +105,85 @@ def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
     DataError
         A class has no group that is large enough.
     """
-    recipe = recipe_of(config)
-    training = recipe.training
+    training = recipe_of(config).training
     if training is None:
         return []
     ids = np.array(clusters["id"].to_pylist(), dtype=object)
     group = clusters["group"].to_numpy()
     counts = np.bincount(group, minlength=groups.count)
     check_groups(counts, groups, config)
-    shares = _shares(training, clusters, counts, groups, config.finetune.min_images)
     aligned = set(aligned_groups(counts, groups).tolist())
-    token = None if recipe.token else ""
     jobs = []
-    for name, g, k, label, rows in shares:
-        present = np.unique(group[rows]).tolist()
-        steps, batch, learning_rate = budget_of(config, training, name, len(rows))
-        jobs.append(
-            Job(
-                name=name,
-                group=g,
-                cluster=k,
-                label=label,
-                ids=tuple(ids[rows].tolist()),
-                groups=tuple(group[rows].tolist()),
-                prompts={x: spoken(config.prompts, groups, x, token=token) for x in present},
-                plain_prompts={x: spoken(config.prompts, groups, x, token="") for x in present},
-                conflicting=tuple(x for x in present if training.shared and x not in aligned),
-                steps=steps,
-                batch=batch,
-                learning_rate=learning_rate,
-            )
-        )
+    for own in _shares(training, clusters, counts, groups, config.finetune.min_images):
+        present = np.unique(group[own.rows]).tolist()
+        weak = tuple(g for g in present if training.shared and g not in aligned)
+        job = _job(config, groups, own, ids[own.rows], group[own.rows], weak)
+        jobs.append(job)
     _check_overrides(config, [job.name for job in jobs])
     return jobs
 
 
+@dataclass(frozen=True)
+class _Share:
+    """The images of one adapter."""
+
+    name: str
+    group: int
+    cluster: int
+    label: int
+    rows: np.ndarray
+
+
+def _job(
+    config: Config,
+    groups: Groups,
+    own: _Share,
+    ids: np.ndarray,
+    group: np.ndarray,
+    weak: tuple[int, ...],
+) -> Job:
+    """The job of a share of the images, `ids` of groups `group`; `weak` groups are over-sampled."""
+    recipe = recipe_of(config)
+    assert recipe.training is not None, "planned for one"
+    steps, batch, learning_rate = budget_of(config, recipe.training, own.name, len(ids))
+    few, seen = int(np.isin(group, weak).sum()), steps * batch * config.finetune.accumulation
+    present = np.unique(group).tolist()
+    token = None if recipe.token else ""
+    return Job(
+        name=own.name,
+        group=own.group,
+        cluster=own.cluster,
+        label=own.label,
+        ids=tuple(ids.tolist()),
+        groups=tuple(group.tolist()),
+        prompts={g: spoken(config.prompts, groups, g, token=token) for g in present},
+        plain_prompts={g: spoken(config.prompts, groups, g, token="") for g in present},
+        conflicting=weak,
+        oversample=min(config.finetune.oversample, recipe.training.max_passes * few / seen),
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+    )
+
+
 def _shares(
     training: Training, clusters: pa.Table, counts: np.ndarray, groups: Groups, min_images: int
-) -> list[tuple[str, int, int, int, np.ndarray]]:
-    """Name, group, cluster, label and row numbers of every adapter's images."""
+) -> list[_Share]:
+    """What every adapter is trained on."""
     group, cluster = clusters["group"].to_numpy(), clusters["cluster"].to_numpy()
     enough = trained_groups(counts, min_images)
     if training.scope == "all":
-        return [("shared", SHARED, SHARED, SHARED, np.flatnonzero(enough[group]))]
+        return [_Share("shared", SHARED, SHARED, SHARED, np.flatnonzero(enough[group]))]
     if training.scope == "class":
         label = np.array([groups.label(g) for g in range(groups.count)])[group]
         return [
-            (f"class-{y}", SHARED, SHARED, y, np.flatnonzero(enough[group] & (label == y)))
+            _Share(f"class-{y}", SHARED, SHARED, y, np.flatnonzero(enough[group] & (label == y)))
             for y in range(len(groups.label_names))
         ]
     if training.scope == "group":
         cluster = np.zeros_like(cluster)
     return [
-        (f"{g}-{k}", g, k, groups.label(g), np.flatnonzero((group == g) & (cluster == k)))
+        _Share(f"{g}-{k}", g, k, groups.label(g), np.flatnonzero((group == g) & (cluster == k)))
         for g in np.flatnonzero(enough).tolist()
         for k in np.unique(cluster[group == g]).tolist()
     ]

@@ -148,6 +148,10 @@ def test_shared_over_samples_conflicting_groups_in_every_batch():
     assert (np.isin(group, job.conflicting).sum(1) == 3).all()
     counts = np.bincount(group.ravel(), minlength=6)
     assert counts.tolist() == [120, 40, 40, 120, 120, 40]
+    bounded = config("shared", batch_size=12, steps=40, min_images=1, max_passes=1.0)
+    (job,) = plan_jobs(bounded, table({**SIZES, (0, 0): 400}), GROUPS)
+    group = np.array(job.groups)[draw(job, bounded.finetune, seed=0).rows]
+    assert np.isin(group, job.conflicting).sum() == 40, "one a batch, not a share of a quarter"
 
 
 def test_every_image_of_a_cluster_is_used_equally_often():
