@@ -1,6 +1,6 @@
 """Does the measure of copies find copies, and when do adapters make them?
 
-    python benchmarks/memorisation.py [--storage FOLDER] [--steps 30 120 300 1000] [--quick]
+    python benchmarks/memorisation.py [--storage FOLDER] [--steps 30 120 1000] [--quick]
 
 Measure: training images are sent through the base's VAE with noise in the latents (what a model
 that has memorised them would at least do to them), also mirrored; printed is the share that is
@@ -8,7 +8,7 @@ called a copy, and the share whose original is named, by plain and by whitened C
 the same false alarm rate on validation images.
 
 Training: the adapters of the two bias-conflicting groups of outfits (20 images each at severity
-0.99) are trained for more and more steps, the others for one. Printed per group: similarities, the
+0.99) are trained for more and more steps, the others for one; last the whole UNet. Printed per group: similarities, the
 share of copies, and how far the flagged and the other images agree with their nearest training
 image in pixels (correlation, the better of both orientations), which the measure does not see.
 Writes results/memorisation.png, the most similar pairs of every training. Exits 1 if whitened
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,9 @@ from raysynth.synthesis.memorisation import QUANTILE
 from raysynth.synthesis.shards import read_shards
 from raysynth.tables import decode_images, groups_of, read_table
 
-STEPS, QUICK_STEPS = (30, 120, 300, 1000), (30, 1000)
+STEPS, QUICK_STEPS = (30, 120, 1000), (30,)
+FULL_STEPS, QUICK_FULL_STEPS = 1000, 100
+FULL = ["finetune.engine=full", "finetune.learning_rate=4e-4"]
 IMAGES, QUICK_IMAGES = 400, 100
 SAMPLE = 60  # training images per group that are copied through the VAE
 NOISE = 0.15  # of the latents' standard deviation
@@ -47,7 +50,7 @@ CONFLICTING = (1, 2)  # outfits' groups of few images
 BAR = 0.8
 
 
-def configuration(storage: str, steps: int, images: int) -> Config:
+def configuration(storage: str, steps: int, images: int, more: Sequence[str] = ()) -> Config:
     """The quickstart whose conflicting groups' adapters take `steps`."""
     overrides = ", ".join(f"{g}-0: {{steps: {steps}}}" for g in CONFLICTING)
     return load_config(
@@ -58,6 +61,7 @@ def configuration(storage: str, steps: int, images: int) -> Config:
             "finetune.steps=1",
             f"finetune.overrides={{{overrides}}}",
             f"synthesis.images_per_group={images}",
+            *more,
         ],
     )
 
@@ -73,7 +77,7 @@ def recalls(run: Run) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     searches = {
         "plain": plain(table, groups.of_label),
-        "whitened": Neighbours(table, groups, torch.device("cpu")),
+        "whitened": Neighbours(table, validation, groups, torch.device("cpu")),
     }
     rows = []
     for g in range(groups.count):
@@ -193,10 +197,16 @@ def main() -> None:
     storage = arguments.storage or tempfile.mkdtemp(prefix="raysynth-bench-")
     images = QUICK_IMAGES if arguments.quick else IMAGES
     rows, pictures, measured = [], [], []
-    for steps in arguments.steps or (QUICK_STEPS if arguments.quick else STEPS):
-        run, found, picture = trained(configuration(storage, steps, images))
+    full = QUICK_FULL_STEPS if arguments.quick else FULL_STEPS
+    trainings: list[tuple[int, list[str]]] = [
+        *((steps, []) for steps in arguments.steps or (QUICK_STEPS if arguments.quick else STEPS)),
+        (full, FULL),
+    ]
+    for steps, more in trainings:
+        run, found, picture = trained(configuration(storage, steps, images, more))
         measured = measured or recalls(run)
-        rows += [{"steps": steps, **row} for row in found]
+        engine = run.config.finetune.engine
+        rows += [{"engine": engine, "steps": steps, **row} for row in found]
         pictures.append(picture)
     if not arguments.quick:
         RESULTS.mkdir(exist_ok=True)

@@ -1,10 +1,10 @@
 """Nearest training images in embedding space, for the measure of copies.
 
 CLIP's raw cosines tell what an image shows, not which image it is: two different photographs of a
-class may have 0.99. Whitened vectors, with the directions that all images of the class share taken
-out, tell images apart; that is how copy detection uses descriptors (SSCD, Pizzi et al., CVPR 2022,
-arXiv 2202.10261, whitening at inference). Models are fine-tuned on mirrored images too, so each
-training image is searched in both orientations.
+group may have 0.99. What the images of a group have in common is therefore taken out, the group's
+mean subtracted and the rest whitened, as copy detection whitens its descriptors (SSCD, Pizzi et
+al., CVPR 2022, arXiv 2202.10261). Models are fine-tuned on mirrored images too, so each training
+image is searched in both orientations.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor
+from torch.nn import functional as F
 
 from raysynth.clustering.embed import MIRRORED, column_vectors, encoded
 from raysynth.groups import Groups
@@ -30,45 +31,51 @@ NEIGHBOURS = pa.schema(
     ]
 )
 CHUNK = 8192  # training images compared at once: a batch needs B x CHUNK numbers beside them
-COVARIANCE = 20_000  # images of a class that its covariance is taken from at most
+COVARIANCE = 20_000  # training images that the covariance is taken from at most
 SAMPLE = 2000  # validation images per group that are searched for: enough for a 99 % quantile
 BATCH = 256
 
 
 @dataclass(frozen=True)
-class Class:
-    """The training images of one class on a device, whitened, in both orientations."""
+class Space:
+    """Where images are told apart: `(vector - mean of its group) @ whitening`, normalised."""
 
-    ids: NDArray[np.object_]
-    mean_D: Tensor
+    means_GD: Tensor
     whitening_DD: Tensor
-    images_ND: Tensor
-    """N = 2 * len(ids): all images, then all of them mirrored."""
 
-    def __call__(self, vectors_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """[B] row of the most similar of the images, and the cosine of the whitened vectors."""
-        queries_BD = _whitened(vectors_BD, self.mean_D, self.whitening_DD)
-        best = torch.full((len(queries_BD),), -2.0, device=queries_BD.device)
-        place = torch.zeros(len(queries_BD), dtype=torch.long, device=queries_BD.device)
-        for first in range(0, len(self.images_ND), CHUNK):
-            value, row = (queries_BD @ self.images_ND[first : first + CHUNK].T).max(dim=1)
-            place = torch.where(value > best, row + first, place)
-            best = torch.maximum(value, best)
-        return place % len(self.ids), best.clamp(-1, 1)
+    def __call__(self, vectors_BD: NDArray[np.float32], group_B: NDArray[np.int32]) -> Tensor:
+        """[B, D] on the space's device, of embeddings of images of groups [B]."""
+        device = self.means_GD.device
+        vectors, group = (torch.from_numpy(x).to(device) for x in (vectors_BD, group_B))
+        return F.normalize((vectors - self.means_GD[group]) @ self.whitening_DD, dim=-1)
 
 
 class Neighbours:
     """The training images of a run, by class: 8 D bytes of a device's memory for each."""
 
-    def __init__(self, table: pa.Table, groups: Groups, device: torch.device) -> None:
-        """Whiten the clustering stage's embeddings (see `embed.EMBEDDINGS`)."""
+    def __init__(
+        self, training: pa.Table, validation: pa.Table, groups: Groups, device: torch.device
+    ) -> None:
+        """Take in the clustering stage's embeddings (see `embed.EMBEDDINGS`).
+
+        Of the validation images only the groups' means are used, where training may hold but one.
+        """
         self.groups = groups
-        group, ids = table["group"].to_numpy(), table["id"].to_numpy(zero_copy_only=False)
-        vectors, mirrored = encoded(table), column_vectors(table[MIRRORED.name])
-        self._classes = []
+        group, ids = training["group"].to_numpy(), training["id"].to_numpy(zero_copy_only=False)
+        vectors, mirrored = encoded(training), column_vectors(training[MIRRORED.name])
+        others = (encoded(validation), validation["group"].to_numpy())
+        self.space = _space(vectors, group, *others, groups.count, device)
+        self._ids: list[NDArray[np.object_]] = []
+        self._images: list[Tensor] = []
         for label in range(len(groups.label_names)):
             rows = np.flatnonzero(np.isin(group, groups.of_label(label)))
-            self._classes.append(_class(ids[rows], vectors, mirrored, rows, device))
+            images = torch.empty((2 * len(rows), vectors.shape[1]), device=device)
+            for start, kind in ((0, vectors), (len(rows), mirrored)):
+                for first in range(0, len(rows), CHUNK):  # by parts: no second copy of them all
+                    part, place = rows[first : first + CHUNK], start + first
+                    images[place : place + len(part)] = self.space(kind[part], group[part])
+            self._ids.append(ids[rows])
+            self._images.append(images)
 
     def __call__(
         self, vectors: NDArray[np.float32], group: NDArray[np.int32]
@@ -77,19 +84,19 @@ class Neighbours:
 
         Parameters
         ----------
-        vectors : [B, D] embeddings, not whitened.
+        vectors : [B, D] embeddings.
         group : [B] the images' groups.
 
         Returns
         -------
-        ids [B], and cosines [B] of the whitened vectors.
+        ids [B], and cosines [B] in `Space`.
         """
         label = group // len(self.groups.attribute_names)
         ids, similarity = np.empty(len(group), object), np.empty(len(group), np.float32)
         for y in np.unique(label).tolist():
-            some, images = np.flatnonzero(label == y), self._classes[y]
-            place, cosine = images(torch.from_numpy(vectors[some]).to(images.mean_D))
-            ids[some] = images.ids[place.cpu().numpy()]
+            some = np.flatnonzero(label == y)
+            place, cosine = _nearest(self.space(vectors[some], group[some]), self._images[y])
+            ids[some] = self._ids[y][place.cpu().numpy() % len(self._ids[y])]
             similarity[some] = cosine.cpu().numpy()
         return ids, similarity
 
@@ -100,7 +107,7 @@ def real_neighbours(
     """The nearest training image of validation images: how near one comes without copying.
 
     Training images themselves would not do: a whitening made from few of them drives them apart,
-    and only them, so that every other image would look like a copy.
+    and only them, so that all other images would look like copies.
 
     Parameters
     ----------
@@ -110,7 +117,7 @@ def real_neighbours(
     -------
     Table NEIGHBOURS, by group.
     """
-    search = Neighbours(training, groups, torch.device("cpu"))
+    search = Neighbours(training, validation, groups, torch.device("cpu"))
     group, vectors = validation["group"].to_numpy(), encoded(validation)
     parts = [NEIGHBOURS.empty_table()]
     for g in range(groups.count):
@@ -123,30 +130,34 @@ def real_neighbours(
     return pa.concat_tables(parts).combine_chunks()
 
 
-def _class(
-    ids: NDArray[np.object_],
-    vectors: NDArray[np.float32],
-    mirrored: NDArray[np.float32],
-    rows: NDArray[np.int64],
+def _space(
+    training: NDArray[np.float32],
+    group: NDArray[np.int32],
+    validation: NDArray[np.float32],
+    validation_group: NDArray[np.int32],
+    groups: int,
     device: torch.device,
-) -> Class:
-    """Whitening by the covariance of the images, shrunk as few images need (Ledoit & Wolf 2004)."""
-    some = vectors[rows[:: -(-len(rows) // COVARIANCE)]]
-    covariance, _ = ledoit_wolf(some)
-    values, axes = np.linalg.eigh(covariance)
-    matrix = axes / np.sqrt(np.maximum(values, 1e-12))
-    mean, whitening = (
-        torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(device)
-        for x in (some.mean(axis=0), matrix)
+) -> Space:
+    """Whitening by the covariance within groups, shrunk as few images need (Ledoit & Wolf 2004)."""
+    means = np.stack(
+        [
+            np.concatenate([training[group == g], validation[validation_group == g]]).mean(axis=0)
+            for g in range(groups)
+        ]
     )
-    images = torch.empty((2 * len(rows), len(mean)), device=device)
-    for start, kind in ((0, vectors), (len(rows), mirrored)):
-        for first in range(0, len(rows), CHUNK):  # by parts: no second copy of them all
-            part = torch.from_numpy(kind[rows[first : first + CHUNK]]).to(device)
-            place = start + first
-            images[place : place + len(part)] = _whitened(part, mean, whitening)
-    return Class(ids, mean, whitening, images)
+    some = slice(None, None, -(-len(training) // COVARIANCE))
+    covariance, _ = ledoit_wolf(training[some] - means[group[some]], assume_centered=True)
+    values, axes = np.linalg.eigh(covariance)
+    matrix = (axes / np.sqrt(np.maximum(values, 1e-12))).astype(np.float32)
+    return Space(*(torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in (means, matrix)))
 
 
-def _whitened(vectors: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
-    return torch.nn.functional.normalize((vectors - mean) @ whitening, dim=-1)
+def _nearest(queries_BD: Tensor, images_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """[B] row of the most similar of the images, and the cosine."""
+    best = torch.full((len(queries_BD),), -2.0, device=queries_BD.device)
+    place = torch.zeros(len(queries_BD), dtype=torch.long, device=queries_BD.device)
+    for first in range(0, len(images_ND), CHUNK):
+        value, row = (queries_BD @ images_ND[first : first + CHUNK].T).max(dim=1)
+        place = torch.where(value > best, row + first, place)
+        best = torch.maximum(value, best)
+    return place, best.clamp(-1, 1)

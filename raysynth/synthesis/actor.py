@@ -12,7 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from raysynth.clustering.embed import read_centroids, read_embeddings
+from raysynth.clustering.embed import (
+    EMBEDDINGS_FILE,
+    VALIDATION_FILE,
+    read_centroids,
+    read_embeddings,
+)
 from raysynth.clustering.neighbours import Neighbours
 from raysynth.config import Config
 from raysynth.groups import Groups
@@ -72,7 +77,10 @@ def _scorer(task: Task) -> ClipScorer:
     config, groups = task.config, task.groups
     prompts = [spoken(config.prompts, groups, g, token="") for g in range(groups.count)]
     clip, name = load_clip(config.base), config.clustering.encoder
-    neighbours = Neighbours(read_embeddings(task.clusters), groups, clip.device)
+    training, validation = (
+        read_embeddings(task.clusters, file) for file in (EMBEDDINGS_FILE, VALIDATION_FILE)
+    )
+    neighbours = Neighbours(training, validation, groups, clip.device)
     encoder = None if name == CLIP else load_encoder(name, config.base)
     return ClipScorer(clip, prompts, read_centroids(task.clusters), neighbours, encoder)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from raysynth.clustering import neighbours
-from raysynth.clustering.embed import vectors_column
+from raysynth.clustering.embed import column_vectors, vectors_column
 from raysynth.clustering.neighbours import Neighbours, real_neighbours
 from raysynth.groups import Groups
 
@@ -37,10 +37,14 @@ def table(vectors: np.ndarray, group: np.ndarray, name: str = "real") -> pa.Tabl
     return pa.table(columns)
 
 
+def neighbours_of(training: pa.Table, validation: pa.Table | None = None) -> Neighbours:
+    return Neighbours(training, validation or training, GROUPS, CPU)
+
+
 def test_each_image_finds_itself_and_only_in_its_class(monkeypatch):
     monkeypatch.setattr(neighbours, "CHUNK", 7)
     vectors, group = images(60, 0), np.arange(60, dtype=np.int32) % 4
-    search = Neighbours(table(vectors, group), GROUPS, CPU)
+    search = neighbours_of(table(vectors, group))
     ids, similarity = search(vectors, group)
     assert ids.tolist() == [f"real-{n}" for n in range(60)]
     assert np.allclose(similarity, 1, atol=1e-5)
@@ -49,22 +53,22 @@ def test_each_image_finds_itself_and_only_in_its_class(monkeypatch):
 
 
 def test_mirrored_copies_are_found():
-    vectors, group = images(40, 1), np.zeros(40, np.int32)
-    both = np.concatenate([group, group + 2])
-    search = Neighbours(table(np.concatenate([vectors, images(40, 2)]), both), GROUPS, CPU)
-    ids, similarity = search(vectors[:5, ::-1].copy(), group[:5])
+    vectors, group = images(80, 1), np.repeat(np.arange(4, dtype=np.int32), 20)
+    training = table(vectors, group)
+    ids, similarity = neighbours_of(training)(column_vectors(training["mirrored"])[:5], group[:5])
     assert ids.tolist() == [f"real-{n}" for n in range(5)] and np.allclose(similarity, 1, atol=1e-5)
 
 
 def test_whitening_tells_images_apart_that_raw_cosines_do_not():
     real, others = images(300, 3), images(100, 4)
-    group = np.array([0, 2] * 150, np.int32)
+    group = np.arange(300, dtype=np.int32) % 4
     copies = unit(real[:50] + 0.01 * np.random.default_rng(5).standard_normal((50, WIDTH)))
     raw_copy = (copies @ real.T).max(1)
     raw_other = (others @ real.T).max(1)
     assert raw_other.min() > 0.85  # of anything, the raw cosine says that it is similar
-    search = Neighbours(table(real, group), GROUPS, CPU)
-    _, copy = search(copies, group[:50])
+    search = neighbours_of(table(real, group))
+    ids, copy = search(copies, group[:50])
+    assert ids.tolist() == [f"real-{n}" for n in range(50)]
     _, other = search(others, np.zeros(100, np.int32))
     assert copy.min() > np.quantile(other, 0.99) and copy.min() - other.mean() > 2 * (
         raw_copy.min() - raw_other.mean()
@@ -74,12 +78,13 @@ def test_whitening_tells_images_apart_that_raw_cosines_do_not():
 @pytest.mark.parametrize("count", [3, 8, 40])
 def test_few_training_images_do_not_make_every_other_one_a_copy(count):
     """Validation images, unlike training images, are as near as anything that is no copy."""
-    group = np.array([0] * count + [2, 3, 2], np.int32)
+    group = np.array([0] * count + [1, 2, 3], np.int32)
     training = table(np.concatenate([images(count, 6), images(3, 7)]), group)
-    validation = table(images(200, 8), np.zeros(200, np.int32), "validation")
-    found = real_neighbours(training, validation, GROUPS, seed=0)
+    validation = table(images(203, 8), np.array([0] * 200 + [1, 2, 3], np.int32), "validation")
+    found = real_neighbours(training, validation, GROUPS, seed=0).slice(0, 200)
     limit = np.quantile(found["similarity"].to_numpy(), 0.99)
-    _, similarity = Neighbours(training, GROUPS, CPU)(images(200, 9), np.zeros(200, np.int32))
+    search = neighbours_of(training, validation)
+    _, similarity = search(images(200, 9), np.zeros(200, np.int32))
     assert (similarity > limit).mean() < 0.05
     assert found["id"].to_pylist() == [f"validation-{n}" for n in range(200)]
 
@@ -95,3 +100,15 @@ def test_a_sample_of_many_validation_images_is_enough(monkeypatch):
     found = real_neighbours(training, validation, GROUPS, seed=0)
     assert np.bincount(found["group"].to_numpy()).tolist() == [5] * 4
     assert found.equals(real_neighbours(training, validation, GROUPS, seed=0))
+
+
+def test_copies_of_the_only_image_of_a_group_are_found():
+    vectors = np.concatenate([images(90, 12), images(1, 13) + 2 * np.eye(WIDTH)[1]])
+    group = np.array([0, 2, 3] * 30 + [1], np.int32)
+    others = unit(images(30, 14) + 2 * np.eye(WIDTH)[1])
+    validation = table(others, np.ones(30, np.int32), "validation")
+    search = neighbours_of(table(unit(vectors), group), validation)
+    ids, similarity = search(unit(vectors[-1:]), group[-1:])
+    assert ids.tolist() == ["real-90"] and similarity[0] > 0.999
+    _, honest = search(others, np.ones(30, np.int32))
+    assert honest.max() < 0.95

@@ -116,7 +116,8 @@ def clusters_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     numbers = pa.array(range(4), pa.int32())
     table = pa.table({"group": numbers, "embedding": vectors_column(unit_vectors(4, 0))})
     write_table(table, f"{folder}/centroids.parquet")
-    write_table(real_embeddings(40), f"{folder}/embeddings.parquet")
+    for name in ("embeddings", "validation"):
+        write_table(real_embeddings(40), f"{folder}/{name}.parquet")
     return folder
 
 

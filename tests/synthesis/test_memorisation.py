@@ -27,7 +27,8 @@ def test_a_copy_of_a_training_image_names_it(make_config, tmp_path):
         "mirrored": vectors_column(space.images(real[:, :, ::-1])),
         "encoded": vectors_column(space.images(real)),
     }
-    write_table(pa.table(columns), f"{tmp_path}/embeddings.parquet")
+    for name in ("embeddings", "validation"):
+        write_table(pa.table(columns), f"{tmp_path}/{name}.parquet")
     numbers = pa.array(range(4), pa.int32())
     centroids = pa.table({"group": numbers, "embedding": columns["embedding"].slice(0, 4)})
     write_table(centroids, f"{tmp_path}/centroids.parquet")
