@@ -477,7 +477,11 @@ class Config(Section):
         "clustered_dreambooth",
         description="vanilla: prompt only; lora, dreambooth: LoRA or full weights per group; "
         "clustered_dreambooth: a model per cluster (paper); shared: a model for all groups; edit: "
-        "real images edited by it (ours).",
+        "real images edited by it; auto: the best of `candidates`, for each group (ours).",
+    )
+    candidates: Annotated[tuple[Generator, ...], Field(min_length=1)] = Field(
+        ("vanilla", "clustered_dreambooth", "shared", "edit"),
+        description="auto: generators that are tried.",
     )
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
     base: BaseConfigSection = Field(default_factory=BaseConfigSection)
