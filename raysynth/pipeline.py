@@ -25,6 +25,17 @@ WIDTH = {
     "search": {"concurrent", "cpus_per_trial", "gpus_per_trial"},
 }
 
+# Knobs of `classifier` that the references use too.
+NETWORK = (
+    "backbone",
+    "image_size",
+    "widths",
+    "precision",
+    "flip",
+    "crop_padding",
+    "batch_size",
+)
+
 
 def run_pipeline(config: Config, until: str | None = None, progress: Progress | None = None) -> Run:
     """Photographs in, fair classifier and report out.
@@ -122,6 +133,19 @@ class _Pipeline:
             "selection", self._after("synthesis") | {"knobs": self._knobs("selection")}, build
         )
 
+    def _references(self) -> None:
+        def build(work: str) -> dict[str, Any]:
+            from raysynth.classify import run_references
+
+            real = self._path("ingest")
+            return run_references(self.config, real, self.groups, work, self.progress)
+
+        controls = self.config.references.controls
+        own = {name: value for name, value in self._knobs("references").items() if name != "start"}
+        knobs = {"knobs": own, "classifier": self._network()}
+        clip = {"clip": self._base("clip")} if "clip_balanced_head" in controls else {}
+        self._stage("references", self._after("ingest") | knobs | clip, build)
+
     def _search(self) -> None:
         def build(work: str) -> dict[str, Any]:
             from raysynth.search import run_search
@@ -149,13 +173,14 @@ class _Pipeline:
                 self._path("synthesis"),
                 self._path("selection"),
                 self._path("search"),
+                self._path("references"),
                 self.groups,
                 work,
                 self.progress,
             )
 
         knobs = {"knobs": self._knobs("classifier")}
-        self._stage("classification", self._after("search") | knobs, build)
+        self._stage("classification", self._after("search", "references") | knobs, build)
 
     def _report(self) -> None:
         def build(work: str) -> dict[str, Any]:
@@ -216,10 +241,14 @@ class _Pipeline:
         return {name: getattr(self.config.base, name) for name in names}
 
     def _searched(self) -> dict[str, Any]:
-        """The classifier knobs that a trial uses: not the seeds and references that come later."""
+        """The classifier knobs that a trial uses: not the seeds and mixtures that come later."""
         knobs = self._knobs("classifier").items()
-        later = ("seeds", "reference", "dro_")
-        return {name: value for name, value in knobs if not name.startswith(later)}
+        return {name: value for name, value in knobs if name not in ("seeds", "mixtures")}
+
+    def _network(self) -> dict[str, Any]:
+        """The classifier knobs that references share: the network and how images reach it."""
+        start = self.config.for_references().classifier.starts_pretrained
+        return {name: self._knobs("classifier")[name] for name in NETWORK} | {"start": start}
 
 
 def preflight(config: Config) -> None:
@@ -241,7 +270,7 @@ def preflight(config: Config) -> None:
     check_base(config.base)
     check_clip(config.base)
     check_solver(config)
-    check_backbone(config.classifier)
+    check_backbone(config)
     _, groups, listing = list_dataset(config.dataset, config.seed)
     counts = split_counts(listing, groups)["train"]
     check_cluster_counts(counts, groups, config.clustering, config.finetune.min_images)

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from raysynth.report.content import TITLES, Content
+from raysynth.report.content import Content
 from raysynth.report.plots import Plot
 from raysynth.report.sheets import Sheet, Strip, data_uri
 from raysynth.runs import FOLDERS
@@ -18,8 +18,9 @@ WHAT = {
     "finetune": "fine-tuning of the base model",
     "synthesis": "generation and CLIP scores",
     "selection": "the best share of each group",
+    "references": "real-only references and controls, on test once",
     "search": "Ray Tune, on validation",
-    "classification": "references and the winner, on test once",
+    "classification": "the winner trained again, on test once",
 }
 
 
@@ -53,7 +54,6 @@ def render(content: Content, sheets: list[Sheet], plots: dict[str, Plot]) -> str
         stopped=_stopped_early(content),
         style=style,
         versions=_versions(content),
-        references=TITLES.keys() - {"raysynth"},
     )
     return page
 
