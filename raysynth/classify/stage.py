@@ -26,6 +26,7 @@ from raysynth.classify.results import (
     write_results,
 )
 from raysynth.classify.training import encode_frozen
+from raysynth.classify.trainset import mixture_counts
 from raysynth.classify.tuning import tuning_of
 from raysynth.classify.units import run_units, start_workers
 from raysynth.config import Config
@@ -91,6 +92,8 @@ def run_classification(
     found = predict_test([*mixed, *mine], config, real, size, groups, folder)
     truth = read_truth(real, data.train.counts(groups.count), groups)
     methods, named = reference_rows(mixed, found[: len(mixed)], truth, config.references)
+    for name in settings.mixtures:
+        methods[name]["synthetic"] = _synthetic(name, config, data, progress)
     methods[OURS] = _own_row(mine, found[len(mixed) :], truth, config)
     named += [(OURS, final.seed, one) for final, one in zip(mine, found[len(mixed) :], strict=True)]
     _ship(mine, found[len(mixed) :], truth, config, data, folder, work)
@@ -107,6 +110,15 @@ def run_classification(
         "methods": {name: values["wga"]["mean"] for name, values in report["methods"].items()},
         "training_seconds": round(sum(record["seconds"] for record in records.values()), 1),
     }
+
+
+def _synthetic(name: str, config: Config, data: Data, progress: Progress) -> dict[str, int]:
+    """Synthetic images that a mixture asks for by its definition, and those that there were."""
+    first = tuning_of([name], config.references, 1).first[0].phases[0]
+    wanted, used = mixture_counts(first.images, data)
+    if used < wanted:
+        progress.say(f"  {name} asks for {wanted} synthetic images; {used} were kept and used")
+    return {"wanted": wanted, "used": used}
 
 
 def _own_row(

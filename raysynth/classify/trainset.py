@@ -123,6 +123,15 @@ def fill_counts(rule: str, sizes: NDArray[Any]) -> NDArray[np.int64]:
     return np.full(len(sizes), missing.sum() // len(sizes))
 
 
+def mixture_counts(images: str, data: Data) -> tuple[int, int]:
+    """Synthetic images that usb, asb or synthetic_fill asks for, and those that it gets."""
+    sizes, there = (part.counts(data.groups.count) for part in (data.train, data.synthetic))
+    wanted = fill_counts("usb" if images == "usb" else "asb", sizes)
+    # FFR's step 1 stays balanced: the smallest group decides.
+    there = np.full_like(there, there.min()) if images == "synthetic_fill" else there
+    return int(wanted.sum()), int(np.minimum(wanted, there).sum())
+
+
 def _mixed(phase: Phase, data: Data, seed: int) -> TrainingSet:
     """Real and synthetic images together: usb and asb (FFR's mixtures), joint (DataDream's)."""
     real, made, groups = data.train, data.synthetic, data.groups.count

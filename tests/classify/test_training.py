@@ -84,7 +84,9 @@ def test_the_best_of_an_earlier_phase_is_kept_when_asked(monkeypatch):
         return replace(real(*arguments), wga=next(scores, 0.0))
 
     tiny = Phase("real", 1, 1e-12, 0.0)
-    states = [final_state(Plan((replace(STAGE_ONE, steps=steps),), (TRAINED,), 1)) for steps in (9,)]
+    states = [
+        final_state(Plan((replace(STAGE_ONE, steps=steps),), (TRAINED,), 1)) for steps in (9,)
+    ]
     monkeypatch.setattr(training, "group_metrics", told)
     kept = final_state(Plan((replace(STAGE_ONE, steps=9, keep_best=3), tiny), (TRAINED,), 1))
     assert not torch.allclose(kept["stem.weight"], states[0]["stem.weight"], atol=1e-6)

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from raysynth.classify.plan import Phase
-from raysynth.classify.trainset import balanced_subset, fill_counts, image_weights, training_set
+from raysynth.classify.trainset import (
+    balanced_subset,
+    fill_counts,
+    image_weights,
+    mixture_counts,
+    training_set,
+)
 from tests.classify.tiny import tiny_data, tiny_groups, tiny_images
 
 REAL = Phase("real", 10, 1e-3, 0.0)
@@ -77,6 +83,8 @@ def test_mixtures_add_what_their_paper_says():
     assert np.bincount(fill.group).tolist() == [10] * 4 and fill.parts == (rich.synthetic,)
     poor = training_set(replace(REAL, images="usb"), data, 0)
     assert np.bincount(poor.group).tolist() == [24, 14, 14, 24]  # as many as there are
+    assert mixture_counts("usb", data) == (40, 20) and mixture_counts("usb", rich) == (40, 40)
+    assert mixture_counts("synthetic_fill", data) == (40, 40)
 
 
 def test_pixels_of_two_parts_are_their_own():

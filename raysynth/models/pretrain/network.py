@@ -40,7 +40,7 @@ KNOWN = {
 }
 """Shipped file -> the garments that it was trained to tell apart."""
 
-STEPS, BATCH, RATE, WEIGHT_DECAY = 2000, 128, 2e-3, 0.05
+STEPS, BATCH, RATE, WEIGHT_DECAY = 1200, 128, 2e-3, 0.05
 
 
 def train_network(plan: Plan, base: BaseGarments, known: tuple[str, ...]) -> SmallNetwork:
