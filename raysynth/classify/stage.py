@@ -14,7 +14,7 @@ from raysynth.classify.data import Data, load_data, say_shortage
 from raysynth.classify.final import Final, predict_test, ship, shipped_index
 from raysynth.classify.plan import Plan
 from raysynth.classify.recipe import plan_of
-from raysynth.classify.reference_stage import make_folder, reference_rows
+from raysynth.classify.reference_stage import Named, make_folder, reference_rows
 from raysynth.classify.results import (
     SELECTION_RULE,
     Truth,
@@ -91,11 +91,7 @@ def run_classification(
     size = data.train.size
     found = predict_test([*mixed, *mine], config, real, size, groups, folder)
     truth = read_truth(real, data.train.counts(groups.count), groups)
-    methods, named = reference_rows(mixed, found[: len(mixed)], truth, config.references)
-    for name in settings.mixtures:
-        methods[name]["synthetic"] = _synthetic(name, config, data, progress)
-    methods[OURS] = _own_row(mine, found[len(mixed) :], truth, config)
-    named += [(OURS, final.seed, one) for final, one in zip(mine, found[len(mixed) :], strict=True)]
+    methods, named = _rows(mixed, mine, found, truth, config, data, progress)
     _ship(mine, found[len(mixed) :], truth, config, data, folder, work)
     known, rows = read_results(references)
     report = {
@@ -110,6 +106,24 @@ def run_classification(
         "methods": {name: values["wga"]["mean"] for name, values in report["methods"].items()},
         "training_seconds": round(sum(record["seconds"] for record in records.values()), 1),
     }
+
+
+def _rows(
+    mixed: Sequence[Final],
+    mine: Sequence[Final],
+    found: Sequence[Any],
+    truth: Truth,
+    config: Config,
+    data: Data,
+    progress: Progress,
+) -> tuple[dict[str, Any], list[Named]]:
+    """The rows of the mixtures and of ours, and all predictions; `found`: theirs, then ours."""
+    own = found[len(mixed) :]
+    methods, named = reference_rows(mixed, found[: len(mixed)], truth, config.references)
+    for name in config.classifier.mixtures:
+        methods[name]["synthetic"] = _synthetic(name, config, data, progress)
+    methods[OURS] = _own_row(mine, own, truth, config)
+    return methods, named + [(OURS, f.seed, one) for f, one in zip(mine, own, strict=True)]
 
 
 def _synthetic(name: str, config: Config, data: Data, progress: Progress) -> dict[str, int]:
