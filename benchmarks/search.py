@@ -155,7 +155,8 @@ def heads_together() -> dict[str, float]:
     """Milliseconds of the search's heads on features of the quickstart's size, one thread."""
     import torch
 
-    from raysynth.classify.head import fit_heads, image_weights
+    from raysynth.classify.head import fit_heads
+    from raysynth.classify.trainset import image_weights
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Ray job: up to stage `classification` (the references and the winner, on test once)."""
+"""Ray job: up to stage `classification` (the winner of the search, on test once)."""
 
 from raysynth.cli import job
 

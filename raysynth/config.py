@@ -22,7 +22,21 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What folders may be called."""
 Target = Literal["attention", "feed_forward", "time", "convolution"]
 Generator = Literal["vanilla", "lora", "dreambooth", "clustered_dreambooth", "shared", "edit"]
-Reference = Literal["erm", "balanced", "group_dro", "erm_balanced_head"]
+Reference = Literal[
+    "erm",
+    "reweighting",
+    "resampling",
+    "subsampling",
+    "group_dro",
+    "jtt",
+    "erm_balanced_head",
+    "dfr_train",
+    "dfr_validation",
+    "self",
+]
+Control = Literal["clip_balanced_head", "base_classifier"]
+Mixture = Literal["ffr", "usb", "asb"]
+Start = Literal["scratch", "pretrained"]
 
 
 class Section(BaseModel):
@@ -325,16 +339,21 @@ class SelectionConfig(Section):
 
 
 class ClassifierConfig(Section):
-    """Two-stage training and the real-only references."""
+    """The backbone and raysynth's own two-stage training."""
 
     backbone: str = Field("small", description="`small` residual network, or a transformers model.")
+    start: Start | None = Field(
+        None,
+        description="Weights that trainings start from. small, pretrained: embedded, trained on "
+        "the base's garments other than pullover and coat. None: scratch for small, pretrained "
+        "for transformers.",
+    )
     image_size: Annotated[int, Field(ge=8)] | None = Field(
         None, description="Side of the network's input, pixels; None: the real images' own."
     )
     widths: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
         (32, 64, 128), description="small: channels of its stages."
     )
-    pretrained: bool = Field(True, description="Load the weights of a transformers backbone.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Classifier's arithmetic; auto: bfloat16 where the device has it."
     )
@@ -345,9 +364,6 @@ class ClassifierConfig(Section):
     evaluations: Count = Field(
         4, description="Evaluations on validation per training: early stopping's, ASHA's rungs."
     )
-    reference_evaluations: Count = Field(
-        8, description="Evaluations on validation per reference training: its stopping points."
-    )
     batch_size: Count = Field(128, description="Images per step.")
     ratio: Annotated[float, Field(ge=0)] = Field(1.0, description="Synthetic / real images used.")
     beta: Share = Field(0.5, description="Stage 1 loss = beta * CE + (1-beta) * SupCon.")
@@ -357,36 +373,92 @@ class ClassifierConfig(Section):
     steps: Annotated[int, Field(ge=0)] = Field(
         200, description="Stage 1 optimizer steps; 0: a pretrained backbone stays as it is."
     )
-    head_objective: Literal["erm", "balanced"] = Field(
+    schedule: Literal["head", "full", "joint"] = Field(
+        "head",
+        description="head: stage 2 fits the head on real images (paper); full: stage 2 trains all "
+        "weights on them; joint: one stage on real and synthetic images (DataDream).",
+    )
+    head_objective: Literal["erm", "balanced", "group_dro", "dfr"] = Field(
         "balanced",
-        description="Stage 2 loss on real images: plain (paper) or group-balanced.",
+        description="Stage 2 objective on real images: plain (paper), group-balanced, Group-DRO, "
+        "or (head only) the mean of heads on group-balanced subsets. joint: how real images are "
+        "drawn.",
     )
     head_weight_decay: Annotated[float, Field(ge=0)] = Field(
-        0.3, description="Stage 2 weight decay of the linear head."
+        0.3, description="head: weight decay of the linear head."
+    )
+    full_steps: Count = Field(60, description="full: optimizer steps of stage 2.")
+    full_learning_rate: Rate = Field(1e-3, description="full: stage 2 peak learning rate.")
+    dro_step_size: Rate = Field(
+        0.01, description="full with group_dro: step size of the group weights."
+    )
+    real_share: Share = Field(
+        0.8, description="joint: lambda of lambda * CE(real) + (1-lambda) * CE(synthetic)."
     )
     seeds: Count = Field(3, description="Seeds of each final classifier.")
-    references: tuple[Reference, ...] = Field(
-        ("erm", "balanced", "group_dro", "erm_balanced_head"), description="Real-only references."
+    mixtures: tuple[Mixture, ...] = Field(
+        (), description="Also trained on the run's synthetic images, tuned like the references."
     )
-    reference_steps: Count = Field(200, description="Optimizer steps of each reference.")
-    reference_weight_decays: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
-        (1e-1, 1.0), description="Weight decays tried for every reference, on validation."
-    )
-    reference_head_weight_decays: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
-        (1e-3, 1e-2, 1e-1, 1.0), description="erm_balanced_head: weight decays of the head tried."
-    )
-    dro_step_size: Rate = Field(0.01, description="group_dro: step size of the group weights.")
 
     @property
-    def can_stay_frozen(self) -> bool:
-        """The encoder knows something before stage 1."""
-        return self.backbone != "small" and self.pretrained
+    def starts_pretrained(self) -> bool:
+        """Trainings start from weights that know something."""
+        if self.start is None:
+            return self.backbone != "small"
+        return self.start == "pretrained"
 
     @model_validator(mode="after")
     def _check(self) -> ClassifierConfig:
-        if self.steps == 0 and not self.can_stay_frozen:
-            raise ValueError("classifier.steps: 0 needs a pretrained backbone, see `backbone`")
+        if self.steps == 0 and not self.starts_pretrained:
+            raise ValueError("classifier.steps: 0 needs a pretrained backbone, see `start`")
+        if self.steps == 0 and self.schedule == "joint":
+            raise ValueError("classifier.steps: 0 leaves nothing to train, as schedule is joint")
+        known = {"full": ("erm", "balanced", "group_dro"), "joint": ("erm", "balanced")}
+        allowed = known.get(self.schedule, (self.head_objective,))
+        if self.head_objective not in allowed:
+            raise ValueError(
+                f"classifier.head_objective: schedule {self.schedule} has {', '.join(allowed)}, "
+                f"got {self.head_objective}"
+            )
         return self
+
+
+class ReferencesConfig(Section):
+    """Real-only references and control rows; tuned on validation, all over the same settings."""
+
+    names: tuple[Reference, ...] = Field(
+        ("erm", "resampling", "group_dro", "erm_balanced_head"),
+        description="References trained on the real images.",
+    )
+    controls: tuple[Control, ...] = Field(
+        (),
+        description="What the base model knows by itself: a balanced head on its CLIP; embedded "
+        "base and outfits: one on a network trained on the base's labelled images.",
+    )
+    start: Start | None = Field(
+        None, description="Weights that references start from; None: as `classifier.start`."
+    )
+    seeds: Count = Field(3, description="Seeds of each reference.")
+    steps: Count = Field(200, description="Optimizer steps of each reference.")
+    evaluations: Count = Field(
+        8, description="Evaluations on validation per training: its stopping points."
+    )
+    weight_decays: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
+        (1e-1, 1.0), description="Weight decays tried for every reference, on validation."
+    )
+    learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = Field(
+        (3e-3,), description="Peak learning rates tried for every reference, on validation."
+    )
+    head_weight_decays: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
+        (1e-3, 1e-2, 1e-1, 1.0),
+        description="erm_balanced_head and controls: weight decays of the head tried.",
+    )
+    dro_step_size: Rate = Field(0.01, description="group_dro: step size of the group weights.")
+    jtt_steps: Count = Field(25, description="jtt: steps of the identification model (T).")
+    jtt_upweight: Count = Field(50, description="jtt: copies of a misread image (lambda).")
+    dfr_penalty: Literal["l1", "l2"] = Field(
+        "l1", description="dfr_train, dfr_validation: penalty of the logistic regressions."
+    )
 
 
 class SearchConfig(Section):
@@ -491,14 +563,21 @@ class Config(Section):
     synthesis: SynthesisConfig = Field(default_factory=SynthesisConfig)
     selection: SelectionConfig = Field(default_factory=SelectionConfig)
     classifier: ClassifierConfig = Field(default_factory=ClassifierConfig)
+    references: ReferencesConfig = Field(default_factory=ReferencesConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)
     resources: ResourcesConfig = Field(default_factory=ResourcesConfig)
     benchmark: BenchmarkConfig = Field(default_factory=BenchmarkConfig)
 
     @model_validator(mode="after")
     def _check(self) -> Config:
-        if self.search.steps[1] == 0 and not self.classifier.can_stay_frozen:
+        if self.search.steps[1] == 0 and not self.classifier.starts_pretrained:
             raise ValueError("search.steps: [0, 0] needs a pretrained classifier.backbone")
+        embedded = self.base.name == "embedded" and self.dataset.name == "outfits"
+        if "base_classifier" in self.references.controls and not embedded:
+            raise ValueError(
+                "references.controls: base_classifier needs base.name=embedded and "
+                "dataset.name=outfits, whose labelled pretraining images are known"
+            )
         other = {("lora", "full"): "dreambooth", ("dreambooth", "lora"): "lora"}
         if (self.generator, self.finetune.engine) in other:
             raise ValueError(
@@ -507,6 +586,12 @@ class Config(Section):
                 f"{other[self.generator, self.finetune.engine]}, or finetune.engine=auto"
             )
         return self
+
+    def for_references(self) -> Config:
+        """This configuration with the start that references have."""
+        start = self.references.start or self.classifier.start
+        classifier = self.classifier.model_copy(update={"start": start})
+        return self.model_copy(update={"classifier": classifier})
 
     def digest(self) -> str:
         """Hex digest of everything that can change a result (not where it runs)."""

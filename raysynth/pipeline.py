@@ -24,6 +24,17 @@ WIDTH = {
     "search": {"concurrent", "cpus_per_trial", "gpus_per_trial"},
 }
 
+# Knobs of `classifier` that the references use too.
+NETWORK = (
+    "backbone",
+    "image_size",
+    "widths",
+    "precision",
+    "flip",
+    "crop_padding",
+    "batch_size",
+)
+
 
 def run_pipeline(
     config: Config,
@@ -157,6 +168,19 @@ class _Pipeline:
             inputs = self._after(f"synthesis{variant}") | {"knobs": self._knobs("selection")}
             self._stage(f"selection{variant}", inputs, build)
 
+    def _references(self) -> None:
+        def build(work: str) -> dict[str, Any]:
+            from raysynth.classify import run_references
+
+            real = self._path("ingest")
+            return run_references(self.config, real, self.groups, work, self.progress)
+
+        controls = self.config.references.controls
+        own = {name: value for name, value in self._knobs("references").items() if name != "start"}
+        knobs = {"knobs": own, "classifier": self._network()}
+        clip = {"clip": self._base("clip")} if "clip_balanced_head" in controls else {}
+        self._stage("references", self._after("ingest") | knobs | clip, build)
+
     def _search(self) -> None:
         def build(work: str) -> dict[str, Any]:
             from raysynth.search import run_search
@@ -184,13 +208,14 @@ class _Pipeline:
                 self._path("synthesis"),
                 self._path("selection"),
                 self._path("search"),
+                self._path("references"),
                 self.groups,
                 work,
                 self.progress,
             )
 
         knobs = {"knobs": self._knobs("classifier")}
-        self._stage("classification", self._after("search") | knobs, build)
+        self._stage("classification", self._after("search", "references") | knobs, build)
 
     def _report(self) -> None:
         def build(work: str) -> dict[str, Any]:
@@ -258,10 +283,14 @@ class _Pipeline:
         return {name: getattr(self.config.base, name) for name in names}
 
     def _searched(self) -> dict[str, Any]:
-        """The classifier knobs that a trial uses: not the seeds and references that come later."""
+        """The classifier knobs that a trial uses: not the seeds and mixtures that come later."""
         knobs = self._knobs("classifier").items()
-        later = ("seeds", "reference", "dro_")
-        return {name: value for name, value in knobs if not name.startswith(later)}
+        return {name: value for name, value in knobs if name not in ("seeds", "mixtures")}
+
+    def _network(self) -> dict[str, Any]:
+        """The classifier knobs that references share: the network and how images reach it."""
+        start = self.config.for_references().classifier.starts_pretrained
+        return {name: self._knobs("classifier")[name] for name in NETWORK} | {"start": start}
 
 
 def preflight(config: Config) -> None:
@@ -285,7 +314,7 @@ def preflight(config: Config) -> None:
     check_clip(config.base)
     check_encoder(config.clustering.encoder)
     check_solver(config)
-    check_backbone(config.classifier)
+    check_backbone(config)
     _, groups, listing = list_dataset(config.dataset, config.seed)
     counts = split_counts(listing, groups)["train"]
     check_cluster_counts(counts, groups, config.clustering, config.finetune.min_images)

@@ -255,10 +255,11 @@ def _hours(
     prior = recipe.training is not None and recipe.training.prior_weight
     rows = config.finetune.accumulation * (2 if prior else 1)
     passes = 2 if recipe.guidance_scale > 1 else 1
-    references = len(classifier.references) * len(classifier.reference_weight_decays)
-    finals = (len(classifier.references) + 1) * classifier.seeds
+    others = config.references
+    tried = len(others.names) * len(others.weight_decays) * len(others.learning_rates)
     steps = config.search.trials * sum(config.search.steps) / 2
-    steps += (references + finals) * classifier.reference_steps
+    steps += (tried + len(others.names) * (others.seeds - 1)) * others.steps
+    steps += classifier.seeds * classifier.steps
     side = classifier.image_size or config.dataset.image_size or 32
     forward = RESNET_50_FLOPS * (side / 224) ** 2
     assumptions.append("classifier: a ResNet-50's FLOPs at its image size, every trial to its end")

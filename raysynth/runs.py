@@ -30,6 +30,7 @@ FOLDERS = {
     "finetune": "adapters",
     "synthesis": "synthetic",
     "selection": "selection",
+    "references": "references",
     "search": "search",
     "classification": "classifier",
     "report": "report",

@@ -36,8 +36,10 @@ MINIATURE = [
     "synthesis.batch_size=8",
     "classifier.steps=8",
     "classifier.seeds=2",
-    "classifier.reference_steps=8",
-    "classifier.reference_weight_decays=[0.01]",
+    "references.seeds=2",
+    "references.steps=8",
+    "references.weight_decays=[0.01]",
+    "references.names=[erm, resampling, erm_balanced_head]",
     "search.trials=2",
     "search.steps=[4, 8]",
 ]
@@ -102,7 +104,7 @@ def test_every_stage_leaves_its_folder_and_its_record(finished):
 
 def test_results_have_every_method_and_number(finished):
     results = json.loads(Path(finished.path("report/results.json")).read_text())
-    methods = {"erm", "balanced", "group_dro", "erm_balanced_head", "raysynth"}
+    methods = {"erm", "resampling", "erm_balanced_head", "raysynth"}
     assert methods <= set(results["methods"])
     for name in methods:
         for key in ("wga", "aga", "weighted"):

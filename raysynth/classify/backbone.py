@@ -7,15 +7,26 @@ so only `raysynth.classify.pretrained` does, which loads its models and saves bo
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from raysynth.config import ClassifierConfig
-from raysynth.errors import ModelError
+from raysynth.config import ClassifierConfig, Config
+from raysynth.errors import ConfigError, ModelError
 
 SMALL = "small"
+NORMALISATION = 0.5
+"""Mean and standard deviation of the small network's normalisation: pixels to [-1, 1]."""
+
+WEIGHTS = Path(__file__).parents[1] / "models" / "small"
+"""Shipped weights of the small network, see `raysynth.models.pretrain.network`."""
+
+EMBEDDED_WIDTHS = (32, 64, 128)
+UNSEEN = ("pullover", "coat")
+"""Garments that the shipped `other_garments` weights were not trained on."""
 
 
 class Block(nn.Module):
@@ -71,9 +82,23 @@ def initialise(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def check_backbone(classifier: ClassifierConfig) -> None:
-    """Refuse, without loading weights, a backbone folder that transformers cannot read."""
-    name = classifier.backbone
+def check_backbone(config: Config) -> None:
+    """Refuse, without loading weights, a backbone that cannot be built or would cheat.
+
+    Raises
+    ------
+    ModelError
+        A folder that transformers cannot read.
+    ConfigError
+        Embedded pretrained weights for other widths, or for a pair of garments that they know.
+    """
+    _check_folder(config.classifier.backbone)
+    for classifier in (config.classifier, config.for_references().classifier):
+        if classifier.backbone == SMALL and classifier.starts_pretrained:
+            _check_embedded(config, classifier)
+
+
+def _check_folder(name: str) -> None:
     looks_local = os.path.isabs(name) or name.startswith((".", "~"))
     if name == SMALL or (not looks_local and not os.path.isdir(name)):
         return
@@ -81,6 +106,23 @@ def check_backbone(classifier: ClassifierConfig) -> None:
         raise ModelError(
             f"classifier.backbone: no config.json in {name}; expected `small`, a hub id or a "
             "folder written by save_pretrained. Fix: check the path"
+        )
+
+
+def _check_embedded(config: Config, classifier: ClassifierConfig) -> None:
+    if classifier.widths != EMBEDDED_WIDTHS:
+        raise ConfigError(
+            f"classifier.widths: got {list(classifier.widths)}, but the embedded pretrained "
+            f"network has {list(EMBEDDED_WIDTHS)}. Fix: leave widths, or start from scratch "
+            "(classifier.start, references.start)"
+        )
+    known = set(config.dataset.pair) - set(UNSEEN)
+    if config.dataset.name == "outfits" and known:
+        raise ConfigError(
+            f"dataset.pair: the embedded pretrained network was trained on the garments "
+            f"{', '.join(sorted(known))}, so it cannot stand for one that never saw the classes; "
+            f"expected {' and '.join(UNSEEN)}. Fix: classifier.start=scratch and "
+            "references.start=scratch"
         )
 
 
@@ -95,10 +137,21 @@ def build_model(classifier: ClassifierConfig, label_names: tuple[str, ...]) -> A
         When transformers cannot load the named model.
     """
     if classifier.backbone == SMALL:
-        return SmallNetwork(classifier.widths, 3, len(label_names))
+        network = SmallNetwork(classifier.widths, 3, len(label_names))
+        if classifier.starts_pretrained:
+            load_embedded(network, "other_garments")
+        return network
     from raysynth.classify.pretrained import load_model
 
     return load_model(classifier, label_names)
+
+
+def load_embedded(network: SmallNetwork, name: str) -> None:
+    """Put shipped weights into the encoder of a small network; its head stays as it is."""
+    found = safetensors.torch.load_file(WEIGHTS / f"{name}.safetensors")
+    encoder = {key: value for key, value in found.items() if not key.startswith("classifier.")}
+    state = network.state_dict()
+    network.load_state_dict(state | {key: v.to(state[key].dtype) for key, v in encoder.items()})
 
 
 def linear_head(model: nn.Module, classes: int) -> nn.Linear:

@@ -21,8 +21,7 @@ metrics: [worst-group-accuracy, average-group-accuracy]
 ---
 # {labels}: a classifier trained with raysynth
 
-Tells {labels} apart in images whose {attributes} must not matter. Stage 1 trained the encoder on
-{stage_one}; stage 2 fitted the linear head ({head}) on the real training images, encoder frozen.
+Tells {labels} apart in images whose {attributes} must not matter. {training}
 
 ## Load
 ```python
@@ -83,10 +82,7 @@ def model_card(
     return CARD.format(
         labels=", ".join(groups.label_names),
         attributes=" or ".join(groups.attribute_names),
-        stage_one="the real images (the search chose no synthetic ones)"
-        if plan["ratio"] == 0
-        else f"group-balanced synthetic images, {plan['ratio']:g} per real one at most",
-        head=", ".join(head["objective"] for head in plan["heads"]),
+        training=_training(config, plan),
         load="import raysynth.classify.pretrained  # registers the small residual network\n"
         if small
         else "",
@@ -107,3 +103,17 @@ def model_card(
         mean_aga=means["aga"],
         mean_weighted=means["weighted"],
     )
+
+
+def _training(config: Config, plan: dict[str, Any]) -> str:
+    """The stages in words."""
+    ratio = plan["phases"][0]["ratio"]
+    synthetic = f"group-balanced synthetic images, {ratio:g} per real one at most"
+    stage_one = synthetic if ratio else "the real images (the search chose no synthetic ones)"
+    objective = config.classifier.head_objective
+    if config.classifier.schedule == "joint":
+        return f"It was trained on the real images ({objective}) and on {synthetic}, together."
+    second = f"trained all weights ({objective}) on the real training images"
+    if config.classifier.schedule == "head":
+        second = f"fitted the linear head ({objective}) on the real training images, encoder frozen"
+    return f"Stage 1 trained the encoder on\n{stage_one}; stage 2 {second}."

@@ -65,6 +65,14 @@ def load_data(config: Config, real: str, synthetic: str, selection: str, groups:
     )
 
 
+def load_real_data(config: Config, real: str, groups: Groups) -> Data:
+    """What trainings on real images alone see: `synthetic` is empty."""
+    train = load_real(real, "train", config.classifier.image_size)
+    nothing = np.zeros(0, np.int64)
+    empty = ImageSet(train.pixels[:0], nothing, nothing, train.ids[:0])
+    return Data(train, load_real(real, "validation", train.size), empty, groups)
+
+
 def say_shortage(ratio: float, data: Data, progress: Progress) -> None:
     """Say so when a ratio asks for more synthetic images than a balanced draw can give."""
     asked = round(ratio * len(data.train))
@@ -86,6 +94,12 @@ def load_real(real: str, split: str, size: int | None) -> ImageSet:
     DataError
         When the split is missing, or the images are not square and of one size.
     """
+    columns = ["id", "image", "label", "group"]
+    return _image_set(tables.read_table(real, columns, real_files(real, split)), size, real)
+
+
+def real_files(real: str, split: str) -> list[str]:
+    """The Parquet files of one split of the real table; raises DataError when there are none."""
     files = [
         name
         for name in tables.parquet_files(real)
@@ -93,7 +107,7 @@ def load_real(real: str, split: str, size: int | None) -> ImageSet:
     ]
     if not files:
         raise DataError(f"{real}: no {split}-*.parquet; expected the folder that ingest wrote")
-    return _image_set(tables.read_table(real, ["id", "image", "label", "group"], files), size, real)
+    return files
 
 
 def load_synthetic(synthetic: str, selection: str, size: int) -> ImageSet:

@@ -1,4 +1,4 @@
-"""The final classifiers: measured on test, once; the results file; the model that is shipped."""
+"""The final classifiers: measured on test, once; and the model that is shipped."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
+import ray
+from numpy.typing import NDArray
 
 from raysynth.classify.card import model_card
 from raysynth.classify.data import load_real
-from raysynth.classify.metrics import GroupMetrics, group_metrics, over_seeds
+from raysynth.classify.metrics import GroupMetrics
 from raysynth.classify.units import load_unit
 from raysynth.config import Config
 from raysynth.groups import Groups
@@ -42,37 +45,64 @@ class Final:
         """Its metrics on validation."""
         return self.record["best"][self.head]["validation"]
 
+    @property
+    def tuned(self) -> dict[str, Any]:
+        """What the head's own fit chose."""
+        return self.record["best"][self.head]["tuned"]
 
-def measure_and_ship(
-    finals: Sequence[Final],
-    config: Config,
-    real: str,
-    size: int,
-    groups: Groups,
-    units: str,
-    work: str,
-    ours: str,
-) -> list[dict[str, Any]]:
-    """Test metrics of every final classifier; the best seed of `ours` is saved to `work`/model.
 
-    This is the only place where the test split is read. Which seed is shipped is decided by
-    validation.
+def predict_test(
+    finals: Sequence[Final], config: Config, real: str, size: int, groups: Groups, units: str
+) -> list[NDArray[np.int64]]:
+    """[M] predicted labels of the test images by every final classifier, in the tables' order.
+
+    This and the controls are the only places where test images are read. The classifiers are dealt
+    to the workers, which hold torch already and may have a GPU: the driver needs neither.
     """
+    resources = config.resources
+    task = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(
+        _predict
+    )
+    shares = [finals[worker :: resources.workers] for worker in range(resources.workers)]
+    found = ray.get(
+        [task.remote(share, config, real, size, groups, units) for share in shares if share]
+    )
+    return [
+        found[index % resources.workers][index // resources.workers] for index in range(len(finals))
+    ]
+
+
+def _predict(
+    finals: Sequence[Final], config: Config, real: str, size: int, groups: Groups, units: str
+) -> list[NDArray[np.int64]]:
     use_threads(config.resources.cpus_per_worker)
     test = load_real(real, "test", size)
-    counts = load_real(real, "train", size).counts(groups.count)
-    measured = []
-    for final in finals:
-        network = load_unit(units, final.record, final.head, config, groups, size)
-        metrics = group_metrics(network.predict(test), test.label, test.group, counts)
-        measured.append(metrics.to_dict(groups))
-    shipped = shipped_index(finals, ours)
-    final = finals[shipped]
+    return [
+        load_unit(units, final.record, final.head, config, groups, size).predict(test)
+        for final in finals
+    ]
+
+
+def ship(
+    final: Final,
+    config: Config,
+    size: int,
+    groups: Groups,
+    counts: NDArray[np.int64],
+    units: str,
+    work: str,
+    metrics: Sequence[dict[str, Any]],
+) -> None:
+    """Save a classifier with its card to `work`/model.
+
+    counts [G]: real training images. `metrics`: test metrics of this seed first, then of all.
+    """
+    use_threads(config.resources.cpus_per_worker)
     network = load_unit(units, final.record, final.head, config, groups, size)
-    seeds = [m for f, m in zip(finals, measured, strict=True) if f.method == ours]
     with tempfile.TemporaryDirectory() as folder:
         network.save_pretrained(folder)
-        card = model_card(config, groups, counts, final.record["plan"], measured[shipped], seeds)
+        plan = final.record["plan"]
+        card = model_card(config, groups, counts, plan, metrics[0], metrics[1:])
         (Path(folder) / "README.md").write_text(card)
         filesystem, target = fsspec.core.url_to_fs(f"{work}/model")
         if filesystem.exists(target):
@@ -80,36 +110,9 @@ def measure_and_ship(
         filesystem.makedirs(target, exist_ok=True)
         for file in sorted(Path(folder).iterdir()):
             filesystem.put_file(str(file), f"{target}/{file.name}")
-    return measured
 
 
-def shipped_index(finals: Sequence[Final], ours: str) -> int:
-    """Which final classifier is shipped: of `ours`, the seed of the best validation score."""
-    candidates = [i for i, final in enumerate(finals) if final.method == ours]
-    return max(candidates, key=lambda i: GroupMetrics.from_dict(finals[i].validation).score)
-
-
-def final_report(
-    finals: Sequence[Final],
-    measured: Sequence[dict[str, Any]],
-    tried: Sequence[dict[str, Any]],
-    best: dict[str, Any],
-) -> dict[str, Any]:
-    """results.json: per method, `{mean, std, seeds}` on test and validation, and what was chosen.
-
-    `measured`: test metrics of `finals`; `tried`: the references' tuning; `best`: the search's.
-    """
-    methods = {}
-    for name in dict.fromkeys(final.method for final in finals):
-        mine = [i for i, final in enumerate(finals) if final.method == name]
-        plan = finals[mine[0]].record["plan"]
-        methods[name] = {
-            **over_seeds([measured[i] for i in mine]),
-            "validation": over_seeds([finals[i].validation for i in mine]),
-            "chosen": {
-                **{k: v for k, v in plan.items() if k not in ("seed", "heads", "evaluations")},
-                "head": finals[mine[0]].head,
-                "stopped_at": [finals[i].step for i in mine],
-            },
-        }
-    return {"methods": methods, "tuning": list(tried), "search": best}
+def shipped_index(finals: Sequence[Final]) -> int:
+    """Which seed is shipped: the one of the best validation score; test decides nothing."""
+    scores = [GroupMetrics.from_dict(final.validation).score for final in finals]
+    return int(np.argmax(scores))

@@ -1,7 +1,8 @@
 """Group metrics: per-group accuracy, worst group (WGA), average of groups (AGA), weighted average.
 
 Published tables mix up the last two. With four groups an unweighted mean cannot exceed
-(WGA + 3) / 4; where a paper's "average" does, it is the weighted one.
+(WGA + 3) / 4; where a paper's "average" does, it is the weighted one. Fairness differences are
+fairlearn's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysynth.groups import Groups
+
+RESAMPLES = 2000
+CHUNK = 100
+"""Resamples drawn at once: bounds the memory for large test groups."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +83,75 @@ def group_metrics(
     )
 
 
-def over_seeds(metrics: list[dict[str, Any]]) -> dict[str, Any]:
-    """`{wga, aga, weighted, groups}`, each `{mean, std, seeds}`, of `GroupMetrics.to_dict` records.
+def fairness(
+    predicted: NDArray[Any], label: NDArray[Any], attribute: NDArray[Any]
+) -> dict[str, float]:
+    """Equalized-odds and demographic-parity difference between the attributes; 0 is fair.
 
-    `groups` holds one such record per group name; `std` is the sample standard deviation (n - 1),
-    0 for one seed.
+    Of two labels, those of the second; of more, the largest of each label against the others.
+    """
+    from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
+
+    labels = np.unique(label)
+    found: dict[str, float] = {"equalized_odds": 0.0, "demographic_parity": 0.0}
+    for one in labels[1:] if len(labels) == 2 else labels:
+        truth, answer = (label == one).astype(int), (predicted == one).astype(int)
+        for key, difference in (
+            ("equalized_odds", equalized_odds_difference),
+            ("demographic_parity", demographic_parity_difference),
+        ):
+            value = float(difference(truth, answer, sensitive_features=attribute))
+            found[key] = max(found[key], value)
+    return found
+
+
+def bootstrap_interval(
+    right: NDArray[np.bool_], group: NDArray[Any], resamples: int = RESAMPLES
+) -> dict[str, list[float]]:
+    """95 % percentile intervals of WGA and AGA, each averaged over seeds.
+
+    Test images are drawn with replacement within each group, the same ones for all seeds
+    (stratified bootstrap; Efron & Tibshirani 1993, chapter 13), so the interval says how much the
+    test images matter; what the training seeds matter is the spread over seeds.
+
+    Parameters
+    ----------
+    right : [S, N], whether each seed's classifier is right on each image; group : [N] int.
+    """
+    rng = np.random.default_rng(0)
+    accuracy = np.stack(
+        [_resampled(right[:, group == g], resamples, rng) for g in np.unique(group)]
+    )  # [G, R, S]
+    draws = {"wga": accuracy.min(axis=0).mean(axis=1), "aga": accuracy.mean(axis=(0, 2))}
+    return {
+        key: [float(bound) for bound in np.percentile(values, (2.5, 97.5))]
+        for key, values in draws.items()
+    }
+
+
+def _resampled(
+    right: NDArray[np.bool_], resamples: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """[R, S] accuracies of one group's images drawn anew; right [S, n]."""
+    size = right.shape[1]
+    parts = []
+    for start in range(0, resamples, CHUNK):
+        times = rng.multinomial(size, np.full(size, 1 / size), min(CHUNK, resamples - start))
+        parts.append(times @ right.T / size)
+    return np.concatenate(parts)
+
+
+def over_seeds(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """Every number of the seeds' records (`GroupMetrics.to_dict`, perhaps more) as a spread.
+
+    A spread is `{mean, std, seeds}`; `groups` holds one per group name; `std` is the sample
+    standard deviation (n - 1), 0 for one seed.
     """
     return {
-        **{key: _spread([record[key] for record in metrics]) for key in ("wga", "aga", "weighted")},
-        "groups": {
-            name: _spread([record["groups"][name] for record in metrics])
-            for name in metrics[0]["groups"]
-        },
+        key: over_seeds([record[key] for record in metrics])
+        if isinstance(value, dict)
+        else _spread([record[key] for record in metrics])
+        for key, value in metrics[0].items()
     }
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from raysynth.classify.backbone import SMALL, build_model, linear_head
+from raysynth.classify.backbone import NORMALISATION, SMALL, build_model, linear_head
 from raysynth.classify.data import ImageSet
 from raysynth.classify.head import Head
 from raysynth.config import Config
@@ -46,7 +46,7 @@ class Network:
     def _normalisation(self) -> tuple[list[float], list[float]]:
         """The named backbone's own; the small one's is to [-1, 1]."""
         if self.classifier.backbone == SMALL:
-            return [0.5] * 3, [0.5] * 3
+            return [NORMALISATION] * 3, [NORMALISATION] * 3
         from raysynth.classify.pretrained import normalisation
 
         return normalisation(self.classifier)
@@ -91,6 +91,10 @@ class Network:
         """Replace the head's weights."""
         self.head.weight.copy_(head.weight)
         self.head.bias.copy_(head.bias)
+
+    def current_head(self) -> Head:
+        """A copy of the head's weights."""
+        return Head(self.head.weight.detach().clone(), self.head.bias.detach().clone())
 
     def state(self) -> dict[str, Tensor]:
         """A copy of all weights on the CPU, contiguous as safetensors wants them."""

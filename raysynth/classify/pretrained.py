@@ -85,7 +85,7 @@ def load_model(classifier: ClassifierConfig, label_names: tuple[str, ...]) -> An
         config = AutoConfig.from_pretrained(
             name, num_labels=len(label_names), **_names(label_names)
         )
-        if not classifier.pretrained:
+        if not classifier.starts_pretrained:
             return AutoModelForImageClassification.from_config(config)
         return AutoModelForImageClassification.from_pretrained(
             name, config=config, ignore_mismatched_sizes=True, use_safetensors=True

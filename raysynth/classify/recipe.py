@@ -1,11 +1,11 @@
-"""raysynth's own two-stage training: from parameters, searched or configured, to a plan."""
+"""raysynth's own training: from parameters, searched or configured, to a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raysynth.classify.training import HeadSpec, Plan
+from raysynth.classify.plan import TRAINED, HeadSpec, Images, Phase, Plan
 from raysynth.config import ClassifierConfig
 
 SEARCHED = ("beta", "temperature", "learning_rate", "weight_decay", "steps")
@@ -28,18 +28,58 @@ def plan_of(
     """The training that parameters describe; `seed`: index of the repetition.
 
     Stage 1 is beta * CE + (1-beta) * SupCon on balanced synthetic images (on the real ones at ratio
-    0), stage 2 the head on real images with the encoder frozen (Basu et al., arXiv 2511.08711).
+    0), stage 2 follows on real images: the head with the encoder frozen (Basu et al., arXiv
+    2511.08711), or all weights (`full`). `joint` has one stage, on both kinds of images.
     `head_weight_decays`: heads tried on each snapshot; none: the one of `parameters`.
     """
-    decays = head_weight_decays or (float(parameters[HEAD]),)
-    return Plan(
-        ratio=float(parameters["ratio"]),
+    heads: tuple[HeadSpec, ...] = (TRAINED,)
+    if classifier.schedule == "head":
+        decays = head_weight_decays or (float(parameters[HEAD]),)
+        heads = tuple(HeadSpec(classifier.head_objective, decay) for decay in decays)
+    joint = classifier.schedule == "joint"
+    phases = [_joint(parameters, classifier) if joint else _stage_one(parameters)]
+    if classifier.schedule == "full":
+        phases.append(_all_weights(parameters, classifier))
+    return Plan(tuple(phases), heads, classifier.evaluations, seed)
+
+
+def _stage_one(parameters: Mapping[str, Any]) -> Phase:
+    ratio = float(parameters["ratio"])
+    # Never both: "looks synthetic" would become the new shortcut (FFR, arXiv 2308.04553).
+    images: Images = "synthetic" if ratio > 0 else "real"
+    return Phase(
+        images=images,
         steps=int(parameters["steps"]),
         learning_rate=float(parameters["learning_rate"]),
         weight_decay=float(parameters["weight_decay"]),
-        heads=tuple(HeadSpec(classifier.head_objective, decay) for decay in decays),
+        ratio=ratio,
         beta=float(parameters["beta"]),
         temperature=float(parameters["temperature"]),
-        evaluations=classifier.evaluations,
-        seed=seed,
+    )
+
+
+def _all_weights(parameters: Mapping[str, Any], classifier: ClassifierConfig) -> Phase:
+    """Stage 2 of `full`: every weight goes on from stage 1, on the real images."""
+    robust = classifier.head_objective == "group_dro"
+    return Phase(
+        images="real",
+        steps=classifier.full_steps,
+        learning_rate=classifier.full_learning_rate,
+        weight_decay=float(parameters["weight_decay"]),
+        sampling="uniform" if classifier.head_objective == "erm" else "balanced",
+        dro_step_size=classifier.dro_step_size if robust else 0.0,
+    )
+
+
+def _joint(parameters: Mapping[str, Any], classifier: ClassifierConfig) -> Phase:
+    """DataDream's pooled loss (Kim et al., arXiv 2407.10910); only real images at ratio 0."""
+    ratio = float(parameters["ratio"])
+    return Phase(
+        images="joint" if ratio > 0 else "real",
+        steps=int(parameters["steps"]),
+        learning_rate=float(parameters["learning_rate"]),
+        weight_decay=float(parameters["weight_decay"]),
+        ratio=ratio,
+        sampling="uniform" if classifier.head_objective == "erm" else "balanced",
+        real_share=classifier.real_share if ratio > 0 else 0.0,
     )

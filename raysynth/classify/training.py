@@ -1,101 +1,51 @@
-"""Two-stage training: an encoder's optimizer steps, and the heads fitted on its snapshots.
+"""A plan carried out: its phases' optimizer steps, and the heads fitted on its snapshots.
 
-A `Plan` says all that decides one training; `fit` runs it and yields a `Snapshot` at every
-evaluation, so that the caller may report, keep or stop. References, search trials and the final
-classifier are plans, nothing else.
+`fit` yields a `Snapshot` at every evaluation, so that the caller may report, keep or stop.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from raysynth.classify.augment import augmented
-from raysynth.classify.data import Data, ImageSet, draw_balanced
-from raysynth.classify.head import Head, Objective, fit_heads, image_weights
+from raysynth.classify.data import Data
+from raysynth.classify.head import Head
 from raysynth.classify.losses import GroupDRO, mixed_loss
 from raysynth.classify.metrics import GroupMetrics, group_metrics
 from raysynth.classify.network import Network, build_network
+from raysynth.classify.plan import Phase, Plan
+from raysynth.classify.stage_two import Features, Fitted, Seen, fit_all
+from raysynth.classify.trainset import TrainingSet, training_set
 from raysynth.config import Config
 from raysynth.errors import StageError
 
 MAX_GRAD_NORM = 5.0
 WARM_UP = 0.2
-
-
-@dataclass(frozen=True)
-class HeadSpec:
-    """A head evaluated on every snapshot: the one trained along, or one refitted on real images."""
-
-    objective: Objective | Literal["trained"]
-    weight_decay: float = 0.0
-
-    @property
-    def name(self) -> str:
-        """Distinct text, e.g. `balanced-0.01`."""
-        return (
-            "trained" if self.objective == "trained" else f"{self.objective}-{self.weight_decay:g}"
-        )
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One encoder training and the heads tried on it; everything but the images and `Config`.
-
-    `ratio`: synthetic images used / real training images; 0 trains the encoder on real images.
-    `dro_step_size`: group-DRO on `balanced` batches when above 0. `seed`: index of the seed.
-    """
-
-    ratio: float
-    steps: int
-    learning_rate: float
-    weight_decay: float
-    heads: tuple[HeadSpec, ...]
-    sampling: Literal["uniform", "balanced"] = "uniform"
-    beta: float = 1.0
-    temperature: float = 0.1
-    dro_step_size: float = 0.0
-    evaluations: int = 4
-    seed: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""logits [B, K], features [B, D], label [B], group [B], weight [B] or None -> loss."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The network after `step` optimizer steps; heads and their metrics by `HeadSpec.name`."""
+    """The network after `step` steps of the last phase; heads and metrics by `HeadSpec.name`."""
 
     step: int
     network: Network
     validation: dict[str, GroupMetrics]
-    heads: dict[str, Head] = field(default_factory=dict)
+    fitted: dict[str, Fitted] = field(default_factory=dict)
 
     def best(self) -> tuple[str, GroupMetrics]:
         """The head of the best validation score."""
         name = max(self.validation, key=lambda head: self.validation[head].score)
         return name, self.validation[name]
-
-
-@dataclass(frozen=True)
-class Features:
-    """What an encoder makes of the real images, float32: all that heads are fitted and judged on.
-
-    train [N, D], None where no head is refitted; validation [M, D]; logits [M, K] of the head that
-    was trained along, on validation.
-    """
-
-    train: NDArray[np.float32] | None
-    validation: NDArray[np.float32]
-    logits: NDArray[np.float32]
 
 
 def encode(plan: Plan, network: Network, data: Data) -> Features:
@@ -115,7 +65,7 @@ def encode_frozen(plan: Plan, data: Data, config: Config) -> Features:
 def fit(
     plan: Plan, data: Data, config: Config, frozen: Features | None = None
 ) -> Iterator[Snapshot]:
-    """Train as planned; yields a snapshot at each of the plan's evaluations, evenly spaced.
+    """Train as planned; yields a snapshot at each evaluation of the last phase, evenly spaced.
 
     The network is the same object in every snapshot and trains on after it. A plan of no steps
     yields one snapshot, of the encoder as it was loaded, whose features may be given (`frozen`).
@@ -127,118 +77,145 @@ def fit(
     """
     seed = seed_of(config.seed, plan.seed)
     network = build_network(config, data.groups, data.train.size, seed)
-    if plan.steps == 0:
-        found = try_heads(plan, data, frozen or encode(plan, network, data), network.device)
-        yield Snapshot(0, network, *found)
+    if plan.frozen:
+        yield _snapshot(plan, network, data, frozen or encode(plan, network, data), 0, seed)
         return
-    images = stage_one_images(plan, data, seed)
-    batches = batch_rows(images, plan, config.classifier.batch_size, data.groups.count, seed)
-    loss = _loss(plan, data.groups.count)
-    optimizer, schedule = _optimizer(network, plan)
-    generator = torch.Generator().manual_seed(seed)
+    for number, phase in enumerate(plan.phases[:-1]):
+        network = _earlier_phase(network, phase, number, data, config, seed)
+    network, images = _start(network, plan.last, data, config, seed)
+    stops = evaluation_steps(plan.last.steps, plan.evaluations)
+    earlier: list[tuple[int, NDArray[np.float32]]] = []
+    for step in _steps(network, images, plan.last, stops, config, seed, len(plan.phases) - 1):
+        features = replace(encode(plan, network, data), earlier=tuple(earlier))
+        yield _snapshot(plan, network, data, features, step, seed)
+        earlier.append((step, features.logits))
+
+
+def try_heads(
+    plan: Plan,
+    data: Data,
+    features: Features,
+    device: torch.device,
+    head: Head | None = None,
+    step: int = 0,
+    seed: int = 0,
+) -> tuple[dict[str, GroupMetrics], dict[str, Fitted]]:
+    """The plan's heads on one snapshot's features, and their metrics on validation.
+
+    `head`, `step`, `seed`: of the snapshot, see `Seen`.
+    """
+    fitted = fit_all(plan.heads, Seen(features, data, device, head, step, seed))
+    counts = data.train.counts(data.groups.count)
+    metrics = {}
+    for name, one in fitted.items():
+        rows = slice(None) if one.judged is None else one.judged
+        label, group = data.validation.label[rows], data.validation.group[rows]
+        metrics[name] = group_metrics(one.predicted[rows], label, group, counts)
+    return metrics, fitted
+
+
+def _snapshot(
+    plan: Plan, network: Network, data: Data, features: Features, step: int, seed: int
+) -> Snapshot:
+    head = network.current_head()
+    found = try_heads(plan, data, features, network.device, head, step, seed)
+    return Snapshot(step, network, *found)
+
+
+def _start(
+    network: Network, phase: Phase, data: Data, config: Config, seed: int
+) -> tuple[Network, TrainingSet]:
+    """The network that a phase trains, and on what."""
+    errors = phase.images == "real_errors"
+    images = training_set(phase, data, seed, network.predict(data.train) if errors else None)
+    if phase.fresh:
+        network = build_network(config, data.groups, data.train.size, seed)
+    return network, images
+
+
+def _earlier_phase(
+    network: Network, phase: Phase, number: int, data: Data, config: Config, seed: int
+) -> Network:
+    """The network after a phase that is not the last: its last weights, or its best ones."""
+    if phase.steps == 0:
+        return network
+    network, images = _start(network, phase, data, config, seed)
+    stops = evaluation_steps(phase.steps, max(1, phase.keep_best))
+    counts = data.train.counts(data.groups.count)
+    top, best = -math.inf, None
+    for _ in _steps(network, images, phase, stops, config, seed, number):
+        if not phase.keep_best:
+            continue
+        seen = data.validation
+        score = group_metrics(network.predict(seen), seen.label, seen.group, counts).score
+        if score > top:
+            top, best = score, network.state()
+    if best is not None:
+        network.load_state(best)
+    return network
+
+
+def _steps(
+    network: Network,
+    images: TrainingSet,
+    phase: Phase,
+    stops: list[int],
+    config: Config,
+    seed: int,
+    number: int,
+) -> Iterator[int]:
+    """Optimizer steps of a phase; yields at every stop."""
+    batches = images.batches(config.classifier.batch_size, seed, number)
+    loss = _loss(phase, images.groups)
+    optimizer, schedule = _optimizer(network, phase)
+    generator = torch.Generator().manual_seed(seed + number)
+    label, group = images.label, images.group
     done = 0
-    for stop in evaluation_steps(plan.steps, plan.evaluations):
+    for stop in stops:
         network.model.train()
         finite = torch.ones((), dtype=torch.bool, device=network.device)
         while done < stop:
-            value = train_step(network, images, next(batches), loss, optimizer, generator, config)
+            rows = next(batches)
+            weight = None if images.weight is None else images.weight[rows]
+            arrays = (images.pixels(rows), label[rows], group[rows], weight)
+            value = train_step(network, arrays, loss, optimizer, generator, config)
             schedule.step()
             finite &= value.isfinite()
             done += 1
         if not finite:
             raise StageError(
                 f"the classifier's loss was not finite before step {stop} (learning rate "
-                f"{plan.learning_rate:g}); expected a finite loss. Fix: lower the learning rate"
+                f"{phase.learning_rate:g}); expected a finite loss. Fix: lower the learning rate"
             )
-        found = try_heads(plan, data, encode(plan, network, data), network.device)
-        yield Snapshot(stop, network, *found)
+        yield stop
 
 
 def train_step(
     network: Network,
-    images: ImageSet,
-    rows: NDArray[np.int64],
-    loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    batch: tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], NDArray | None],
+    loss: Loss,
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
     config: Config,
 ) -> Tensor:
-    """One optimizer step on the given rows; returns the detached loss, without waiting for it."""
-    pixels = torch.from_numpy(images.pixels[rows]).to(network.device)
-    label = torch.from_numpy(images.label[rows]).to(network.device)
-    group = torch.from_numpy(images.group[rows]).to(network.device)
+    """One optimizer step; returns the detached loss, without waiting for it.
+
+    `batch`: pixels [B, 3, H, W], label [B], group [B], weight [B] of the images' losses or None.
+    """
+    pixels, label, group, weight = (
+        None if part is None else torch.from_numpy(part).to(network.device) for part in batch
+    )
+    assert pixels is not None and label is not None and group is not None
     classifier = config.classifier
     features, logits = network(
         augmented(pixels, generator, classifier.flip, classifier.crop_padding)
     )
-    value = loss(logits, features, label, group)
+    value = loss(logits, features, label, group, weight)
     optimizer.zero_grad()
     value.backward()
     torch.nn.utils.clip_grad_norm_(network.model.parameters(), MAX_GRAD_NORM)
     optimizer.step()
     return value.detach()
-
-
-def try_heads(
-    plan: Plan, data: Data, features: Features, device: torch.device
-) -> tuple[dict[str, GroupMetrics], dict[str, Head]]:
-    """Validation metrics of the plan's heads, and those of them that were fitted here.
-
-    They are fitted to the features of the real training images, the decays of one objective
-    together.
-    """
-    predicted: dict[str, NDArray[np.int64]] = {}
-    heads: dict[str, Head] = {}
-    seen = torch.tensor(features.validation, device=device)
-    for objective in dict.fromkeys(spec.objective for spec in plan.heads):
-        specs = [spec for spec in plan.heads if spec.objective == objective]
-        if objective == "trained":
-            predicted |= {spec.name: features.logits.argmax(axis=1) for spec in specs}
-            continue
-        found = fit_heads(
-            torch.tensor(features.train, device=device),
-            data.train.label,
-            image_weights(data.train.group, objective),
-            [spec.weight_decay for spec in specs],
-            len(data.groups.label_names),
-        )
-        for spec, head in zip(specs, found, strict=True):
-            heads[spec.name], predicted[spec.name] = head, head.predict(seen)
-    label, group = data.validation.label, data.validation.group
-    counts = data.train.counts(data.groups.count)
-    metrics = {
-        spec.name: group_metrics(predicted[spec.name], label, group, counts) for spec in plan.heads
-    }
-    return metrics, heads
-
-
-def stage_one_images(plan: Plan, data: Data, seed: int) -> ImageSet:
-    """What the encoder is trained on: a balanced draw of synthetic images, or the real ones.
-
-    Never both: "looks synthetic" would become the new shortcut (FFR, arXiv 2308.04553).
-    """
-    if plan.ratio == 0:
-        return data.train
-    count = round(plan.ratio * len(data.train))
-    rows = draw_balanced(data.synthetic.group, count, data.groups.count, seed)
-    s = data.synthetic
-    return ImageSet(s.pixels[rows], s.label[rows], s.group[rows], s.ids[rows])
-
-
-def batch_rows(
-    images: ImageSet, plan: Plan, size: int, groups: int, seed: int
-) -> Iterator[NDArray[np.int64]]:
-    """Endless batches: shuffled epochs (`uniform`), or groups equally often (`balanced`)."""
-    rng = np.random.default_rng([seed, 211])
-    size = min(size, len(images))
-    if plan.sampling == "balanced":
-        probability = image_weights(images.group, "balanced")
-        while True:
-            yield rng.choice(len(images), size, p=probability)
-    while True:
-        order = rng.permutation(len(images))
-        for start in range(0, len(order) - size + 1, size):
-            yield order[start : start + size]
 
 
 def evaluation_steps(steps: int, evaluations: int) -> list[int]:
@@ -251,33 +228,39 @@ def seed_of(run_seed: int, index: int) -> int:
     return int(np.random.SeedSequence([run_seed, index]).generate_state(1)[0])
 
 
-def _loss(plan: Plan, groups: int) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    if plan.dro_step_size > 0:
-        robust = GroupDRO(groups, plan.dro_step_size)
-        return lambda logits, features, label, group: robust(logits, label, group)
-    return lambda logits, features, label, group: mixed_loss(
-        logits, features, label, plan.beta, plan.temperature
-    )
+def _loss(phase: Phase, groups: int) -> Loss:
+    if phase.dro_step_size > 0:
+        robust = GroupDRO(groups, phase.dro_step_size)
+        return lambda logits, features, label, group, weight: robust(logits, label, group)
+
+    def mixed(
+        logits: Tensor, features: Tensor, label: Tensor, group: Tensor, weight: Tensor | None
+    ) -> Tensor:
+        if weight is None:
+            return mixed_loss(logits, features, label, phase.beta, phase.temperature)
+        return (weight * F.cross_entropy(logits.float(), label, reduction="none")).mean()
+
+    return mixed
 
 
 def _optimizer(
-    network: Network, plan: Plan
+    network: Network, phase: Phase
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """AdamW, without weight decay on norms and biases; warm-up, then a cosine to zero."""
     parameters = list(network.model.parameters())
     optimizer = torch.optim.AdamW(
         [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": plan.weight_decay},
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": phase.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ],
-        lr=plan.learning_rate,
+        lr=phase.learning_rate,
         fused=True,
     )
-    warm = max(1, round(WARM_UP * plan.steps))
+    warm = max(1, round(WARM_UP * phase.steps))
 
     def factor(step: int) -> float:
         if step < warm:
             return (step + 1) / warm
-        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, plan.steps - warm)))
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, phase.steps - warm)))
 
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

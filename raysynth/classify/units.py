@@ -18,7 +18,9 @@ from torch import Tensor
 from raysynth.classify.data import Data
 from raysynth.classify.head import Head
 from raysynth.classify.network import Network, build_network
-from raysynth.classify.training import Features, Plan, Snapshot, fit
+from raysynth.classify.plan import Plan
+from raysynth.classify.stage_two import Features
+from raysynth.classify.training import Snapshot, fit
 from raysynth.config import Config, digest_of
 from raysynth.errors import StageError
 from raysynth.groups import Groups
@@ -45,17 +47,17 @@ def train_unit(
     Returns
     -------
     The record: `plan`, `seconds`, `history` ([{step, heads: {name: metrics}}]) and `best`
-    ({name: {step, validation}}). The weights lie beside it, as `<unit>.safetensors`.
+    ({name: {step, validation, tuned}}). The weights lie beside it, as `<unit>.safetensors`.
     """
     start = time.perf_counter()
     history: list[dict[str, Any]] = []
-    best: dict[str, tuple[float, int]] = {}
+    best: dict[str, tuple[float, int, dict[str, Any]]] = {}
     tensors: dict[str, Tensor] = {}
     for snapshot in fit(plan, data, config, frozen):
         metrics = snapshot.validation
         better = [h for h, m in metrics.items() if h not in best or m.score > best[h][0]]
-        best.update({h: (metrics[h].score, snapshot.step) for h in better})
-        _keep(tensors, snapshot, better, {step for _, step in best.values()})
+        best.update({h: _entry(snapshot, h) for h in better})
+        _keep(tensors, snapshot, better, {step for _, step, _ in best.values()})
         heads = {h: m.to_dict(data.groups) for h, m in metrics.items()}
         history.append({"step": snapshot.step, "heads": heads})
     at = {entry["step"]: entry["heads"] for entry in history}
@@ -63,12 +65,19 @@ def train_unit(
         "plan": plan.to_dict(),
         "seconds": round(time.perf_counter() - start, 2),
         "history": history,
-        "best": {h: {"step": step, "validation": at[step][h]} for h, (_, step) in best.items()},
+        "best": {
+            h: {"step": step, "validation": at[step][h], "tuned": tuned}
+            for h, (_, step, tuned) in best.items()
+        },
     }
     name = f"{folder}/{unit_name(plan)}"
     write_atomic(f"{name}.safetensors", safetensors.torch.save(tensors))
     write_atomic(f"{name}.json", json.dumps(record).encode())
     return record
+
+
+def _entry(snapshot: Snapshot, head: str) -> tuple[float, int, dict[str, Any]]:
+    return snapshot.validation[head].score, snapshot.step, snapshot.fitted[head].chosen
 
 
 def _keep(
@@ -82,8 +91,8 @@ def _keep(
     if better:
         tensors.update({f"{snapshot.step}/{key}": v for key, v in snapshot.network.state().items()})
     for name in better:
-        if name in snapshot.heads:
-            head = snapshot.heads[name]
+        head = snapshot.fitted[name].head
+        if head is not None:
             tensors[f"head/{name}/weight"] = head.weight.cpu().contiguous()
             tensors[f"head/{name}/bias"] = head.bias.cpu().contiguous()
 

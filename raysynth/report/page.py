@@ -8,7 +8,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from raysynth.config import SelectionConfig
-from raysynth.report.content import TITLES, Content
+from raysynth.report.content import Content
 from raysynth.report.copies import PairSheet
 from raysynth.report.plots import Plot
 from raysynth.report.sheets import Sheet, Strip, data_uri
@@ -20,8 +20,9 @@ WHAT = {
     "finetune": "fine-tuning of the base model",
     "synthesis": "generation and CLIP scores",
     "selection": "copies out, the best of each group kept",
+    "references": "real-only references and controls, on test once",
     "search": "Ray Tune, on validation",
-    "classification": "references and the winner, on test once",
+    "classification": "the winner trained again, on test once",
 }
 
 
@@ -59,7 +60,6 @@ def render(
         stopped=_stopped_early(content),
         style=style,
         versions=_versions(content),
-        references=TITLES.keys() - {"raysynth"},
     )
     return page
 

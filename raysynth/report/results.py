@@ -10,8 +10,9 @@ from raysynth.report.content import Content
 def results(content: Content) -> dict[str, Any]:
     """The run's numbers, JSON-able.
 
-    `methods.<name>.{wga,aga,weighted,groups}` are `{mean, std, seeds}` on test, shares of 1;
-    `groups` holds one number per group, in the order of the key `groups`. `timings` are seconds.
+    `methods.<name>.{wga,aga,weighted,equalized_odds,demographic_parity,groups}` are `{mean, std,
+    seeds}` on test, shares of 1; `interval` bounds WGA and AGA (95 %, over test images); `groups`
+    holds one number per group, in the order of the key `groups`. `timings` are seconds.
     """
     groups, config = content.groups, content.config
     names = [groups.name(g) for g in range(groups.count)]
@@ -35,6 +36,7 @@ def results(content: Content) -> dict[str, Any]:
             key: content.selection[key]
             for key in ("threshold", "copy_threshold", "copies", "kept_per_cluster")
         },
+        "selection_rule": content.results.get("selection_rule", ""),
         "methods": content.results.get("methods", {}),
         "search": {"trials": len(content.trials), "best": content.best},
         "timings": content.timings,

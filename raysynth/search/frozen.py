@@ -8,8 +8,10 @@ from typing import Any
 import ray
 
 from raysynth.classify.data import Data
+from raysynth.classify.plan import Plan
 from raysynth.classify.recipe import configured
-from raysynth.classify.training import Features, Plan, encode_frozen, try_heads
+from raysynth.classify.stage_two import Features
+from raysynth.classify.training import encode_frozen, try_heads
 from raysynth.config import Config
 from raysynth.models.device import pick_device, use_threads
 from raysynth.search.table import row_of

@@ -10,8 +10,9 @@ from ray import tune
 
 from raysynth.classify.data import Data
 from raysynth.classify.metrics import GroupMetrics
+from raysynth.classify.plan import Plan
 from raysynth.classify.recipe import plan_of
-from raysynth.classify.training import Plan, fit
+from raysynth.classify.training import fit
 from raysynth.config import Config
 from raysynth.models.device import use_threads
 

@@ -101,7 +101,7 @@ def test_transformers_models_from_a_local_folder(kind, tmp_path):
 def test_pretrained_false_keeps_the_shape_only(tmp_path):
     folder = tiny_transformer("resnet", str(tmp_path / "resnet"))
     network = build_network(
-        tiny_config(f"classifier.backbone={folder}", "classifier.pretrained=false"),
+        tiny_config(f"classifier.backbone={folder}", "classifier.start=scratch"),
         tiny_groups(),
         SIDE,
         0,
@@ -114,10 +114,10 @@ def test_pretrained_false_keeps_the_shape_only(tmp_path):
 def test_folder_without_a_model_is_refused_before_loading(tmp_path):
     config = tiny_config(f"classifier.backbone={tmp_path}")
     with pytest.raises(ModelError, match=r"classifier\.backbone: no config\.json"):
-        check_backbone(config.classifier)
+        check_backbone(config)
     with pytest.raises(ModelError, match="cannot load"):
         build_network(config, tiny_groups(), SIDE, 0)
-    check_backbone(tiny_config().classifier)
+    check_backbone(tiny_config())
 
 
 def test_model_without_a_linear_head_is_refused():

@@ -7,13 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from raysynth.classify.head import fit_heads, image_weights
-
-
-def test_weights_of_the_two_objectives():
-    group = np.array([0, 0, 0, 2])  # group 1 is empty
-    np.testing.assert_allclose(image_weights(group, "erm"), [0.25] * 4)
-    np.testing.assert_allclose(image_weights(group, "balanced"), [1 / 6] * 3 + [1 / 2])
+from raysynth.classify.head import fit_heads, fit_robust_heads
+from raysynth.classify.trainset import image_weights
 
 
 def slopes(features, label, weights, decay: float, head) -> torch.Tensor:
@@ -88,3 +83,30 @@ def test_read_only_inputs_and_any_number_of_classes(classes):
     (head,) = fit_heads(features, label, image_weights(label, "balanced"), [0.1], classes)
     assert head.weight.shape == (classes, 4)
     assert head.predict(features).shape == (60,)
+
+
+def test_robust_heads_lower_the_worst_groups_loss():
+    rng = np.random.default_rng(1)
+    group = np.repeat([0, 1, 2], [300, 60, 20])
+    label = (rng.random(380) < 0.5).astype(int)
+    features = torch.tensor(rng.normal(size=(380, 4)), dtype=torch.float32)
+    features[:, 0] += torch.tensor(np.where(group == 0, 3 * label, -2 * label))  # groups disagree
+    worst = {}
+    for name, (head,) in (
+        ("robust", fit_robust_heads(features, label, group, [1e-2], 2)),
+        ("balanced", fit_heads(features, label, image_weights(group, "balanced"), [1e-2], 2)),
+    ):
+        logits = features @ head.weight.T + head.bias
+        each = F.cross_entropy(logits, torch.tensor(label), reduction="none").numpy()
+        worst[name] = [each[group == g].mean() for g in range(3)]
+    assert max(worst["robust"]) < max(worst["balanced"]) - 0.01
+    assert np.ptp(worst["robust"]) < np.ptp(worst["balanced"])
+
+
+def test_robust_heads_of_several_decays_do_not_depend_on_each_other():
+    torch.manual_seed(0)
+    features, label = torch.randn(200, 6), np.arange(200) % 3
+    group = np.arange(200) % 4
+    together = fit_robust_heads(features, label, group, [1e-2, 0.1, 1.0], 3)
+    (alone,) = fit_robust_heads(features, label, group, [0.1], 3)
+    torch.testing.assert_close(together[1].weight, alone.weight, rtol=2e-2, atol=2e-4)

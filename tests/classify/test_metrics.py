@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fairlearn.metrics import MetricFrame
 
-from raysynth.classify.metrics import GroupMetrics, group_metrics, over_seeds
+from raysynth.classify.metrics import (
+    GroupMetrics,
+    bootstrap_interval,
+    fairness,
+    group_metrics,
+    over_seeds,
+)
 from tests.classify.tiny import tiny_groups
 
 # Groups of 4, 2, 2, 2 images; right: 4, 1, 0, 2.
@@ -23,8 +30,7 @@ def test_worst_average_and_weighted_are_three_different_numbers():
 
 
 def test_aga_agrees_with_fairlearn():
-    fairlearn = pytest.importorskip("fairlearn.metrics")
-    frame = fairlearn.MetricFrame(
+    frame = MetricFrame(
         metrics=lambda y, p: float(np.mean(y == p)),
         y_true=LABEL,
         y_pred=PREDICTED,
@@ -60,3 +66,44 @@ def test_over_seeds_has_mean_sample_deviation_and_seeds():
     assert summary["groups"]["a/1"]["seeds"] == [0.2, 0.4]
     assert summary["groups"]["b/2"]["std"] == 0.0
     assert over_seeds(seeds[:1])["wga"]["std"] == 0.0
+
+
+def test_fairness_differences_by_hand():
+    # Attribute 0: label 0 right 4 of 4, label 1 right 0 of 2; attribute 1: 1 of 2 and 2 of 2.
+    found = fairness(PREDICTED, LABEL, GROUP % 2)
+    assert found["equalized_odds"] == pytest.approx(1.0)  # true positive rates 0 and 1
+    assert found["demographic_parity"] == pytest.approx(3 / 4 - 0 / 6)
+    assert fairness(LABEL, LABEL, GROUP % 2)["equalized_odds"] == 0.0
+
+
+def test_fairness_of_three_labels_is_the_worst_one_against_the_rest():
+    label = np.repeat([0, 1, 2], 4)
+    attribute = np.tile([0, 0, 1, 1], 3)
+    predicted = label.copy()
+    predicted[[10, 11]] = 0  # label 2, attribute 1: all wrong
+    assert fairness(predicted, label, attribute)["equalized_odds"] == pytest.approx(1.0)
+
+
+def test_intervals_hold_the_value_and_shrink_with_the_images():
+    widths = []
+    for each in (50, 800):
+        group = np.repeat(np.arange(4), each)
+        rate = np.array([0.9, 0.6, 0.8, 0.95])[group]
+        right = np.random.default_rng(0).random((3, len(group))) < rate
+        found = bootstrap_interval(right, group)
+        mean = np.mean([[one[group == g].mean() for g in range(4)] for one in right], axis=0)
+        assert found["aga"][0] < mean.mean() < found["aga"][1]
+        assert found["wga"][0] - 0.01 < mean.min() < found["wga"][1] + 0.01
+        widths.append(found["wga"][1] - found["wga"][0])
+    assert widths[1] < widths[0] / 2
+    # One seed, one group of n images: the binomial's standard error.
+    right = np.random.default_rng(1).random((1, 400)) < 0.7
+    low, high = bootstrap_interval(right, np.zeros(400, int))["wga"]
+    assert (high - low) / 2 == pytest.approx(1.96 * (0.21 / 400) ** 0.5, rel=0.15)
+
+
+def test_over_seeds_takes_every_number():
+    assert over_seeds([{"a": 1.0, "b": {"c": 2.0}}, {"a": 3.0, "b": {"c": 2.0}}]) == {
+        "a": {"mean": 2.0, "std": 2**0.5, "seeds": [1.0, 3.0]},
+        "b": {"c": {"mean": 2.0, "std": 0.0, "seeds": [2.0, 2.0]}},
+    }

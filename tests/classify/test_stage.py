@@ -1,112 +1,172 @@
-"""The classification stage as a whole, on tiny tables and a real Ray."""
+"""The references and the classification stage as a whole, on tiny tables and a real Ray."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForImageClassification
 
-from raysynth.classify import run_classification, stage
+from raysynth.classify import run_classification, run_references
 from raysynth.classify.final import Final, shipped_index
 from raysynth.classify.recipe import configured
+from raysynth.classify.results import read_truth
 from raysynth.errors import StageError
 from raysynth.progress import Progress
+from raysynth.tables import read_table
 from tests.classify.test_backbone import tiny_transformer
 from tests.classify.tiny import tiny_config, tiny_groups, write_tiny_run
 
-REFERENCES = ["erm", "balanced", "group_dro", "erm_balanced_head"]
+REFERENCES = ["erm", "resampling", "group_dro", "erm_balanced_head"]
+NONE = "references.names=[]"
+
+
+def references(tmp_path: Path, groups=None, *overrides: str):
+    folders = write_tiny_run(str(tmp_path), groups)
+    work = tmp_path / "references"
+    facts = run_references(
+        tiny_config(*overrides), folders["real"], groups or tiny_groups(), str(work), Progress()
+    )
+    return facts, work
 
 
 def run(tmp_path: Path, groups=None, *overrides: str):
+    """Both stages; facts and folder of the second."""
+    references(tmp_path, groups, *overrides)
     config = tiny_config(*overrides)
-    groups = groups or tiny_groups()
-    folders = write_tiny_run(str(tmp_path), groups)
     search = tmp_path / "search"
     search.mkdir(exist_ok=True)
     parameters = configured(config.classifier) | {"ratio": 0.25}
     (search / "best.json").write_text(json.dumps({"trial": "x", "parameters": parameters}))
     work = tmp_path / "work"
     facts = run_classification(
-        config, *folders.values(), str(search), groups, str(work), Progress()
+        config,
+        *(str(tmp_path / name) for name in ("real", "synthetic", "selection")),
+        str(search),
+        str(tmp_path / "references"),
+        groups or tiny_groups(),
+        str(work),
+        Progress(),
     )
     return facts, work
 
 
+def read(work: Path) -> dict:
+    return json.loads((work / "results.json").read_text())
+
+
+def stamps(work: Path) -> dict[Path, int]:
+    return {file: file.stat().st_mtime_ns for file in (work / "units").iterdir()}
+
+
 def test_results_model_card_and_resume(ray_local, tmp_path):
     facts, work = run(tmp_path)
-    results = json.loads((work / "results.json").read_text())
+    results = read(work)
     assert list(results["methods"]) == [*REFERENCES, "raysynth"]
-    assert facts["rows"] == 10
+    assert facts["rows"] == 2
     for method in results["methods"].values():
-        for key in ("wga", "aga", "weighted"):
+        for key in ("wga", "aga", "weighted", "equalized_odds", "demographic_parity"):
             assert set(method[key]) == {"mean", "std", "seeds"} and len(method[key]["seeds"]) == 2
+        for key in ("wga", "aga", "weighted"):
             assert len(method["validation"][key]["seeds"]) == 2
+            assert key == "weighted" or len(method["interval"][key]) == 2
         assert set(method["groups"]) == {"a/1", "a/2", "b/1", "b/2"}
         assert len(method["chosen"]["stopped_at"]) == 2
+        assert method["source"] and not method["uses_validation"]
     assert len(results["tuning"]) == 2 * (1 + 1 + 1 + 4)  # two weight decays, the heads of each
+    budgets = [results["methods"][name]["budget"] for name in REFERENCES]
+    assert {(one["trainings"], one["stopping_points"]) for one in budgets} == {(2, 4)}
     assert results["methods"]["raysynth"]["chosen"]["ratio"] == 0.25
+    assert "validation worst-group accuracy" in results["selection_rule"]
 
     card = (work / "model" / "README.md").read_text()
-    for word in ("Intended use", "Limits", "Data set", "WGA", "| a/1 | 24 |"):
+    for word in ("Intended use", "Limits", "Data set", "WGA", "| a/1 | 24 |", "linear head"):
         assert word in card
     model = AutoModelForImageClassification.from_pretrained(work / "model")
     assert model.config.id2label == {0: "a", 1: "b"}
 
-    units = {file: file.stat().st_mtime_ns for file in (work / "units").iterdir()}
+    before = stamps(work), stamps(tmp_path / "references")
     _, work = run(tmp_path)
-    assert {file: file.stat().st_mtime_ns for file in (work / "units").iterdir()} == units
-    assert json.loads((work / "results.json").read_text()) == results
+    assert (stamps(work), stamps(tmp_path / "references")) == before
+    assert read(work) == results
+
+
+def test_predictions_give_the_numbers_again(ray_local, tmp_path):
+    _, work = run(tmp_path, None, "references.names=[erm]")
+    table = read_table(str(work), files=[str(work / "predictions.parquet")]).to_pandas()
+    assert table.groupby("method").seed.nunique().to_dict() == {"erm": 2, "raysynth": 2}
+    truth = read_truth(str(tmp_path / "real"), np.array([24, 4, 4, 24]), tiny_groups())
+    for method, values in read(work)["methods"].items():
+        for seed in range(2):
+            mine = table[(table.method == method) & (table.seed == seed)].set_index("id")
+            again = truth.measures(mine.loc[truth.ids, "predicted"].to_numpy())
+            for key in ("wga", "aga", "equalized_odds"):
+                assert again[key] == values[key]["seeds"][seed]
+
+
+def test_validation_training_references_and_mixtures(ray_local, tmp_path):
+    overrides = (
+        "references.names=[jtt, dfr_train, dfr_validation, self]",
+        "classifier.mixtures=[ffr, usb, asb]",
+        "references.weight_decays=[0.1]",
+    )
+    facts, work = run(tmp_path, None, *overrides)
+    methods = read(work)["methods"]
+    assert {n for n, m in methods.items() if m["uses_validation"]} == {"dfr_validation", "self"}
+    assert {n for n, m in methods.items() if m["kind"] == "mixture"} == {"ffr", "usb", "asb"}
+    assert facts["rows"] == 2 * 4
+    assert methods["asb"]["synthetic"] == {"wanted": 40, "used": 32}  # 8 of each group were kept
+    assert len(methods["dfr_validation"]["chosen"]["C"]) == 2
 
 
 def test_lost_units_are_trained_again_with_the_same_numbers(ray_local, tmp_path):
-    references = "classifier.references=[erm]"
-    _, work = run(tmp_path, None, references)
-    results = (work / "results.json").read_text()
+    _, work = references(tmp_path, None, "references.names=[erm]")
+    results = read(work)
     lost = sorted((work / "units").glob("*.json"))[::2]
     for file in lost:
         file.unlink()
-    _, work = run(tmp_path, None, references)
-    assert (work / "results.json").read_text() == results
+    _, work = references(tmp_path, None, "references.names=[erm]")
+    again = read(work)
+    for report in (results, again):
+        report["methods"]["erm"].pop("training_seconds")
+    assert again == results
     assert all(file.exists() for file in lost)
 
 
 def test_a_frozen_encoder_through_the_stage(ray_local, tmp_path):
     folder = tiny_transformer("resnet", str(tmp_path / "resnet"))
-    frozen = [f"classifier.backbone={folder}", "classifier.steps=0", "classifier.references=[]"]
+    frozen = [f"classifier.backbone={folder}", "classifier.steps=0", NONE]
     facts, work = run(tmp_path, None, *frozen)
-    results = json.loads((work / "results.json").read_text())
     assert facts["rows"] == 2
-    assert results["methods"]["raysynth"]["wga"]["std"] == 0.0  # one encoder, whatever the seed
+    assert read(work)["methods"]["raysynth"]["wga"]["std"] == 0.0  # one encoder, any seed
     saved = AutoModelForImageClassification.from_pretrained(work / "model").state_dict()
     loaded = AutoModelForImageClassification.from_pretrained(folder).state_dict()
     assert all(torch.equal(saved[k], v) for k, v in loaded.items() if "classifier" not in k)
 
 
-def test_three_by_two_groups_and_no_references(ray_local, tmp_path):
-    facts, work = run(tmp_path, tiny_groups(3, 2), "classifier.references=[]")
-    results = json.loads((work / "results.json").read_text())
+@pytest.mark.parametrize("schedule", ["full", "joint"])
+def test_other_schedules_and_three_by_two_groups(ray_local, tmp_path, schedule):
+    overrides = (NONE, f"classifier.schedule={schedule}")
+    facts, work = run(tmp_path, tiny_groups(3, 2), *overrides)
     assert list(facts["methods"]) == ["raysynth"]
-    assert len(results["methods"]["raysynth"]["groups"]) == 6
+    assert len(read(work)["methods"]["raysynth"]["groups"]) == 6
+    words = "trained all weights" if schedule == "full" else "together"
+    assert words in (work / "model" / "README.md").read_text()
 
 
 def test_failed_trainings_are_named_and_the_others_kept(ray_local, tmp_path):
+    bad = ("references.names=[erm]", "references.weight_decays=[0.1, 1.0e+38]")
     with pytest.raises(StageError, match=r"trainings failed .*not finite"):
-        run(
-            tmp_path,
-            None,
-            "classifier.references=[erm]",
-            "classifier.reference_weight_decays=[0.1, 1.0e+38]",
-        )
-    assert len(list((tmp_path / "work" / "units").glob("*.json"))) >= 3
+        references(tmp_path, None, *bad)
+    assert len(list((tmp_path / "references" / "units").glob("*.json"))) == 1
 
 
 def test_the_best_validation_seed_is_shipped_whatever_test_says():
-    def final(method: str, wga: float) -> Final:
+    def final(wga: float) -> Final:
         metrics = {"groups": {"g": wga}, "wga": wga, "aga": wga, "weighted": wga}
-        return Final(method, {"best": {"h": {"step": 1, "validation": metrics}}}, "h")
+        return Final("raysynth", {"best": {"h": {"step": 1, "validation": metrics}}}, "h")
 
-    finals = [final("erm", 0.99), final("raysynth", 0.6), final("raysynth", 0.7)]
-    assert shipped_index(finals, stage.OURS) == 2
+    assert shipped_index([final(0.6), final(0.7), final(0.65)]) == 1

@@ -1,4 +1,4 @@
-"""The two-stage training: plans, batches, determinism, snapshots."""
+"""Plans carried out: phases, batches, determinism, snapshots."""
 
 from __future__ import annotations
 
@@ -8,31 +8,22 @@ import numpy as np
 import pytest
 import torch
 
+from raysynth.classify.plan import TRAINED, HeadSpec, Phase, Plan
 from raysynth.classify.recipe import configured, plan_of
-from raysynth.classify.references import REFERENCES
-from raysynth.classify.references.reference import merged
-from raysynth.classify.training import (
-    HeadSpec,
-    Plan,
-    batch_rows,
-    evaluation_steps,
-    fit,
-    seed_of,
-    stage_one_images,
-)
+from raysynth.classify.training import evaluation_steps, fit, seed_of
 from raysynth.errors import ConfigError, StageError
 from tests.classify.tiny import tiny_config, tiny_data, tiny_groups
 
 BALANCED_HEAD = HeadSpec("balanced", 0.01)
+STAGE_ONE = Phase("synthetic", 12, 3e-3, 1e-2, ratio=0.5, beta=0.5)
 
 
-def plan(**changes) -> Plan:
-    base = Plan(0.5, 12, 3e-3, 1e-2, (BALANCED_HEAD,), beta=0.5, evaluations=2)
-    return replace(base, **changes)
+def plan(heads=(BALANCED_HEAD,), seed=0, **changes) -> Plan:
+    return Plan((replace(STAGE_ONE, **changes),), heads, evaluations=2, seed=seed)
 
 
-def final_state(changed: Plan):
-    *_, last = fit(changed, tiny_data(), tiny_config())
+def final_state(planned: Plan, *overrides: str):
+    *_, last = fit(planned, tiny_data(), tiny_config(*overrides))
     return last.network.state()
 
 
@@ -47,31 +38,11 @@ def test_same_seed_same_weights_other_seed_others():
     assert not torch.equal(first["stem.weight"], other["stem.weight"])
 
 
-def test_ratio_decides_what_the_encoder_sees():
-    data = tiny_data()
-    half = stage_one_images(plan(ratio=0.5), data, 0)
-    assert half.counts(4).tolist() == [7, 7, 7, 7]  # 0.5 * 56 real images
-    assert set(half.ids.tolist()) <= set(data.synthetic.ids.tolist())
-    assert stage_one_images(plan(ratio=9.0), data, 0).counts(4).tolist() == [10] * 4
-    assert stage_one_images(plan(ratio=0.0), data, 0) is data.train
-
-
-def test_uniform_batches_are_epochs_and_balanced_ones_even_out_groups():
-    data = tiny_data()
-    uniform = batch_rows(data.train, plan(), 14, 4, 0)
-    epoch = np.concatenate([next(uniform) for _ in range(4)])
-    assert sorted(epoch.tolist()) == list(range(56))
-    even = batch_rows(data.train, plan(sampling="balanced"), 40, 4, 0)
-    drawn = data.train.group[np.concatenate([next(even) for _ in range(50)])]
-    np.testing.assert_allclose(np.bincount(drawn) / len(drawn), 0.25, atol=0.04)
-
-
 def test_encoder_learns_and_stage_two_leaves_it_alone():
-    data = tiny_data()
-    snapshots = fit(plan(steps=60, evaluations=1, beta=1.0), data, tiny_config())
-    snapshot = next(snapshots)
+    planned = Plan((replace(STAGE_ONE, steps=60, beta=1.0),), (BALANCED_HEAD,), evaluations=1)
+    snapshot = next(fit(planned, tiny_data(), tiny_config()))
     assert snapshot.validation[BALANCED_HEAD.name].wga >= 0.8
-    head = snapshot.heads[BALANCED_HEAD.name]
+    head = snapshot.fitted[BALANCED_HEAD.name].head
     assert not torch.equal(head.weight, snapshot.network.head.weight)
 
 
@@ -80,55 +51,97 @@ def test_non_finite_loss_stops_and_says_so():
         list(fit(plan(learning_rate=1e30, steps=6), tiny_data(), tiny_config()))
 
 
-def test_three_by_two_groups():
+def test_three_by_two_groups_and_every_objective():
     data = tiny_data(tiny_groups(3, 2))
-    *_, last = fit(plan(), data, tiny_config())
-    metrics = last.validation[BALANCED_HEAD.name]
-    assert len(metrics.groups) == 6
-    assert last.heads[BALANCED_HEAD.name].weight.shape[0] == 3
+    objectives = ("erm", "balanced", "group_dro", "dfr")
+    heads = tuple(HeadSpec(objective, 0.01) for objective in objectives)
+    *_, last = fit(plan(heads), data, tiny_config())
+    for spec in heads:
+        assert len(last.validation[spec.name].groups) == 6
+        assert last.fitted[spec.name].head.weight.shape[0] == 3
 
 
-@pytest.mark.parametrize("name", sorted(REFERENCES))
-def test_every_reference_trains_on_real_images_only(name):
-    config, data = tiny_config(), tiny_data()
-    planned = REFERENCES[name].plan(config.classifier, 0.1, seed=0)
-    assert planned.ratio == 0
-    snapshots = list(fit(planned, data, config))
-    assert [s.step for s in snapshots] == [6, 12]
-    assert set(snapshots[-1].validation) == {spec.name for spec in planned.heads}
+def test_a_second_phase_goes_on_and_a_fresh_one_does_not():
+    """All weights are trained in stage 2 of `full`, from where stage 1 left them."""
+    none = Phase("real", 1, 1e-12, 0.0)
+    first = final_state(Plan((STAGE_ONE,), (TRAINED,), 1))
+    went_on = final_state(Plan((STAGE_ONE, none), (TRAINED,), 1))
+    anew = final_state(Plan((STAGE_ONE, replace(none, fresh=True)), (TRAINED,), 1))
+    alone = final_state(Plan((none,), (TRAINED,), 1))
+    key = "stem.weight"
+    assert torch.allclose(went_on[key], first[key], atol=1e-6)
+    assert torch.allclose(anew[key], alone[key], atol=1e-6)
+    assert not torch.allclose(anew[key], first[key], atol=1e-3)
 
 
-def test_group_dro_differs_from_balanced_sampling():
-    config = tiny_config("classifier.dro_step_size=1.0")
-    dro = REFERENCES["group_dro"].plan(config.classifier, 0.1, seed=0)
-    balanced = REFERENCES["balanced"].plan(config.classifier, 0.1, seed=0)
-    first, second = final_state(dro), final_state(balanced)
-    assert not torch.equal(first["stem.weight"], second["stem.weight"])
+def test_the_best_of_an_earlier_phase_is_kept_when_asked(monkeypatch):
+    from raysynth.classify import training
 
+    scores = iter([0.5, 0.9, 0.1])
+    real = training.group_metrics
 
-def test_references_share_a_training_where_only_the_head_differs():
-    classifier = tiny_config().classifier
-    plans = [
-        REFERENCES[n].plan(classifier, 0.1, 0) for n in ("erm", "erm_balanced_head", "balanced")
+    def told(*arguments):
+        return replace(real(*arguments), wga=next(scores, 0.0))
+
+    tiny = Phase("real", 1, 1e-12, 0.0)
+    states = [
+        final_state(Plan((replace(STAGE_ONE, steps=steps),), (TRAINED,), 1)) for steps in (9,)
     ]
-    shared = merged(plans)
-    assert len(shared) == 2
-    assert {spec.objective for spec in shared[0].heads} == {"trained", "balanced"}
-    assert len(shared[0].heads) == 5
+    monkeypatch.setattr(training, "group_metrics", told)
+    kept = final_state(Plan((replace(STAGE_ONE, steps=9, keep_best=3), tiny), (TRAINED,), 1))
+    assert not torch.allclose(kept["stem.weight"], states[0]["stem.weight"], atol=1e-6)
 
 
 def test_recipe_from_the_configuration():
     classifier = tiny_config("classifier.ratio=0.25", "classifier.head_objective=erm").classifier
     planned = plan_of(configured(classifier), classifier, seed=2)
-    assert (planned.ratio, planned.beta, planned.seed) == (0.25, 0.5, 2)
+    (phase,) = planned.phases
+    assert (phase.images, phase.ratio, phase.beta, planned.seed) == ("synthetic", 0.25, 0.5, 2)
     assert planned.heads == (HeadSpec("erm", classifier.head_weight_decay),)
 
 
-def test_no_steps_need_a_pretrained_backbone():
-    for override in ("classifier.steps=0", "search.steps=[0, 0]"):
-        with pytest.raises(ConfigError, match="pretrained"):
+@pytest.mark.parametrize("objective", ["erm", "balanced", "group_dro"])
+def test_full_schedule_trains_all_weights_on_real_images(objective):
+    config = tiny_config("classifier.schedule=full", f"classifier.head_objective={objective}")
+    planned = plan_of(configured(config.classifier), config.classifier)
+    assert planned.heads == (TRAINED,) and planned.phases[0].images == "synthetic"
+    last = planned.last
+    assert (last.images, last.steps) == ("real", 6)
+    assert last.sampling == ("uniform" if objective == "erm" else "balanced")
+    assert (last.dro_step_size > 0) == (objective == "group_dro")
+    snapshots = list(fit(planned, tiny_data(), config))
+    assert [snapshot.step for snapshot in snapshots] == [3, 6]
+
+
+def test_joint_schedule_is_one_phase_on_both_kinds_of_images():
+    config = tiny_config("classifier.schedule=joint", "classifier.real_share=0.6")
+    parameters = configured(config.classifier)
+    (phase,) = plan_of(parameters, config.classifier).phases
+    assert (phase.images, phase.real_share, phase.sampling) == ("joint", 0.6, "balanced")
+    (phase,) = plan_of(parameters | {"ratio": 0.0}, config.classifier).phases
+    assert phase.images == "real"
+    assert len(list(fit(plan_of(parameters, config.classifier), tiny_data(), config))) == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("classifier.steps=0", "pretrained"),
+        ("search.steps=[0, 0]", "pretrained"),
+        ("classifier={schedule: full, head_objective: dfr}", "schedule full has"),
+        ("classifier={schedule: joint, head_objective: group_dro}", "schedule joint has"),
+    ],
+)
+def test_combinations_that_cannot_be_are_refused(override, said):
+    with pytest.raises(ConfigError, match=said):
+        if override.startswith("classifier={"):
+            from raysynth.config import load_config
+
+            load_config(None, [override])
+        else:
             tiny_config(override)
 
 
 def test_seeds_of_runs_and_repetitions_differ():
     assert len({seed_of(run, index) for run in range(5) for index in range(5)}) == 25
+    assert np.uint32(seed_of(0, 0)) == seed_of(0, 0)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from raysynth.classify.training import HeadSpec, Plan
+from raysynth.classify.plan import TRAINED, Phase, Plan
 from raysynth.classify.units import run_units
 from raysynth.progress import Progress
 from tests.classify.tiny import tiny_config, tiny_data
 
 
 def test_followers_are_trained_and_none_twice(ray_local, tmp_path):
-    first = Plan(0.0, 4, 3e-3, 0.01, (HeadSpec("trained"),), evaluations=1)
+    first = Plan((Phase("real", 4, 3e-3, 0.01),), (TRAINED,), evaluations=1)
     second = replace(first, seed=1)
     data = ray_local.put(tiny_data())
 

@@ -24,11 +24,14 @@ CANDIDATES = 12
 # Mean test accuracy of each group: wga, aga and weighted below follow from these.
 ACCURACY = {
     "erm": (0.99, 0.05, 0.10, 0.98),
-    "balanced": (0.90, 0.30, 0.40, 0.92),
+    "resampling": (0.90, 0.30, 0.40, 0.92),
     "group_dro": (0.88, 0.32, 0.45, 0.90),
     "erm_balanced_head": (0.91, 0.52, 0.60, 0.93),
+    "dfr_validation": (0.89, 0.70, 0.72, 0.90),
+    "clip_balanced_head": (0.85, 0.68, 0.70, 0.86),
     "raysynth": (0.90, 0.75, 0.81, 0.89),
 }
+KIND = {"raysynth": "raysynth", "clip_balanced_head": "control"}
 Draw = Callable[[int, int], np.ndarray]
 
 
@@ -48,6 +51,7 @@ def make_run(folder: Path, *overrides: str, draw: Draw | None = None) -> tuple[C
         "synthesis": lambda work: _synthetic(work, draw, rng) or _generation(work),
         "selection": lambda work: _selection(work),
         "search": lambda work: _search(work, rng),
+        "references": lambda work: _json(work, "results.json", {}),
         "classification": lambda work: _json(work, "results.json", results(rng)),
     }
     for name, build in builders.items():
@@ -232,8 +236,16 @@ def results(rng: np.random.Generator) -> dict:
             "groups": {GROUPS.name(g): _spread(seeds[:, g]) for g in range(GROUPS.count)},
             "validation": {"wga": _spread(seeds.min(axis=1))},
             "chosen": {"weight_decay": 0.01, "steps": 150, "stopped_at": [50, 75, 150]},
+            "kind": KIND.get(name, "reference"),
+            "uses_validation": name == "dfr_validation",
+            "equalized_odds": _spread(seeds.max(axis=1) - seeds.min(axis=1)),
+            "demographic_parity": _spread((seeds.max(axis=1) - seeds.min(axis=1)) / 2),
+            "interval": {
+                "wga": [seeds.min() - 0.05, seeds.min() + 0.05],
+                "aga": [seeds.mean() - 0.02, seeds.mean() + 0.02],
+            },
         }
-    return {"methods": methods}
+    return {"selection_rule": "validation worst-group accuracy", "methods": methods}
 
 
 def _spread(values: np.ndarray) -> dict:

@@ -82,6 +82,8 @@ def test_the_page_tells_groups_methods_and_rules(page):
     for name in ("pullover/grass", "coat/gravel", "Group-DRO", "ERM + balanced last layer"):
         assert name in page
     assert page.count('<span class="tag conflict">bias-conflicting</span>') == 2 * 2
+    for tag in ("real only", "trains on validation images", "control", "equalized odds"):
+        assert tag in page
     assert "validation images alone" in page and "used once" in page
     assert "config_digest" not in page and "severity: 0.99" in page
 
@@ -89,7 +91,7 @@ def test_the_page_tells_groups_methods_and_rules(page):
 def test_the_headline_compares_with_the_best_reference(reported, page):
     config, run, _, _ = reported
     content = read_content(config, run)
-    assert content.best_reference.name == "erm_balanced_head"
+    assert content.best_reference.name == "erm_balanced_head"  # others use validation images
     margin = 100 * (content.ours.wga.mean - content.best_reference.wga.mean)
     assert f"{margin:.1f}&nbsp;points above" in page
 

@@ -40,6 +40,16 @@ def test_trials_best_and_tensorboard_files(ray_local, tmp_path):
     assert list(work.rglob("events.out.tfevents.*"))
 
 
+def test_other_schedules_are_searched_with_their_one_head(ray_local, tmp_path):
+    folders = write_tiny_run(str(tmp_path))
+    work = tmp_path / "work"
+    config = tiny_config("search.trials=2", "classifier.schedule=full")
+    facts = run_search(config, *folders.values(), tiny_groups(), str(work), Progress())
+    assert facts["rows"] == 2 and facts["best"]["parameters"]["head_weight_decay"] == 0.0
+    (row, _) = pq.read_table(work / "trials.parquet").to_pylist()
+    assert len(row["heads"]) == 1 and row["reached"] == config.classifier.full_steps
+
+
 def test_no_trials_takes_the_classifier_section(tmp_path):
     config = tiny_config("search.trials=0", "classifier.ratio=0.125")
     facts = run_search(config, "-", "-", "-", tiny_groups(), str(tmp_path), Progress())

@@ -1,19 +1,40 @@
-"""Real-only references, one file each; the registry by name.
+"""References and mixtures, one file each; the registry by name.
 
-All are tuned alike: every weight decay of `classifier.reference_weight_decays`, every evaluation
-as a stopping point, chosen by validation WGA alone.
+All are tuned alike: every weight decay and learning rate of `references`, every evaluation as a
+stopping point, chosen by validation WGA alone.
 """
 
 from __future__ import annotations
 
-from raysynth.classify.references.balanced import BALANCED
+from raysynth.classify.references.dfr_train import DFR_TRAIN
+from raysynth.classify.references.dfr_validation import DFR_VALIDATION
 from raysynth.classify.references.erm import ERM
 from raysynth.classify.references.erm_balanced_head import ERM_BALANCED_HEAD
+from raysynth.classify.references.ffr import FFR
 from raysynth.classify.references.group_dro import GROUP_DRO
+from raysynth.classify.references.jtt import JTT
+from raysynth.classify.references.mixing import ASB, USB
 from raysynth.classify.references.reference import Reference
+from raysynth.classify.references.resampling import RESAMPLING
+from raysynth.classify.references.reweighting import REWEIGHTING
+from raysynth.classify.references.self_disagreement import SELF
+from raysynth.classify.references.subsampling import SUBSAMPLING
 
-REFERENCES: dict[str, Reference] = {
-    reference.name: reference for reference in (ERM, BALANCED, GROUP_DRO, ERM_BALANCED_HEAD)
-}
+_ALL = (
+    ERM,
+    REWEIGHTING,
+    RESAMPLING,
+    SUBSAMPLING,
+    GROUP_DRO,
+    JTT,
+    ERM_BALANCED_HEAD,
+    DFR_TRAIN,
+    DFR_VALIDATION,
+    SELF,
+    FFR,
+    USB,
+    ASB,
+)
+REFERENCES: dict[str, Reference] = {reference.name: reference for reference in _ALL}
 
 __all__ = ["REFERENCES", "Reference"]

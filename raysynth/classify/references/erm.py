@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from raysynth.classify.references.reference import Reference, no_step_size, trained_head
+from raysynth.classify.references.reference import Reference, plain
 
-ERM = Reference(
-    name="erm",
-    source="Vapnik 1999; the plain training of every paper's table",
-    sampling="uniform",
-    step_size=no_step_size,
-    heads=trained_head,
-)
+ERM = Reference("erm", "Vapnik 1999; the plain training of every paper's table", plain)
 """Minimises the mean cross-entropy over uniformly drawn images. Where 99 % of a class share an
 attribute, the attribute answers 99 % of the training images, and the rest is learnt by heart."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from raysynth.classify.references.reference import Reference, trained_head
+from raysynth.classify.references.reference import Reference, on_real
 
 GROUP_DRO = Reference(
-    name="group_dro",
-    source="Sagawa et al. 2020 (arXiv 1911.08731), algorithm 1",
-    sampling="balanced",
-    step_size=lambda classifier: classifier.dro_step_size,
-    heads=trained_head,
+    "group_dro",
+    "Sagawa et al. 2020 (arXiv 1911.08731), algorithm 1",
+    lambda config, setting: (
+        on_real(config, setting, sampling="balanced", dro_step_size=config.dro_step_size),
+    ),
 )
 """Minimises sum_g q_g loss_g with q_g <- q_g exp(eta loss_g), renormalised, on group-balanced
 batches as in the authors' code. Strong weight decay and early stopping are part of the method:
 without them the training loss of every group reaches zero and the weights stand still.
-`classifier.dro_step_size` is eta (the authors' 0.01)."""
+`references.dro_step_size` is eta (the authors' 0.01)."""

@@ -1,58 +1,71 @@
-"""What a reference is: how its encoder is trained, and which heads are tried on it."""
+"""What a reference is: which phases train its network, and which heads are tried on it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from itertools import product
+from typing import Any, Literal
 
-from raysynth.classify.training import HeadSpec, Plan
-from raysynth.config import ClassifierConfig
+from raysynth.classify.plan import TRAINED, HeadSpec, Phase, Plan
+from raysynth.config import ReferencesConfig
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is tuned of every reference alike."""
+
+    weight_decay: float
+    learning_rate: float
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A method that sees real images only.
+    """A method that raysynth is compared with.
 
-    References of the same `sampling` and `step_size` share their encoder trainings, so that a
-    further head costs nothing more than its fit.
+    `kind`: `reference` sees real images only, `mixture` also the run's synthetic ones.
+    `uses_validation`: it trains on validation images; all others are only chosen by them.
     """
 
     name: str
     source: str
-    sampling: Literal["uniform", "balanced"]
-    step_size: Callable[[ClassifierConfig], float]
-    heads: Callable[[ClassifierConfig], tuple[HeadSpec, ...]]
+    phases: Callable[[ReferencesConfig, Setting], tuple[Phase, ...]]
+    heads: Callable[[ReferencesConfig], tuple[HeadSpec, ...]] = lambda config: (TRAINED,)
+    kind: Literal["reference", "mixture"] = "reference"
+    uses_validation: bool = False
 
-    def plan(self, classifier: ClassifierConfig, weight_decay: float, seed: int) -> Plan:
+    def plan(self, config: ReferencesConfig, setting: Setting, seed: int) -> Plan:
         """The training of one setting and seed."""
-        return Plan(
-            ratio=0.0,
-            steps=classifier.reference_steps,
-            learning_rate=classifier.learning_rate,
-            weight_decay=weight_decay,
-            heads=self.heads(classifier),
-            sampling=self.sampling,
-            dro_step_size=self.step_size(classifier),
-            evaluations=classifier.reference_evaluations,
-            seed=seed,
-        )
+        phases = self.phases(config, setting)
+        return Plan(phases, self.heads(config), config.evaluations, seed)
+
+    def budget(self, config: ReferencesConfig) -> dict[str, Any]:
+        """What validation chose among: the same trainings and stopping points for all."""
+        trainings = len(settings(config))
+        return {
+            "trainings": trainings,
+            "stopping_points": trainings * config.evaluations,
+            "heads_each": len(self.heads(config)),
+        }
 
 
-TRAINED = HeadSpec("trained")
+def settings(config: ReferencesConfig) -> list[Setting]:
+    """All that is tried of every reference."""
+    return [Setting(*both) for both in product(config.weight_decays, config.learning_rates)]
 
 
-def trained_head(_: ClassifierConfig) -> tuple[HeadSpec, ...]:
-    """The head that was trained along with the encoder."""
-    return (TRAINED,)
+def on_real(config: ReferencesConfig, setting: Setting, **more: Any) -> Phase:
+    """A phase on the real training images."""
+    known: dict[str, Any] = {"images": "real", "steps": config.steps} | more
+    return Phase(learning_rate=setting.learning_rate, weight_decay=setting.weight_decay, **known)
 
 
-def no_step_size(_: ClassifierConfig) -> float:
-    """No group-DRO."""
-    return 0.0
+def plain(config: ReferencesConfig, setting: Setting) -> tuple[Phase, ...]:
+    """ERM's only phase, which methods that refit its last layer share."""
+    return (on_real(config, setting),)
 
 
-def merged(plans: list[Plan]) -> list[Plan]:
+def merged(plans: Iterable[Plan]) -> list[Plan]:
     """The plans with equal trainings made one, with the heads of all."""
     heads: dict[Plan, dict[HeadSpec, None]] = {}
     for plan in plans:

@@ -1,0 +1,153 @@
+"""Stage 2: the heads of a snapshot of the encoder, how each is fitted, and on what it is judged.
+
+Every objective is a function from specs and what is seen of the images to `Fitted` heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from raysynth.classify.data import Data
+from raysynth.classify.head import Head, fit_heads, fit_robust_heads
+from raysynth.classify.plan import HeadSpec
+from raysynth.classify.trainset import balanced_subset, image_weights
+
+DRAWS = 10
+"""Balanced subsets that `dfr` averages over (Kirichenko et al. 2023: 10 on training images)."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder makes of the real images, float32: all that heads are fitted and judged on.
+
+    train [N, D], None where no head is refitted; validation [M, D]; logits [M, K] of the head that
+    was trained along, on validation; earlier: the same logits at earlier steps.
+    """
+
+    train: NDArray[np.float32] | None
+    validation: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    earlier: tuple[tuple[int, NDArray[np.float32]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A snapshot of the encoder after `step` steps, as its heads see it; `seed`: of the training.
+
+    `device`: where heads are fitted; `head`: the one that was trained along, if its weights are
+    known.
+    """
+
+    features: Features
+    data: Data
+    device: torch.device
+    head: Head | None = None
+    step: int = 0
+    seed: int = 0
+
+    @property
+    def classes(self) -> int:
+        """Number of labels K."""
+        return len(self.data.groups.label_names)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A head, its predictions on validation [M], and the rows it may be judged by (None: all).
+
+    `head`: None for the one that was trained along. `chosen`: what its fit tuned by itself.
+    """
+
+    head: Head | None
+    predicted: NDArray[np.int64]
+    judged: NDArray[np.int64] | None = None
+    chosen: dict[str, Any] = field(default_factory=dict)
+
+
+Fit = Callable[[Sequence[HeadSpec], Seen], dict[str, Fitted]]
+
+
+def fit_all(specs: Sequence[HeadSpec], seen: Seen) -> dict[str, Fitted]:
+    """Every head of a plan on one snapshot, by name; heads of one objective are fitted together."""
+    found: dict[str, Fitted] = {}
+    for objective in dict.fromkeys(spec.objective for spec in specs):
+        mine = [spec for spec in specs if spec.objective == objective]
+        found |= _fit_of(objective)(mine, seen)
+    return found
+
+
+def _fit_of(objective: str) -> Fit:
+    # scikit-learn takes a second of every process: only where a head needs it.
+    if objective == "dfr_train":
+        from raysynth.classify.references.dfr_train import fit_dfr_train as fit
+    elif objective == "dfr_validation":
+        from raysynth.classify.references.dfr_validation import fit_dfr_validation as fit
+    elif objective == "self":
+        from raysynth.classify.references.self_disagreement import fit_self as fit
+    else:
+        fit = {"trained": _trained, "group_dro": _robust, "dfr": _averaged}.get(
+            objective, _weighted
+        )
+    return fit
+
+
+def _trained(specs: Sequence[HeadSpec], seen: Seen) -> dict[str, Fitted]:
+    return {spec.name: Fitted(None, seen.features.logits.argmax(axis=1)) for spec in specs}
+
+
+def _weighted(specs: Sequence[HeadSpec], seen: Seen) -> dict[str, Fitted]:
+    """`erm` and `balanced`: every image, or every group, weighs the same."""
+    train = seen.data.train
+    weights = image_weights(train.group, specs[0].objective)
+    decays = [spec.weight_decay for spec in specs]
+    heads = fit_heads(on_device(seen), train.label, weights, decays, seen.classes)
+    return judged_by_all(specs, heads, seen)
+
+
+def _robust(specs: Sequence[HeadSpec], seen: Seen) -> dict[str, Fitted]:
+    """`group_dro`: the worst group counts."""
+    train = seen.data.train
+    decays = [spec.weight_decay for spec in specs]
+    heads = fit_robust_heads(on_device(seen), train.label, train.group, decays, seen.classes)
+    return judged_by_all(specs, heads, seen)
+
+
+def _averaged(specs: Sequence[HeadSpec], seen: Seen) -> dict[str, Fitted]:
+    """`dfr`: the mean of heads fitted to group-balanced subsets, standardised by all images."""
+    train, decays = seen.data.train, [spec.weight_decay for spec in specs]
+    features = on_device(seen)
+    scale, sums = features.std(dim=0), None
+    for draw in range(DRAWS):
+        rows = balanced_subset(train.group, seen.seed + draw)
+        even = np.full(len(rows), 1 / len(rows))
+        found = fit_heads(features[rows], train.label[rows], even, decays, seen.classes, scale)
+        sums = found if sums is None else tuple(map(_added, sums, found))
+    assert sums is not None
+    heads = [Head(head.weight / DRAWS, head.bias / DRAWS) for head in sums]
+    return judged_by_all(specs, heads, seen)
+
+
+def _added(one: Head, other: Head) -> Head:
+    return replace(one, weight=one.weight + other.weight, bias=one.bias + other.bias)
+
+
+def on_device(seen: Seen) -> torch.Tensor:
+    """[N, D] features of the real training images."""
+    return torch.tensor(seen.features.train, device=seen.device)
+
+
+def judged_by_all(
+    specs: Sequence[HeadSpec], heads: Sequence[Head], seen: Seen
+) -> dict[str, Fitted]:
+    """Heads that saw no validation image, judged by all of them."""
+    validation = torch.tensor(seen.features.validation, device=seen.device)
+    return {
+        spec.name: Fitted(head, head.predict(validation))
+        for spec, head in zip(specs, heads, strict=True)
+    }
