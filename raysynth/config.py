@@ -545,7 +545,7 @@ class Config(Section):
     name: str = Field("quickstart", pattern=NAME, description="Run's name.")
     storage_path: str = Field("runs", description="Folder or URI (s3://, gs://) of the runs.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Seed of the whole run.")
-    generator: Generator = Field(
+    generator: Generator | Literal["auto"] = Field(
         "clustered_dreambooth",
         description="vanilla: prompt only; lora, dreambooth: LoRA or full weights per group; "
         "clustered_dreambooth: a model per cluster (paper); shared: a model for all groups; edit: "

@@ -154,19 +154,63 @@ class _Pipeline:
             inputs = self._after(f"finetune{variant}") | synthesis_inputs(config)
             self._stage(f"synthesis{variant}", inputs, build)
 
-    def _selection(self) -> None:
+        if self.config.generator == AUTO:
+            self._candidate_selections()
+            self._choice()
+
+    def _choice(self) -> None:
+        """`generator: auto`: a generator per group; its images are the run's synthetic table."""
+
+        def build(work: str) -> dict[str, Any]:
+            from raysynth.classify.choice import run_choice
+
+            return run_choice(
+                self.config, self._path("ingest"), self._made(), self.groups, work, self.progress
+            )
+
+        after = {"after": {v: self.done[f"selection{v}"].digest for v in self.variants}}
+        real = {"real": self.done["ingest"].digest, "classifier": self._searched()}
+        heads = {"heads": self.config.search.head_weight_decays, "clip": self._base("clip")}
+        self._stage("synthesis", after | real | heads, build)
+
+    def _candidate_selections(self) -> None:
         for variant in self.variants:
+            self._select(variant)
 
-            def build(work: str, variant: str = variant) -> dict[str, Any]:
-                from raysynth.synthesis import run_selection
+    def _selection(self) -> None:
+        if self.config.generator != AUTO:
+            self._select("")
+            return
 
-                clusters, synthetic = self._path("clustering"), self._path(f"synthesis{variant}")
-                return run_selection(
-                    self.config, clusters, synthetic, self.groups, work, self.progress
-                )
+        def build(work: str) -> dict[str, Any]:
+            from raysynth.classify.choice import choose_selection
 
-            inputs = self._after(f"synthesis{variant}") | {"knobs": self._knobs("selection")}
-            self._stage(f"selection{variant}", inputs, build)
+            chosen = list(self.done["synthesis"].facts["chosen"].values())
+            parts = {v.strip("/"): self.done[f"selection{v}"].facts for v in self.variants}
+            return choose_selection(self._made(), chosen, parts, self.groups, work)
+
+        self._stage("selection", self._after("synthesis"), build, ray=False)
+
+    def _select(self, variant: str) -> None:
+        def build(work: str) -> dict[str, Any]:
+            from raysynth.synthesis import run_selection
+
+            clusters, synthetic = self._path("clustering"), self._path(f"synthesis{variant}")
+            return run_selection(self.config, clusters, synthetic, self.groups, work, self.progress)
+
+        inputs = self._after(f"synthesis{variant}") | {"knobs": self._knobs("selection")}
+        self._stage(f"selection{variant}", inputs, build)
+
+    def _made(self) -> dict[str, Any]:
+        """Generator -> its images, of all candidates."""
+        from raysynth.classify.choice import Made
+
+        return {
+            variant.strip("/"): Made(
+                self._path(f"synthesis{variant}"), self._path(f"selection{variant}")
+            )
+            for variant in self.variants
+        }
 
     def _references(self) -> None:
         def build(work: str) -> dict[str, Any]:
@@ -236,8 +280,13 @@ class _Pipeline:
         *,
         ray: bool = True,
     ) -> None:
+        digest, kind = stage_digest(name, inputs), name.partition("/")[0]
+        same = [s for n, s in self.done.items() if n.partition("/")[0] == kind]
+        if equal := [stage for stage in same if stage.digest == digest]:
+            self.done[name] = equal[0]  # two generators, one model: `shared` and `edit`
+            return
         if self._run is None or self._session is None:
-            self.done[name] = Stage(name, "", stage_digest(name, inputs), 0.0, {}, True)
+            self.done[name] = Stage(name, "", digest, 0.0, {}, True)
             return
         session = self._session
 
@@ -305,20 +354,20 @@ def preflight(config: Config) -> None:
     from raysynth.classify.backbone import check_backbone
     from raysynth.clustering.kmeans import check_cluster_counts
     from raysynth.datasets.listing import list_dataset, split_counts
-    from raysynth.models.encoder import check_encoder
-    from raysynth.models.sources import check_base, check_clip
+    from raysynth.models.sources import check_base, check_clip, check_encoder
     from raysynth.synthesis.solver import check_solver
 
     check_local(config)
     check_base(config.base)
     check_clip(config.base)
     check_encoder(config.clustering.encoder)
-    check_solver(config)
     check_backbone(config)
     _, groups, listing = list_dataset(config.dataset, config.seed)
     counts = split_counts(listing, groups)["train"]
     check_cluster_counts(counts, groups, config.clustering, config.finetune.min_images)
-    check_groups(counts, groups, config)
+    for each in candidates(config):
+        check_solver(each)
+        check_groups(counts, groups, each)
 
 
 def _source_digest(config: Config) -> dict[str, Any]:

@@ -138,7 +138,8 @@ class Run:
         """Where a finished stage lies."""
         if self.shared:
             return f"{self.shared}/{_kind(name)}-{digest}"
-        return self.path(FOLDERS[_kind(name)], *name.split("/")[1:])
+        kind, _, variant = name.partition("/")
+        return self.path(*(["variants", variant] if variant else []), FOLDERS[kind])
 
     def _recorded(self, name: str, digest: str) -> dict[str, Any] | None:
         """The record of a stage that is finished and there."""

@@ -129,6 +129,6 @@ def test_variants_of_a_stage_lie_side_by_side_and_share_their_digest(tmp_path):
     run = run_in(tmp_path)
     shared, edit = (run.stage(f"synthesis/{v}", {"a": 1}, write(v)) for v in ("shared", "edit"))
     assert shared.digest == edit.digest
-    assert sorted(os.listdir(tmp_path / "t/synthetic")) == ["edit", "shared"]
-    assert run.folder("synthesis/edit") == str(tmp_path / "t/synthetic/edit")
+    assert sorted(os.listdir(tmp_path / "t/variants")) == ["edit", "shared"]
+    assert run.folder("synthesis/edit") == str(tmp_path / "t/variants/edit/synthetic")
     assert run.stage("synthesis/edit", {"a": 1}, write("never")).skipped

@@ -15,8 +15,9 @@ from raysynth.clustering.pool import TASK_CPUS, actor_pool
 from raysynth.config import Config
 from raysynth.errors import DataError
 from raysynth.models.device import use_threads
-from raysynth.models.encoder import CLIP, load_encoder
+from raysynth.models.encoder import load_encoder
 from raysynth.models.loading import load_clip
+from raysynth.models.sources import CLIP
 from raysynth.progress import Progress
 from raysynth.tables import decode_images, parquet_files, read_table
 

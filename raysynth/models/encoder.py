@@ -11,12 +11,9 @@ import torch
 from transformers import AutoImageProcessor, AutoModel
 
 from raysynth.config import BaseConfigSection
-from raysynth.errors import ModelError
 from raysynth.models.device import pick_device, pick_dtype, weight_dtype
-from raysynth.models.loading import _autocast, _frozen, _load, _normalised
-
-CLIP = "clip"
-"""`clustering.encoder` that names the run's own CLIP."""
+from raysynth.models.loading import autocast, frozen, load_or_explain, normalised
+from raysynth.models.sources import check_encoder
 
 
 @dataclass(frozen=True)
@@ -33,27 +30,8 @@ class Encoder:
         """[N, D] float32 L2-normalised embeddings of [N, H, W, 3] uint8 images."""
         prepared = self.processor(images=list(pixels), return_tensors="pt")["pixel_values"]
         weights = next(self.model.parameters()).dtype
-        with _autocast(self.device, self.dtype):
-            return _normalised(_pooled(self.model, prepared.to(self.device, weights)))
-
-
-def check_encoder(name: str) -> None:
-    """Refuse, without loading weights, a folder that transformers cannot read; raises ModelError.
-
-    (What a hub id holds is known when it is loaded.)
-    """
-    folder = os.path.expanduser(name)
-    is_path = os.path.isabs(folder) or name.startswith(".") or os.path.isdir(folder)
-    if name == CLIP or not is_path:
-        return
-    needed = ("config.json", "preprocessor_config.json")
-    missing = [file for file in needed if not os.path.isfile(os.path.join(folder, file))]
-    if missing:
-        raise ModelError(
-            f"clustering.encoder: {name} lacks {', '.join(missing)}; expected `clip`, a hub id, or "
-            "a folder in which save_pretrained wrote a vision model and its image processor. Fix: "
-            "check the path (on a cluster every node must see it)"
-        )
+        with autocast(self.device, self.dtype):
+            return normalised(_pooled(self.model, prepared.to(self.device, weights)))
 
 
 def load_encoder(name: str, base: BaseConfigSection) -> Encoder:
@@ -71,9 +49,9 @@ def load_encoder(name: str, base: BaseConfigSection) -> Encoder:
     dtype = pick_dtype(base.dtype, device)
     weights = {"use_safetensors": True, "dtype": weight_dtype(dtype, device)}
     what = "clustering.encoder"
-    model = _load(what, source, lambda: AutoModel.from_pretrained(source, **weights))
-    processor = _load(what, source, lambda: AutoImageProcessor.from_pretrained(source))
-    return Encoder(_frozen(model, device, plain=False), processor, device, dtype)
+    model = load_or_explain(what, source, lambda: AutoModel.from_pretrained(source, **weights))
+    processor = load_or_explain(what, source, lambda: AutoImageProcessor.from_pretrained(source))
+    return Encoder(frozen(model, device, plain=False), processor, device, dtype)
 
 
 def _pooled(model: Any, pixels: torch.Tensor) -> torch.Tensor:

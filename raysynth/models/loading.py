@@ -50,7 +50,7 @@ class Base:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which the models run at `dtype`."""
-        return _autocast(self.device, self.dtype)
+        return autocast(self.device, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class Clip:
     def images(self, pixels: np.ndarray) -> np.ndarray:
         """[N, D] float32 L2-normalised embeddings of [N, H, W, 3] uint8 images."""
         prepared = self._prepare(torch.from_numpy(np.ascontiguousarray(pixels)))
-        with _autocast(self.device, self.dtype):
+        with autocast(self.device, self.dtype):
             features = self.model.get_image_features(pixel_values=prepared.to(self._weights))
-        return _normalised(features)
+        return normalised(features)
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -79,11 +79,11 @@ class Clip:
         tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(
             self.device
         )
-        with _autocast(self.device, self.dtype):
+        with autocast(self.device, self.dtype):
             features = self.model.get_text_features(
                 input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
             )
-        return _normalised(features)
+        return normalised(features)
 
     @property
     def _weights(self) -> torch.dtype:
@@ -126,12 +126,12 @@ def load_base(base: BaseConfigSection, parts: Sequence[str] = PARTS) -> Base:
         "scheduler": lambda: _load_scheduler(source, hub),
     }
     loaded = {
-        part: _frozen(_load(f"base.name: {part}", source, loaders[part]), device, plain)
+        part: frozen(load_or_explain(f"base.name: {part}", source, loaders[part]), device, plain)
         if part in parts
         else None
         for part in PARTS
     }
-    shape, side = _load("base.name: unet and vae", source, lambda: _sizes(source, hub))
+    shape, side = load_or_explain("base.name: unet and vae", source, lambda: _sizes(source, hub))
     return Base(**loaded, latent_shape=shape, image_size=side, device=device, dtype=dtype)
 
 
@@ -141,7 +141,7 @@ def load_clip(base: BaseConfigSection) -> Clip:
     source, device = resolve(base.clip, clip=True), pick_device(base.device)
     dtype = pick_dtype(base.dtype, device)
     plain = _plain_attention(base, device)
-    model = _load(
+    model = load_or_explain(
         "base.clip",
         source,
         lambda: CLIPModel.from_pretrained(
@@ -151,10 +151,12 @@ def load_clip(base: BaseConfigSection) -> Clip:
             attn_implementation="eager" if plain else "sdpa",
         ),
     )
-    tokenizer = _load("base.clip: tokenizer", source, lambda: CLIPTokenizer.from_pretrained(source))
-    pixels = _load("base.clip: preprocessor", source, lambda: _pixel_statistics(source))
+    tokenizer = load_or_explain(
+        "base.clip: tokenizer", source, lambda: CLIPTokenizer.from_pretrained(source)
+    )
+    pixels = load_or_explain("base.clip: preprocessor", source, lambda: _pixel_statistics(source))
     return Clip(
-        model=_frozen(model, device, plain=False),
+        model=frozen(model, device, plain=False),
         tokenizer=tokenizer,
         size=model.config.vision_config.image_size,
         mean=tuple(pixels["image_mean"]),
@@ -206,7 +208,8 @@ def _plain_attention(base: BaseConfigSection, device: torch.device) -> bool:
     return base.attention == "plain" or (base.attention == "auto" and device.type == "cpu")
 
 
-def _load(what: str, source: str, loader: Callable[[], Any]) -> Any:
+def load_or_explain(what: str, source: str, loader: Callable[[], Any]) -> Any:
+    """What `loader` loads; its errors as ModelError, naming `what` (a configuration key)."""
     try:
         return loader()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -239,7 +242,8 @@ def _pixel_statistics(source: str) -> dict[str, Any]:
     return ImageProcessingMixin.get_image_processor_dict(source)[0]
 
 
-def _frozen(part: Any, device: torch.device, plain: bool) -> Any:
+def frozen(part: Any, device: torch.device, plain: bool) -> Any:
+    """A module on the device, in eval mode, without gradients; other parts as they are."""
     if not isinstance(part, torch.nn.Module):
         return part
     module: Any = part
@@ -248,11 +252,13 @@ def _frozen(part: Any, device: torch.device, plain: bool) -> Any:
     return module.to(device).eval().requires_grad_(False)
 
 
-def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """The context in which models run at `dtype`."""
     enabled = dtype != torch.float32
     return torch.autocast(device.type, dtype if enabled else None, enabled=enabled)
 
 
-def _normalised(features: Any) -> np.ndarray:
+def normalised(features: Any) -> np.ndarray:
+    """[N, D] float32 rows of length one, of a tensor or a transformers output."""
     tensor = features if isinstance(features, Tensor) else features.pooler_output
     return F.normalize(tensor.float(), dim=-1).cpu().numpy()

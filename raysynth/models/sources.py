@@ -20,6 +20,8 @@ TREE = {
     "tokenizer/tokenizer_config.json": "tokenizer/*",
     "scheduler/scheduler_config.json": "scheduler/*",
 }
+CLIP = "clip"
+"""`clustering.encoder` that names the run's own CLIP."""
 CLIP_TREE = {
     "config.json": "model*.safetensors",
     "tokenizer_config.json": "*processor_config.json",
@@ -67,6 +69,25 @@ def check_clip(base: BaseConfigSection) -> None:
     source = resolve(base.clip, clip=True)
     if os.path.isdir(source):
         _check_tree("base.clip", source, CLIP_TREE)
+
+
+def check_encoder(name: str) -> None:
+    """Refuse, without loading weights, a folder that transformers cannot read; raises ModelError.
+
+    (What a hub id holds is known when it is loaded.)
+    """
+    folder = os.path.expanduser(name)
+    is_path = os.path.isabs(folder) or name.startswith(".") or os.path.isdir(folder)
+    if name == CLIP or not is_path:
+        return
+    needed = ("config.json", "preprocessor_config.json")
+    missing = [file for file in needed if not os.path.isfile(os.path.join(folder, file))]
+    if missing:
+        raise ModelError(
+            f"clustering.encoder: {name} lacks {', '.join(missing)}; expected `clip`, a hub id, or "
+            "a folder in which save_pretrained wrote a vision model and its image processor. Fix: "
+            "check the path (on a cluster every node must see it)"
+        )
 
 
 def _check_tree(key: str, source: str, tree: dict[str, str]) -> None:

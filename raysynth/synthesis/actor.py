@@ -22,8 +22,9 @@ from raysynth.clustering.neighbours import Neighbours
 from raysynth.config import Config
 from raysynth.groups import Groups
 from raysynth.models.device import use_threads
-from raysynth.models.encoder import CLIP, load_encoder
+from raysynth.models.encoder import load_encoder
 from raysynth.models.loading import load_clip
+from raysynth.models.sources import CLIP
 from raysynth.prompts import spoken
 from raysynth.synthesis.edit import SOURCE_IMAGE
 from raysynth.synthesis.generator import ImageGenerator

@@ -10,7 +10,8 @@ import torch
 
 from raysynth.config import BaseConfigSection
 from raysynth.errors import ModelError
-from raysynth.models.encoder import check_encoder, load_encoder
+from raysynth.models.encoder import load_encoder
+from raysynth.models.sources import check_encoder
 from tests.synthesis.random_models import write_clip, write_encoder
 
 BASE = BaseConfigSection(device="cpu", dtype="float32")

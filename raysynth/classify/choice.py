@@ -1,0 +1,244 @@
+"""`generator: auto`: which generator's images each group takes, by validation and label fidelity.
+
+Every candidate's kept images train a classifier with the configured settings; so does the mix in
+which each group takes the candidate whose images a probe recognises best. What has the best
+validation score is taken. The probe knows the real training images only: balanced logistic heads
+for label and attribute on the base's CLIP.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import torch
+from numpy.typing import NDArray
+
+from raysynth import tables
+from raysynth.classify.controls import CONTROLS
+from raysynth.classify.data import Data, ImageSet, load_real_data, load_synthetic
+from raysynth.classify.head import fit_heads
+from raysynth.classify.metrics import GroupMetrics
+from raysynth.classify.recipe import configured, plan_of
+from raysynth.classify.trainset import image_weights
+from raysynth.classify.units import Records, run_units
+from raysynth.config import Config
+from raysynth.groups import Groups
+from raysynth.models.device import use_threads
+from raysynth.progress import Progress
+from raysynth.runs import write_atomic
+from raysynth.synthesis.shards import ShardRecord, read_manifest, write_manifest
+
+SEEDS = 2
+"""Trainings of each composition; validation groups are small."""
+PROBED = 200
+"""Images of each group and candidate that the probe looks at."""
+PROBE_DECAY = 0.1
+MIX = "mix"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A candidate's synthetic table and its selection: folders or URIs."""
+
+    synthetic: str
+    selection: str
+
+
+def run_choice(
+    config: Config,
+    real: str,
+    made: Mapping[str, Made],
+    groups: Groups,
+    work: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Choose a generator per group and compose the run's synthetic table in `work`.
+
+    Parameters
+    ----------
+    made : generator -> its images.
+
+    Returns
+    -------
+    Facts: rows, chosen {group name: generator}, validation {composition: mean WGA}, fidelity
+    {generator: {group name: share recognised}}.
+
+    Raises
+    ------
+    StageError
+        Naming trainings that failed.
+    """
+    progress.update("decoding images")
+    data = load_real_data(config, real, groups)
+    images = {
+        name: load_synthetic(each.synthetic, each.selection, data.train.size)
+        for name, each in made.items()
+    }
+    fidelity = _fidelity(config, data, images)
+    compositions = {name: (name,) * groups.count for name in images}
+    best = tuple(max(images, key=lambda name: fidelity[name][g]) for g in range(groups.count))
+    if best not in compositions.values():
+        compositions[MIX] = best
+    scores = {}
+    for name, composition in compositions.items():
+        trained = _train(config, data, composed(images, composition), work, name, progress)
+        scores[name] = _mean(trained)
+    winner = max(scores, key=lambda name: scores[name].score)
+    chosen = compositions[winner]
+    rows = _publish(made, chosen, work)
+    found: dict[str, Any] = {
+        "chosen": {groups.name(g): name for g, name in enumerate(chosen)},
+        "validation": {name: scores[name].wga for name in scores},
+        "fidelity": {
+            name: {groups.name(g): round(share, 4) for g, share in enumerate(shares.tolist())}
+            for name, shares in fidelity.items()
+        },
+    }
+    write_atomic(f"{work}/choice.json", json.dumps(found, indent=1).encode())
+    said = ", ".join(f"{group}: {name}" for group, name in found["chosen"].items())
+    progress.say(f"  chosen by validation WGA {scores[winner].wga:.3f} ({winner}): {said}")
+    return {"rows": rows, **found}
+
+
+def composed(images: Mapping[str, ImageSet], composition: Sequence[str]) -> ImageSet:
+    """The images of every group from its generator; `composition`: [G] names."""
+    parts = [
+        _rows(images[name], np.flatnonzero(images[name].group == g))
+        for g, name in enumerate(composition)
+    ]
+    return ImageSet(
+        *(
+            np.concatenate([getattr(p, f) for p in parts])
+            for f in ("pixels", "label", "group", "ids")
+        )
+    )
+
+
+def choose_selection(
+    made: Mapping[str, Made],
+    chosen: Sequence[str],
+    facts: Mapping[str, Mapping[str, Any]],
+    groups: Groups,
+    work: str,
+) -> dict[str, Any]:
+    """The selection table of the composed images: each group's rows from its generator.
+
+    Parameters
+    ----------
+    chosen : [G] generators; facts : generator -> facts of its selection.
+
+    Returns
+    -------
+    The selection stage's facts, every group's from its generator.
+    """
+    parts = []
+    for g, name in enumerate(chosen):
+        table = tables.read_table(made[name].selection)
+        parts.append(table.filter(pc.equal(table["group"], g)))
+    table = pa.concat_tables(parts)
+    tables.write_table(table, f"{work}/selection.parquet")
+    per_group = {
+        key: {groups.name(g): facts[name][key][groups.name(g)] for g, name in enumerate(chosen)}
+        for key in ("threshold", "copy_threshold", "kept_per_cluster", "copies")
+    }
+    kept = table.filter(table["kept"])
+    sizes = np.bincount(kept["group"].to_numpy(), minlength=groups.count)
+    return {
+        "rows": table.num_rows,
+        "kept": kept.num_rows,
+        "kept_per_group": int(sizes.min()),
+        **per_group,
+    }
+
+
+def _rows(images: ImageSet, rows: NDArray[np.int64]) -> ImageSet:
+    return ImageSet(images.pixels[rows], images.label[rows], images.group[rows], images.ids[rows])
+
+
+def _train(
+    config: Config, data: Data, images: ImageSet, work: str, name: str, progress: Progress
+) -> Records:
+    folder = f"{work}/units/{name}"
+    filesystem, path = fsspec.core.url_to_fs(folder)
+    filesystem.makedirs(path, exist_ok=True)
+    settings, decays = configured(config.classifier), config.search.head_weight_decays
+    plans = [plan_of(settings, config.classifier, seed, decays) for seed in range(SEEDS)]
+    shared = ray.put(replace(data, synthetic=images))
+    return run_units(plans, shared, config, folder, progress, f"classifiers on {name}")
+
+
+def _mean(records: Records) -> GroupMetrics:
+    """Mean over the seeds of each seed's best head."""
+    best = [
+        max(
+            (GroupMetrics.from_dict(head["validation"]) for head in record["best"].values()),
+            key=lambda metrics: metrics.score,
+        )
+        for record in records.values()
+    ]
+    wga, aga, weighted = np.mean([(m.wga, m.aga, m.weighted) for m in best], axis=0).tolist()
+    groups = np.mean([m.groups for m in best], axis=0).tolist()
+    return GroupMetrics(tuple(groups), wga, aga, weighted)
+
+
+def _fidelity(
+    config: Config, data: Data, images: Mapping[str, ImageSet]
+) -> dict[str, NDArray[np.float64]]:
+    """Generator -> [G] share of its images whose label and attribute a probe recognises."""
+    resources = config.resources
+    task = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(probe)
+    some = {
+        name: _rows(
+            each,
+            np.concatenate(
+                [np.flatnonzero(each.group == g)[:PROBED] for g in range(data.groups.count)]
+            ),
+        )
+        for name, each in images.items()
+    }
+    return ray.get(task.remote(config, data, some))
+
+
+def probe(
+    config: Config, data: Data, images: Mapping[str, ImageSet]
+) -> dict[str, NDArray[np.float64]]:
+    """The probe itself, where CLIP runs."""
+    use_threads(config.resources.cpus_per_worker)
+    embed = CONTROLS["clip_balanced_head"].load(config, data.train.size)
+    groups, known = data.groups, torch.from_numpy(embed(data.train))
+    weights = image_weights(data.train.group, "balanced")
+    width = len(groups.attribute_names)
+    (label,) = fit_heads(known, data.train.label, weights, (PROBE_DECAY,), len(groups.label_names))
+    (attribute,) = fit_heads(known, data.train.group % width, weights, (PROBE_DECAY,), width)
+    found = {}
+    for name, each in images.items():
+        seen = torch.from_numpy(embed(each))
+        right = label.predict(seen) == each.label
+        right &= attribute.predict(seen) == each.group % width
+        sizes = np.bincount(each.group, minlength=groups.count)
+        found[name] = np.bincount(each.group, weights=right, minlength=groups.count) / sizes
+    return found
+
+
+def _publish(made: Mapping[str, Made], chosen: Sequence[str], work: str) -> int:
+    """Copy the shards of every group from its generator; shards hold one group each."""
+    records = []
+    target = fsspec.core.url_to_fs(work)[1]
+    for g, name in enumerate(chosen):
+        manifest = read_manifest(made[name].synthetic)
+        assert manifest is not None, "a candidate's synthesis stage is finished"
+        filesystem, source = fsspec.core.url_to_fs(made[name].synthetic)
+        for shard in manifest["shards"]:
+            if shard["group"] == g:
+                filesystem.cp_file(f"{source}/{shard['file']}", f"{target}/{shard['file']}")
+                records.append(ShardRecord(**shard))
+    write_manifest(work, records, {"chosen": list(chosen)})
+    return sum(record.rows for record in records)

@@ -1,0 +1,100 @@
+"""`raysynth benchmark`: cells, shared work, the table; `generator: auto` as one of its rows."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from raysynth.benchmark.cells import plan_cells
+from raysynth.benchmark.driver import run_benchmark
+from raysynth.benchmark.stage import publish
+from raysynth.benchmark.table import entries, markdown
+from raysynth.config import Config
+from raysynth.errors import ConfigError
+from tests.test_pipeline import miniature
+
+ROWS = {
+    "vanilla": {"generator": "vanilla"},
+    "shared": {"generator": "shared"},
+    "auto": {"generator": "auto", "candidates": ["vanilla", "shared"]},
+}
+
+
+def planned(folder, rows=ROWS, **settings) -> Config:
+    config = miniature(folder, "name=table")
+    values = {"rows": rows, "severities": (0.8,), "seeds": 1, **settings}
+    benchmark = type(config.benchmark).model_validate(values)
+    return config.model_copy(update={"benchmark": benchmark})
+
+
+def test_cells_share_what_their_rows_do_not_change(tmp_path):
+    cells = plan_cells(planned(tmp_path, severities=(0.7, 0.8), seeds=2))
+    assert len(cells) == 12 and len({cell.name for cell in cells}) == 12
+    by_name = {(c.row, c.severity, c.seed): c.stages for c in cells}
+    vanilla, shared = by_name["vanilla", 0.8, 0], by_name["shared", 0.8, 0]
+    same = {name for name in vanilla if vanilla[name] == shared[name]}
+    assert same == {"ingest", "clustering", "references"}
+    assert not set(vanilla.values()) & set(by_name["vanilla", 0.7, 0].values())
+    auto = by_name["auto", 0.8, 0]
+    assert auto["synthesis/shared"] == shared["synthesis"]
+    assert auto["synthesis"] not in (shared["synthesis"], vanilla["synthesis"])
+
+
+def test_two_generators_of_one_model_train_it_once(tmp_path):
+    rows = {name: {"generator": name} for name in ("shared", "edit")}
+    shared, edit = plan_cells(planned(tmp_path, rows))
+    assert shared.stages["finetune"] == edit.stages["finetune"]
+    assert shared.stages["synthesis"] != edit.stages["synthesis"]
+
+
+def test_a_wrong_row_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"benchmark row 'typo'.*\n.*selection.alhpa: unknown"):
+        plan_cells(planned(tmp_path, {"typo": {"selection.alhpa": 1}}))
+    with pytest.raises(ConfigError, match=r"benchmark\.rows is empty"):
+        plan_cells(planned(tmp_path, {}))
+
+
+@pytest.mark.slow
+def test_rows_become_a_table_and_what_is_there_is_not_done_again(ray_local, tmp_path):
+    config = planned(tmp_path)
+    finished = run_benchmark(config)
+    assert not finished.failed
+    folder = publish(finished, "raysynth benchmark")
+    table = json.loads((tmp_path / "table/table.json").read_text())
+    assert set(ROWS) < set(table) and table["erm"]["kind"] == "reference"
+    records = pd.read_csv(f"{folder}/records.csv")
+    assert records.groupby("row").size().loc["erm"] == 2  # seeds of one stage, not of three cells
+    assert (tmp_path / "table/wga.png").stat().st_size > 10_000
+    chosen = json.loads(next(tmp_path.glob("stages/synthesis-*/choice.json")).read_text())
+    assert set(chosen["chosen"].values()) <= {"vanilla", "shared"}
+
+    stages = sorted(path.name for path in (tmp_path / "stages").iterdir())
+    more = planned(tmp_path, ROWS | {"alpha": {"generator": "shared", "selection.alpha": 1.0}})
+    assert not run_benchmark(more).failed
+    added = set(path.name for path in (tmp_path / "stages").iterdir()) - set(stages)
+    kinds = {name.split("-")[0] for name in added if name.endswith(".json")}
+    assert kinds == {"selection", "search", "classification"}
+
+
+@pytest.mark.slow
+def test_a_failing_cell_leaves_the_others(ray_local, tmp_path):
+    rows = {"vanilla": {"generator": "vanilla"}, "none": {"selection.rule": "threshold"}}
+    rows["none"] |= {"selection.threshold": 1.0, "generator": "vanilla"}
+    finished = run_benchmark(planned(tmp_path, rows))
+    assert list(finished.failed) == ["none-0.8-0"] and "threshold" in finished.failed["none-0.8-0"]
+    publish(finished, "raysynth benchmark")
+    assert "Failed cells" in (tmp_path / "table/table.md").read_text()
+
+
+def test_intervals_are_over_run_seeds():
+    rows = [
+        {"row": "a", "kind": "raysynth", "severity": 0.9, "seed": s, "repetition": 0, "wga": w}
+        for s, w in enumerate((0.7, 0.8, 0.9))
+    ]
+    records = pd.DataFrame(rows).assign(aga=0.9, uses_validation=False, start="scratch")
+    entry = entries(records, "wga")["a"][0.9]
+    assert entry.mean == pytest.approx(0.8) and entry.std == pytest.approx(0.1)
+    assert entry.half == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)  # Student's t, 2 degrees
+    assert "80.0 ± 24.8" in markdown(records, "command")
