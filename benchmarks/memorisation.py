@@ -8,11 +8,11 @@ called a copy, and the share whose original is named, by plain and by whitened C
 the same false alarm rate on validation images.
 
 Training: the adapters of the two bias-conflicting groups of outfits (20 images each at severity
-0.99) are trained for more and more steps, the others for one; last the whole UNet. Printed per group: similarities, the
-share of copies, and how far the flagged and the other images agree with their nearest training
-image in pixels (correlation, the better of both orientations), which the measure does not see.
-Writes results/memorisation.png, the most similar pairs of every training. Exits 1 if whitened
-embeddings find less than 80 % of the copies.
+0.99) are trained for more and more steps, the others for one; last the whole UNet. Printed per
+group: similarities, the share of copies, and how far the flagged and the other images agree with
+their nearest training image in pixels (correlation, the better of both orientations), which the
+measure does not see. Writes results/memorisation.png, the most similar pairs of every training.
+Exits 1 if whitened embeddings find less than 80 % of the copies.
 """
 
 from __future__ import annotations

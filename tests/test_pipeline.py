@@ -120,7 +120,10 @@ def test_synthetic_table_is_complete_and_selection_balanced(finished):
     synthetic = read_table(finished.path("synthetic")).to_pandas()
     assert synthetic["id"].is_unique and len(synthetic) == 64
     selection = pd.read_parquet(finished.path("selection/selection.parquet"))
-    assert selection[selection.kept].groupby("group").size().tolist() == [12] * 4
+    # 75 % of 16 are 12, of those that are no copies up to three fewer.
+    sizes = selection[selection.kept].groupby("group").size().tolist()
+    assert sizes == [sizes[0]] * 4 and 9 <= sizes[0] <= 12
+    assert not (selection["kept"] & selection["copy"]).any()
 
 
 def test_the_classifier_loads_outside_raysynth(finished):
