@@ -76,8 +76,8 @@ class Budget:
 
 
 BUDGETS: dict[tuple[Engine, bool], Budget] = {
-    ("lora", False): Budget(120, 1e9, 12, 2e-3, 0.0, 0.0, 2.0),
-    ("lora", True): Budget(240, 1e9, 32, 2e-3, 0.0, 0.0, 2.0),
+    ("lora", False): Budget(120, 75.0, 12, 2e-3, 0.0, 0.0, 2.0),
+    ("lora", True): Budget(240, 75.0, 32, 2e-3, 0.0, 0.0, 2.0),
     ("full", False): Budget(120, 1e9, 32, 4e-4, 0.0, 0.0, 2.0),
     ("full", True): Budget(150, 1e9, 64, 4e-4, 0.0, 0.0, 3.0),
 }
