@@ -1,6 +1,7 @@
 """Fidelity and memorisation against passes over a cluster's images: which steps rule follows.
 
     python benchmarks/passes.py [--storage FOLDER] [--quick] [--engine lora|full]
+        [--sizes 20 100 990] [--steps 15 30 60 120 240] [--set section.key=value ...]
 
 Clusters of 20, 100 and 990 images are drawn at random from an aligned group of outfits (severity
 .99, 1,980 pullovers on grass); each is learnt for several numbers of steps by an adapter of its
@@ -21,7 +22,7 @@ import pyarrow as pa
 from candidates import Observer, fine_tune, generate, load_real
 from measure import finish, parser
 
-from raysynth.config import load_config
+from raysynth.config import digest_of, load_config
 from raysynth.generators import recipe_of
 from raysynth.pipeline import run_pipeline
 from raysynth.synthesis.specs import plan_specs
@@ -32,17 +33,16 @@ IMAGES = 150
 GROUP = 0
 
 
-def sweep(
-    storage: Path, run: Path, engine: str, repeat: int, quick: bool, more: list[str]
-) -> list[dict[str, Any]]:
+def sweep(storage: Path, run: Path, engine: str, repeat: int, options: Any) -> list[dict[str, Any]]:
     """A row per size and steps, one draw of clusters."""
-    real = load_real(run)
-    grid = [
-        (n, s) for n in (QUICK_SIZES if quick else SIZES) for s in (QUICK_STEPS if quick else STEPS)
-    ]
+    real, quick = load_real(run), options.quick
+    sizes, step_counts = options.sizes, options.steps
+    if quick:
+        sizes, step_counts = QUICK_SIZES, QUICK_STEPS
+    grid = [(size, steps) for size in sizes for steps in step_counts]
     dice = np.random.default_rng(repeat)
     members = np.flatnonzero(real.group["train"] == GROUP)
-    shuffled = {size: dice.permutation(members)[: 2 * size] for size in SIZES}
+    shuffled = {size: dice.permutation(members)[: 2 * size] for size in sizes}
     # The other class needs an adapter too: its aligned group, one step.
     other = np.flatnonzero(real.group["train"] == 3)[:20]
     parts = [(shuffled[size][:size], GROUP, number) for number, (size, _) in enumerate(grid)]
@@ -59,8 +59,8 @@ def sweep(
     settings = [f"finetune.engine={engine}", f"finetune.overrides={overrides}", f"seed={repeat}"]
     images = 10 if quick else IMAGES
     settings += [f"synthesis.images_per_group={images * len(grid)}", "finetune.max_passes=1e9"]
-    config = load_config(None, [*settings, *more])
-    work = storage / f"{engine}-{repeat}"
+    config = load_config(None, [*settings, *options.set])
+    work = storage / f"{engine}-{digest_of([config.finetune.model_dump(mode='json'), repeat])}"
     adapters, _ = fine_tune(config, real, work, clusters)
     specs = plan_specs(config, adapters, real.groups, np.bincount(clusters["group"], minlength=4))
     specs = specs.filter(pa.compute.equal(specs["group"], GROUP))
@@ -90,6 +90,8 @@ def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument("--storage", type=Path, default=None, help="kept folder; default: new")
     options.add_argument("--engine", choices=("lora", "full"), default="lora")
+    options.add_argument("--sizes", nargs="*", type=int, default=SIZES, help="images of a cluster")
+    options.add_argument("--steps", nargs="*", type=int, default=STEPS)
     options.add_argument("--set", nargs="*", default=[], help="section.key=value")
     arguments = options.parse_args()
     storage = arguments.storage or Path(tempfile.mkdtemp(prefix="raysynth-passes-"))
@@ -99,10 +101,7 @@ def main() -> None:
             load_config(None, [f"storage_path={storage}", f"name={run.name}"]), until="clustering"
         )
     repeats = arguments.repeats or (1 if arguments.quick else 2)
-    draws = [
-        sweep(storage, run, arguments.engine, repeat, arguments.quick, arguments.set)
-        for repeat in range(repeats)
-    ]
+    draws = [sweep(storage, run, arguments.engine, repeat, arguments) for repeat in range(repeats)]
     rows = [
         {key: round(float(np.mean([one[key] for one in same])), 3) for key in same[0]}
         for same in zip(*draws, strict=True)

@@ -286,9 +286,10 @@ class SynthesisConfig(Section):
         None, description="CFG weight; <= 1: off. None: the generator's own."
     )
     strength: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.75,
+        0.85,
         description="edit: noise put on a real image before it is regenerated, as a share of the "
-        "schedule; 1: nothing is left of it.",
+        "schedule (the nearest of steps / (steps + 1), steps / (steps + 2), ...); 1: nothing is "
+        "left of it.",
     )
     solver: Literal["dpmsolver++", "unipc", "ddim", "base"] = Field(
         "dpmsolver++", description="Diffusion solver; base: the one the base model ships."
