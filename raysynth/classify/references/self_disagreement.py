@@ -58,7 +58,7 @@ def fit_self(specs: Sequence[HeadSpec], seen: Seen) -> dict[str, Fitted]:
         score, labels = score_of(head, seen, judge)
         if score > top:
             top, best, predicted = score, head, labels
-            chosen = {"points": key[0], "early_stop": key[1], "learning_rate": rate}
+            chosen = {"points": key[0], "early_stop": key[1], "head_learning_rate": rate}
     return {spec.name: Fitted(best, predicted, judge, chosen) for spec in specs}
 
 
