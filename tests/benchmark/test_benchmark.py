@@ -73,7 +73,7 @@ def test_rows_become_a_table_and_what_is_there_is_not_done_again(ray_local, tmp_
     stages = sorted(path.name for path in (tmp_path / "stages").iterdir())
     more = planned(tmp_path, ROWS | {"alpha": {"generator": "shared", "selection.alpha": 1.0}})
     assert not run_benchmark(more).failed
-    added = set(path.name for path in (tmp_path / "stages").iterdir()) - set(stages)
+    added = {path.name for path in (tmp_path / "stages").iterdir()} - set(stages)
     kinds = {name.split("-")[0] for name in added if name.endswith(".json")}
     assert kinds == {"selection", "search", "classification"}
 
