@@ -15,7 +15,12 @@ from matplotlib.ticker import PercentFormatter
 from raysynth.benchmark.table import KINDS, entries
 from raysynth.report.plots import STYLE
 
-TITLES = {"raysynth": "raysynth", "reference": "real images only", "control": "controls"}
+TITLES = {
+    "raysynth": "raysynth",
+    "reference": "real images only",
+    "mixture": "mixtures",
+    "control": "controls",
+}
 WIDTH = 4.2
 """Inches of one panel."""
 

@@ -1,8 +1,8 @@
 """The benchmark's records, and its table: WGA and AGA per row and severity, over seeds.
 
-A record is one final classifier: `{row, kind, start, uses_validation, severity, seed, wga, aga,
-weighted, groups, ...}`. Rows of raysynth are named by the benchmark; references and controls, which
-many rows share, by their own name and, where it is not `scratch`, by what they start from.
+A record is one final classifier: `{row, kind, uses_validation, severity, seed, repetition, wga, aga,
+weighted, groups, ...}`. Rows of raysynth are named by the benchmark; references, mixtures and
+controls, which many rows share, by their own name, and whether they start pretrained.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from raysynth.runs import read_json
 OURS = "raysynth"
 LEVEL = 0.95
 """Of the intervals: Student's t over seeds."""
-KINDS = ("raysynth", "reference", "control")
+KINDS = ("raysynth", "reference", "mixture", "control")
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def read_records(cells: Sequence[Cell], shared: str) -> pd.DataFrame:
 
 
 def _records(cell: Cell, name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    start = values.get("start", "scratch")
-    title = cell.row if name == OURS else name + ("" if start == "scratch" else f" ({start})")
+    pretrained = cell.config.for_references().classifier.starts_pretrained
+    title = cell.row if name == OURS else name + (" (pretrained)" if pretrained else "")
     found = []
     for repetition in range(len(values["wga"]["seeds"])):
         measures = {
@@ -68,9 +68,8 @@ def _records(cell: Cell, name: str, values: Mapping[str, Any]) -> list[dict[str,
         found.append(
             {
                 "row": title,
-                "kind": values.get("kind", OURS if name == OURS else "reference"),
-                "start": start,
-                "uses_validation": bool(values.get("uses_validation", False)),
+                "kind": values["kind"],
+                "uses_validation": bool(values["uses_validation"]),
                 "severity": cell.severity,
                 "seed": cell.seed,
                 "repetition": repetition,
@@ -144,13 +143,13 @@ def markdown(records: pd.DataFrame, command: str) -> str:
 
 
 def as_json(records: pd.DataFrame) -> str:
-    """`{row: {kind, start, uses_validation, severities: {severity: {wga, aga, ...}}}}`."""
+    """`{row: {kind, uses_validation, severities: {severity: {wga, aga, ...}}}}`."""
     about = records.drop_duplicates("row").set_index("row")
-    skip = {"row", "kind", "start", "uses_validation", "severity", "seed", "repetition", "groups"}
+    skip = {"row", "kind", "uses_validation", "severity", "seed", "repetition", "groups"}
     measures = [name for name in records.columns if name not in skip]
     found: dict[str, Any] = {}
     for row in about.index:
-        own = {key: about[key][row] for key in ("kind", "start", "uses_validation")}
+        own = {key: about[key][row] for key in ("kind", "uses_validation")}
         found[row] = {k: v.item() if hasattr(v, "item") else v for k, v in own.items()}
         found[row]["severities"] = {}
     for measure in measures:

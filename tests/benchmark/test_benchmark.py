@@ -93,7 +93,7 @@ def test_intervals_are_over_run_seeds():
         {"row": "a", "kind": "raysynth", "severity": 0.9, "seed": s, "repetition": 0, "wga": w}
         for s, w in enumerate((0.7, 0.8, 0.9))
     ]
-    records = pd.DataFrame(rows).assign(aga=0.9, uses_validation=False, start="scratch")
+    records = pd.DataFrame(rows).assign(aga=0.9, uses_validation=False)
     entry = entries(records, "wga")["a"][0.9]
     assert entry.mean == pytest.approx(0.8) and entry.std == pytest.approx(0.1)
     assert entry.half == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)  # Student's t, 2 degrees
