@@ -1,7 +1,7 @@
 """The benchmark's records, and its table: WGA and AGA per row and severity, over seeds.
 
-A record is one final classifier: `{row, kind, uses_validation, severity, seed, repetition, wga, aga,
-weighted, groups, ...}`. Rows of raysynth are named by the benchmark; references, mixtures and
+A record is one final classifier: `{row, kind, uses_validation, severity, seed, repetition, wga,
+aga, weighted, groups, ...}`. Rows of raysynth are named by the benchmark; references, mixtures and
 controls, which many rows share, by their own name, and whether they start pretrained.
 """
 
@@ -56,8 +56,7 @@ def read_records(cells: Sequence[Cell], shared: str) -> pd.DataFrame:
 
 
 def _records(cell: Cell, name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    pretrained = cell.config.for_references().classifier.starts_pretrained
-    title = cell.row if name == OURS else name + (" (pretrained)" if pretrained else "")
+    title = _title(cell, name, values["kind"])
     found = []
     for repetition in range(len(values["wga"]["seeds"])):
         measures = {
@@ -81,6 +80,15 @@ def _records(cell: Cell, name: str, values: Mapping[str, Any]) -> list[dict[str,
             }
         )
     return found
+
+
+def _title(cell: Cell, name: str, kind: str) -> str:
+    """A row's name; mixtures train on the images of a row's generator."""
+    if kind == "mixture":
+        return f"{name} ({cell.row} images)"
+    if kind == "reference" and cell.config.for_references().classifier.starts_pretrained:
+        return f"{name} (pretrained)"
+    return cell.row if name == OURS else name
 
 
 def entry(records: pd.DataFrame, measure: str) -> Entry:
