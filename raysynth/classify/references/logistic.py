@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from raysynth.classify.head import Head
 
-STRENGTHS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)
-"""Inverse penalties C that the authors of DFR try on Waterbirds (in their code)."""
+STRENGTHS = (3.0, 1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01, 0.003)
+"""Inverse penalties C that the authors of DFR try on Waterbirds or on CelebA (in their code)."""
 
 MAX_ITERATIONS = 1000
 Penalty = Literal["l1", "l2"]
