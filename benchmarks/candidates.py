@@ -177,7 +177,7 @@ def sheet(pixels: np.ndarray, group: np.ndarray, path: Path, columns: int = 24) 
     from PIL import Image
 
     rows = []
-    columns = min(columns, int(np.bincount(group).min()) // 2)
+    columns = min(columns, int(np.unique(group, return_counts=True)[1].min()) // 2)
     for g in np.unique(group).tolist():
         some = pixels[group == g][: 2 * columns]
         rows += [np.concatenate(list(part), 1) for part in (some[:columns], some[columns:])]
