@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -175,6 +177,7 @@ def sheet(pixels: np.ndarray, group: np.ndarray, path: Path, columns: int = 24) 
     from PIL import Image
 
     rows = []
+    columns = min(columns, int(np.unique(group, return_counts=True)[1].min()) // 2)
     for g in np.unique(group).tolist():
         some = pixels[group == g][: 2 * columns]
         rows += [np.concatenate(list(part), 1) for part in (some[:columns], some[columns:])]
@@ -186,7 +189,7 @@ def validation_wga(
     config: Config, real: Real, pixels: np.ndarray, specs: pa.Table, seeds: int
 ) -> list[float]:
     """Validation WGA of the configured classifier on the best candidates by CLIP score."""
-    from raysynth.classify.data import Data, ImageSet
+    from raysynth.classify.data import Data
     from raysynth.classify.training import HeadSpec, Plan, fit
     from raysynth.prompts import spoken
     from raysynth.synthesis.score import ClipScorer
@@ -203,17 +206,12 @@ def validation_wga(
     candidates = candidates.append_column("clip_centroid", pa.array(scores.centroid))
     kept = select(candidates, config.selection, groups)["kept"].to_numpy()
 
-    def images(pixels: np.ndarray, group: np.ndarray, ids: list[str]) -> ImageSet:
-        label = group // len(groups.attribute_names)
-        turned = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-        return ImageSet(turned, label.astype(np.int64), group.astype(np.int64), np.array(ids))
-
     train, validation = (
-        images(real.pixels[split], real.group[split], real.ids[split])
+        _image_set(real.pixels[split], real.group[split], real.ids[split], groups)
         for split in ("train", "validation")
     )
     chosen = np.array(specs["id"].to_pylist())[kept]
-    data = Data(train, validation, images(pixels[kept], group[kept], chosen.tolist()), groups)
+    data = Data(train, validation, _image_set(pixels[kept], group[kept], chosen, groups), groups)
     head = HeadSpec("balanced", settings.head_weight_decay)
     found = []
     for seed in range(seeds):
@@ -231,3 +229,11 @@ def validation_wga(
         *_, last = fit(plan, data, config)
         found.append(round(last.validation[head.name].wga, 3))
     return found
+
+
+def _image_set(pixels: np.ndarray, group: np.ndarray, ids: Sequence[str], groups: Groups) -> Any:
+    from raysynth.classify.data import ImageSet
+
+    label = group // len(groups.attribute_names)
+    turned = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    return ImageSet(turned, label.astype(np.int64), group.astype(np.int64), np.array(ids))

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from candidates import Observer, fine_tune, generate, load_real
+from candidates import Observer, Real, fine_tune, generate, load_real
 from measure import finish, parser
 
 from raysynth.config import digest_of, load_config
@@ -30,7 +30,8 @@ from raysynth.synthesis.specs import plan_specs
 SIZES, QUICK_SIZES = (20, 100, 990), (20,)
 STEPS, QUICK_STEPS = (15, 30, 60, 120, 240), (4, 8)
 IMAGES = 150
-GROUP = 0
+GROUP, OTHER = 0, 3
+"""Pullovers on grass, coats on gravel."""
 
 
 def sweep(storage: Path, run: Path, engine: str, repeat: int, options: Any) -> list[dict[str, Any]]:
@@ -43,19 +44,9 @@ def sweep(storage: Path, run: Path, engine: str, repeat: int, options: Any) -> l
     dice = np.random.default_rng(repeat)
     members = np.flatnonzero(real.group["train"] == GROUP)
     shuffled = {size: dice.permutation(members)[: 2 * size] for size in sizes}
-    # The other class needs an adapter too: its aligned group, one step.
-    other = np.flatnonzero(real.group["train"] == 3)[:20]
-    parts = [(shuffled[size][:size], GROUP, number) for number, (size, _) in enumerate(grid)]
-    parts.append((other, 3, 0))
-    clusters = pa.table(
-        {
-            "id": [real.ids["train"][i] for rows, _, _ in parts for i in rows.tolist()],
-            "group": np.concatenate([np.full(len(rows), g) for rows, g, _ in parts]),
-            "cluster": np.concatenate([np.full(len(rows), k) for rows, _, k in parts]),
-        }
-    )
+    clusters = lay_out(real, [shuffled[size][:size] for size, _ in grid])
     overrides = {f"{GROUP}-{k}": {"steps": steps} for k, (_, steps) in enumerate(grid)}
-    overrides["3-0"] = {"steps": 1}
+    overrides[f"{OTHER}-0"] = {"steps": 1}
     settings = [f"finetune.engine={engine}", f"finetune.overrides={overrides}", f"seed={repeat}"]
     images = 10 if quick else IMAGES
     settings += [f"synthesis.images_per_group={images * len(grid)}", "finetune.max_passes=1e9"]
@@ -84,6 +75,20 @@ def sweep(storage: Path, run: Path, engine: str, repeat: int, options: Any) -> l
         )
         print(f"  {rows[-1]}", file=sys.stderr)
     return rows
+
+
+def lay_out(real: Real, members: list[np.ndarray]) -> pa.Table:
+    """The clusters table of these clusters of GROUP; images may be in several."""
+    # The other class needs an adapter too: one of its aligned group.
+    other = np.flatnonzero(real.group["train"] == OTHER)[:20]
+    parts = [(rows, GROUP, number) for number, rows in enumerate(members)] + [(other, OTHER, 0)]
+    return pa.table(
+        {
+            "id": [real.ids["train"][i] for rows, _, _ in parts for i in rows.tolist()],
+            "group": np.concatenate([np.full(len(rows), g) for rows, g, _ in parts]),
+            "cluster": np.concatenate([np.full(len(rows), k) for rows, _, k in parts]),
+        }
+    )
 
 
 def main() -> None:

@@ -89,17 +89,22 @@ def group_voices(
 ) -> list[Voice]:
     """The models that generate a group, with their prompts.
 
-    A group that no model was trained on (fewer than `finetune.min_images` images) takes the shared
-    model, or those of its class's aligned group: attribute word swapped, rare token dropped, the
+    A group that no model was trained on (fewer than `finetune.min_images` images) takes those of
+    its class or of its class's aligned group: attribute word swapped, rare token dropped, the
     aligned group's attribute as negative prompt (Basu et al., arXiv 2511.08711, their rule at
-    severity 0.999).
+    severity 0.999). A model for all groups has learnt the attribute from other classes and speaks
+    for it as for the others; the negative prompt would only drive its colours too far.
     """
     prompts, recipe = config.prompts, recipe_of(config)
     plain = spoken(prompts, groups, group, token="")
     if recipe.training is None:
         return [Voice(group, 0, "", plain, prompts.negative)]
     own = _speaking_for(adapters, groups, group)
-    known = bool(trained_groups(np.asarray(counts), config.finetune.min_images)[group])
+    enough = trained_groups(np.asarray(counts), config.finetune.min_images)
+    known = enough[group]
+    if recipe.training.scope == "all":
+        width = len(groups.attribute_names)
+        known = enough.reshape(-1, width)[:, groups.attribute(group)].any()
     if own and known:
         prompt = spoken(prompts, groups, group) if recipe.token else plain
         return [Voice(group, max(a.cluster, 0), a.name, prompt, prompts.negative) for a in own]

@@ -100,14 +100,28 @@ def test_one_shared_model_speaks_for_every_group():
     assert {r["negative_prompt"] for r in rows} == {""}
 
 
-def test_a_shared_model_was_not_trained_on_small_groups():
-    """It still speaks for them: no token, the aligned group's attribute as negative prompt."""
-    shared = config(generator="shared")
-    rows = plan_specs(shared, [adapter(-1, -1, "shared")], GROUPS, COUNTS).to_pylist()
+def small_group(shared: Config, adapters: list[Adapter], counts: list[int]) -> set:
+    rows = plan_specs(shared, adapters, GROUPS, counts).to_pylist()
     small = [row for row in rows if row["group"] == 2]
-    assert {(r["adapter"], r["cluster"], r["prompt"], r["negative_prompt"]) for r in small} == {
-        ("shared", 0, "a photo of a dog on deep snow", "warm sand")
-    }
+    return {(r["adapter"], r["cluster"], r["prompt"], r["negative_prompt"]) for r in small}
+
+
+def test_a_shared_model_speaks_for_small_groups_as_for_others():
+    """It was not trained on them, but knows their attribute from other classes."""
+    shared, model = config(generator="shared"), [adapter(-1, -1, "shared")]
+    spoken = ("shared", 0, "a photo of a sks dog on deep snow", "")
+    assert small_group(shared, model, COUNTS) == {spoken}
+    # No class has snow: all that is known of it is the base's.
+    swapped = ("shared", 0, "a photo of a dog on deep snow", "warm sand")
+    assert small_group(shared, model, [3, 90, 4, 80, 4, 50]) == {swapped}
+
+
+def test_a_class_model_that_saw_one_attribute_swaps_it():
+    shared = config(generator="shared", finetune={"per": "class"})
+    model = [replace(adapter(-1, -1, "class-1"), label="dog")]
+    adapters = [replace(model[0], name=f"class-{y}", label=n) for y, n in enumerate(("cat", "fox"))]
+    swapped = ("class-1", 0, "a photo of a dog on deep snow", "warm sand")
+    assert small_group(shared, model + adapters, COUNTS) == {swapped}
 
 
 def test_a_model_per_class_speaks_for_its_class():
