@@ -428,7 +428,7 @@ class ReferencesConfig(Section):
     """Real-only references and control rows; tuned on validation, all over the same settings."""
 
     names: tuple[Reference, ...] = Field(
-        ("erm", "resampling", "group_dro", "erm_balanced_head"),
+        ("erm", "resampling", "subsampling", "group_dro", "erm_balanced_head"),
         description="References trained on the real images.",
     )
     controls: tuple[Control, ...] = Field(
