@@ -189,45 +189,40 @@ def validation_wga(
     config: Config, real: Real, pixels: np.ndarray, specs: pa.Table, seeds: int
 ) -> list[float]:
     """Validation WGA of the configured classifier on the best candidates by CLIP score."""
+    from dataclasses import replace
+
     from raysynth.classify.data import Data
-    from raysynth.classify.training import HeadSpec, Plan, fit
-    from raysynth.prompts import spoken
-    from raysynth.synthesis.score import ClipScorer
+    from raysynth.classify.recipe import configured, plan_of
+    from raysynth.classify.training import fit
+    from raysynth.synthesis.actor import Task, build_scorer
+    from raysynth.synthesis.memorisation import copy_thresholds, read_neighbours
     from raysynth.synthesis.selection import select
-    from raysynth.synthesis.stage import centroids
 
     groups, settings = real.groups, config.classifier
-    texts = [spoken(config.prompts, groups, g, token="") for g in range(groups.count)]
-    where = centroids(str(Path(real.folder).parent / "clusters"))
-    group = specs["group"].to_numpy()
-    scores = ClipScorer(load_clip(config.base), texts, where)(pixels, group)
-    candidates = specs.select(["id", "group"])
-    candidates = candidates.append_column("clip_label", pa.array(scores.label))
-    candidates = candidates.append_column("clip_centroid", pa.array(scores.centroid))
-    kept = select(candidates, config.selection, groups)["kept"].to_numpy()
+    clusters = str(Path(real.folder).parent / "clusters")
+    scores = build_scorer(Task(config, groups, "", (), clusters))(pixels, specs["group"].to_numpy())
+    candidates = specs.select(["id", "group", "cluster"])
+    for name, column in (
+        ("clip_label", scores.label),
+        ("clip_centroid", scores.centroid),
+        ("nearest_similarity", scores.nearest_similarity),
+    ):
+        candidates = candidates.append_column(name, pa.array(column))
+    limits = copy_thresholds(config.selection, read_neighbours(clusters), groups)
+    kept = select(candidates, limits, config.selection, groups, config.seed)["kept"].to_numpy()
 
     train, validation = (
         _image_set(real.pixels[split], real.group[split], real.ids[split], groups)
         for split in ("train", "validation")
     )
+    group = specs["group"].to_numpy()
     chosen = np.array(specs["id"].to_pylist())[kept]
     data = Data(train, validation, _image_set(pixels[kept], group[kept], chosen, groups), groups)
-    head = HeadSpec("balanced", settings.head_weight_decay)
     found = []
     for seed in range(seeds):
-        plan = Plan(
-            ratio=settings.ratio,
-            steps=settings.steps,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            heads=(head,),
-            beta=settings.beta,
-            temperature=settings.temperature,
-            evaluations=1,
-            seed=seed,
-        )
+        plan = replace(plan_of(configured(settings), settings, seed), evaluations=1)
         *_, last = fit(plan, data, config)
-        found.append(round(last.validation[head.name].wga, 3))
+        found.append(round(last.best()[1].wga, 3))
     return found
 
 

@@ -128,12 +128,13 @@ def total(costs: list[Cost], adapters: int) -> Cost:
 def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument("--storage", type=Path, default=None)
+    options.add_argument("--loops", type=int, default=None, help="adapters that the loops train")
     arguments = options.parse_args()
     storage = arguments.storage or Path(tempfile.mkdtemp(prefix="raysynth-finetune-"))
     overrides: list[str] = []
     repeats = arguments.repeats or (1 if arguments.quick else 5)
     config, groups, jobs = prepare(storage, overrides)
-    processes = jobs[:2] if arguments.quick else jobs
+    processes = jobs[: arguments.loops or (2 if arguments.quick else len(jobs))]
     found: dict[str, list[Cost]] = {"raysynth": [], "loop": [], "tuned loop": [], "trainers": []}
     share = -(-len(processes) // repeats)
     for number in range(repeats):  # in turns, so that what else the machine does hits all sides

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from raysynth.errors import DataError
 from raysynth.groups import Groups
 from raysynth.runs import write_atomic
 
@@ -74,6 +75,24 @@ def parquet_files(folder: str) -> list[str]:
     """The Parquet files below a folder or URI, sorted; names as this filesystem gives them."""
     filesystem, path = fsspec.core.url_to_fs(folder)
     return sorted(filesystem.glob(f"{path}/**/*.parquet"))
+
+
+def split_files(real: str, split: str) -> list[str]:
+    """Paths or URIs of the real table's files of a split, in name order.
+
+    Raises
+    ------
+    DataError
+        When there are none.
+    """
+    names = [name.rsplit("/", 1)[-1] for name in parquet_files(real)]
+    files = [f"{real}/{name}" for name in names if name.startswith(f"{split}-")]
+    if not files:
+        raise DataError(
+            f"{real}: no {split}-*.parquet file; expected the real table that ingest writes. "
+            "Fix: run the ingest stage again"
+        )
+    return files
 
 
 def read_table(

@@ -95,19 +95,8 @@ def load_real(real: str, split: str, size: int | None) -> ImageSet:
         When the split is missing, or the images are not square and of one size.
     """
     columns = ["id", "image", "label", "group"]
-    return _image_set(tables.read_table(real, columns, real_files(real, split)), size, real)
-
-
-def real_files(real: str, split: str) -> list[str]:
-    """The Parquet files of one split of the real table; raises DataError when there are none."""
-    files = [
-        name
-        for name in tables.parquet_files(real)
-        if name.rsplit("/", 1)[-1].startswith(f"{split}-")
-    ]
-    if not files:
-        raise DataError(f"{real}: no {split}-*.parquet; expected the folder that ingest wrote")
-    return files
+    table = tables.read_table(real, columns, tables.split_files(real, split))
+    return _image_set(table, size, real)
 
 
 def load_synthetic(synthetic: str, selection: str, size: int) -> ImageSet:

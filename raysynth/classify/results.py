@@ -13,7 +13,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raysynth import tables
-from raysynth.classify.data import real_files
 from raysynth.classify.final import Final
 from raysynth.classify.metrics import bootstrap_interval, fairness, group_metrics, over_seeds
 from raysynth.classify.plan import told
@@ -53,7 +52,7 @@ class Truth:
 
 def read_truth(real: str, counts: NDArray[np.int64], groups: Groups) -> Truth:
     """What is true of the test images below the folder or URI `real`; no pixel is read."""
-    table = tables.read_table(real, ["id", "label", "group"], real_files(real, "test"))
+    table = tables.read_table(real, ["id", "label", "group"], tables.split_files(real, "test"))
     label, group = (table[name].to_numpy().astype(np.int64) for name in ("label", "group"))
     return Truth(table["id"].to_pylist(), label, group, counts, groups)
 

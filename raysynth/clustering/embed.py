@@ -13,13 +13,12 @@ from PIL import Image
 
 from raysynth.clustering.pool import TASK_CPUS, actor_pool
 from raysynth.config import Config
-from raysynth.errors import DataError
 from raysynth.models.device import use_threads
 from raysynth.models.encoder import load_encoder
 from raysynth.models.loading import load_clip
 from raysynth.models.sources import CLIP
 from raysynth.progress import Progress
-from raysynth.tables import decode_images, parquet_files, read_table
+from raysynth.tables import decode_images, read_table, split_files
 
 VECTOR = pa.list_(pa.float32())
 MIRRORED = pa.field("mirrored", VECTOR)
@@ -95,18 +94,6 @@ def read_centroids(clusters: str) -> np.ndarray:
     return column_vectors(table["embedding"])
 
 
-def real_files(real: str, split: str) -> list[str]:
-    """Paths or URIs of the real table's files of a split, in name order."""
-    names = [name.rsplit("/", 1)[-1] for name in parquet_files(real)]
-    files = [f"{real}/{name}" for name in names if name.startswith(f"{split}-")]
-    if not files:
-        raise DataError(
-            f"{real}: no {split}-*.parquet file; expected the real table that ingest writes. "
-            "Fix: run the ingest stage again"
-        )
-    return files
-
-
 def embed_real_images(config: Config, real: str, progress: Progress) -> tuple[pa.Table, pa.Table]:
     """Embeddings of the real table's training and of its validation images.
 
@@ -114,7 +101,7 @@ def embed_real_images(config: Config, real: str, progress: Progress) -> tuple[pa
     -------
     Two tables EMBEDDINGS (and ENCODED), sorted by id; vectors are L2-normalised.
     """
-    files = [*real_files(real, "train"), *real_files(real, "validation")]
+    files = [*split_files(real, "train"), *split_files(real, "validation")]
     total = read_table(real, ["id"], files).num_rows
     dataset = ray.data.read_parquet(
         files, columns=["id", "image", "group", "split"], num_cpus=TASK_CPUS

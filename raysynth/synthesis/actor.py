@@ -59,7 +59,7 @@ class DiffusionSampler:
     def __init__(self, task: Task) -> None:
         """Load the generator, CLIP and the groups' targets."""
         self.generate = ImageGenerator(task.config, task.adapters, task.names)
-        self.scorer = _scorer(task)
+        self.scorer = build_scorer(task)
         self.denoise, self.decode = self.generate.denoise, self.generate.decode
         self.score = self.scorer
 
@@ -74,7 +74,8 @@ class DiffusionSampler:
         )
 
 
-def _scorer(task: Task) -> ClipScorer:
+def build_scorer(task: Task) -> ClipScorer:
+    """What scores a run's candidates: CLIP, the groups' targets, the training images."""
     config, groups = task.config, task.groups
     prompts = [spoken(config.prompts, groups, g, token="") for g in range(groups.count)]
     clip, name = load_clip(config.base), config.clustering.encoder

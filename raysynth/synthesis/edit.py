@@ -21,7 +21,7 @@ import ray
 from raysynth.clustering.pool import TASK_CPUS
 from raysynth.errors import DataError
 from raysynth.groups import Groups, aligned_groups
-from raysynth.tables import parquet_files, write_table
+from raysynth.tables import split_files, write_table
 
 SOURCE_IMAGE = "source_image"
 """Column of encoded images (PNG bytes) beside the specs."""
@@ -77,7 +77,7 @@ def write_specs(specs: pa.Table, real: str, folder: str) -> None:
     if not pc.any(pc.not_equal(specs["source"], "")).as_py():
         write_table(specs, f"{folder}/specs.parquet")
         return
-    files = [name for name in parquet_files(real) if name.rsplit("/", 1)[-1].startswith("train-")]
+    files = split_files(real, "train")
     write = ray.remote(num_cpus=TASK_CPUS, max_retries=3)(attach_sources)
     shared = ray.put(specs)
     written = ray.get(
