@@ -31,6 +31,7 @@ from PIL import Image
 from raysynth.clustering.embed import encoded, read_embeddings
 from raysynth.clustering.neighbours import Neighbours
 from raysynth.config import Config, load_config
+from raysynth.generators import recipe_of
 from raysynth.models.loading import load_base, load_clip
 from raysynth.pipeline import run_pipeline
 from raysynth.report.sheets import mosaic
@@ -41,7 +42,7 @@ from raysynth.tables import decode_images, groups_of, read_table
 
 STEPS, QUICK_STEPS = (30, 120, 1000), (30,)
 FULL_STEPS, QUICK_FULL_STEPS = 1000, 100
-FULL = ["finetune.engine=full", "finetune.learning_rate=4e-4"]
+FULL = ["finetune.engine=full", "finetune.learning_rate=4e-4", "finetune.prior_weight=0"]
 IMAGES, QUICK_IMAGES = 400, 100
 SAMPLE = 60  # training images per group that are copied through the VAE
 NOISE = 0.15  # of the latents' standard deviation
@@ -205,8 +206,9 @@ def main() -> None:
     for steps, more in trainings:
         run, found, picture = trained(configuration(storage, steps, images, more))
         measured = measured or recalls(run)
-        engine = run.config.finetune.engine
-        rows += [{"engine": engine, "steps": steps, **row} for row in found]
+        training = recipe_of(run.config).training
+        assert training is not None
+        rows += [{"engine": training.engine, "steps": steps, **row} for row in found]
         pictures.append(picture)
     if not arguments.quick:
         RESULTS.mkdir(exist_ok=True)

@@ -20,7 +20,7 @@ from raysynth.tables import read_table
 from tests.classify.test_backbone import tiny_transformer
 from tests.classify.tiny import tiny_config, tiny_groups, write_tiny_run
 
-REFERENCES = ["erm", "resampling", "group_dro", "erm_balanced_head"]
+REFERENCES = ["erm", "resampling", "subsampling", "group_dro", "erm_balanced_head"]
 NONE = "references.names=[]"
 
 

@@ -17,7 +17,7 @@ from tests.synthesis.random_models import write_encoder
 def test_a_copy_of_a_training_image_names_it(make_config, tmp_path):
     """The encoder's space decides, in either orientation; other classes are not searched."""
     encoder = write_encoder(tmp_path / "vit", "vit")
-    config = make_config(finetune={"engine": "none"}, clustering={"encoder": str(encoder)})
+    config = make_config(generator="vanilla", clustering={"encoder": str(encoder)})
     real = np.random.default_rng(0).integers(0, 255, (24, 32, 32, 3), np.uint8)
     space, group = load_encoder(str(encoder), config.base), np.arange(24, dtype=np.int32) % 4
     columns = {
