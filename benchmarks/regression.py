@@ -23,7 +23,6 @@ CHECKS = (
     "generation",
     "search",
     "growth",
-    "limit",
     "ragged",
     "real_shapes",
     "full_weights",
