@@ -28,7 +28,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from judge import accuracies, load_judge
 from measure import Cost, finish, medians, parser, run
 
-from raysynth.config import Config, load_config
+from raysynth.config import Config
+from raysynth.config_files import load_config
 from raysynth.finetune.grouped_lora import TARGETS
 from raysynth.finetune.plan import Job, plan_jobs
 from raysynth.finetune.precompute import read_images

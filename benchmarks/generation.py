@@ -28,7 +28,8 @@ import numpy as np
 from measure import finish, medians, parser, run
 from PIL import Image
 
-from raysynth.config import Config, load_config
+from raysynth.config import Config
+from raysynth.config_files import load_config
 from raysynth.generators import recipe_of
 from raysynth.groups import Groups
 

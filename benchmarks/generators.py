@@ -21,7 +21,8 @@ from typing import Any, get_args
 from candidates import Observer, Real, draw, fine_tune, load_real, sheet, validation_wga
 from measure import finish, parser
 
-from raysynth.config import Generator, load_config
+from raysynth.config import Generator
+from raysynth.config_files import load_config
 from raysynth.generators import recipe_of
 from raysynth.pipeline import run_pipeline
 

@@ -30,7 +30,8 @@ from PIL import Image
 
 from raysynth.clustering.embed import encoded, read_embeddings
 from raysynth.clustering.neighbours import Neighbours
-from raysynth.config import Config, load_config
+from raysynth.config import Config
+from raysynth.config_files import load_config
 from raysynth.generators import recipe_of
 from raysynth.models.loading import load_base, load_clip
 from raysynth.pipeline import run_pipeline

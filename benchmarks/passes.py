@@ -22,7 +22,8 @@ import pyarrow as pa
 from candidates import Observer, Real, fine_tune, generate, load_real
 from measure import finish, parser
 
-from raysynth.config import digest_of, load_config
+from raysynth.config import digest_of
+from raysynth.config_files import load_config
 from raysynth.generators import recipe_of
 from raysynth.pipeline import run_pipeline
 from raysynth.synthesis.specs import plan_specs

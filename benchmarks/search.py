@@ -31,7 +31,8 @@ import pyarrow as pa
 from measure import Cost, finish, parser, run, timed
 
 from raysynth import tables
-from raysynth.config import Config, load_config
+from raysynth.config import Config
+from raysynth.config_files import load_config
 from raysynth.datasets.listing import list_dataset
 
 BAR = 10.0

@@ -22,7 +22,8 @@ import pyarrow as pa
 from judge import accuracies, load_judge
 from measure import finish, parser
 
-from raysynth.config import SelectionConfig, load_config
+from raysynth.config import SelectionConfig
+from raysynth.config_files import load_config
 from raysynth.groups import Groups
 from raysynth.pipeline import run_pipeline
 from raysynth.runs import FOLDERS

@@ -22,7 +22,7 @@ from generation import ADAPTERS, IMAGES, NAME, knobs, prepare
 from judge import accuracies, load_judge
 from measure import RESULTS, finish, parser
 
-from raysynth.config import load_config
+from raysynth.config_files import load_config
 from raysynth.errors import ConfigError
 from raysynth.generators import recipe_of
 from raysynth.groups import Groups

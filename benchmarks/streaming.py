@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 from measure import finish, parser, run
 
-from raysynth.config import load_config
+from raysynth.config_files import load_config
 from raysynth.groups import Groups
 from raysynth.synthesis.actor import Task
 from raysynth.synthesis.score import Scores

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from raysynth.config import load_config
+from raysynth.config_files import load_config
 from raysynth.errors import RaysynthError
 
 Arguments = Annotated[

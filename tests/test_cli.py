@@ -77,7 +77,7 @@ def test_version_and_help():
 def test_configuration_needs_neither_torch_nor_ray():
     code = (
         "import sys; from raysynth.cli import app, split_arguments; import raysynth.config_docs;"
-        "from raysynth.config import load_config; load_config();"
+        "from raysynth.config_files import load_config; load_config();"
         "print([m for m in ('torch', 'ray', 'transformers', 'pandas') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from raysynth.cluster import Session, check_cluster, check_local
-from raysynth.config import load_config
+from raysynth.config_files import load_config
 from raysynth.errors import ConfigError
 
 

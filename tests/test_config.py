@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from raysynth.config import Config, load_config, resolve_storage
+from raysynth.config import Config
+from raysynth.config_files import load_config, resolve_storage
 from raysynth.errors import ConfigError
 
 

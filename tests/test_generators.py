@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raysynth.config import load_config
+from raysynth.config_files import load_config
 from raysynth.generators import BUDGETS, recipe_of, synthesis_inputs, training_inputs
 
 

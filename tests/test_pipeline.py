@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from raysynth.config import load_config
+from raysynth.config_files import load_config
 from raysynth.errors import ConfigError, DataError, ModelError
 from raysynth.pipeline import preflight, run_pipeline
 from raysynth.runs import FOLDERS, Run

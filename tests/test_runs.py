@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raysynth.config import load_config
+from raysynth.config_files import load_config
 from raysynth.errors import ConfigError
 from raysynth.runs import Run
 

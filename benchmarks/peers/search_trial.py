@@ -26,7 +26,7 @@ def main() -> None:
     from raysynth.classify.data import load_data
     from raysynth.classify.recipe import plan_of
     from raysynth.classify.training import fit
-    from raysynth.config import load_config
+    from raysynth.config_files import load_config
     from raysynth.models.device import use_threads
 
     use_threads(1)

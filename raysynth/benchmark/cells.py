@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from raysynth.config import Config, explain
+from raysynth.config import Config
+from raysynth.config_files import explain
 from raysynth.errors import ConfigError
 from raysynth.pipeline import preflight, stage_digests
 

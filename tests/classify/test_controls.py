@@ -10,7 +10,7 @@ import pytest
 from raysynth.classify import run_references
 from raysynth.classify.controls import CONTROLS
 from raysynth.classify.controls.control import run_control
-from raysynth.config import load_config
+from raysynth.config_files import load_config
 from raysynth.errors import ConfigError
 from raysynth.pipeline import preflight
 from raysynth.progress import Progress

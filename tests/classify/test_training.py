@@ -135,7 +135,7 @@ def test_joint_schedule_is_one_phase_on_both_kinds_of_images():
 def test_combinations_that_cannot_be_are_refused(override, said):
     with pytest.raises(ConfigError, match=said):
         if override.startswith("classifier={"):
-            from raysynth.config import load_config
+            from raysynth.config_files import load_config
 
             load_config(None, [override])
         else:

@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from raysynth import tables
 from raysynth.classify.data import Data, ImageSet
-from raysynth.config import Config, load_config
+from raysynth.config import Config
+from raysynth.config_files import load_config
 from raysynth.groups import Groups
 from raysynth.synthesis.shards import ShardRecord, write_manifest
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from raysynth.config import load_config
+from raysynth.config_files import load_config
 from raysynth.datasets.files import to_rgb_bytes
 from raysynth.datasets.folder import Folder
 from raysynth.datasets.listing import list_dataset, split_counts

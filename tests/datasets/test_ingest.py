@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from raysynth.config import load_config
+from raysynth.config_files import load_config
 from raysynth.datasets.ingest import ingest
 from raysynth.errors import DataError
 from raysynth.progress import Progress

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from raysynth.config import load_config
+from raysynth.config_files import load_config
 from raysynth.datasets.ingest import ingest
 from raysynth.datasets.listing import list_dataset, split_counts
 from raysynth.errors import ConfigError, DataError

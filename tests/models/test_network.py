@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from raysynth.classify.backbone import UNSEEN, WEIGHTS, SmallNetwork, load_embedded
 from raysynth.classify.network import build_network
-from raysynth.config import load_config
+from raysynth.config_files import load_config
 from raysynth.datasets.garments import CLASSES
 from raysynth.models.pretrain.loop import Plan
 from raysynth.models.pretrain.network import KNOWN, held_out_accuracy, train_network, write

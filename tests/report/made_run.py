@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from raysynth.config import Config, load_config
+from raysynth.config import Config
+from raysynth.config_files import load_config
 from raysynth.groups import Groups
 from raysynth.runs import FOLDERS, Run
 from raysynth.synthesis.timeline import SPAN, utilisation, write_timeline

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from raysynth.config import Config, SelectionConfig, load_config
+from raysynth.config import Config, SelectionConfig
+from raysynth.config_files import load_config
 from raysynth.errors import ConfigError, DataError
 from raysynth.groups import Groups
 from raysynth.progress import Progress
