@@ -196,6 +196,8 @@ def synthesis_inputs(config: Config) -> dict[str, Any]:
     knobs = {"images_per_group", "steps", "solver", "image_size", "rows_per_shard"}
     if recipe.edits:
         knobs.add("strength")
+    if config.synthesis.compile:  # rounds elsewhere
+        knobs.add("compile")
     return {
         "generator": {"name": recipe.name, "guidance_scale": recipe.guidance_scale},
         "knobs": config.synthesis.model_dump(mode="json", include=knobs),

@@ -14,6 +14,7 @@ from raysynth.config import Config
 from raysynth.generators import recipe_of
 from raysynth.models.loading import encode_prompts, load_base, round_weights
 from raysynth.synthesis.banks import open_bank
+from raysynth.synthesis.compiled import Compiler
 from raysynth.synthesis.denoise import (
     Edited,
     decode,
@@ -64,6 +65,13 @@ class ImageGenerator:
         self.shape = latent_shape(self.base, config.synthesis.image_size)
         self.side = self.shape[1] * vae_factor(self.base)
         self._states: dict[str, Tensor] = {}
+        self.compile: Compiler | None = None
+        if config.synthesis.compile:
+            rows = config.synthesis.batch_size
+            self.compile = Compiler(rows)
+            # Now, not in the first batch, which would look like a slow device.
+            adapter = names[0] if names else ""
+            self.denoise(self.prepare([""] * rows, [""] * rows, [adapter] * rows, range(rows)))
 
     def __call__(
         self,
@@ -117,6 +125,8 @@ class ImageGenerator:
 
     def _denoise(self, part: Part) -> Tensor:
         unet = self.bank.use(part.adapters, copies=2 if self.guidance > 1 else 1)
+        if self.compile is not None and len(set(part.adapters)) == 1:
+            unet = self.compile(unet, len(part.rows))
         return denoise(
             replace(self.base, unet=unet),
             self.solver,

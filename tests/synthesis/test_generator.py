@@ -162,6 +162,32 @@ def test_decoding_a_few_at_a_time(make_config):
     assert np.abs(difference).max() <= 1
 
 
+@pytest.mark.slow
+def test_compiled_batches_are_the_same_images(make_config, lora_folder, monkeypatch, tmp_path):
+    """Full batches of one adapter are compiled, folded weights exchanged; others are not."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    plain = generator(make_config(), lora_folder)
+    compiled = generator(make_config(synthesis={"compile": True}), lora_folder)
+    assert compiled.compile is not None
+    for adapters in ([NAMES[1]] * 8, [NAMES[2]] * 8, [NAMES[1]] * 3, [NAMES[0]] * 4 + [NAMES[2]]):
+        seeds = list(range(len(adapters)))
+        difference = images(plain, adapters, seeds) - images(compiled, adapters, seeds)
+        assert np.abs(difference).max() <= 1
+    assert len(compiled.compile._compiled) == 1
+
+
+@pytest.mark.slow
+def test_a_missing_compiler_is_named(make_config, monkeypatch, tmp_path):
+    from torch._inductor import config as inductor
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
+    torch._dynamo.reset()
+    config = make_config(generator="vanilla", synthesis={"compile": True})
+    with pytest.raises(ModelError, match=r"synthesis\.compile.*Fix:"):
+        images(generator(config, "", ()), [""] * 8, list(range(8)))
+
+
 def test_broken_weights_are_named(make_config, tmp_path):
     (tmp_path / "0-0").mkdir()
     for engine, missing in (("lora", "pytorch_lora_weights.safetensors"), ("full", "0-0/unet")):
