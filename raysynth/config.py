@@ -291,8 +291,8 @@ class SynthesisConfig(Section):
     batch_size: Count = Field(64, description="Images denoised at once.")
     compile: bool = Field(
         False,
-        description="torch.compile the UNet for full batches of one adapter: 1.4 times as fast, "
-        "after a minute or two in every actor; pays from some ten thousand images on.",
+        description="torch.compile the UNet for full batches of one adapter: 1.5 times as fast on "
+        "CPUs, after a minute of compiling in every actor; pays from some ten thousand images on.",
     )
     decode_batch_size: Count = Field(
         32, description="Images decoded at once; the decoder needs the most memory per image."
