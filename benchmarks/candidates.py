@@ -26,10 +26,11 @@ from raysynth.config import Config
 from raysynth.finetune.plan import Adapter, plan_jobs, read_adapter, write_adapters
 from raysynth.finetune.training import Pack, train_pack
 from raysynth.generators import recipe_of
-from raysynth.groups import Groups
+from raysynth.groups import Groups, aligned_groups
 from raysynth.models.loading import load_clip
 from raysynth.synthesis.edit import deal_sources
 from raysynth.synthesis.generator import ImageGenerator
+from raysynth.synthesis.masks import contrasts
 from raysynth.synthesis.specs import plan_specs
 from raysynth.tables import decode_images, groups_of, parquet_files, read_table
 
@@ -113,6 +114,10 @@ def generate(
     """Images [N, 32, 32, 3] of specs, and the CPU seconds."""
     torch.set_num_threads(1)
     images = ImageGenerator(config, str(work), [a.name for a in adapters])
+    told = None
+    if recipe_of(config).masked:
+        aligned = aligned_groups(real.counts, real.groups).tolist()
+        told = contrasts(config.prompts, real.groups, aligned)
     files = [f for f in parquet_files(real.folder) if "/train-" in f]
     table = read_table(real.folder, ["id", "image"], files)
     began, parts = time.process_time(), []
@@ -123,7 +128,9 @@ def generate(
             place = pc.index_in(batch["source"], value_set=table["id"].combine_chunks())
             sources = table["image"].combine_chunks().field("bytes").take(place.combine_chunks())
         names = ("prompt", "negative_prompt", "adapter", "seed")
-        parts.append(images(*(batch[n].to_pylist() for n in names), sources=sources))
+        spoken = None if told is None else [told[g] for g in batch["group"].to_pylist()]
+        given = (batch[n].to_pylist() for n in names)
+        parts.append(images(*given, sources=sources, contrasts=spoken))
     return np.concatenate(parts), time.process_time() - began
 
 

@@ -279,11 +279,22 @@ class SynthesisConfig(Section):
     guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
         None, description="CFG weight; <= 1: off. None: the generator's own."
     )
-    strength: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.85,
+    mask: Literal["diffedit", "none"] = Field(
+        "diffedit",
+        description="edit: what of a real image is regenerated with `strength`: the part that the "
+        "attribute's words are about, or all of it.",
+    )
+    mask_margin: Annotated[int, Field(ge=0)] = Field(
+        1, description="edit with a mask: latent positions that it is widened by."
+    )
+    strength: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
         description="edit: noise put on a real image before it is regenerated, as a share of the "
         "schedule (the nearest of steps / (steps + 1), steps / (steps + 2), ...); 1: nothing is "
-        "left of it.",
+        "left of it. None: 1 with a mask, 0.85 without.",
+    )
+    strength_outside: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="edit with a mask: the same outside it; 0: nothing changes there."
     )
     solver: Literal["dpmsolver++", "unipc", "ddim", "base"] = Field(
         "dpmsolver++", description="Diffusion solver; base: the one the base model ships."
@@ -536,6 +547,11 @@ class BenchmarkConfig(Section):
     seeds: Count = Field(5, description="Run seeds of every cell: `seed`, `seed` + 1, ...")
     concurrent: Count = Field(
         1, description="Cells at once; each asks for the workers of `resources`."
+    )
+    records: tuple[str, ...] = Field(
+        (),
+        description="Files or URIs of records.csv that earlier parts of the benchmark left, here "
+        "or on other machines: their cells are in the table and are not run again.",
     )
 
 

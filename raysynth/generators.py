@@ -59,6 +59,10 @@ class Recipe:
     """Whether prompts hold DreamBooth's rare token, where the model was trained on the group."""
     edits: bool
     """Whether real images are edited (SDEdit) instead of images drawn from noise."""
+    masked: bool
+    """Whether only what the attribute's words are about is edited at full strength (DiffEdit)."""
+    strength: float
+    """Noise put on an edited image, as a share of the schedule; with a mask: inside it."""
     guidance_scale: float
 
 
@@ -96,6 +100,9 @@ _OWN: dict[str, tuple[Engine, Scope]] = {
 }
 
 
+UNMASKED = 0.85
+"""Strength of edits of whole images: less leaves a trace of the old attribute (decisions.md)."""
+
 AUTO = "auto"
 """`generator`: several are tried, and each group takes its images from the one that suits it."""
 
@@ -113,7 +120,15 @@ def recipe_of(config: Config) -> Recipe:
     guidance = config.synthesis.guidance_scale
     if name == "vanilla":
         plain = BUDGETS["lora", False].guidance_scale
-        return Recipe(name, None, False, False, plain if guidance is None else guidance)
+        return Recipe(
+            name=name,
+            training=None,
+            token=False,
+            edits=False,
+            masked=False,
+            strength=1.0,
+            guidance_scale=plain if guidance is None else guidance,
+        )
     engine, scope = _OWN[name]
     if settings.engine != "auto":
         engine = settings.engine
@@ -125,11 +140,15 @@ def recipe_of(config: Config) -> Recipe:
         for key, value in asdict(budget).items()
         if key != "guidance_scale"
     }
+    edits, strength = name == "edit", config.synthesis.strength
+    masked = edits and config.synthesis.mask != "none"
     return Recipe(
         name=name,
         training=Training(engine=engine, scope=scope, **chosen),
         token=True,
-        edits=name == "edit",
+        edits=edits,
+        masked=masked,
+        strength=1.0 if not edits or (masked and strength is None) else strength or UNMASKED,
         guidance_scale=budget.guidance_scale if guidance is None else guidance,
     )
 
@@ -195,7 +214,9 @@ def synthesis_inputs(config: Config) -> dict[str, Any]:
     recipe = recipe_of(config)
     knobs = {"images_per_group", "steps", "solver", "image_size", "rows_per_shard"}
     if recipe.edits:
-        knobs.add("strength")
+        knobs |= {"strength", "mask"}
+        if recipe.masked:
+            knobs |= {"mask_margin", "strength_outside"}
     if config.synthesis.compile:  # rounds elsewhere
         knobs.add("compile")
     return {

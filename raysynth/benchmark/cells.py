@@ -31,6 +31,11 @@ class Cell:
         """Folder of the run, below the benchmark's."""
         return f"{self.row}-{self.severity}-{self.seed}"
 
+    @property
+    def digest(self) -> str:
+        """Of everything that the cell's numbers come from."""
+        return self.stages[LAST_STAGE]
+
 
 def plan_cells(config: Config) -> list[Cell]:
     """The cells, row by row within a severity and seed, so that shared work is met early.

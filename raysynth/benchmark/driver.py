@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import fsspec
+import pandas as pd
 from rich.console import Console
 
 from raysynth.benchmark.cells import LAST_STAGE, Cell, check_cells, plan_cells
+from raysynth.benchmark.table import read_known
 from raysynth.cluster import Session
 from raysynth.config import Config
 from raysynth.errors import RaysynthError
@@ -37,6 +39,8 @@ class Finished:
     cells: list[Cell]
     failed: dict[str, str]
     """Cell name -> reason."""
+    known: pd.DataFrame
+    """Records of earlier parts, see `benchmark.records`."""
 
 
 @dataclass
@@ -81,19 +85,23 @@ def run_benchmark(config: Config, progress: Progress | None = None) -> Finished:
     cells = plan_cells(config)
     board = _Board(f"{config.storage_path.rstrip('/')}/stages", list(cells))
     board.look()
-    board.waiting = [cell for cell in cells if board.missing(cell)]
+    known = read_known(config.benchmark.records)
+    board.waiting = [
+        cell for cell in cells if board.missing(cell) and cell.digest not in known["cell"].values
+    ]
     failed: dict[str, str] = {}
     with progress or Progress() as display, Session(config, root) as session:
         stages = {f"{name}-{digest}" for cell in cells for name, digest in cell.stages.items()}
         display.stage("benchmark")
         display.say(
-            f"{len(cells)} cells of {len(stages)} stages; {len(stages & board.done)} are there"
+            f"{len(cells)} cells of {len(stages)} stages; {len(stages & board.done)} are there, "
+            f"{known['cell'].nunique()} cells are recorded"
         )
         if board.waiting:
             check_cells(board.waiting)
             session.start()
             failed = _run_cells(config, root, board, stages, display)
-    return Finished(root, board.shared, cells, failed)
+    return Finished(root, board.shared, cells, failed, known)
 
 
 def _run_cells(

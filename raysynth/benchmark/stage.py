@@ -22,7 +22,7 @@ def publish(finished: Finished, command: str) -> str:
     StageError
         When no cell is finished.
     """
-    records = read_records(finished.cells, finished.shared)
+    records = read_records(finished.cells, finished.shared, finished.known)
     if records.empty:
         reasons = "\n  ".join(f"{name}: {reason}" for name, reason in finished.failed.items())
         raise StageError(f"benchmark: no cell finished:\n  {reasons}\nFix: what the reasons say")

@@ -1,8 +1,9 @@
 """The benchmark's records, and its table: WGA and AGA per row and severity, over seeds.
 
 A record is one final classifier: `{row, kind, uses_validation, severity, seed, repetition, wga,
-aga, weighted, groups, ...}`. Rows of raysynth are named by the benchmark; references, mixtures and
-controls, which many rows share, by their own name, and whether they start pretrained.
+aga, weighted, groups, cell, ...}`, `cell` being the digest of what it came from. Rows of raysynth
+are named by the benchmark; references, mixtures and controls, which many rows share, by their own
+name, and whether they start pretrained.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from raysynth.benchmark.cells import Cell
+from raysynth.benchmark.cells import LAST_STAGE, Cell
+from raysynth.errors import ConfigError
 from raysynth.runs import read_json
 
 OURS = "raysynth"
 LEVEL = 0.95
 """Of the intervals: Student's t over seeds."""
+KEY = ("row", "severity", "seed", "repetition")
+"""What names a record."""
 KINDS = ("raysynth", "reference", "mixture", "control")
 
 
@@ -40,19 +44,58 @@ class Entry:
         return f"{100 * self.mean:.1f}{spread}"
 
 
-def read_records(cells: Sequence[Cell], shared: str) -> pd.DataFrame:
-    """One record per final classifier of the finished cells, each once."""
+def read_known(files: Sequence[str]) -> pd.DataFrame:
+    """The records of earlier parts of a benchmark; without any, a table with no rows.
+
+    Raises
+    ------
+    ConfigError
+        A file is not there, or no `records.csv` of a benchmark.
+    """
+    parts = [pd.DataFrame(columns=["cell", *KEY])]
+    for name in files:
+        try:
+            part = pd.read_csv(name)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"benchmark.records: {name} cannot be read ({error}); expected a records.csv that "
+                "`raysynth benchmark` wrote. Fix: correct the path"
+            ) from None
+        if missing := {"cell", "groups", *KEY} - set(part.columns):
+            raise ConfigError(
+                f"benchmark.records: {name} lacks {', '.join(sorted(missing))}; expected a "
+                "records.csv that `raysynth benchmark` wrote. Fix: correct the path"
+            )
+        parts.append(part)
+    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+
+
+def read_records(
+    cells: Sequence[Cell], shared: str, known: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """One record per final classifier of the finished cells, each once.
+
+    `known`: records of earlier parts; those of this benchmark's cells are taken as they are.
+    """
     records: dict[tuple[Any, ...], dict[str, Any]] = {}
     for cell in cells:
-        folder = f"{shared}/classification-{cell.stages['classification']}"
-        if read_json(f"{folder}.json") is None:
-            continue
-        results = read_json(f"{folder}/results.json")
-        for name, values in results["methods"].items():
-            for record in _records(cell, name, values):
-                key = (record["row"], cell.severity, cell.seed, record["repetition"])
-                records.setdefault(key, record)
+        for record in _of_cell(cell, shared, known):
+            records.setdefault(tuple(record[name] for name in KEY), record)
     return pd.DataFrame(list(records.values()))
+
+
+def _of_cell(cell: Cell, shared: str, known: pd.DataFrame | None) -> list[dict[str, Any]]:
+    folder = f"{shared}/{LAST_STAGE}-{cell.digest}"
+    if read_json(f"{folder}.json") is not None:
+        results = read_json(f"{folder}/results.json")
+        named = results["methods"].items()
+        return [record for name, values in named for record in _records(cell, name, values)]
+    if known is None:
+        return []
+    # A severity may be a number here and a word there; the cell knows.
+    own = {"severity": cell.severity, "seed": cell.seed}
+    found = known[known["cell"] == cell.digest].to_dict("records")
+    return [{str(name): value for name, value in row.items()} | own for row in found]
 
 
 def _records(cell: Cell, name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -72,11 +115,12 @@ def _records(cell: Cell, name: str, values: Mapping[str, Any]) -> list[dict[str,
                 "severity": cell.severity,
                 "seed": cell.seed,
                 "repetition": repetition,
+                "cell": cell.digest,
                 "validation_wga": values["validation"]["wga"]["seeds"][repetition],
                 **measures,
-                "groups": {
-                    group: spread["seeds"][repetition] for group, spread in values["groups"].items()
-                },
+                "groups": json.dumps(
+                    {group: each["seeds"][repetition] for group, each in values["groups"].items()}
+                ),
             }
         )
     return found
@@ -153,7 +197,7 @@ def markdown(records: pd.DataFrame, command: str) -> str:
 def as_json(records: pd.DataFrame) -> str:
     """`{row: {kind, uses_validation, severities: {severity: {wga, aga, ...}}}}`."""
     about = records.drop_duplicates("row").set_index("row")
-    skip = {"row", "kind", "uses_validation", "severity", "seed", "repetition", "groups"}
+    skip = {"row", "kind", "uses_validation", "severity", "seed", "repetition", "groups", "cell"}
     measures = [name for name in records.columns if name not in skip]
     found: dict[str, Any] = {}
     for row in about.index:

@@ -28,6 +28,7 @@ from raysynth.models.sources import CLIP
 from raysynth.prompts import spoken
 from raysynth.synthesis.edit import SOURCE_IMAGE
 from raysynth.synthesis.generator import ImageGenerator
+from raysynth.synthesis.masks import Contrast
 from raysynth.synthesis.score import ClipScorer, Scores
 from raysynth.synthesis.specs import SPECS
 from raysynth.synthesis.timeline import COLUMN, Stopwatch
@@ -59,18 +60,20 @@ class DiffusionSampler:
     def __init__(self, task: Task) -> None:
         """Load the generator, CLIP and the groups' targets."""
         self.generate = ImageGenerator(task.config, task.adapters, task.names)
-        self.scorer = build_scorer(task)
+        self.scorer, self.contrasts = build_scorer(task), task.contrasts
         self.denoise, self.decode = self.generate.denoise, self.generate.decode
         self.score = self.scorer
 
     def prepare(self, specs: pa.Table) -> Any:
-        """Noise and text states, and the images that are edited."""
+        """Noise and text states, the images that are edited, and what parts them."""
+        told = self.contrasts
         return self.generate.prepare(
             specs["prompt"].to_pylist(),
             specs["negative_prompt"].to_pylist(),
             specs["adapter"].to_pylist(),
             specs["seed"].to_pylist(),
             specs[SOURCE_IMAGE] if SOURCE_IMAGE in specs.column_names else None,
+            None if told is None else [told[g] for g in specs["group"].to_pylist()],
         )
 
 
@@ -99,6 +102,8 @@ class Task:
     """Adapters that the specs ask for."""
     clusters: str
     """The clustering stage's folder or URI: the real groups' centroids and embeddings."""
+    contrasts: tuple[Contrast, ...] | None = None
+    """[G] of the images that are edited for each group; None: no masks."""
     sampler: Callable[[Task], Sampler] = DiffusionSampler
     """Opens what samples, in the actor; another one may stand in to measure the rest."""
 

@@ -25,6 +25,10 @@ class Edited:
     """[B, C, H, W] float32, scaled by the autoencoder's factor."""
     strength: float
     """Share of the noise schedule that is put on them, in (0, 1]."""
+    mask: Tensor | None = None
+    """[B, 1, H, W], 1 where `strength` holds, 0 where `strength_outside` does; None: all ones."""
+    strength_outside: float = 0.0
+    """Share of the noise schedule outside the mask; 0: nothing changes there."""
 
 
 def vae_factor(base: Base) -> int:
@@ -89,7 +93,7 @@ def denoise(
         latents, timesteps = start_edit(solver, edited, noise, steps)
     guided = guidance_scale > 1
     states = states.to(base.device, base.unet.dtype)
-    for step in timesteps:
+    for number, step in enumerate(timesteps):
         x = torch.cat([latents, latents]) if guided else latents
         x = solver.scale_model_input(x, step).to(base.unet.dtype)
         with base.autocast():
@@ -99,6 +103,9 @@ def denoise(
             negative, positive = predicted.chunk(2)
             predicted = negative + guidance_scale * (positive - negative)
         latents = solver.step(predicted, step, latents, **extra, return_dict=False)[0]
+        if edited is not None and edited.mask is not None:
+            following = timesteps[number + 1] if number + 1 < len(timesteps) else None
+            latents = _held(solver, edited, edited.mask, latents, noise, following)
     return latents
 
 
@@ -114,10 +121,37 @@ def start_edit(solver: Any, edited: Edited, noise: Tensor, steps: int) -> tuple[
     first = max(0, len(solver.timesteps) - steps * order)
     if hasattr(solver, "set_begin_index"):
         solver.set_begin_index(first)
-    level = solver.timesteps[first : first + 1].expand(len(noise))
+    timesteps = solver.timesteps[first:]
+    return noised(solver, edited.latents, noise, timesteps[0]), timesteps
+
+
+def _held(
+    solver: Any,
+    edited: Edited,
+    mask: Tensor,
+    latents: Tensor,
+    noise: Tensor,
+    timestep: Tensor | None,
+) -> Tensor:
+    """Latents whose places outside the mask are the real image's, as noisy as the others.
+
+    Places may begin to change at their own level of noise (Levin & Fried 2023, arXiv 2306.00950,
+    algorithm 1): from `strength_outside` on all are free. `timestep`: where the solver is now;
+    None: at the end.
+    """
+    level = 0.0 if timestep is None else float(timestep) / solver.config.num_train_timesteps
+    if level < edited.strength_outside:
+        return latents
+    real = edited.latents if timestep is None else noised(solver, edited.latents, noise, timestep)
+    return mask * latents + (1 - mask) * real
+
+
+def noised(solver: Any, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+    """[B, C, H, W] clean latents with the noise of a timestep that the solver is at."""
+    level = timestep.expand(len(noise))
     if hasattr(solver, "scale_noise"):  # flow matching's name of it
-        return solver.scale_noise(edited.latents, level, noise), solver.timesteps[first:]
-    return solver.add_noise(edited.latents, noise, level), solver.timesteps[first:]
+        return solver.scale_noise(latents, level, noise)
+    return solver.add_noise(latents, noise, level)
 
 
 @torch.inference_mode()

@@ -24,6 +24,7 @@ from raysynth.synthesis.denoise import (
     latent_shape,
     vae_factor,
 )
+from raysynth.synthesis.masks import Contrast, attribute_mask
 from raysynth.synthesis.solver import build_solver
 from raysynth.tables import decode_bytes
 
@@ -42,6 +43,10 @@ class Part:
     """[b, L, D] text states, or [2b, L, D] with guidance: the negative prompts' first."""
     sources: np.ndarray | None
     """[b, side, side, 3] uint8 real images that are edited; None: drawn from noise."""
+    contrast: Tensor | None
+    """[2b, L, D] text states of what is true of the sources, then of what is not; None: no mask."""
+    seeds: list[int]
+    """[b] of the images."""
 
 
 class ImageGenerator:
@@ -59,8 +64,10 @@ class ImageGenerator:
         round_weights(self.base.unet, self.base.dtype)
         self.bank = open_bank(self.base.unet, adapters, names, config)
         self.solver = build_solver(config.synthesis.solver, self.base.scheduler)
-        self.guidance, self.steps = recipe_of(config).guidance_scale, config.synthesis.steps
-        self.strength = config.synthesis.strength
+        recipe, synthesis = recipe_of(config), config.synthesis
+        self.guidance, self.steps = recipe.guidance_scale, synthesis.steps
+        self.strength, self.outside = recipe.strength, synthesis.strength_outside
+        self.margin = synthesis.mask_margin
         self.decoded_at_once = config.synthesis.decode_batch_size
         self.shape = latent_shape(self.base, config.synthesis.image_size)
         self.side = self.shape[1] * vae_factor(self.base)
@@ -80,9 +87,11 @@ class ImageGenerator:
         adapters: Sequence[str],
         seeds: Sequence[int],
         sources: pa.Array | pa.ChunkedArray | None = None,
+        contrasts: Sequence[Contrast] | None = None,
     ) -> np.ndarray:
         """[B, side, side, 3] uint8 images of B specs."""
-        return self.decode(self.denoise(self.prepare(prompts, negatives, adapters, seeds, sources)))
+        parts = self.prepare(prompts, negatives, adapters, seeds, sources, contrasts)
+        return self.decode(self.denoise(parts))
 
     def prepare(
         self,
@@ -91,21 +100,29 @@ class ImageGenerator:
         adapters: Sequence[str],
         seeds: Sequence[int],
         sources: pa.Array | pa.ChunkedArray | None = None,
+        contrasts: Sequence[Contrast] | None = None,
     ) -> list[Part]:
         """Noise and text states of B specs, cut into what is denoised together.
 
         `sources`: [B] encoded real images (PNG, JPEG) to be edited; None: drawn from noise.
+        `contrasts`: [B] what parts the sources into kept and regenerated; None: all is regenerated.
         """
         parts = []
         pixels = None if sources is None else decode_bytes(sources, self.side)
         for rows in self.bank.parts(adapters):
-            noise, generators = draw_noise([seeds[row] for row in rows], self.shape)
+            mine = [seeds[row] for row in rows]
+            noise, generators = draw_noise(mine, self.shape)
             spoken = [prompts[row] for row in rows]
             if self.guidance > 1:
                 spoken = [*(negatives[row] for row in rows), *spoken]
             names = [adapters[row] for row in rows]
             real = None if pixels is None else pixels[rows]
-            parts.append(Part(rows, names, noise, generators, self._text(spoken), real))
+            contrast = None
+            if contrasts is not None:
+                told = [contrasts[row] for row in rows]
+                contrast = self._text([c.true for c in told] + [c.other for c in told])
+            states = self._text(spoken)
+            parts.append(Part(rows, names, noise, generators, states, real, contrast, mine))
         return parts
 
     def denoise(self, parts: Sequence[Part]) -> Tensor:
@@ -124,6 +141,7 @@ class ImageGenerator:
         )
 
     def _denoise(self, part: Part) -> Tensor:
+        edited = self._edited(part)
         unet = self.bank.use(part.adapters, copies=2 if self.guidance > 1 else 1)
         if self.compile is not None and len(set(part.adapters)) == 1:
             unet = self.compile(unet, len(part.rows))
@@ -135,14 +153,21 @@ class ImageGenerator:
             part.states,
             self.guidance,
             self.steps,
-            self._edited(part),
+            edited,
         )
 
     def _edited(self, part: Part) -> Edited | None:
+        """The real images that a part edits, with their masks."""
         if part.sources is None:
             return None
         some = np.array_split(part.sources, -(-len(part.sources) // self.decoded_at_once))
-        return Edited(torch.cat([encode(self.base, pixels) for pixels in some]), self.strength)
+        latents = torch.cat([encode(self.base, pixels) for pixels in some])
+        if part.contrast is None:
+            return Edited(latents, self.strength)
+        base = replace(self.base, unet=self.bank.use(part.adapters, copies=2))
+        drawn = (part.contrast, part.seeds, self.margin)
+        mask = attribute_mask(base, self.solver, latents, *drawn)
+        return Edited(latents, self.strength, mask, self.outside)
 
     def _text(self, prompts: Sequence[str]) -> Tensor:
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._states]

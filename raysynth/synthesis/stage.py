@@ -18,12 +18,13 @@ from raysynth.config import Config
 from raysynth.errors import RaysynthError, StageError
 from raysynth.finetune.plan import read_adapters
 from raysynth.generators import recipe_of
-from raysynth.groups import Groups
+from raysynth.groups import Groups, aligned_groups
 from raysynth.progress import Progress
 from raysynth.synthesis.actor import Synthesizer, Task
 from raysynth.synthesis.collect import Collector
 from raysynth.synthesis.edit import deal_sources, write_specs
 from raysynth.synthesis.encode import encode_rows
+from raysynth.synthesis.masks import contrasts
 from raysynth.synthesis.shards import plan_shards, read_manifest, write_manifest
 from raysynth.synthesis.solver import check_solver
 from raysynth.synthesis.specs import ROW, plan_specs
@@ -75,7 +76,11 @@ def run_synthesis(
             sources = deal_sources(members, groups, counts, config.seed)
         specs = plan_specs(config, trained, groups, counts, sources)
         names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
-        task = Task(config, groups, adapters, names, clusters)
+        told = None
+        if recipe.masked:
+            aligned = aligned_groups(np.asarray(counts), groups).tolist()
+            told = tuple(contrasts(config.prompts, groups, aligned))
+        task = Task(config, groups, adapters, names, clusters, told)
         generate(task, specs, work, progress, real)
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"

@@ -1,0 +1,110 @@
+"""DiffEdit's masks: which part of a real image the attribute's words are about.
+
+Couairon et al. 2023 (arXiv 2210.11427), step 1: the image is noised half-way, the model predicts it
+under the words that are true of it and under others, and where the two predictions differ is what
+the words are about. Only that part is regenerated: a garment, a face or a bird stays the real one.
+
+Shapes: B images, C latent channels, H W latent sides, L text positions, D text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raysynth.config import PromptConfig
+from raysynth.groups import Groups
+from raysynth.models.loading import Base
+from raysynth.prompts import spoken
+from raysynth.synthesis.denoise import Edited, draw_noise, start_edit
+
+LEVEL = 0.5
+"""Noise put on the image, as a share of the schedule (theirs)."""
+RESOLUTION = 10
+"""Steps of the schedule from there on: how nearly `LEVEL` is met."""
+DRAWS = 4
+"""Noises averaged over; theirs are 10. See decisions.md."""
+SALT = 0x6D61736B
+"""Sets the mask's noise apart from the image's own."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What is said of an edited image for its mask."""
+
+    true: str
+    """Prompt of the group that it is of."""
+    other: str
+    """The same with another attribute: the target's, or, where that is the image's own, another."""
+
+
+def contrasts(prompts: PromptConfig, groups: Groups, aligned: Sequence[int]) -> list[Contrast]:
+    """[G] what is said of the images that are edited for each group.
+
+    Images edited for their own group get a mask too, from the class's next attribute: were they
+    regenerated as a whole, "regenerated in part" would be what tells the groups apart.
+
+    Parameters
+    ----------
+    aligned : [labels] the group of every class whose images are edited.
+    """
+    found = []
+    for g in range(groups.count):
+        own, of_class = aligned[groups.label(g)], groups.of_label(groups.label(g))
+        other = g if g != own else of_class[(of_class.index(own) + 1) % len(of_class)]
+        found.append(Contrast(spoken(prompts, groups, own), spoken(prompts, groups, other)))
+    return found
+
+
+@torch.inference_mode()
+def attribute_mask(
+    base: Base, solver: Any, latents: Tensor, states: Tensor, seeds: Sequence[int], margin: int
+) -> Tensor:
+    """[B, 1, H, W] float32, 1 where the attribute is, 0 where the image is kept.
+
+    Parameters
+    ----------
+    base : its UNet predicts, with the adapters of these rows in use.
+    latents : [B, C, H, W] of the real images, scaled.
+    states : [2B, L, D] text states: of `Contrast.true`, then of `Contrast.other`.
+    seeds : [B] of the images.
+    margin : latent positions that the mask is widened by: a position on the attribute's edge shows
+        some of it, which would stay as a trace of the group that the image is of.
+    """
+    states = states.to(base.device, base.unet.dtype)
+    # One draw after another from an image's own generator: no image depends on its batch.
+    _, height, width = latents.shape[1:]
+    noise, _ = draw_noise([s ^ SALT for s in seeds], (DRAWS, *latents.shape[1:]))
+    differences = torch.zeros(len(latents), height, width, device=base.device)
+    for draw in noise.to(base.device).unbind(1):
+        noisy, timesteps = start_edit(solver, Edited(latents, LEVEL), draw, RESOLUTION)
+        x = solver.scale_model_input(torch.cat([noisy, noisy]), timesteps[0])
+        with base.autocast():
+            predicted = base.unet(
+                x.to(base.unet.dtype), timesteps[0], encoder_hidden_states=states, return_dict=False
+            )[0]
+        true, other = predicted.float().chunk(2)
+        differences += (true - other).abs().mean(1)
+    mask = otsu(differences.flatten(1)).view(-1, 1, height, width)
+    return F.max_pool2d(mask, 2 * margin + 1, stride=1, padding=margin)
+
+
+def otsu(values: Tensor) -> Tensor:
+    """[B, N] 1.0 above each row's threshold, which parts it into two classes (Otsu 1979).
+
+    The threshold of the largest variance between the classes. DiffEdit's own, a multiple of the
+    mean, supposes that the attribute is a small part of the image; a background is most of it.
+    """
+    ordered, _ = values.double().sort(dim=1)
+    count = values.shape[1]
+    below = torch.arange(1, count, device=values.device)
+    low = ordered.cumsum(1)[:, :-1]
+    high = ordered.sum(1, keepdim=True) - low
+    between = below * (count - below) * (low / below - high / (count - below)).square()
+    threshold = ordered.gather(1, between.argmax(1, keepdim=True))
+    return (values.double() > threshold).float()
