@@ -219,6 +219,7 @@ def write_atomic(path: str, data: bytes) -> None:
     """Write a whole file or nothing: rename on disks; an object store's PUT is already atomic."""
     filesystem, name = fsspec.core.url_to_fs(path)
     if "file" in filesystem.protocol:
+        os.makedirs(os.path.dirname(name), exist_ok=True)
         temporary = f"{name}.{os.getpid()}.tmp"
         with open(temporary, "wb") as file:
             file.write(data)

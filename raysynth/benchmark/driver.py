@@ -86,16 +86,15 @@ def run_benchmark(config: Config, progress: Progress | None = None) -> Finished:
     board = _Board(f"{config.storage_path.rstrip('/')}/stages", list(cells))
     board.look()
     known = read_known(config.benchmark.records)
-    board.waiting = [
-        cell for cell in cells if board.missing(cell) and cell.digest not in known["cell"].values
-    ]
+    recorded = {cell.digest for cell in cells} & set(known["cell"])
+    board.waiting = [cell for cell in cells if board.missing(cell) and cell.digest not in recorded]
     failed: dict[str, str] = {}
     with progress or Progress() as display, Session(config, root) as session:
         stages = {f"{name}-{digest}" for cell in cells for name, digest in cell.stages.items()}
         display.stage("benchmark")
         display.say(
             f"{len(cells)} cells of {len(stages)} stages; {len(stages & board.done)} are there, "
-            f"{known['cell'].nunique()} cells are recorded"
+            f"{len(recorded)} cells are recorded"
         )
         if board.waiting:
             check_cells(board.waiting)

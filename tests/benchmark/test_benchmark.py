@@ -10,8 +10,8 @@ import pytest
 from raysynth.benchmark.cells import plan_cells
 from raysynth.benchmark.driver import run_benchmark
 from raysynth.benchmark.stage import publish
-from raysynth.benchmark.table import entries, markdown
-from raysynth.config import Config
+from raysynth.benchmark.table import entries, markdown, read_known, read_records
+from raysynth.config import Config, DatasetConfig
 from raysynth.errors import ConfigError
 from tests.test_pipeline import miniature
 
@@ -20,6 +20,9 @@ ROWS = {
     "shared": {"generator": "shared"},
     "auto": {"generator": "auto", "candidates": ["vanilla", "shared"]},
 }
+
+
+FOLDER = DatasetConfig(name="folder", path="/data/birds")
 
 
 def planned(folder, rows=ROWS, **settings) -> Config:
@@ -86,6 +89,47 @@ def test_a_failing_cell_leaves_the_others(ray_local, tmp_path):
     assert list(finished.failed) == ["none-0.8-0"] and "threshold" in finished.failed["none-0.8-0"]
     publish(finished, "raysynth benchmark")
     assert "Failed cells" in (tmp_path / "table/table.md").read_text()
+
+
+def recorded(cells, file) -> None:
+    """What an earlier part left: two final classifiers of each cell."""
+    own = {"kind": "raysynth", "uses_validation": False, "validation_wga": 0.8, "aga": 0.9}
+    rows = [
+        {"row": name, "severity": c.severity, "seed": c.seed, "repetition": 0, "cell": c.digest}
+        | own
+        | {"wga": 0.7 + 0.1 * (name != c.row), "groups": "{}"}
+        for c in cells
+        for name in (c.row, "erm")
+    ]
+    pd.DataFrame(rows).to_csv(file, index=False)
+
+
+def test_recorded_cells_are_in_the_table_and_not_run_again(tmp_path):
+    """All of them are recorded here, in two parts, so that Ray is not even started."""
+    config = planned(tmp_path, severities=(0.7, 0.8, "original"), seeds=2)
+    config = config.model_copy(update={"dataset": FOLDER})
+    cells = plan_cells(config)
+    files = [f"{tmp_path}/one.csv", f"{tmp_path}/two.csv"]
+    recorded(cells[:7], files[0])
+    recorded(cells[7:], files[1])
+    benchmark = config.benchmark.model_copy(update={"records": tuple(files)})
+    folder = publish(run_benchmark(config.model_copy(update={"benchmark": benchmark})), "command")
+    records = pd.read_csv(f"{folder}/records.csv")
+    assert records.groupby("row").size().to_dict() == dict.fromkeys([*ROWS, "erm"], 6)
+    table = json.loads((tmp_path / "table/table.json").read_text())
+    assert table["auto"]["severities"]["original"]["wga"]["mean"] == pytest.approx(0.7)
+    assert table["erm"]["severities"]["0.7"]["wga"]["seeds"] == pytest.approx([0.8, 0.8])
+
+    other = plan_cells(planned(tmp_path, {"wide": {"finetune.rank": 64}}))
+    assert read_records(other, str(tmp_path / "stages"), read_known(files)).empty
+
+
+def test_records_of_something_else_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"benchmark\.records: .*none\.csv cannot be read"):
+        read_known([f"{tmp_path}/none.csv"])
+    (tmp_path / "other.csv").write_text("row,wga\na,1\n")
+    with pytest.raises(ConfigError, match=r"other\.csv lacks cell, groups, repetition, seed"):
+        read_known([f"{tmp_path}/other.csv"])
 
 
 def test_intervals_are_over_run_seeds():
