@@ -65,6 +65,10 @@ class Recipe:
     """Noise put on an edited image, as a share of the schedule; with a mask: inside it."""
     guidance_scale: float
 
+    def evaluations(self, steps: int) -> int:
+        """Times that the UNet sees an image of `steps` solver steps, its mask included."""
+        return steps * (2 if self.guidance_scale > 1 else 1) + 2 * MASK_DRAWS * self.masked
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -102,6 +106,9 @@ _OWN: dict[str, tuple[Engine, Scope]] = {
 
 UNMASKED = 0.85
 """Strength of edits of whole images: less leaves a trace of the old attribute (decisions.md)."""
+
+MASK_DRAWS = 4
+"""Noises that a mask is averaged over (DiffEdit's are 10; 8 overlap no better, decisions.md)."""
 
 AUTO = "auto"
 """`generator`: several are tried, and each group takes its images from the one that suits it."""

@@ -254,7 +254,6 @@ def _hours(
     synthesis, classifier, recipe = config.synthesis, config.classifier, recipe_of(config)
     prior = recipe.training is not None and recipe.training.prior_weight
     rows = config.finetune.accumulation * (2 if prior else 1)
-    passes = 2 if recipe.guidance_scale > 1 else 1
     others = config.references
     tried = len(others.names) * len(others.weight_decays) * len(others.learning_rates)
     steps = config.search.trials * sum(config.search.steps) / 2
@@ -266,9 +265,8 @@ def _hours(
     flops = {
         "fine-tuning": sum(job.work for job in jobs) * rows * cost.training,
         "generation": groups
-        * config.synthesis.images_per_group
-        * synthesis.steps
-        * passes
+        * synthesis.images_per_group
+        * recipe.evaluations(synthesis.steps)
         * cost.forward,
         "classifiers": steps * classifier.batch_size * 3 * forward,
     }

@@ -121,7 +121,7 @@ class Outfits:
 
     def images(self, rows: pa.Table) -> list[bytes]:
         """PNG bytes (32x32 RGB) of these listing rows, in their order; depends on the rows only."""
-        cutouts = self._cutouts(rows["garment"].to_numpy())
+        cutouts = self.cutouts(rows["garment"].to_numpy())
         return [
             garments.encode_png(compose(self.attributes[row["attribute"]], cutout, row))
             for row, cutout in zip(rows.to_pylist(), cutouts, strict=True)
@@ -205,7 +205,7 @@ class Outfits:
         )
         return pool
 
-    def _cutouts(self, indices: NDArray[np.int32]) -> Iterator[Image.Image]:
+    def cutouts(self, indices: NDArray[np.int32]) -> Iterator[Image.Image]:
         """Gray-and-alpha cut-outs (28x28) of garments given by IDX index."""
         table = garments.load_cutouts()
         shipped = table["garment"].to_numpy()
@@ -253,15 +253,16 @@ def compose(ground: str, cutout: Image.Image, row: dict[str, Any]) -> NDArray[np
     tint = np.float32(row["gain"]) * np.asarray(TINTS[ground], np.float32)
     rgb = np.clip(np.round(gray[..., None] * tint), 0, 255).astype(np.uint8)
     image = Image.fromarray(np.ascontiguousarray(rgb))
-    placed = _place(cutout, row["scale"], row["shift_x"], row["shift_y"])
+    placed = place(cutout, row)
     image.paste(placed.getchannel("L").convert("RGB"), mask=placed.getchannel("A"))
     return np.asarray(image)
 
 
-def _place(cutout: Image.Image, scale: float, shift_x: float, shift_y: float) -> Image.Image:
+def place(cutout: Image.Image, row: dict[str, Any]) -> Image.Image:
     """The cut-out on an empty 32x32 canvas, scaled about its centre and shifted (pixels)."""
-    left = cutout.width / 2 - (SIZE / 2 + shift_x) / scale
-    top = cutout.height / 2 - (SIZE / 2 + shift_y) / scale
+    scale = row["scale"]
+    left = cutout.width / 2 - (SIZE / 2 + row["shift_x"]) / scale
+    top = cutout.height / 2 - (SIZE / 2 + row["shift_y"]) / scale
     affine = (1 / scale, 0.0, left, 0.0, 1 / scale, top)
     return cutout.transform(
         (SIZE, SIZE), Image.Transform.AFFINE, affine, resample=Image.Resampling.BILINEAR

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raysynth.config import PromptConfig
+from raysynth.generators import MASK_DRAWS
 from raysynth.groups import Groups
 from raysynth.models.loading import Base
 from raysynth.prompts import spoken
@@ -27,8 +28,6 @@ LEVEL = 0.5
 """Noise put on the image, as a share of the schedule (theirs)."""
 RESOLUTION = 10
 """Steps of the schedule from there on: how nearly `LEVEL` is met."""
-DRAWS = 4
-"""Noises averaged over; theirs are 10. See decisions.md."""
 SALT = 0x6D61736B
 """Sets the mask's noise apart from the image's own."""
 
@@ -79,7 +78,7 @@ def attribute_mask(
     states = states.to(base.device, base.unet.dtype)
     # One draw after another from an image's own generator: no image depends on its batch.
     _, height, width = latents.shape[1:]
-    noise, _ = draw_noise([s ^ SALT for s in seeds], (DRAWS, *latents.shape[1:]))
+    noise, _ = draw_noise([s ^ SALT for s in seeds], (MASK_DRAWS, *latents.shape[1:]))
     differences = torch.zeros(len(latents), height, width, device=base.device)
     for draw in noise.to(base.device).unbind(1):
         noisy, timesteps = start_edit(solver, Edited(latents, LEVEL), draw, RESOLUTION)
