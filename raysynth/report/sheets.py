@@ -1,4 +1,4 @@
-"""Contact sheets: real, synthetic kept and synthetic rejected images of every group-cluster."""
+"""Contact sheets: real, edited, synthetic kept and rejected images of every group-cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ ROWS = 3
 MOST_PIXELS = 96  # side of a thumbnail; larger images are reduced to it
 SMALL_PIXELS = 64  # up to here every pixel is shown as it is, without loss
 GAP = 1
-KINDS = ("real", "kept", "rejected")
+EDITED = "edited"
+KINDS = ("real", EDITED, "kept", "rejected")
 Key = tuple[int, int, str]  # group, cluster, kind
 
 
@@ -48,10 +49,11 @@ def contact_sheets(content: Content, run: Run) -> list[Sheet]:
     """One sheet per group-cluster.
 
     Real images are drawn evenly over the cluster's ids; synthetic ones evenly from the best to the
-    worst CLIP score, so that a sheet shows what was kept and rejected, not only the nicest.
+    worst CLIP score, so that a sheet shows what was kept and rejected, not only the nicest. Where
+    real images were edited, those of which the kept ones were made are shown in the same order.
     """
     chosen, totals = _choose(content, run)
-    pixels = thumbnails(run.folder("ingest"), _ids(chosen, ("real",)))
+    pixels = thumbnails(run.folder("ingest"), _ids(chosen, ("real", EDITED)))
     pixels |= thumbnails(run.folder("synthesis"), _ids(chosen, ("kept", "rejected")))
     keys = sorted({(group, cluster) for group, cluster, _ in totals})
     return [
@@ -65,6 +67,7 @@ def contact_sheets(content: Content, run: Run) -> list[Sheet]:
                     mosaic([pixels[i] for i in chosen.get((group, cluster, kind), ())]),
                 )
                 for kind in KINDS
+                if kind != EDITED or (group, cluster, kind) in chosen
             ),
         )
         for group, cluster in keys
@@ -76,7 +79,7 @@ def _choose(content: Content, run: Run) -> tuple[dict[Key, list[str]], dict[Key,
     folder = run.folder("clustering")
     real = read_table(folder, ["id", "group", "cluster"], [f"{folder}/clusters.parquet"])
     frame = real.to_pandas().assign(kind="real").sort_values("id")
-    synthetic = read_table(run.folder("synthesis"), ["id", "cluster"]).to_pandas()
+    synthetic = read_table(run.folder("synthesis"), ["id", "cluster", "source"]).to_pandas()
     selection = read_table(run.folder("selection")).to_pandas()
     made = selection.merge(synthetic, on="id").sort_values("score", ascending=False)
     made["kind"] = np.where(made["kept"], "kept", "rejected")
@@ -86,7 +89,11 @@ def _choose(content: Content, run: Run) -> tuple[dict[Key, list[str]], dict[Key,
         for (group, cluster, kind), rows in part.groupby(["group", "cluster", "kind"], sort=True):
             key = (int(group), int(cluster), str(kind))
             totals[key] = len(rows)
-            chosen[key] = rows["id"].iloc[_spaced(len(rows), COLUMNS * ROWS)].tolist()
+            shown = rows.iloc[_spaced(len(rows), COLUMNS * ROWS)]
+            chosen[key] = shown["id"].tolist()
+            if kind == "kept" and (shown["source"] != "").all():
+                chosen[key[0], key[1], EDITED] = shown["source"].tolist()
+                totals[key[0], key[1], EDITED] = rows["source"].nunique()
     return chosen, totals
 
 

@@ -44,12 +44,12 @@ def make_run(folder: Path, *overrides: str, draw: Draw | None = None) -> tuple[C
     config = load_config(None, [f"storage_path={folder}", *overrides])
     run = Run(config)
     draw = draw or _flat
-    rng = np.random.default_rng(0)
+    rng, edits = np.random.default_rng(0), config.generator == "edit"
     builders = {
         "ingest": lambda work: _real(work, draw),
         "clustering": _clusters,
         "finetune": lambda work: _json(work, "adapters.json", _adapters(rng)),
-        "synthesis": lambda work: _synthetic(work, draw, rng) or _generation(work),
+        "synthesis": lambda work: _synthetic(work, draw, rng, edits) or _generation(work),
         "selection": lambda work: _selection(work),
         "search": lambda work: _search(work, rng),
         "references": lambda work: _json(work, "results.json", {}),
@@ -123,7 +123,7 @@ def _adapters(rng: np.random.Generator) -> list[dict]:
     ]
 
 
-def _synthetic(work: str, draw: Draw, rng: np.random.Generator) -> None:
+def _synthetic(work: str, draw: Draw, rng: np.random.Generator, edits: bool) -> None:
     for group in range(GROUPS.count):
         rows = []
         for index in range(CANDIDATES):
@@ -139,7 +139,7 @@ def _synthetic(work: str, draw: Draw, rng: np.random.Generator) -> None:
                     "cluster": index % CLUSTERS[group],
                     "generator": "clustered_dreambooth",
                     "adapter": f"{group}-{index % CLUSTERS[group]}",
-                    "source": "",
+                    "source": f"real-{3 * (group // 2)}-{index:04d}" if edits else "",
                     "prompt": "a photo",
                     "negative_prompt": "",
                     "seed": index,

@@ -18,6 +18,7 @@ from raysynth.report import run_report
 from raysynth.report.content import read_content
 from raysynth.report.copies import pair_sheets
 from raysynth.report.page import number, percent, seconds
+from raysynth.report.sheets import contact_sheets
 from raysynth.report.summary import print_summary
 from tests.report.made_run import (
     ACCURACY,
@@ -103,6 +104,19 @@ def test_every_group_cluster_has_a_sheet(reported, page):
     assert "coat-gravel-2.png" in sheets
     assert f"<b>Real</b> ({COUNTS['train'][3] // 3 + 1})" in page
     assert Image.open(folder / "sheets" / sheets[0]).width > 300
+
+
+def test_edited_images_stand_above_what_became_of_them(tmp_path, page):
+    config, run = make_run(tmp_path, "generator=edit")
+    sheets = contact_sheets(read_content(config, run), run)
+    for sheet in sheets:
+        strips = {strip.kind: strip for strip in sheet.strips}
+        assert list(strips) == ["real", "edited", "kept", "rejected"]
+        assert strips["edited"].image.size == strips["kept"].image.size
+    conflicting = next(sheet for sheet in sheets if sheet.group == 1)
+    # Flat colours tell the groups apart: pullovers on gravel were made of those on grass.
+    assert np.asarray(conflicting.strips[1].image)[0, 0, :3].tolist() == [200, 60, 60]
+    assert "edited into those" not in page, "nothing is edited in the other run"
 
 
 def test_copies_are_counted_and_shown_beside_their_originals(reported, page):
