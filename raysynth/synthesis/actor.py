@@ -102,10 +102,10 @@ class Task:
     """Adapters that the specs ask for."""
     clusters: str
     """The clustering stage's folder or URI: the real groups' centroids and embeddings."""
-    contrasts: tuple[Contrast, ...] | None = None
-    """[G] of the images that are edited for each group; None: no masks."""
     sampler: Callable[[Task], Sampler] = DiffusionSampler
     """Opens what samples, in the actor; another one may stand in to measure the rest."""
+    contrasts: tuple[Contrast, ...] | None = None
+    """[G] of the images that are edited for each group; None: no masks."""
 
 
 class Synthesizer:

@@ -80,7 +80,7 @@ def run_synthesis(
         if recipe.masked:
             aligned = aligned_groups(np.asarray(counts), groups).tolist()
             told = tuple(contrasts(config.prompts, groups, aligned))
-        task = Task(config, groups, adapters, names, clusters, told)
+        task = Task(config, groups, adapters, names, clusters, contrasts=told)
         generate(task, specs, work, progress, real)
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"
