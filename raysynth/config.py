@@ -594,6 +594,13 @@ class Config(Section):
                 "references.controls: base_classifier needs base.name=embedded and "
                 "dataset.name=outfits, whose labelled pretraining images are known"
             )
+        edits = "edit" in (self.generator, *(self.candidates if self.generator == "auto" else ()))
+        if edits and self.synthesis.mask != "none" and "{attribute}" not in self.prompts.template:
+            raise ValueError(
+                "prompts.template: {attribute} is missing, so nothing tells generator=edit what to "
+                f"regenerate (synthesis.mask={self.synthesis.mask}). Fix: speak of the attribute, "
+                "or synthesis.mask=none"
+            )
         other = {("lora", "full"): "dreambooth", ("dreambooth", "lora"): "lora"}
         if (self.generator, self.finetune.engine) in other:
             raise ValueError(

@@ -46,11 +46,11 @@ def latent_shape(base: Base, image_size: int | None) -> tuple[int, int, int]:
 
 
 def draw_noise(
-    seeds: Sequence[int], shape: tuple[int, int, int]
+    seeds: Sequence[int], shape: tuple[int, ...]
 ) -> tuple[Tensor, list[torch.Generator]]:
     """Each image's noise from its own seed, so that no image depends on its batch or worker.
 
-    Drawn on the CPU in float32 (other devices have other generators). Returns [B, C, H, W] and the
+    Drawn on the CPU in float32 (other devices have other generators). Returns [B, *shape] and the
     generators, which stochastic solvers go on with.
     """
     generators = [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds]
@@ -91,7 +91,7 @@ def denoise(
         latents, timesteps = noise * solver.init_noise_sigma, solver.timesteps
     else:
         latents, timesteps = start_edit(solver, edited, noise, steps)
-    guided = guidance_scale > 1
+    guided, held = guidance_scale > 1, _held_steps(solver, edited, timesteps)
     states = states.to(base.device, base.unet.dtype)
     for number, step in enumerate(timesteps):
         x = torch.cat([latents, latents]) if guided else latents
@@ -103,9 +103,11 @@ def denoise(
             negative, positive = predicted.chunk(2)
             predicted = negative + guidance_scale * (positive - negative)
         latents = solver.step(predicted, step, latents, **extra, return_dict=False)[0]
-        if edited is not None and edited.mask is not None:
-            following = timesteps[number + 1] if number + 1 < len(timesteps) else None
-            latents = _held(solver, edited, edited.mask, latents, noise, following)
+        if edited is not None and edited.mask is not None and held[number]:
+            real = edited.latents
+            if number + 1 < len(timesteps):
+                real = noised(solver, real, noise, timesteps[number + 1])
+            latents = edited.mask * latents + (1 - edited.mask) * real
     return latents
 
 
@@ -125,25 +127,17 @@ def start_edit(solver: Any, edited: Edited, noise: Tensor, steps: int) -> tuple[
     return noised(solver, edited.latents, noise, timesteps[0]), timesteps
 
 
-def _held(
-    solver: Any,
-    edited: Edited,
-    mask: Tensor,
-    latents: Tensor,
-    noise: Tensor,
-    timestep: Tensor | None,
-) -> Tensor:
-    """Latents whose places outside the mask are the real image's, as noisy as the others.
+def _held_steps(solver: Any, edited: Edited | None, timesteps: Tensor) -> list[bool]:
+    """For every step, whether places outside the mask are the real image's after it.
 
-    Places may begin to change at their own level of noise (Levin & Fried 2023, arXiv 2306.00950,
-    algorithm 1): from `strength_outside` on all are free. `timestep`: where the solver is now;
-    None: at the end.
+    They are as noisy as the others, until the noise has fallen to their own level and they may
+    change too (Levin & Fried 2023, arXiv 2306.00950, algorithm 1).
     """
-    level = 0.0 if timestep is None else float(timestep) / solver.config.num_train_timesteps
-    if level < edited.strength_outside:
-        return latents
-    real = edited.latents if timestep is None else noised(solver, edited.latents, noise, timestep)
-    return mask * latents + (1 - mask) * real
+    if edited is None or edited.mask is None:
+        return [False] * len(timesteps)
+    # At once, before the loop: a device is not asked at every step.
+    levels = [*(timesteps[1:] / solver.config.num_train_timesteps).tolist(), 0.0]
+    return [level >= edited.strength_outside for level in levels]
 
 
 def noised(solver: Any, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:

@@ -94,16 +94,16 @@ def attribute_mask(
 
 
 def otsu(values: Tensor) -> Tensor:
-    """[B, N] 1.0 above each row's threshold, which parts it into two classes (Otsu 1979).
+    """[B, N] float32, 1 above each row's threshold, which parts it into two classes (Otsu 1979).
 
     The threshold of the largest variance between the classes. DiffEdit's own, a multiple of the
     mean, supposes that the attribute is a small part of the image; a background is most of it.
     """
-    ordered, _ = values.double().sort(dim=1)
+    ordered, _ = values.sort(dim=1)
     count = values.shape[1]
     below = torch.arange(1, count, device=values.device)
     low = ordered.cumsum(1)[:, :-1]
     high = ordered.sum(1, keepdim=True) - low
     between = below * (count - below) * (low / below - high / (count - below)).square()
     threshold = ordered.gather(1, between.argmax(1, keepdim=True))
-    return (values.double() > threshold).float()
+    return (values > threshold).float()
