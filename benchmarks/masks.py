@@ -8,8 +8,9 @@ masks: overlap with the true ground (intersection over union), share of pure gro
 are kept, share of pure garment positions that are regenerated. Of the images: right garment and
 ground by the judge, spread, copies, how often the nearest training image is the one that was
 edited, and validation WGA of the configured classifier without a search. Test images are only what
-the images' spread is compared with. Exits 1 when the default has more than two copies in a hundred
-images, or keeps more than two of a hundred positions of pure ground.
+the images' spread is compared with. `draws`: the overlap of unwidened masks against the noises that
+they are averaged over. Exits 1 when the default has more than two copies in a hundred images, or
+keeps more than five of a hundred positions of pure ground.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from raysynth.config_files import load_config
 from raysynth.datasets.outfits import Outfits, place
 from raysynth.groups import aligned_groups
 from raysynth.pipeline import run_pipeline
+from raysynth.synthesis import masks
 from raysynth.synthesis.actor import Task, build_scorer
 from raysynth.synthesis.edit import deal_sources
 from raysynth.synthesis.generator import ImageGenerator
@@ -74,7 +76,7 @@ def parted(config: Config, real: Real, work: Path, names: list[str], images: int
         next(g for g in real.groups.of_label(y) if g != a) for y, a in enumerate(aligned)
     ]
     made = ImageGenerator(config, str(work), names)
-    masks, covered = [], []
+    found, covered = [], []
     for own, target in zip(aligned, conflicting, strict=True):
         rows = np.flatnonzero(real.group["train"] == own)[:images]
         ids = [real.ids["train"][row] for row in rows]
@@ -86,17 +88,30 @@ def parted(config: Config, real: Real, work: Path, names: list[str], images: int
             (part,) = made.prepare(*given)
             edited = made._edited(part)
             assert edited is not None and edited.mask is not None
-            masks.append(edited.mask[:, 0].numpy() > 0)
+            found.append(edited.mask[:, 0].numpy() > 0)
         covered.append(
-            garments(ids, config.seed, float(config.dataset.severity), masks[0].shape[-1])
+            garments(ids, config.seed, float(config.dataset.severity), found[0].shape[-1])
         )
-    mask, garment = np.concatenate(masks), np.concatenate(covered)
+    mask, garment = np.concatenate(found), np.concatenate(covered)
     ground = garment < 0.5
     return {
         "overlap": round(float((mask & ground).sum() / (mask | ground).sum()), 3),
         "ground_kept": round(float((~mask)[garment < PURE].mean()), 3),
         "garment_regenerated": round(float(mask[garment > 1 - PURE].mean()), 3),
     }
+
+
+def by_draws(config: Config, real: Real, work: Path, names: list[str]) -> dict[int, float]:
+    """Noises averaged over -> overlap of the masks, not widened, with the ground."""
+    config = config.model_copy(
+        update={"synthesis": config.synthesis.model_copy(update={"mask_margin": 0})}
+    )
+    usual, found = masks.MASK_DRAWS, {}
+    for draws in (1, 2, 4, 8):
+        masks.MASK_DRAWS = draws
+        found[draws] = parted(config, real, work, names, 64)["overlap"]
+    masks.MASK_DRAWS = usual
+    return found
 
 
 def copied(config: Config, real: Real, pixels: np.ndarray, group: np.ndarray) -> dict[str, Any]:
@@ -128,6 +143,8 @@ def row(name: str, storage: Path, real: Real, observer: Observer, options: Any) 
     if config.synthesis.mask != "none":
         images = 16 if options.quick else 100
         found |= parted(config, real, work, [a.name for a in adapters], images)
+        if name == "masked" and not options.quick:
+            found["draws"] = by_draws(config, real, work, [a.name for a in adapters])
     found |= {
         **observer.look(pixels, group),
         **copied(config, real, pixels, group),
@@ -161,7 +178,7 @@ def main() -> None:
     for each in rows:
         if each["variant"] == "masked":
             bars["at most 2 % copies"] = max(each["copies"]) <= 0.02
-            bars["at most 2 % of pure ground kept"] = each["ground_kept"] <= 0.02
+            bars["at most 5 % of pure ground kept"] = each["ground_kept"] <= 0.05
     numbers = {"severity": arguments.severity, "seed": arguments.seed, "rows": rows}
     finish("masks", numbers, {} if arguments.quick else bars, arguments.quick)
 
