@@ -70,14 +70,20 @@ def plan(
 
 
 @app.command()
-def benchmark(arguments: Arguments = None) -> None:
+def benchmark(
+    arguments: Arguments = None,
+    finished_only: Annotated[
+        bool,
+        typer.Option("--finished", help="Run nothing: the table of what is finished or recorded."),
+    ] = False,
+) -> None:
     """Rows x severities x seeds of a configuration's `benchmark` section; writes table and plot."""
     given = arguments or []
     config = load_config(*split_arguments(given))
     from raysynth.benchmark.driver import run_benchmark
     from raysynth.benchmark.stage import publish
 
-    finished = run_benchmark(config)
+    finished = run_benchmark(config, finished_only=finished_only)
     print(publish(finished, " ".join(("raysynth benchmark", *given))))
     if finished.failed:
         sys.exit(1)

@@ -73,8 +73,10 @@ class _Board:
         return None
 
 
-def run_benchmark(config: Config, progress: Progress | None = None) -> Finished:
-    """Run every cell that is not finished.
+def run_benchmark(
+    config: Config, progress: Progress | None = None, *, finished_only: bool = False
+) -> Finished:
+    """Run every cell that is neither finished nor recorded; `finished_only`: none.
 
     Raises
     ------
@@ -96,7 +98,7 @@ def run_benchmark(config: Config, progress: Progress | None = None) -> Finished:
             f"{len(cells)} cells of {len(stages)} stages; {len(stages & board.done)} are there, "
             f"{len(recorded)} cells are recorded"
         )
-        if board.waiting:
+        if board.waiting and not finished_only:
             check_cells(board.waiting)
             session.start()
             failed = _run_cells(config, root, board, stages, display)

@@ -91,6 +91,11 @@ def test_a_failing_cell_leaves_the_others(ray_local, tmp_path):
     assert "Failed cells" in (tmp_path / "table/table.md").read_text()
 
 
+def key_of(cell) -> tuple:
+    """What the reference rows of cells are told apart by."""
+    return cell.severity, cell.seed
+
+
 def recorded(cells, file) -> None:
     """What an earlier part left: two final classifiers of each cell."""
     own = {"kind": "raysynth", "uses_validation": False, "validation_wga": 0.8, "aga": 0.9}
@@ -119,6 +124,12 @@ def test_recorded_cells_are_in_the_table_and_not_run_again(tmp_path):
     table = json.loads((tmp_path / "table/table.json").read_text())
     assert table["auto"]["severities"]["original"]["wga"]["mean"] == pytest.approx(0.7)
     assert table["erm"]["severities"]["0.7"]["wga"]["seeds"] == pytest.approx([0.8, 0.8])
+
+    # One part alone: the rest is missing in the table, and not run.
+    benchmark = config.benchmark.model_copy(update={"records": (files[0],)})
+    part = run_benchmark(config.model_copy(update={"benchmark": benchmark}), finished_only=True)
+    publish(part, "command")
+    assert len(pd.read_csv(f"{folder}/records.csv")) == len(set(map(key_of, cells[:7]))) + 7
 
     other = plan_cells(planned(tmp_path, {"wide": {"finetune.rank": 64}}))
     assert read_records(other, str(tmp_path / "stages"), read_known(files)).empty
