@@ -91,17 +91,19 @@ def run_benchmark(
     recorded = {cell.digest for cell in cells} & set(known["cell"])
     board.waiting = [cell for cell in cells if board.missing(cell) and cell.digest not in recorded]
     failed: dict[str, str] = {}
-    with progress or Progress() as display, Session(config, root) as session:
+    with progress or Progress() as display:
         stages = {f"{name}-{digest}" for cell in cells for name, digest in cell.stages.items()}
         display.stage("benchmark")
         display.say(
             f"{len(cells)} cells of {len(stages)} stages; {len(stages & board.done)} are there, "
             f"{len(recorded)} cells are recorded"
         )
+        # The table of what is finished may be asked for while another driver runs the rest.
         if board.waiting and not finished_only:
-            check_cells(board.waiting)
-            session.start()
-            failed = _run_cells(config, root, board, stages, display)
+            with Session(config, root) as session:
+                check_cells(board.waiting)
+                session.start()
+                failed = _run_cells(config, root, board, stages, display)
     return Finished(root, board.shared, cells, failed, known)
 
 
