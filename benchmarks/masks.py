@@ -43,10 +43,13 @@ from raysynth.tables import encode_png
 VARIANTS = {
     "whole": ["synthesis.mask=none"],
     "masked": [],
-    "margin 0": ["synthesis.mask_margin=0", "synthesis.strength_outside=0"],
-    "outside 0": ["synthesis.strength_outside=0"],
-    "outside 0.35, guidance 2": ["synthesis.strength_outside=0.35", "synthesis.guidance_scale=2"],
-    "outside 0.67": ["synthesis.strength_outside=0.67"],
+    "margin 0": ["synthesis.mask_margin=0", "synthesis.strength_outside=[0, 0]"],
+    "outside 0": ["synthesis.strength_outside=[0, 0]"],
+    "outside 0.35, guidance 2": [
+        "synthesis.strength_outside=[0.35, 0.35]",
+        "synthesis.guidance_scale=2",
+    ],
+    "outside 0.67": ["synthesis.strength_outside=[0.67, 0.67]"],
 }
 PURE = 0.1
 """Share of a latent position that may show the other thing."""

@@ -293,8 +293,10 @@ class SynthesisConfig(Section):
         "schedule (the nearest of steps / (steps + 1), steps / (steps + 2), ...); 1: nothing is "
         "left of it. None: 1 with a mask, 0.85 without.",
     )
-    strength_outside: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.5, description="edit with a mask: the same outside it; 0: nothing changes there."
+    strength_outside: tuple[Share, Share] = Field(
+        (0.5, 0.5),
+        description="edit with a mask: the same outside it, a range of which every image takes its "
+        "own; 0: nothing changes there.",
     )
     solver: Literal["dpmsolver++", "unipc", "ddim", "base"] = Field(
         "dpmsolver++", description="Diffusion solver; base: the one the base model ships."

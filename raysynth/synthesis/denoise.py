@@ -27,8 +27,8 @@ class Edited:
     """Share of the noise schedule that is put on them, in (0, 1]."""
     mask: Tensor | None = None
     """[B, 1, H, W], 1 where `strength` holds, 0 where `strength_outside` does; None: all ones."""
-    strength_outside: float = 0.0
-    """Share of the noise schedule outside the mask; 0: nothing changes there."""
+    strength_outside: Tensor | None = None
+    """[B] share of the noise schedule outside the mask; 0: nothing changes there. None: all 0."""
 
 
 def vae_factor(base: Base) -> int:
@@ -91,7 +91,7 @@ def denoise(
         latents, timesteps = noise * solver.init_noise_sigma, solver.timesteps
     else:
         latents, timesteps = start_edit(solver, edited, noise, steps)
-    guided, held = guidance_scale > 1, _held_steps(solver, edited, timesteps)
+    guided, held = guidance_scale > 1, _held(solver, edited, timesteps)
     states = states.to(base.device, base.unet.dtype)
     for number, step in enumerate(timesteps):
         x = torch.cat([latents, latents]) if guided else latents
@@ -103,11 +103,11 @@ def denoise(
             negative, positive = predicted.chunk(2)
             predicted = negative + guidance_scale * (positive - negative)
         latents = solver.step(predicted, step, latents, **extra, return_dict=False)[0]
-        if edited is not None and edited.mask is not None and held[number]:
+        if edited is not None and number < len(held):
             real = edited.latents
             if number + 1 < len(timesteps):
                 real = noised(solver, real, noise, timesteps[number + 1])
-            latents = edited.mask * latents + (1 - edited.mask) * real
+            latents = torch.where(held[number], real, latents)
     return latents
 
 
@@ -127,17 +127,21 @@ def start_edit(solver: Any, edited: Edited, noise: Tensor, steps: int) -> tuple[
     return noised(solver, edited.latents, noise, timesteps[0]), timesteps
 
 
-def _held_steps(solver: Any, edited: Edited | None, timesteps: Tensor) -> list[bool]:
-    """For every step, whether places outside the mask are the real image's after it.
+def _held(solver: Any, edited: Edited | None, timesteps: Tensor) -> list[Tensor]:
+    """After each step [B, 1, H, W] bool, the places that are the real image's, as noisy as others.
 
-    They are as noisy as the others, until the noise has fallen to their own level and they may
-    change too (Levin & Fried 2023, arXiv 2306.00950, algorithm 1).
+    Those outside the mask, until the noise has fallen to their own level and they may change too
+    (Levin & Fried 2023, arXiv 2306.00950, algorithm 1). Ends with the last step that holds any.
     """
     if edited is None or edited.mask is None:
-        return [False] * len(timesteps)
+        return []
+    outside = edited.strength_outside
+    least = torch.zeros(1) if outside is None else outside
     # At once, before the loop: a device is not asked at every step.
     levels = [*(timesteps[1:] / solver.config.num_train_timesteps).tolist(), 0.0]
-    return [level >= edited.strength_outside for level in levels]
+    steps = sum(level >= float(least.min()) for level in levels)
+    kept, lowest = edited.mask == 0, least.to(edited.mask.device).view(-1, 1, 1, 1)
+    return [kept & (level >= lowest) for level in levels[:steps]]
 
 
 def noised(solver: Any, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:

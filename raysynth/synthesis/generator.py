@@ -24,7 +24,7 @@ from raysynth.synthesis.denoise import (
     latent_shape,
     vae_factor,
 )
-from raysynth.synthesis.masks import Contrast, attribute_mask
+from raysynth.synthesis.masks import Contrast, attribute_mask, spread_over
 from raysynth.synthesis.solver import build_solver
 from raysynth.tables import decode_bytes
 
@@ -167,7 +167,7 @@ class ImageGenerator:
         base = replace(self.base, unet=self.bank.use(part.adapters, copies=2))
         drawn = (part.contrast, part.seeds, self.margin)
         mask = attribute_mask(base, self.solver, latents, *drawn)
-        return Edited(latents, self.strength, mask, self.outside)
+        return Edited(latents, self.strength, mask, spread_over(self.outside, part.seeds))
 
     def _text(self, prompts: Sequence[str]) -> Tensor:
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._states]

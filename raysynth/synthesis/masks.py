@@ -28,6 +28,8 @@ LEVEL = 0.5
 """Noise put on the image, as a share of the schedule (theirs)."""
 RESOLUTION = 10
 """Steps of the schedule from there on: how nearly `LEVEL` is met."""
+STEPS = 2**16
+"""Values of a range; seeds are uniform far beyond."""
 SALT = 0x6D61736B
 """Sets the mask's noise apart from the image's own."""
 
@@ -91,6 +93,13 @@ def attribute_mask(
         differences += (true - other).abs().mean(1)
     mask = otsu(differences.flatten(1)).view(-1, 1, height, width)
     return F.max_pool2d(mask, 2 * margin + 1, stride=1, padding=margin)
+
+
+def spread_over(range_: tuple[float, float], seeds: Sequence[int]) -> Tensor:
+    """[B] float32, every image's own value of a range, a function of its seed alone."""
+    share = torch.tensor([seed % STEPS / STEPS for seed in seeds])
+    low, high = range_
+    return low + (high - low) * share
 
 
 def otsu(values: Tensor) -> Tensor:

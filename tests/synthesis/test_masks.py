@@ -13,8 +13,9 @@ from raysynth.groups import Groups
 from raysynth.models.loading import encode_prompts, load_base
 from raysynth.synthesis.denoise import Edited, denoise, draw_noise, encode
 from raysynth.synthesis.generator import ImageGenerator
-from raysynth.synthesis.masks import Contrast, attribute_mask, contrasts, otsu
+from raysynth.synthesis.masks import Contrast, attribute_mask, contrasts, otsu, spread_over
 from raysynth.synthesis.solver import build_solver
+from raysynth.synthesis.specs import image_seed
 from raysynth.tables import decode_bytes
 from tests.synthesis.conftest import GROUPS
 from tests.synthesis.test_edit import PROMPT, sources
@@ -48,6 +49,15 @@ def test_every_group_is_contrasted_with_another_attribute():
         *((["a", "x"], other) for other in ("y", "y", "z")),
         *((["b", "z"], other) for other in ("x", "y", "x")),
     ]
+
+
+def test_every_image_takes_its_own_value_of_a_range():
+    seeds = [image_seed(0, 1, 0, index) for index in range(200)]
+    values = spread_over((0.2, 0.6), seeds)
+    assert torch.equal(values[7:8], spread_over((0.2, 0.6), seeds[7:8]))
+    assert 0.2 <= values.min() < 0.22 and 0.58 < values.max() <= 0.6
+    assert abs(float(values.mean()) - 0.4) < 0.03
+    assert spread_over((0.5, 0.5), seeds).unique().tolist() == [0.5]
 
 
 def test_without_words_for_the_attribute_nothing_can_be_masked(make_config):
@@ -90,16 +100,17 @@ def test_outside_the_mask_the_real_image_stays(generate, solver):
     left[..., :4] = 1.0
 
     def edit(mask, outside: float) -> torch.Tensor:
-        edited = Edited(latents, 1.0, mask, outside)
+        edited = Edited(latents, 1.0, mask, torch.tensor([outside, 0.0]))
         return denoise(base, made.solver, noise, generators, states, 1.0, 4, edited)
 
     kept = edit(left, 0.0)
     assert torch.equal(kept[..., 4:], latents[..., 4:])
     assert (kept - latents)[..., :4].abs().mean() > 0.1
-    some, much = (
-        float((edit(left, outside) - latents)[..., 4:].abs().mean()) for outside in (0.3, 0.8)
-    )
-    assert 0 < some < much
+    changes = [
+        (edit(left, outside) - latents)[..., 4:].abs().mean((1, 2, 3)) for outside in (0.3, 0.8)
+    ]
+    assert 0 < changes[0][0] < changes[1][0]
+    assert changes[0][1] == changes[1][1] == 0, "the other image has a strength of its own"
     assert torch.equal(edit(torch.ones_like(left), 0.0), edit(None, 0.0))
 
 
