@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -72,6 +73,7 @@ class ImageGenerator:
         self.shape = latent_shape(self.base, config.synthesis.image_size)
         self.side = self.shape[1] * vae_factor(self.base)
         self._states: dict[str, Tensor] = {}
+        self._reading = threading.Lock()
         self.compile: Compiler | None = None
         if config.synthesis.compile:
             rows = config.synthesis.batch_size
@@ -170,7 +172,9 @@ class ImageGenerator:
         return Edited(latents, self.strength, mask, spread_over(self.outside, part.seeds))
 
     def _text(self, prompts: Sequence[str]) -> Tensor:
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._states]
-        if new:
-            self._states.update(zip(new, encode_prompts(self.base, new), strict=True))
+        # Calls prepare their batches beside each other, and a tokenizer's padding is a state of it.
+        with self._reading:
+            new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._states]
+            if new:
+                self._states.update(zip(new, encode_prompts(self.base, new), strict=True))
         return torch.stack([self._states[prompt] for prompt in prompts])

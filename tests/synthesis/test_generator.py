@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,18 @@ def test_noise_is_a_function_of_the_seed_alone():
     alone, _ = draw_noise([2**62 + 1], (4, 8, 8))
     assert torch.equal(together[1], alone[0])
     assert not torch.equal(together[0], together[1])
+
+
+def test_calls_beside_each_other_read_prompts_as_one_does(make_config):
+    """An actor prepares two batches at once; a tokenizer's padding is a state that calls share."""
+    prompts = [f"a photo of a {word} coat on grass" for word in ("sks", "red", "blue", "grey", "")]
+    alone = generator(make_config(generator="vanilla"), "", ())
+    expected = [alone._text([prompt]) for prompt in prompts]
+    for _ in range(10):
+        together = generator(make_config(generator="vanilla"), "", ())
+        with ThreadPoolExecutor(len(prompts)) as threads:
+            found = list(threads.map(together._text, [[prompt] for prompt in prompts]))
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_many_rows_of_an_adapter_go_alone_and_the_rest_together(make_config, lora_folder):
