@@ -116,7 +116,10 @@ def test_edited_images_stand_above_what_became_of_them(tmp_path, page):
     conflicting = next(sheet for sheet in sheets if sheet.group == 1)
     # Flat colours tell the groups apart: pullovers on gravel were made of those on grass.
     assert np.asarray(conflicting.strips[1].image)[0, 0, :3].tolist() == [200, 60, 60]
-    assert "edited into those" not in page, "nothing is edited in the other run"
+    stage = run.stage("report", {}, lambda work: run_report(config, run, work, Progress()))
+    mine = (Path(stage.path) / "index.html").read_text()
+    assert mine.count("<b>Real, edited</b>") == sum(CLUSTERS) and "in the same order" in mine
+    assert "Real, edited" not in page and "in the same order" not in page, "nothing is edited there"
 
 
 def test_copies_are_counted_and_shown_beside_their_originals(reported, page):
