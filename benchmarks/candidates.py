@@ -26,7 +26,7 @@ from raysynth.config import Config
 from raysynth.finetune.plan import Adapter, plan_jobs, read_adapter, write_adapters
 from raysynth.finetune.training import Pack, train_pack
 from raysynth.generators import recipe_of
-from raysynth.groups import Groups, aligned_groups
+from raysynth.groups import Groups
 from raysynth.models.loading import load_clip
 from raysynth.synthesis.edit import deal_sources
 from raysynth.synthesis.generator import ImageGenerator
@@ -114,10 +114,8 @@ def generate(
     """Images [N, 32, 32, 3] of specs, and the CPU seconds."""
     torch.set_num_threads(1)
     images = ImageGenerator(config, str(work), [a.name for a in adapters])
-    told = None
-    if recipe_of(config).masked:
-        aligned = aligned_groups(real.counts, real.groups).tolist()
-        told = contrasts(config.prompts, real.groups, aligned)
+    masked = recipe_of(config).masked
+    told = contrasts(config.prompts, real.groups, real.counts) if masked else None
     files = [f for f in parquet_files(real.folder) if "/train-" in f]
     table = read_table(real.folder, ["id", "image"], files)
     began, parts = time.process_time(), []

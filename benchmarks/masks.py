@@ -74,7 +74,7 @@ def garments(ids: list[str], seed: int, severity: float, side: int) -> np.ndarra
 def parted(config: Config, real: Real, work: Path, names: list[str], images: int) -> dict[str, Any]:
     """How the masks of some aligned images lie to the garments."""
     aligned = aligned_groups(real.counts, real.groups).tolist()
-    told = contrasts(config.prompts, real.groups, aligned)
+    told = contrasts(config.prompts, real.groups, real.counts)
     conflicting = [
         next(g for g in real.groups.of_label(y) if g != a) for y, a in enumerate(aligned)
     ]

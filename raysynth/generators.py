@@ -147,7 +147,7 @@ def recipe_of(config: Config) -> Recipe:
         for key, value in asdict(budget).items()
         if key != "guidance_scale"
     }
-    edits, strength = name == "edit", config.synthesis.strength
+    edits = name == "edit"
     masked = edits and config.synthesis.mask != "none"
     return Recipe(
         name=name,
@@ -155,7 +155,7 @@ def recipe_of(config: Config) -> Recipe:
         token=True,
         edits=edits,
         masked=masked,
-        strength=1.0 if not edits or (masked and strength is None) else strength or UNMASKED,
+        strength=config.synthesis.strength or (1.0 if masked else UNMASKED),
         guidance_scale=budget.guidance_scale if guidance is None else guidance,
     )
 

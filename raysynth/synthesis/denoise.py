@@ -135,13 +135,12 @@ def _held(solver: Any, edited: Edited | None, timesteps: Tensor) -> list[Tensor]
     """
     if edited is None or edited.mask is None:
         return []
-    outside = edited.strength_outside
-    least = torch.zeros(1) if outside is None else outside
+    outside = torch.zeros(1) if edited.strength_outside is None else edited.strength_outside
     # At once, before the loop: a device is not asked at every step.
     levels = [*(timesteps[1:] / solver.config.num_train_timesteps).tolist(), 0.0]
-    steps = sum(level >= float(least.min()) for level in levels)
-    kept, lowest = edited.mask == 0, least.to(edited.mask.device).view(-1, 1, 1, 1)
-    return [kept & (level >= lowest) for level in levels[:steps]]
+    steps = sum(level >= float(outside.min()) for level in levels)
+    kept, outside = edited.mask == 0, outside.to(edited.mask.device).view(-1, 1, 1, 1)
+    return [kept & (level >= outside) for level in levels[:steps]]
 
 
 def noised(solver: Any, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:

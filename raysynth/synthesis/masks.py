@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from raysynth.config import PromptConfig
 from raysynth.generators import MASK_DRAWS
-from raysynth.groups import Groups
+from raysynth.groups import Groups, aligned_groups
 from raysynth.models.loading import Base
 from raysynth.prompts import spoken
 from raysynth.synthesis.denoise import Edited, draw_noise, start_edit
@@ -28,7 +29,7 @@ LEVEL = 0.5
 """Noise put on the image, as a share of the schedule (theirs)."""
 RESOLUTION = 10
 """Steps of the schedule from there on: how nearly `LEVEL` is met."""
-STEPS = 2**16
+VALUES = 2**16
 """Values of a range; seeds are uniform far beyond."""
 SALT = 0x6D61736B
 """Sets the mask's noise apart from the image's own."""
@@ -44,7 +45,9 @@ class Contrast:
     """The same with another attribute: the target's, or, where that is the image's own, another."""
 
 
-def contrasts(prompts: PromptConfig, groups: Groups, aligned: Sequence[int]) -> list[Contrast]:
+def contrasts(
+    prompts: PromptConfig, groups: Groups, counts: Sequence[int] | np.ndarray
+) -> tuple[Contrast, ...]:
     """[G] what is said of the images that are edited for each group.
 
     Images edited for their own group get a mask too, from the class's next attribute: were they
@@ -52,14 +55,15 @@ def contrasts(prompts: PromptConfig, groups: Groups, aligned: Sequence[int]) -> 
 
     Parameters
     ----------
-    aligned : [labels] the group of every class whose images are edited.
+    counts : [G] training images per group; the images of a class's largest group are edited.
     """
+    aligned = aligned_groups(np.asarray(counts), groups).tolist()
     found = []
     for g in range(groups.count):
         own, of_class = aligned[groups.label(g)], groups.of_label(groups.label(g))
         other = g if g != own else of_class[(of_class.index(own) + 1) % len(of_class)]
         found.append(Contrast(spoken(prompts, groups, own), spoken(prompts, groups, other)))
-    return found
+    return tuple(found)
 
 
 @torch.inference_mode()
@@ -97,7 +101,7 @@ def attribute_mask(
 
 def spread_over(range_: tuple[float, float], seeds: Sequence[int]) -> Tensor:
     """[B] float32, every image's own value of a range, a function of its seed alone."""
-    share = torch.tensor([seed % STEPS / STEPS for seed in seeds])
+    share = torch.tensor([seed % VALUES / VALUES for seed in seeds])
     low, high = range_
     return low + (high - low) * share
 

@@ -18,7 +18,7 @@ from raysynth.config import Config
 from raysynth.errors import RaysynthError, StageError
 from raysynth.finetune.plan import read_adapters
 from raysynth.generators import recipe_of
-from raysynth.groups import Groups, aligned_groups
+from raysynth.groups import Groups
 from raysynth.progress import Progress
 from raysynth.synthesis.actor import Synthesizer, Task
 from raysynth.synthesis.collect import Collector
@@ -76,10 +76,7 @@ def run_synthesis(
             sources = deal_sources(members, groups, counts, config.seed)
         specs = plan_specs(config, trained, groups, counts, sources)
         names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
-        told = None
-        if recipe.masked:
-            aligned = aligned_groups(np.asarray(counts), groups).tolist()
-            told = tuple(contrasts(config.prompts, groups, aligned))
+        told = contrasts(config.prompts, groups, counts) if recipe.masked else None
         task = Task(config, groups, adapters, names, clusters, contrasts=told)
         generate(task, specs, work, progress, real)
     manifest = read_manifest(work)

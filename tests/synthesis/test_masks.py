@@ -17,7 +17,7 @@ from raysynth.synthesis.masks import Contrast, attribute_mask, contrasts, otsu, 
 from raysynth.synthesis.solver import build_solver
 from raysynth.synthesis.specs import image_seed
 from raysynth.tables import decode_bytes
-from tests.synthesis.conftest import GROUPS
+from tests.synthesis.conftest import COUNTS, GROUPS
 from tests.synthesis.test_edit import PROMPT, sources
 
 
@@ -30,7 +30,7 @@ def generate(make_config):
 
 
 def told(count: int) -> list[Contrast]:
-    return [contrasts(PromptConfig(), GROUPS, [0, 3])[2]] * count
+    return [contrasts(PromptConfig(), GROUPS, COUNTS)[2]] * count
 
 
 def test_otsu_parts_two_heaps_whatever_their_sizes():
@@ -43,7 +43,7 @@ def test_otsu_parts_two_heaps_whatever_their_sizes():
 
 def test_every_group_is_contrasted_with_another_attribute():
     groups = Groups(("a", "b"), ("x", "y", "z"), ("a", "b"), ("x", "y", "z"))
-    found = contrasts(PromptConfig(), groups, aligned=[0, 5])
+    found = contrasts(PromptConfig(), groups, counts=[9, 1, 1, 1, 1, 9])
     words = [(c.true.split()[-3::2], c.other.split()[-1]) for c in found]
     assert words == [
         *((["a", "x"], other) for other in ("y", "y", "z")),
@@ -127,5 +127,4 @@ def test_the_words_find_the_ground():
     latents = encode(base, pixels)
     mask = attribute_mask(base, solver, latents, states, list(range(len(pixels))), 0)[:, 0].numpy()
     edge = np.concatenate([mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1]], axis=1).mean()
-    print(edge, mask[:, 3:5, 3:5].mean())
     assert edge > 0.7 and mask[:, 3:5, 3:5].mean() < 0.2
