@@ -22,12 +22,14 @@ import pyarrow.compute as pc
 import torch
 from judge import accuracies, load_judge
 
-from raysynth.config import Config
+from raysynth.config import Config, digest_of
+from raysynth.config_files import load_config
 from raysynth.finetune.plan import Adapter, plan_jobs, read_adapter, write_adapters
 from raysynth.finetune.training import Pack, train_pack
-from raysynth.generators import recipe_of
+from raysynth.generators import recipe_of, training_inputs
 from raysynth.groups import Groups
 from raysynth.models.loading import load_clip
+from raysynth.pipeline import run_pipeline
 from raysynth.synthesis.edit import deal_sources
 from raysynth.synthesis.generator import ImageGenerator
 from raysynth.synthesis.masks import contrasts
@@ -35,6 +37,8 @@ from raysynth.synthesis.specs import plan_specs
 from raysynth.tables import decode_images, groups_of, parquet_files, read_table
 
 BATCH = 64
+QUICK = ["finetune.steps=10", "synthesis.images_per_group=40", "classifier.steps=20"]
+"""Settings of the quick modes."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,21 @@ class Real:
     def counts(self) -> np.ndarray:
         """[G] training images."""
         return np.bincount(self.group["train"], minlength=self.groups.count)
+
+
+def prepared(storage: Path, severity: float = 0.99, seed: int = 0) -> Path:
+    """The run of a data set whose clusters are there, made unless it is."""
+    run = storage / f"data-{severity:g}-{seed}"
+    if not (run / "clusters").exists():
+        overrides = [f"storage_path={storage}", f"name={run.name}", f"seed={seed}"]
+        overrides.append(f"dataset.severity={severity}")
+        run_pipeline(load_config(None, overrides), until="clustering")
+    return run
+
+
+def hash_of(config: Config) -> str:
+    """Folder name of the models that a configuration trains, on the data of one `prepared` run."""
+    return digest_of([training_inputs(config), config.seed])
 
 
 def load_real(run: Path) -> Real:

@@ -18,15 +18,23 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, get_args
 
-from candidates import Observer, Real, draw, fine_tune, load_real, sheet, validation_wga
+from candidates import (
+    QUICK,
+    Observer,
+    Real,
+    draw,
+    fine_tune,
+    hash_of,
+    load_real,
+    prepared,
+    sheet,
+    validation_wga,
+)
 from measure import finish, parser
 
 from raysynth.config import Generator
 from raysynth.config_files import load_config
 from raysynth.generators import recipe_of
-from raysynth.pipeline import run_pipeline
-
-QUICK = ["finetune.steps=10", "synthesis.images_per_group=40", "classifier.steps=20"]
 
 
 def row(name: str, storage: Path, real: Real, observer: Observer, options: Any) -> dict[str, Any]:
@@ -54,14 +62,6 @@ def row(name: str, storage: Path, real: Real, observer: Observer, options: Any) 
     return found
 
 
-def hash_of(config: Any) -> str:
-    """Folder name of the models that a configuration trains."""
-    from raysynth.config import digest_of
-    from raysynth.generators import training_inputs
-
-    return digest_of([training_inputs(config), config.seed])
-
-
 def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument("--storage", type=Path, default=None, help="kept folder; default: new")
@@ -71,12 +71,7 @@ def main() -> None:
     options.add_argument("--set", nargs="*", default=[], help="section.key=value")
     arguments = options.parse_args()
     storage = arguments.storage or Path(tempfile.mkdtemp(prefix="raysynth-generators-"))
-    run = storage / f"data-{arguments.severity:g}"
-    if not (run / "clusters").exists():
-        overrides = [f"storage_path={storage}", f"name={run.name}"]
-        overrides.append(f"dataset.severity={arguments.severity}")
-        run_pipeline(load_config(None, overrides), until="clustering")
-    real = load_real(run)
+    real = load_real(prepared(storage, arguments.severity))
     observer = Observer(load_config(), real)
     place = storage / f"made-{arguments.severity:g}"
     place.mkdir(exist_ok=True)

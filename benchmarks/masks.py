@@ -24,14 +24,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from candidates import BATCH, Observer, Real, draw, fine_tune, load_real, sheet, validation_wga
+from candidates import (
+    BATCH,
+    QUICK,
+    Observer,
+    Real,
+    draw,
+    fine_tune,
+    hash_of,
+    load_real,
+    prepared,
+    sheet,
+    validation_wga,
+)
 from measure import finish, parser
 
 from raysynth.config import Config
 from raysynth.config_files import load_config
 from raysynth.datasets.outfits import Outfits, place
 from raysynth.groups import aligned_groups
-from raysynth.pipeline import run_pipeline
 from raysynth.synthesis import masks
 from raysynth.synthesis.actor import Task, build_scorer
 from raysynth.synthesis.edit import deal_sources
@@ -53,7 +64,6 @@ VARIANTS = {
 }
 PURE = 0.1
 """Share of a latent position that may show the other thing."""
-QUICK = ["finetune.steps=10", "synthesis.images_per_group=40", "classifier.steps=20"]
 FEW = ["synthesis.images_per_group=400", "classifier.batch_size=64"]
 
 
@@ -136,7 +146,8 @@ def row(name: str, storage: Path, real: Real, observer: Observer, options: Any) 
     """All numbers of one variant."""
     settings = ["generator=edit", f"seed={options.seed}", f"dataset.severity={options.severity}"]
     settings += [*(QUICK if options.quick else FEW), *VARIANTS[name]]
-    config, work = load_config(None, settings), storage / "shared"
+    config = load_config(None, settings)
+    work = storage / f"made-{options.severity:g}" / hash_of(config)
     adapters, _ = fine_tune(config, real, work)
     specs, pixels, spent = draw(config, real, work, adapters)
     group = specs["group"].to_numpy()
@@ -169,12 +180,7 @@ def main() -> None:
     arguments = options.parse_args()
     torch.set_num_threads(1)
     storage = arguments.storage or Path(tempfile.mkdtemp(prefix="raysynth-masks-"))
-    run = storage / f"data-{arguments.severity:g}-{arguments.seed}"
-    if not (run / "clusters").exists():
-        overrides = [f"storage_path={storage}", f"name={run.name}", f"seed={arguments.seed}"]
-        overrides.append(f"dataset.severity={arguments.severity}")
-        run_pipeline(load_config(None, overrides), until="clustering")
-    real = load_real(run)
+    real = load_real(prepared(storage, arguments.severity, arguments.seed))
     observer = Observer(load_config(), real)
     rows = [row(name, storage, real, observer, arguments) for name in arguments.only]
     bars = {}

@@ -19,13 +19,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from candidates import Observer, Real, fine_tune, generate, load_real
+from candidates import Observer, Real, fine_tune, generate, load_real, prepared
 from measure import finish, parser
 
 from raysynth.config import digest_of
 from raysynth.config_files import load_config
 from raysynth.generators import recipe_of
-from raysynth.pipeline import run_pipeline
 from raysynth.synthesis.specs import plan_specs
 
 SIZES, QUICK_SIZES = (20, 100, 990), (20,)
@@ -101,11 +100,7 @@ def main() -> None:
     options.add_argument("--set", nargs="*", default=[], help="section.key=value")
     arguments = options.parse_args()
     storage = arguments.storage or Path(tempfile.mkdtemp(prefix="raysynth-passes-"))
-    run = storage / "data-0.99"
-    if not (run / "clusters").exists():
-        run_pipeline(
-            load_config(None, [f"storage_path={storage}", f"name={run.name}"]), until="clustering"
-        )
+    run = prepared(storage)
     repeats = arguments.repeats or (1 if arguments.quick else 2)
     draws = [sweep(storage, run, arguments.engine, repeat, arguments) for repeat in range(repeats)]
     rows = [
