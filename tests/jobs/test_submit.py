@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -31,17 +32,22 @@ def head():
     bin_first = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),  # a new machine has none in ~/.ray
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TMPDIR": folder,
         "PATH": bin_first,
     }
     environment.pop("RAY_ADDRESS", None)
-    port, dashboard = free_port(), free_port()
+    port, dashboard, agent = free_port(), free_port(), free_port()
     command = [RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=8"]
     command += [f"--dashboard-port={dashboard}", "--object-store-memory=200000000"]
+    # The agent's own default, 52365, lies among the ports any connection may hold; an agent that
+    # does not get it lives on without its job server.
+    command += [f"--dashboard-agent-listen-port={agent}"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
         wait_for_port(dashboard)
+        wait_for_port(agent)
         yield f"http://127.0.0.1:{dashboard}", environment
     finally:
         for child in [*psutil.Process(process.pid).children(recursive=True), process]:
@@ -64,14 +70,14 @@ def submit(head, script: str, *arguments: str) -> subprocess.CompletedProcess:
     address, environment = head
     command = [RAY, "job", "submit", "--address", address, "--working-dir", ".", "--"]
     command += ["python", script, *arguments]
-    for _ in range(60):  # the head answers before its job agent is there
+    deadline = time.monotonic() + 120
+    while True:  # the agent listens before the head knows it
         done = subprocess.run(
             command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300
         )
-        if "No available agent" not in done.stdout + done.stderr:
-            break
-        time.sleep(1)
-    return done
+        known = "No available agent" not in done.stdout + done.stderr
+        if known or time.monotonic() > deadline:
+            return done
 
 
 @pytest.mark.cluster
