@@ -6,13 +6,15 @@ import hashlib
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from raysynth.config import Config, ResourcesConfig
@@ -29,6 +31,7 @@ ENVIRONMENT = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's tables; the search has its own line
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # on Ctrl-C Tune hands over a part of a search as the whole
 }
 LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per fine-tuning worker, for spot nodes
@@ -48,6 +51,8 @@ class Session:
         """`root`: the run's folder, which identifies it."""
         self.config = config
         self.started = False
+        self._signal = 0
+        self._before: Any = None
         name = hashlib.sha256(root.encode()).hexdigest()[:16]
         folder = Path(tempfile.gettempdir()) / f"raysynth-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -65,11 +70,18 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            stopped = f"raysynth: stopped. The same command goes on with {self._root}"
+            print(stopped, file=sys.stderr, flush=True)
         if self.started:
             import ray
 
             ray.shutdown()
         self._note.unlink(missing_ok=True)
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+        if self._signal:
+            sys.exit(128 + self._signal)
 
     def start(self) -> None:
         """Join or start Ray once; raises ConfigError when it has less than is asked."""
@@ -103,7 +115,14 @@ class Session:
             ray.init(address=address, **quiet)
             check_cluster(self.config, ray.cluster_resources())
         self.started = True
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._leave)
         _hush()
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        """SIGTERM, of schedulers and `ray job stop`: as Ctrl-C, instead of Ray's stack trace."""
+        self._signal = number
+        raise KeyboardInterrupt  # Ray's waits pass on no other exception of a signal handler
 
     def _take_over(self) -> None:
         """Refuse a run that is being driven; stop what a dead driver's local Ray left running."""

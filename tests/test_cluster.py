@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -51,6 +52,41 @@ def test_a_second_driver_is_refused_and_a_dead_ones_ray_is_stopped(tmp_path):
     finally:
         other.kill()
         left.kill()
+
+
+DRIVER = """
+import ray
+from raysynth.cluster import Session
+from raysynth.config_files import load_config
+
+with Session(load_config(), {root!r}) as session:
+    session.start()
+    task = ray.remote(lambda: __import__("time").sleep(300)).remote()
+    print("started", flush=True)
+    ray.get(task)
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_terminated_driver_says_how_to_go_on_and_leaves_nothing(tmp_path, number):
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", DRIVER.format(root=str(tmp_path))]
+    driver = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert driver.stdout.readline() == "started\n"
+        daemons = psutil.Process(driver.pid).children(recursive=True)
+        assert daemons
+        driver.send_signal(number)
+        _, errors = driver.communicate(timeout=60)
+    finally:
+        driver.kill()
+    assert f"raysynth: stopped. The same command goes on with {tmp_path}" in errors
+    assert "stack" not in errors.lower() and "SIGTERM" not in errors, errors
+    assert driver.returncode in (128 + signal.SIGTERM, -signal.SIGINT)
+    assert not psutil.wait_procs(daemons, timeout=20)[1]
 
 
 def _born(process: subprocess.Popen) -> float:

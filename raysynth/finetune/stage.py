@@ -100,7 +100,8 @@ def _run_packs(
     def train(names: list[str]) -> None:
         _fit({name: named[name] for name in names}, config, groups, real, work, cpus)
 
-    with ThreadPoolExecutor(at_once) as pool:
+    pool = ThreadPoolExecutor(at_once)
+    try:
         futures = {
             name: future for run in runs for future in [pool.submit(train, run)] for name in run
         }
@@ -110,6 +111,8 @@ def _run_packs(
         again = [name for name in named if crashed and _left(named[name], work)]
         futures |= {name: pool.submit(train, [name]) for name in again}
         _follow(futures, list(named), jobs, packs, work, progress)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the trainings
     total = sum(job.steps for job in jobs)
     progress.update(f"{len(jobs)} adapters, steps", total, total)
     failed: dict[str, str] = {}

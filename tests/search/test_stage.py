@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from signal import SIGINT, SIGKILL
 
 import pyarrow.parquet as pq
+import pytest
 
+from raysynth.cluster import Session
 from raysynth.progress import Progress
 from raysynth.search import run_search
 from tests.classify.test_backbone import tiny_transformer
@@ -89,29 +91,29 @@ def test_a_frozen_encoder_is_searched_by_its_heads_alone(ray_local, tmp_path):
 
 
 DRIVER = """
-import sys, ray
-ray.init(address="local", num_cpus=2, object_store_memory=100_000_000, include_dashboard=False,
-         log_to_driver=False, _temp_dir=sys.argv[2])
+import sys
+from raysynth.cluster import Session
 from raysynth.progress import Progress
 from raysynth.search import run_search
 from tests.classify.tiny import tiny_config, tiny_groups
 root = sys.argv[1]
-facts = run_search(
-    tiny_config("search.trials=4", "search.concurrent=1", "search.steps=[400, 400]"),
-    f"{root}/real", f"{root}/synthetic", f"{root}/selection", tiny_groups(), f"{root}/work",
-    Progress(),
-)
-print("finished", facts["rows"])
+config = tiny_config("search.trials=4", "search.concurrent=1", "search.steps=[400, 400]")
+with Session(config, root) as session:
+    session.start()
+    run_search(
+        config, f"{root}/real", f"{root}/synthetic", f"{root}/selection", tiny_groups(),
+        f"{root}/work", Progress(),
+    )
 """
 
 
-def test_a_killed_search_goes_on(ray_local, tmp_path):
+@pytest.mark.parametrize("number", [SIGKILL, pytest.param(SIGINT, marks=pytest.mark.slow)])
+def test_a_stopped_search_goes_on(ray_local, tmp_path, number):
     write_tiny_run(str(tmp_path))
-    temporary = Path("/tmp") / f"rk{os.getpid()}"
     environment = os.environ | {"TUNE_GLOBAL_CHECKPOINT_S": "1"}
     driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(tmp_path), str(temporary)],
-        stdout=subprocess.PIPE,
+        [sys.executable, "-c", DRIVER, str(tmp_path)],
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd=Path(__file__).parents[2],
         env=environment,
@@ -123,13 +125,15 @@ def test_a_killed_search_goes_on(ray_local, tmp_path):
         if any(file.stat().st_size for file in results) and list(tune_folder.glob("experiment_*")):
             break
         time.sleep(0.2)
-    assert driver.poll() is None, "the driver ended before it could be killed"
+    assert driver.poll() is None, "the driver ended before it could be stopped"
     time.sleep(1.5)
-    driver.send_signal(signal.SIGKILL)
+    driver.send_signal(number)
     driver.wait()
     assert not (tmp_path / "work" / "best.json").exists()
     before = set(tune_folder.glob("run_trial*"))
     config = tiny_config("search.trials=4", "search.concurrent=1", "search.steps=[400, 400]")
+    with Session(config, str(tmp_path)):
+        pass  # stops the Ray of the killed driver
     paths = [str(tmp_path / name) for name in ("real", "synthetic", "selection", "work")]
     facts = run_search(config, *paths[:3], tiny_groups(), paths[3], Progress())
     assert facts["rows"] == 4
