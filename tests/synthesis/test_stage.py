@@ -164,9 +164,10 @@ def test_a_failure_in_the_middle_is_gone_on_with(
 
 
 def committed(work: Path) -> list[Path]:
-    """Block files whose checkpoint is complete."""
+    """Block files whose checkpoint is complete, and of which a shard still waits for rows."""
     names = [p for p in (work / "checkpoint").glob("*.parquet") if ".pending" not in p.name]
-    return [work / "blocks" / f"{p.stem}-0.parquet" for p in names]
+    blocks = [work / "blocks" / f"{p.stem}-0.parquet" for p in names]
+    return [path for path in blocks if path.exists()]
 
 
 def ids_of(blocks: list[Path]) -> set[str]:
