@@ -55,10 +55,11 @@ def test_a_second_driver_is_refused_and_a_dead_ones_ray_is_stopped(tmp_path):
 
 
 DRIVER = """
-import ray
+import ray, signal
 from raysynth.cluster import Session
 from raysynth.config_files import load_config
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell passes on "ignored"
 with Session(load_config(), {root!r}) as session:
     session.start()
     task = ray.remote(lambda: __import__("time").sleep(300)).remote()

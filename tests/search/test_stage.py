@@ -91,11 +91,12 @@ def test_a_frozen_encoder_is_searched_by_its_heads_alone(ray_local, tmp_path):
 
 
 DRIVER = """
-import sys
+import signal, sys
 from raysynth.cluster import Session
 from raysynth.progress import Progress
 from raysynth.search import run_search
 from tests.classify.tiny import tiny_config, tiny_groups
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell passes on "ignored"
 root = sys.argv[1]
 config = tiny_config("search.trials=4", "search.concurrent=1", "search.steps=[400, 400]")
 with Session(config, root) as session:
