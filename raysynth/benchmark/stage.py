@@ -24,8 +24,7 @@ def publish(finished: Finished, command: str) -> str:
     """
     records = read_records(finished.cells, finished.shared, finished.known)
     if records.empty:
-        reasons = "\n  ".join(f"{name}: {reason}" for name, reason in finished.failed.items())
-        raise StageError(f"benchmark: no cell finished:\n  {reasons}\nFix: what the reasons say")
+        raise StageError(_why_empty(finished))
     table = markdown(records, command)
     if finished.failed:
         table += "\nFailed cells:\n"
@@ -36,3 +35,14 @@ def publish(finished: Finished, command: str) -> str:
     write_atomic(f"{finished.root}/wga.png", severity_plot(records))
     Console(file=sys.stdout, width=200).print(Markdown(table))
     return finished.root
+
+
+def _why_empty(finished: Finished) -> str:
+    if finished.failed:
+        reasons = "\n  ".join(f"{name}: {reason}" for name, reason in finished.failed.items())
+        return f"benchmark: no cell finished:\n  {reasons}\nFix: what the reasons say"
+    return (
+        f"benchmark: none of the {len(finished.cells)} cells is finished below {finished.shared}, "
+        "or recorded; expected at least one. Fix: run the benchmark without --finished, with the "
+        "storage_path that it ran with"
+    )

@@ -7,6 +7,7 @@ four processes that cost as much to start as some hundred steps of a small model
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -96,9 +97,11 @@ def _run_packs(
     together = is_local(config.resources) and len(packs) == at_once
     runs = [list(named)] if together else [[name] for name in named]
     _remove(f"{work}/.train")
+    turn = uuid.uuid4().hex
+    write_atomic(_turn_path(work), turn.encode())
 
     def train(names: list[str]) -> None:
-        _fit({name: named[name] for name in names}, config, groups, real, work, cpus)
+        _fit({name: named[name] for name in names}, config, groups, real, work, cpus, turn)
 
     pool = ThreadPoolExecutor(at_once)
     try:
@@ -112,7 +115,9 @@ def _run_packs(
         futures |= {name: pool.submit(train, [name]) for name in again}
         _follow(futures, list(named), jobs, packs, work, progress)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the trainings
+        # Ctrl-C does not wait for the trainings, which end when they see that their turn is over.
+        _remove(_turn_path(work))
+        pool.shutdown(wait=False, cancel_futures=True)
     total = sum(job.steps for job in jobs)
     progress.update(f"{len(jobs)} adapters, steps", total, total)
     failed: dict[str, str] = {}
@@ -150,7 +155,13 @@ def _left(pack: list[Job], work: str) -> list[Job]:
 
 
 def _fit(
-    packs: dict[str, list[Job]], config: Config, groups: Groups, real: str, work: str, cpus: float
+    packs: dict[str, list[Job]],
+    config: Config,
+    groups: Groups,
+    real: str,
+    work: str,
+    cpus: float,
+    turn: str,
 ) -> None:
     """A Ray Train run with a worker per pack; resuming is by `work`, not by Ray's checkpoints."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -170,6 +181,7 @@ def _fit(
             "real": real,
             "work": work,
             "cpus": cpus,
+            "turn": turn,
         },
         scaling_config=ScalingConfig(
             num_workers=len(packs),
@@ -185,8 +197,16 @@ def _fit(
     trainer.fit()
 
 
+class _TurnOver(Exception):
+    """The driver left, or another one trains the same adapters now."""
+
+
 def train_worker(given: dict[str, Any]) -> None:
-    """What a Ray Train worker does: train its pack and say how far it is in a small file."""
+    """What a Ray Train worker does: train its pack and say how far it is in a small file.
+
+    A Ray that goes on without the driver, as below a notebook, would train on beside the next run:
+    a worker ends where it would report, once `work` names another run's turn or none.
+    """
     from ray.train import get_context
 
     from raysynth.finetune.training import Pack, train_pack
@@ -204,6 +224,8 @@ def train_worker(given: dict[str, Any]) -> None:
     reached: dict[str, int] = {}
 
     def report(done: dict[str, int], failed: dict[str, str], fit: str = "") -> None:
+        if _turn(given["work"]) != given["turn"]:
+            raise _TurnOver
         reached.update(done)
         text = json.dumps({"steps": reached, "failed": failed, "fit": fit})
         write_atomic(_said_path(given["work"], name), text.encode())
@@ -211,7 +233,22 @@ def train_worker(given: dict[str, Any]) -> None:
     filesystem, path = fsspec.core.url_to_fs(_said_path(given["work"], name))
     filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
     # Not told to Ray: its report waits for all workers of a run, and packs end at different times.
-    train_pack(pack, report)
+    with contextlib.suppress(_TurnOver):
+        train_pack(pack, report)
+
+
+def _turn_path(work: str) -> str:
+    return f"{work}/.train/turn"
+
+
+def _turn(work: str) -> str | None:
+    """The run that trains in `work`."""
+    filesystem, path = fsspec.core.url_to_fs(_turn_path(work))
+    filesystem.invalidate_cache()
+    try:
+        return filesystem.cat_file(path).decode()
+    except FileNotFoundError:
+        return None
 
 
 def _said_path(work: str, name: str) -> str:

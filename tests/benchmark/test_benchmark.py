@@ -12,7 +12,7 @@ from raysynth.benchmark.driver import run_benchmark
 from raysynth.benchmark.stage import publish
 from raysynth.benchmark.table import entries, markdown, read_known, read_records
 from raysynth.config import Config, DatasetConfig
-from raysynth.errors import ConfigError
+from raysynth.errors import ConfigError, StageError
 from tests.test_pipeline import miniature
 
 ROWS = {
@@ -133,6 +133,12 @@ def test_recorded_cells_are_in_the_table_and_not_run_again(tmp_path):
 
     other = plan_cells(planned(tmp_path, {"wide": {"finetune.rank": 64}}))
     assert read_records(other, str(tmp_path / "stages"), read_known(files)).empty
+
+
+def test_a_table_of_nothing_says_what_to_run(tmp_path):
+    empty = run_benchmark(planned(tmp_path), finished_only=True)
+    with pytest.raises(StageError, match=r"none of the \d+ cells .* without --finished"):
+        publish(empty, "command")
 
 
 def test_records_of_something_else_are_refused(tmp_path):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pyarrow as pa
 import pytest
+import ray
 
 from raysynth.errors import StageError
 from raysynth.finetune.plan import Adapter, read_adapters, write_adapter
@@ -50,6 +53,28 @@ def test_packs_train_in_parallel_and_failures_are_named(ray_local, room, tmp_pat
     assert adapters[0] == kept
     assert sorted(path.name for path in work.iterdir()) == ["0-0", "2-0", "3-0", "adapters.json"]
     assert said.done == sorted(said.done) and said.done[-1] == 4 * config.finetune.steps
+
+
+class Interrupted(Said):
+    """Ctrl-C, once the first steps are done."""
+
+    def update(self, what: str, done: float = 0, total: float = 0) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+
+def test_trainings_end_with_their_driver_where_ray_goes_on(ray_local, room, tmp_path):
+    """As below a notebook that called ray.init itself."""
+    whole = ray.cluster_resources()["CPU"]
+    config = room.config(steps=20_000, checkpoint_steps=100)
+    with pytest.raises(KeyboardInterrupt):
+        run_finetune(config, room.real, room.clusters, GROUPS, str(tmp_path), Interrupted())
+    assert ray.available_resources().get("CPU", 0) < whole
+    until = time.monotonic() + 60
+    while ray.available_resources().get("CPU", 0) < whole:
+        assert time.monotonic() < until, "the workers train on"
+        time.sleep(0.5)
+    assert not list(tmp_path.glob("*/adapter.json"))
 
 
 def test_nothing_left_to_train_starts_no_worker(room, tmp_path):
