@@ -16,7 +16,7 @@ from raysynth.errors import ConfigError
 from raysynth.generators import AUTO, candidates, check_groups, synthesis_inputs, training_inputs
 from raysynth.groups import Groups
 from raysynth.progress import Progress
-from raysynth.runs import FOLDERS, Run, Stage, stage_digest
+from raysynth.runs import FOLDERS, Run, Stage, stage_digest, stage_kind
 
 # Knobs that change how wide a stage runs, not what comes out of it.
 WIDTH = {
@@ -280,8 +280,8 @@ class _Pipeline:
         *,
         ray: bool = True,
     ) -> None:
-        digest, kind = stage_digest(name, inputs), name.partition("/")[0]
-        same = [s for n, s in self.done.items() if n.partition("/")[0] == kind]
+        digest, kind = stage_digest(name, inputs), stage_kind(name)
+        same = [s for n, s in self.done.items() if stage_kind(n) == kind]
         if equal := [stage for stage in same if stage.digest == digest]:
             self.done[name] = equal[0]  # two generators, one model: `shared` and `edit`
             return
@@ -320,7 +320,7 @@ class _Pipeline:
 
     def _after(self, *stages: str) -> dict[str, Any]:
         """Digests of earlier stages; a variant's name says nothing of its content."""
-        return {"after": {name.partition("/")[0]: self.done[name].digest for name in stages}}
+        return {"after": {stage_kind(name): self.done[name].digest for name in stages}}
 
     def _knobs(self, section: str) -> dict[str, Any]:
         knobs: dict[str, Any] = getattr(self.config, section).model_dump(

@@ -109,7 +109,7 @@ class Run:
             self._note(name, record)
             return Stage(name, place, digest, record["seconds"], record["facts"], True)
         self._drop_stale(name, digest)
-        work = f"{self.shared or self.root}/.partial/{_kind(name)}-{digest}"
+        work = f"{self.shared or self.root}/.partial/{shared_name(name, digest)}"
         self.filesystem.makedirs(self._inside(work), exist_ok=True)
         spent = self._spent(work)
         start = time.time()
@@ -137,7 +137,7 @@ class Run:
     def _place(self, name: str, digest: str) -> str:
         """Where a finished stage lies."""
         if self.shared:
-            return f"{self.shared}/{_kind(name)}-{digest}"
+            return f"{self.shared}/{shared_name(name, digest)}"
         kind, _, variant = name.partition("/")
         return self.path(*(["variants", variant] if variant else []), FOLDERS[kind])
 
@@ -162,7 +162,7 @@ class Run:
             return
         for path in self.filesystem.ls(partial, detail=False):
             folder = path.rstrip("/").rsplit("/", 1)[1]
-            if folder.rsplit("-", 1)[0] == _kind(name) and folder != f"{_kind(name)}-{digest}":
+            if folder.rsplit("-", 1)[0] == stage_kind(name) and folder != shared_name(name, digest):
                 self.filesystem.rm(path, recursive=True)
 
     def _publish(self, work: str, place: str) -> None:
@@ -197,10 +197,15 @@ class Run:
 
 def stage_digest(name: str, inputs: Mapping[str, Any]) -> str:
     """What a stage's outputs are a function of."""
-    return digest_of({"stage": _kind(name), "inputs": inputs})
+    return digest_of({"stage": stage_kind(name), "inputs": inputs})
 
 
-def _kind(name: str) -> str:
+def shared_name(name: str, digest: str) -> str:
+    """A stage's folder where runs share stages: the same for every variant of equal digest."""
+    return f"{stage_kind(name)}-{digest}"
+
+
+def stage_kind(name: str) -> str:
     """A stage's name without its variant."""
     return name.partition("/")[0]
 

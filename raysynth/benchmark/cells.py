@@ -11,6 +11,7 @@ from raysynth.config import Config
 from raysynth.config_files import explain
 from raysynth.errors import ConfigError
 from raysynth.pipeline import preflight, stage_digests
+from raysynth.runs import shared_name
 
 LAST_STAGE = "classification"
 
@@ -24,12 +25,17 @@ class Cell:
     seed: int
     config: Config
     stages: dict[str, str]
-    """Stage -> digest; cells share the stages of equal digest."""
+    """Stage -> digest; a generator's variant of a stage is `<stage>/<generator>`."""
 
     @property
     def name(self) -> str:
         """Folder of the run, below the benchmark's."""
         return f"{self.row}-{self.severity}-{self.seed}"
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """Names of the stages' folders; cells share the stages of equal name."""
+        return frozenset(shared_name(name, digest) for name, digest in self.stages.items())
 
     @property
     def digest(self) -> str:

@@ -44,7 +44,7 @@ class Finished:
 
 
 @dataclass
-class _Board:
+class Board:
     """Which cells wait, which run, and which stages are there."""
 
     shared: str
@@ -60,13 +60,13 @@ class _Board:
             names = (entry.rsplit("/", 1)[-1] for entry in filesystem.ls(path, detail=False))
             self.done = {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
-    def missing(self, cell: Cell) -> set[str]:
+    def missing(self, cell: Cell) -> frozenset[str]:
         """Stages that a cell would build."""
-        return {f"{name}-{digest}" for name, digest in cell.stages.items()} - self.done
+        return cell.folders - self.done
 
     def next(self) -> Cell | None:
         """The first cell that builds nothing which another one is building; taken from the list."""
-        busy = set().union(*(self.missing(cell) for cell in self.running.values()))
+        busy = frozenset().union(*(self.missing(cell) for cell in self.running.values()))
         for position, cell in enumerate(self.waiting):
             if not self.missing(cell) & busy:
                 return self.waiting.pop(position)
@@ -85,14 +85,14 @@ def run_benchmark(
     """
     root = f"{config.storage_path.rstrip('/')}/{config.name}"
     cells = plan_cells(config)
-    board = _Board(f"{config.storage_path.rstrip('/')}/stages", list(cells))
+    board = Board(f"{config.storage_path.rstrip('/')}/stages", list(cells))
     board.look()
     known = read_known(config.benchmark.records)
     recorded = {cell.digest for cell in cells} & set(known["cell"])
     board.waiting = [cell for cell in cells if board.missing(cell) and cell.digest not in recorded]
     failed: dict[str, str] = {}
     with progress or Progress() as display:
-        stages = {f"{name}-{digest}" for cell in cells for name, digest in cell.stages.items()}
+        stages = frozenset().union(*(cell.folders for cell in cells))
         display.stage("benchmark")
         display.say(
             f"{len(cells)} cells of {len(stages)} stages; {len(stages & board.done)} are there, "
@@ -108,7 +108,7 @@ def run_benchmark(
 
 
 def _run_cells(
-    config: Config, root: str, board: _Board, stages: set[str], progress: Progress
+    config: Config, root: str, board: Board, stages: frozenset[str], progress: Progress
 ) -> dict[str, str]:
     """Start cells as others end; reasons of the failed ones."""
     import ray

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from raysynth.benchmark.cells import plan_cells
-from raysynth.benchmark.driver import run_benchmark
+from raysynth.benchmark.driver import Board, run_benchmark
 from raysynth.benchmark.stage import publish
 from raysynth.benchmark.table import entries, markdown, read_known, read_records
 from raysynth.config import Config, DatasetConfig
@@ -50,6 +50,19 @@ def test_two_generators_of_one_model_train_it_once(tmp_path):
     shared, edit = plan_cells(planned(tmp_path, rows))
     assert shared.stages["finetune"] == edit.stages["finetune"]
     assert shared.stages["synthesis"] != edit.stages["synthesis"]
+
+
+def test_no_two_cells_build_one_stage_at_once(tmp_path):
+    """A generator's images are the same stage in its own cell and among auto's candidates."""
+    shared, auto = plan_cells(planned(tmp_path, {name: ROWS[name] for name in ("shared", "auto")}))
+    images = f"synthesis-{shared.stages['synthesis']}"
+    assert images in shared.folders & auto.folders
+    board = Board("", [shared, auto])
+    board.running["shared"] = board.next()
+    assert board.running == {"shared": shared} and board.next() is None
+    board.done = set(shared.folders - {f"classification-{shared.digest}"})
+    assert board.missing(auto) == auto.folders - shared.folders
+    assert board.next() == auto
 
 
 def test_a_wrong_row_is_named(tmp_path):
