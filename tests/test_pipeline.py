@@ -182,6 +182,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_ids(tmp_path):
     assert ids[0] == ids[1] and len(set(ids[0])) == 800
 
 
+@pytest.mark.slow
 def test_three_labels_by_two_attributes_from_a_folder(tmp_path, ray_local):
     rows = balanced_rows(("coat", "shirt", "bag"), ("grass", "gravel"), each=16)
     folder = write_folder(tmp_path / "data", rows)

@@ -125,6 +125,7 @@ def test_the_first_shard_is_on_disk_before_the_last_image(
     assert seen, "no shard was there while images were missing"
 
 
+@pytest.mark.slow
 def test_a_failure_in_the_middle_is_gone_on_with(
     ray_local, make_config, full_folder, clusters_folder, tmp_path
 ):
