@@ -31,7 +31,7 @@ from raysynth.finetune.plan import (
 from raysynth.generators import recipe_of
 from raysynth.groups import Groups
 from raysynth.progress import Progress
-from raysynth.runs import write_atomic
+from raysynth.runs import read_json, write_atomic
 from raysynth.tables import read_table
 
 POLL_SECONDS = 1.0
@@ -98,7 +98,7 @@ def _run_packs(
     runs = [list(named)] if together else [[name] for name in named]
     _remove(f"{work}/.train")
     turn = uuid.uuid4().hex
-    write_atomic(_turn_path(work), turn.encode())
+    write_atomic(_turn_path(work), json.dumps(turn).encode())
 
     def train(names: list[str]) -> None:
         _fit({name: named[name] for name in names}, config, groups, real, work, cpus, turn)
@@ -224,7 +224,7 @@ def train_worker(given: dict[str, Any]) -> None:
     reached: dict[str, int] = {}
 
     def report(done: dict[str, int], failed: dict[str, str], fit: str = "") -> None:
-        if _turn(given["work"]) != given["turn"]:
+        if _read_now(_turn_path(given["work"])) != given["turn"]:
             raise _TurnOver
         reached.update(done)
         text = json.dumps({"steps": reached, "failed": failed, "fit": fit})
@@ -238,17 +238,8 @@ def train_worker(given: dict[str, Any]) -> None:
 
 
 def _turn_path(work: str) -> str:
-    return f"{work}/.train/turn"
-
-
-def _turn(work: str) -> str | None:
-    """The run that trains in `work`."""
-    filesystem, path = fsspec.core.url_to_fs(_turn_path(work))
-    filesystem.invalidate_cache()
-    try:
-        return filesystem.cat_file(path).decode()
-    except FileNotFoundError:
-        return None
+    """The file that names the run which trains in `work`."""
+    return f"{work}/.train/turn.json"
 
 
 def _said_path(work: str, name: str) -> str:
@@ -257,12 +248,16 @@ def _said_path(work: str, name: str) -> str:
 
 def _said(work: str, name: str) -> dict[str, Any]:
     """Steps per adapter, failures and fit that a worker has reported so far."""
-    filesystem, path = fsspec.core.url_to_fs(_said_path(work, name))
-    filesystem.invalidate_cache()
-    if not filesystem.exists(path):
-        return {"steps": {}, "failed": {}, "fit": ""}
-    said: dict[str, Any] = json.loads(filesystem.cat_file(path))
-    return said
+    return _read_now(_said_path(work, name)) or {"steps": {}, "failed": {}, "fit": ""}
+
+
+def _read_now(path: str) -> Any:
+    """A JSON file that another process writes and removes, past any cache; None: not there."""
+    fsspec.core.url_to_fs(path)[0].invalidate_cache()
+    try:
+        return read_json(path)
+    except FileNotFoundError:  # removed while it was read
+        return None
 
 
 def _crashed(future: Future[None], pack: list[Job], work: str) -> dict[str, str]:
