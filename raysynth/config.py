@@ -543,6 +543,11 @@ class BenchmarkConfig(Section):
         default_factory=dict,
         description="Row name -> the settings in which it differs, as `section.key: value`.",
     )
+    baseline: str = Field(
+        "",
+        description="Row that the others are compared to seed by seed, beside the best reference "
+        "and control; empty: none.",
+    )
     severities: tuple[Annotated[float, Field(ge=0.5, lt=1.0)] | Literal["original"], ...] = Field(
         (), description="Severities of every row; none: `dataset.severity`."
     )

@@ -49,13 +49,18 @@ def plan_cells(config: Config) -> list[Cell]:
     Raises
     ------
     ConfigError
-        `benchmark.rows` is empty, or a row's settings are no configuration.
+        `benchmark.rows` is empty, a row's settings are no configuration, or the baseline is no row.
     """
     settings = config.benchmark
     if not settings.rows:
         raise ConfigError(
             "benchmark.rows is empty; expected at least one row, e.g. {vanilla: {generator: "
             "vanilla}}. Fix: take configs/benchmarks/outfits.yaml as a start"
+        )
+    if settings.baseline and settings.baseline not in settings.rows:
+        raise ConfigError(
+            f"benchmark.baseline is {settings.baseline!r}; expected one of the rows "
+            f"({', '.join(settings.rows)}), or nothing. Fix: correct the name"
         )
     cells = []
     for severity in settings.severities or (config.dataset.severity,):

@@ -41,6 +41,8 @@ class Finished:
     """Cell name -> reason."""
     known: pd.DataFrame
     """Records of earlier parts, see `benchmark.records`."""
+    baseline: str
+    """Row that the others are compared to, or empty."""
 
 
 @dataclass
@@ -104,7 +106,7 @@ def run_benchmark(
                 check_cells(board.waiting)
                 session.start()
                 failed = _run_cells(config, root, board, stages, display)
-    return Finished(root, board.shared, cells, failed, known)
+    return Finished(root, board.shared, cells, failed, known, config.benchmark.baseline)
 
 
 def _run_cells(

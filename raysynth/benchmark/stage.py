@@ -1,12 +1,14 @@
-"""What a benchmark leaves: table.md, table.json, records.csv and the plot."""
+"""What a benchmark leaves: table.md, table.json, differences.json, records.csv and the plot."""
 
 from __future__ import annotations
 
+import json
 import sys
 
 from rich.console import Console
 from rich.markdown import Markdown
 
+from raysynth.benchmark.differences import differences_json, differences_markdown
 from raysynth.benchmark.driver import Finished
 from raysynth.benchmark.plot import severity_plot
 from raysynth.benchmark.table import as_json, markdown, read_records
@@ -25,12 +27,14 @@ def publish(finished: Finished, command: str) -> str:
     records = read_records(finished.cells, finished.shared, finished.known)
     if records.empty:
         raise StageError(_why_empty(finished))
-    table = markdown(records, command)
+    table = markdown(records, command) + differences_markdown(records, finished.baseline)
     if finished.failed:
         table += "\nFailed cells:\n"
         table += "".join(f"- {name}: {reason}\n" for name, reason in finished.failed.items())
     write_atomic(f"{finished.root}/table.md", table.encode())
     write_atomic(f"{finished.root}/table.json", as_json(records).encode())
+    differences = json.dumps(differences_json(records, finished.baseline), indent=1) + "\n"
+    write_atomic(f"{finished.root}/differences.json", differences.encode())
     write_atomic(f"{finished.root}/records.csv", records.to_csv(index=False).encode())
     write_atomic(f"{finished.root}/wga.png", severity_plot(records))
     Console(file=sys.stdout, width=200).print(Markdown(table))

@@ -43,6 +43,15 @@ class Entry:
         spread = "" if np.isnan(self.half) else f" ± {100 * self.half:.1f}"
         return f"{100 * self.mean:.1f}{spread}"
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; `half_interval` is null for one seed."""
+        return {
+            "mean": self.mean,
+            "std": self.std,
+            "half_interval": None if np.isnan(self.half) else self.half,
+            "seeds": list(self.seeds),
+        }
+
 
 def read_known(files: Sequence[str]) -> pd.DataFrame:
     """The records of earlier parts of a benchmark; without any, a table with no rows.
@@ -209,10 +218,5 @@ def as_json(records: pd.DataFrame) -> str:
         for row, at in entries(complete, measure).items():
             for severity, value in at.items():
                 here = found[row]["severities"].setdefault(str(severity), {})
-                here[measure] = {
-                    "mean": value.mean,
-                    "std": value.std,
-                    "half_interval": None if np.isnan(value.half) else value.half,
-                    "seeds": list(value.seeds),
-                }
+                here[measure] = value.to_dict()
     return json.dumps(found, indent=1) + "\n"

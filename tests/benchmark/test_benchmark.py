@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from raysynth.benchmark.cells import plan_cells
+from raysynth.benchmark.differences import comparisons, differences_json, differences_markdown
 from raysynth.benchmark.driver import Board, run_benchmark
 from raysynth.benchmark.stage import publish
 from raysynth.benchmark.table import entries, markdown, read_known, read_records
@@ -70,6 +71,8 @@ def test_a_wrong_row_is_named(tmp_path):
         plan_cells(planned(tmp_path, {"typo": {"selection.alhpa": 1}}))
     with pytest.raises(ConfigError, match=r"benchmark\.rows is empty"):
         plan_cells(planned(tmp_path, {}))
+    with pytest.raises(ConfigError, match=r"baseline is 'vanila'; expected one of .*vanilla, sha"):
+        plan_cells(planned(tmp_path, baseline="vanila"))
 
 
 @pytest.mark.slow
@@ -172,3 +175,41 @@ def test_intervals_are_over_run_seeds():
     assert entry.mean == pytest.approx(0.8) and entry.std == pytest.approx(0.1)
     assert entry.half == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)  # Student's t, 2 degrees
     assert "80.0 ± 24.8" in markdown(records, "command")
+
+
+def test_rows_are_compared_seed_by_seed():
+    """Paired: rows that rise and fall together are far apart when their difference is steady."""
+    wga = {
+        ("ours", "raysynth"): (0.70, 0.80, 0.93),
+        ("prompts", "raysynth"): (0.69, 0.78, 0.90),
+        ("late", "raysynth"): (None, None, 0.5),
+        ("erm", "reference"): (0.1, 0.1, 0.1),
+        ("subg", "reference"): (0.60, 0.70, 0.80),
+        ("clip", "control"): (0.80, 0.90, None),
+    }
+    rows = [
+        {"row": row, "kind": kind, "severity": 0.9, "seed": seed, "repetition": 0, "wga": value}
+        for (row, kind), values in wga.items()
+        for seed, value in enumerate(values)
+        if value is not None
+    ]
+    records = pd.DataFrame(rows)
+    found = {one.role: one for one in comparisons(records, "prompts")}
+    assert {role: one.other for role, one in found.items()} == {
+        "best reference": "subg",
+        "best control": "clip",
+        "baseline": "prompts",
+    }
+    steady = found["baseline"].by_row["ours"]
+    assert steady.seeds == pytest.approx((0.01, 0.02, 0.03))
+    assert "prompts" not in found["baseline"].by_row
+    assert steady.half == pytest.approx(4.3027 * 0.01 / 3**0.5, rel=1e-4)
+    assert found["best control"].by_row["ours"].seeds == pytest.approx((-0.1, -0.1))
+    assert "late" not in found["best control"].by_row  # no seed in common
+    table = differences_markdown(records, "prompts")
+    assert "| ours | +11.0 ± 4.3 | -10.0 ± 0.0 | +2.0 ± 2.5 |" in table
+    assert "| late | -30.0 | – | -40.0 |" in table
+    saved = json.loads(json.dumps(differences_json(records)))
+    assert [one["role"] for one in saved] == ["best reference", "best control"]
+    assert saved[0]["rows"]["late"]["half_interval"] is None
+    assert not differences_markdown(records[records["row"] == "ours"])
