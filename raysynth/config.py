@@ -400,6 +400,11 @@ class ClassifierConfig(Section):
     head_weight_decay: Annotated[float, Field(ge=0)] = Field(
         0.3, description="head: weight decay of the linear head."
     )
+    head_real_share: Share = Field(
+        1.0,
+        description="head: lambda of lambda * CE(real) + (1-lambda) * CE(synthetic), for the head "
+        "alone; 1: real images only (paper).",
+    )
     full_steps: Count = Field(60, description="full: optimizer steps of stage 2.")
     full_learning_rate: Rate = Field(1e-3, description="full: stage 2 peak learning rate.")
     dro_step_size: Rate = Field(
@@ -433,7 +438,20 @@ class ClassifierConfig(Section):
                 f"classifier.head_objective: schedule {self.schedule} has {', '.join(allowed)}, "
                 f"got {self.head_objective}"
             )
+        self.check_share("classifier.head_real_share", self.head_real_share)
         return self
+
+    def check_share(self, key: str, share: float) -> None:
+        """Refuse a head on synthetic images too where the schedule has none; ValueError."""
+        if share < 1 and (self.schedule != "head" or self.head_objective not in MIXED):
+            raise ValueError(
+                f"{key}: below 1 needs classifier.schedule head and classifier.head_objective "
+                f"{' or '.join(MIXED)}, got {self.schedule} and {self.head_objective}"
+            )
+
+
+MIXED = ("erm", "balanced")
+"""Head objectives that may be fitted to synthetic images too."""
 
 
 class ReferencesConfig(Section):
@@ -497,6 +515,11 @@ class SearchConfig(Section):
     ] = Field(
         (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0),
         description="Weight decays of the head, all tried on every evaluation of every trial.",
+    )
+    head_real_shares: Annotated[tuple[Share, ...], Field(min_length=1)] = Field(
+        (1.0,),
+        description="Values of classifier.head_real_share, all tried with every weight decay of "
+        "the head: below 1 pays where a group has few real images.",
     )
     reduction_factor: Annotated[int, Field(ge=2)] = Field(3, description="ASHA's reduction factor.")
 
@@ -601,6 +624,7 @@ class Config(Section):
                 "references.controls: base_classifier needs base.name=embedded and "
                 "dataset.name=outfits, whose labelled pretraining images are known"
             )
+        self.classifier.check_share("search.head_real_shares", min(self.search.head_real_shares))
         edits = "edit" in (self.generator, *(self.candidates if self.generator == "auto" else ()))
         if edits and self.synthesis.mask != "none" and "{attribute}" not in self.prompts.template:
             raise ValueError(

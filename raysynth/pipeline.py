@@ -24,6 +24,13 @@ WIDTH = {
     "search": {"concurrent", "cpus_per_trial", "gpus_per_trial"},
 }
 
+# Knobs that came later, and the value at which a stage does what it did without them: they are left
+# out there, so that what earlier versions made is still what it was.
+LATER: dict[str, dict[str, Any]] = {
+    "classifier": {"head_real_share": 1.0},
+    "search": {"head_real_shares": [1.0]},
+}
+
 # Knobs of `classifier` that the references use too.
 NETWORK = (
     "backbone",
@@ -170,7 +177,10 @@ class _Pipeline:
 
         after = {"after": {v: self.done[f"selection{v}"].digest for v in self.variants}}
         real = {"real": self.done["ingest"].digest, "classifier": self._searched()}
-        heads = {"heads": self.config.search.head_weight_decays, "clip": self._base("clip")}
+        search = self._knobs("search")
+        heads = {"heads": search["head_weight_decays"], "clip": self._base("clip")}
+        if shares := search.get("head_real_shares"):
+            heads["shares"] = shares
         self._stage("synthesis", after | real | heads, build)
 
     def _candidate_selections(self) -> None:
@@ -326,7 +336,8 @@ class _Pipeline:
         knobs: dict[str, Any] = getattr(self.config, section).model_dump(
             mode="json", exclude=WIDTH.get(section, set())
         )
-        return knobs
+        later = LATER.get(section, {})
+        return {k: value for k, value in knobs.items() if k not in later or value != later[k]}
 
     def _base(self, *names: str) -> dict[str, Any]:
         return {name: getattr(self.config.base, name) for name in names}

@@ -26,7 +26,7 @@ from raysynth.classify.controls import CONTROLS
 from raysynth.classify.data import Data, ImageSet, load_real_data, load_synthetic
 from raysynth.classify.head import fit_heads
 from raysynth.classify.metrics import GroupMetrics
-from raysynth.classify.recipe import configured, plan_of
+from raysynth.classify.recipe import configured, head_grid, plan_of
 from raysynth.classify.trainset import image_weights
 from raysynth.classify.units import Records, run_units
 from raysynth.config import Config
@@ -111,7 +111,7 @@ def run_choice(
 def composed(images: Mapping[str, ImageSet], composition: Sequence[str]) -> ImageSet:
     """The images of every group from its generator; `composition`: [G] names."""
     parts = [
-        _rows(images[name], np.flatnonzero(images[name].group == g))
+        images[name].take(np.flatnonzero(images[name].group == g))
         for g, name in enumerate(composition)
     ]
     return ImageSet(
@@ -159,18 +159,14 @@ def choose_selection(
     }
 
 
-def _rows(images: ImageSet, rows: NDArray[np.int64]) -> ImageSet:
-    return ImageSet(images.pixels[rows], images.label[rows], images.group[rows], images.ids[rows])
-
-
 def _train(
     config: Config, data: Data, images: ImageSet, work: str, name: str, progress: Progress
 ) -> Records:
     folder = f"{work}/units/{name}"
     filesystem, path = fsspec.core.url_to_fs(folder)
     filesystem.makedirs(path, exist_ok=True)
-    settings, decays = configured(config.classifier), config.search.head_weight_decays
-    plans = [plan_of(settings, config.classifier, seed, decays) for seed in range(SEEDS)]
+    settings, heads = configured(config.classifier), head_grid(config.search)
+    plans = [plan_of(settings, config.classifier, seed, heads) for seed in range(SEEDS)]
     shared = ray.put(replace(data, synthetic=images))
     return run_units(plans, shared, config, folder, progress, f"classifiers on {name}")
 
@@ -196,11 +192,10 @@ def _fidelity(
     resources = config.resources
     task = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(probe)
     some = {
-        name: _rows(
-            each,
+        name: each.take(
             np.concatenate(
                 [np.flatnonzero(each.group == g)[:PROBED] for g in range(data.groups.count)]
-            ),
+            )
         )
         for name, each in images.items()
     }

@@ -39,6 +39,10 @@ class ImageSet:
         """Side of the images, pixels."""
         return self.pixels.shape[2]
 
+    def take(self, rows: NDArray[np.int64]) -> ImageSet:
+        """The images of these rows."""
+        return ImageSet(self.pixels[rows], self.label[rows], self.group[rows], self.ids[rows])
+
     def counts(self, groups: int) -> NDArray[np.int64]:
         """[G] images per group."""
         return np.bincount(self.group, minlength=groups)

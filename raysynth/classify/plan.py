@@ -24,19 +24,23 @@ ALONE = ("trained", "dfr_train", "dfr_validation", "self")
 class HeadSpec:
     """A head tried on every snapshot: the one trained along, or one refitted on real images.
 
-    `penalty` is that of `dfr_train` and `dfr_validation`.
+    `penalty` is that of `dfr_train` and `dfr_validation`. `real_share`: lambda of
+    lambda * CE(real) + (1 - lambda) * CE(synthetic); below 1, `erm` and `balanced` are fitted to
+    the synthetic images of the plan's first phase too.
     """
 
     objective: Objective | Literal["trained", "dfr_train", "dfr_validation", "self"]
     weight_decay: float = 0.0
     penalty: Literal["l1", "l2"] = "l1"
+    real_share: float = 1.0
 
     @property
     def name(self) -> str:
-        """Distinct text, e.g. `balanced-0.01`."""
+        """Distinct text, e.g. `balanced-0.01`, or `balanced-0.01-real-0.5`."""
         if self.objective in ALONE:
             return self.objective
-        return f"{self.objective}-{self.weight_decay:g}"
+        share = "" if self.real_share == 1 else f"-real-{self.real_share:g}"
+        return f"{self.objective}-{self.weight_decay:g}{share}"
 
 
 TRAINED = HeadSpec("trained")
@@ -99,6 +103,11 @@ class Plan:
     def frozen(self) -> bool:
         """No phase takes a step: the encoder stays as it was loaded."""
         return not any(phase.steps for phase in self.phases)
+
+    @property
+    def mixes(self) -> bool:
+        """Some head is fitted to synthetic images too."""
+        return any(spec.real_share < 1 for spec in self.heads)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""

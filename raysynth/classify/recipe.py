@@ -3,44 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from raysynth.classify.plan import TRAINED, HeadSpec, Images, Phase, Plan
-from raysynth.config import ClassifierConfig
+from raysynth.config import ClassifierConfig, SearchConfig
 
 SEARCHED = ("beta", "temperature", "learning_rate", "weight_decay", "steps")
 """Knobs of an encoder's training that a trial sets, besides `ratio`."""
-HEAD = "head_weight_decay"
-"""Knob of the head alone: all its values are tried on every encoder."""
+HEAD = ("head_weight_decay", "head_real_share")
+"""Knobs of the head alone: all their values are tried on every encoder."""
 
 
 def configured(classifier: ClassifierConfig) -> dict[str, Any]:
     """The parameters when nothing is searched: the `classifier` section as it is."""
-    return {name: getattr(classifier, name) for name in ("ratio", *SEARCHED, HEAD)}
+    return {name: getattr(classifier, name) for name in ("ratio", *SEARCHED, *HEAD)}
+
+
+def head_grid(search: SearchConfig) -> list[tuple[float, float]]:
+    """(weight decay, real share) of every head that a trial tries."""
+    return list(product(search.head_weight_decays, search.head_real_shares))
 
 
 def plan_of(
     parameters: Mapping[str, Any],
     classifier: ClassifierConfig,
     seed: int = 0,
-    head_weight_decays: Sequence[float] = (),
+    heads: Sequence[tuple[float, float]] = (),
 ) -> Plan:
     """The training that parameters describe; `seed`: index of the repetition.
 
     Stage 1 is beta * CE + (1-beta) * SupCon on balanced synthetic images (on the real ones at ratio
     0), stage 2 follows on real images: the head with the encoder frozen (Basu et al., arXiv
     2511.08711), or all weights (`full`). `joint` has one stage, on both kinds of images.
-    `head_weight_decays`: heads tried on each snapshot; none: the one of `parameters`.
+    `heads`: (weight decay, real share) of those tried on each snapshot; none: the one of
+    `parameters`. Without synthetic images, at ratio 0, all are fitted to real ones alone.
     """
-    heads: tuple[HeadSpec, ...] = (TRAINED,)
+    specs: tuple[HeadSpec, ...] = (TRAINED,)
     if classifier.schedule == "head":
-        decays = head_weight_decays or (float(parameters[HEAD]),)
-        heads = tuple(HeadSpec(classifier.head_objective, decay) for decay in decays)
+        specs = _heads(classifier, heads or [_head(parameters)], float(parameters["ratio"]) > 0)
     joint = classifier.schedule == "joint"
     phases = [_joint(parameters, classifier) if joint else _stage_one(parameters)]
     if classifier.schedule == "full":
         phases.append(_all_weights(parameters, classifier))
-    return Plan(tuple(phases), heads, classifier.evaluations, seed)
+    return Plan(tuple(phases), specs, classifier.evaluations, seed)
+
+
+def _head(parameters: Mapping[str, Any]) -> tuple[float, float]:
+    # A search by an earlier version knows no share: its heads are fitted to real images alone.
+    return float(parameters["head_weight_decay"]), float(parameters.get("head_real_share", 1.0))
+
+
+def _heads(
+    classifier: ClassifierConfig, heads: Sequence[tuple[float, float]], synthetic: bool
+) -> tuple[HeadSpec, ...]:
+    specs = (
+        HeadSpec(classifier.head_objective, decay, real_share=share if synthetic else 1.0)
+        for decay, share in heads
+    )
+    return tuple(dict.fromkeys(specs))
 
 
 def _stage_one(parameters: Mapping[str, Any]) -> Phase:

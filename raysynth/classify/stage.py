@@ -13,7 +13,7 @@ import ray
 from raysynth.classify.data import Data, load_data, say_shortage
 from raysynth.classify.final import Final, predict_test, ship, shipped_index
 from raysynth.classify.plan import Plan
-from raysynth.classify.recipe import plan_of
+from raysynth.classify.recipe import head_grid, plan_of
 from raysynth.classify.reference_stage import Named, make_folder, reference_rows
 from raysynth.classify.results import (
     SELECTION_RULE,
@@ -146,7 +146,7 @@ def _own_row(
         "budget": {
             "trainings": search.trials,
             "stopping_points": search.trials * config.classifier.evaluations,
-            "heads_each": len(search.head_weight_decays),
+            "heads_each": len(head_grid(search)),
         },
         **measured(truth, found, [final.validation for final in finals]),
         "chosen": chosen(finals),

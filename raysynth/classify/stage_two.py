@@ -27,13 +27,15 @@ class Features:
     """What an encoder makes of the real images, float32: all that heads are fitted and judged on.
 
     train [N, D], None where no head is refitted; validation [M, D]; logits [M, K] of the head that
-    was trained along, on validation; earlier: the same logits at earlier steps.
+    was trained along, on validation; earlier: the same logits at earlier steps; synthetic: rows of
+    the synthetic images [S] that heads are fitted to as well, and their features [S, D].
     """
 
     train: NDArray[np.float32] | None
     validation: NDArray[np.float32]
     logits: NDArray[np.float32]
     earlier: tuple[tuple[int, NDArray[np.float32]], ...] = ()
+    synthetic: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,12 +104,35 @@ def _trained(specs: Sequence[HeadSpec], seen: Seen) -> dict[str, Fitted]:
 
 
 def _weighted(specs: Sequence[HeadSpec], seen: Seen) -> dict[str, Fitted]:
-    """`erm` and `balanced`: every image, or every group, weighs the same."""
+    """`erm` and `balanced`: every image, or every group, weighs the same; and of each kind."""
+    found: dict[str, Fitted] = {}
+    for share in dict.fromkeys(spec.real_share for spec in specs):
+        mine = [spec for spec in specs if spec.real_share == share]
+        features, label, weights = _weighed(mine[0], seen)
+        scale = on_device(seen).std(dim=0)
+        decays = [spec.weight_decay for spec in mine]
+        heads = fit_heads(features, label, weights, decays, seen.classes, scale)
+        found |= judged_by_all(mine, heads, seen)
+    return found
+
+
+def _weighed(
+    spec: HeadSpec, seen: Seen
+) -> tuple[torch.Tensor, NDArray[np.int64], NDArray[np.float64]]:
+    """Features, labels and weights of the images that a head is fitted to; weights sum to 1."""
     train = seen.data.train
-    weights = image_weights(train.group, specs[0].objective)
-    decays = [spec.weight_decay for spec in specs]
-    heads = fit_heads(on_device(seen), train.label, weights, decays, seen.classes)
-    return judged_by_all(specs, heads, seen)
+    features, weights = on_device(seen), image_weights(train.group, spec.objective)
+    if spec.real_share == 1:
+        return features, train.label, weights
+    assert seen.features.synthetic is not None, "encoded for plans with such a head"
+    rows, found = seen.features.synthetic
+    made = seen.data.synthetic
+    more = image_weights(made.group[rows], spec.objective)
+    return (
+        torch.cat([features, torch.tensor(found, device=seen.device)]),
+        np.concatenate([train.label, made.label[rows]]),
+        np.concatenate([spec.real_share * weights, (1 - spec.real_share) * more]),
+    )
 
 
 def _robust(specs: Sequence[HeadSpec], seen: Seen) -> dict[str, Fitted]:

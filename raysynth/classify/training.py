@@ -48,18 +48,23 @@ class Snapshot:
         return name, self.validation[name]
 
 
-def encode(plan: Plan, network: Network, data: Data) -> Features:
-    """The network's features of the real images, as the plan's heads need them."""
+def encode(plan: Plan, network: Network, data: Data, seed: int) -> Features:
+    """The network's features of the images that the plan's heads need; `seed`: of the training."""
     features, logits = network.outputs(data.validation)
     refitted = any(spec.objective != "trained" for spec in plan.heads)
     train = network.outputs(data.train)[0].cpu().numpy() if refitted else None
-    return Features(train, features.cpu().numpy(), logits.cpu().numpy())
+    found = Features(train, features.cpu().numpy(), logits.cpu().numpy())
+    if not plan.mixes:
+        return found
+    rows = training_set(plan.phases[0], data, seed).rows
+    synthetic, _ = network.outputs(data.synthetic.take(rows))
+    return replace(found, synthetic=(rows, synthetic.cpu().numpy()))
 
 
 def encode_frozen(plan: Plan, data: Data, config: Config) -> Features:
     """Features of the encoder that a plan of no steps leaves as it was loaded."""
     seed = seed_of(config.seed, plan.seed)
-    return encode(plan, build_network(config, data.groups, data.train.size, seed), data)
+    return encode(plan, build_network(config, data.groups, data.train.size, seed), data, seed)
 
 
 def fit(
@@ -78,7 +83,7 @@ def fit(
     seed = seed_of(config.seed, plan.seed)
     network = build_network(config, data.groups, data.train.size, seed)
     if plan.frozen:
-        yield _snapshot(plan, network, data, frozen or encode(plan, network, data), 0, seed)
+        yield _snapshot(plan, network, data, frozen or encode(plan, network, data, seed), 0, seed)
         return
     for number, phase in enumerate(plan.phases[:-1]):
         network = _earlier_phase(network, phase, number, data, config, seed)
@@ -86,7 +91,7 @@ def fit(
     stops = evaluation_steps(plan.last.steps, plan.evaluations)
     earlier: list[tuple[int, NDArray[np.float32]]] = []
     for step in _steps(network, images, plan.last, stops, config, seed, len(plan.phases) - 1):
-        features = replace(encode(plan, network, data), earlier=tuple(earlier))
+        features = replace(encode(plan, network, data, seed), earlier=tuple(earlier))
         yield _snapshot(plan, network, data, features, step, seed)
         earlier.append((step, features.logits))
 

@@ -27,7 +27,9 @@ def search_frozen(config: Config, data: Data) -> dict[str, Any]:
     the object store between the two.
     """
     resources = {"num_cpus": config.search.cpus_per_trial, "num_gpus": config.search.gpus_per_trial}
-    parameters = configured(config.classifier) | {"ratio": 0.0, "steps": 0}
+    mixed = min(config.search.head_real_shares) < 1
+    ratio = config.classifier.ratio if mixed else 0.0
+    parameters = configured(config.classifier) | {"ratio": ratio, "steps": 0}
     plan, shared = planned(parameters, config), ray.put(data)
     features = ray.remote(**resources)(encode_frozen).remote(plan, shared, config)
     reported = ray.remote(**resources)(_sweep).remote(plan, shared, config, features)

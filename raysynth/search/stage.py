@@ -78,7 +78,7 @@ def run_search(
     winner = max(rows, key=lambda row: (row["validation_wga"], row["validation_aga"]))
     best = {
         "trial": winner["trial"],
-        "parameters": {name: winner[name] for name in ("ratio", *SEARCHED, HEAD)},
+        "parameters": {name: winner[name] for name in ("ratio", *SEARCHED, *HEAD)},
         "validation": {"wga": winner["validation_wga"], "aga": winner["validation_aga"]},
     }
     return _write(work, rows, best, failed)

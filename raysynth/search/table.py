@@ -12,7 +12,7 @@ from raysynth.classify.recipe import HEAD, SEARCHED
 
 HEADS = pa.struct(
     [
-        (HEAD, pa.float64()),
+        *[(name, pa.float64()) for name in HEAD],
         ("validation_wga", pa.float64()),
         ("validation_aga", pa.float64()),
         ("step", pa.int64()),
@@ -51,12 +51,12 @@ def row_of(
 ) -> dict[str, Any]:
     """The row of a trial from its reports: every head at its best evaluation, the best in front."""
     heads = []
-    for decay in reports[0]["heads"]:
-        at = max(reports, key=lambda report: _order(report["heads"][decay]))
-        metrics = at["heads"][decay]
+    for key in reports[0]["heads"]:
+        at = max(reports, key=lambda report: _order(report["heads"][key]))
+        metrics = at["heads"][key]
         heads.append(
             {
-                HEAD: float(decay),
+                **dict(zip(HEAD, map(float, key.split(":")), strict=True)),
                 "validation_wga": float(metrics["wga"]),
                 "validation_aga": float(metrics["aga"]),
                 "step": int(at["reached"]),
@@ -77,10 +77,10 @@ def _order(metrics: Mapping[str, float]) -> tuple[float, float]:
 
 
 def _nested(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Tune flattens what was reported to `heads/<weight decay>/<metric>`."""
+    """Tune flattens what was reported to `heads/<weight decay>:<real share>/<metric>`."""
     heads: dict[str, dict[str, float]] = {}
     for key, value in report.items():
         if key.startswith("heads/"):
-            _, decay, metric = key.split("/")
-            heads.setdefault(decay, {})[metric] = value
+            _, head, metric = key.split("/")
+            heads.setdefault(head, {})[metric] = value
     return {**report, "heads": heads}

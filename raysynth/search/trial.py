@@ -10,8 +10,8 @@ from ray import tune
 
 from raysynth.classify.data import Data
 from raysynth.classify.metrics import GroupMetrics
-from raysynth.classify.plan import Plan
-from raysynth.classify.recipe import plan_of
+from raysynth.classify.plan import HeadSpec, Plan
+from raysynth.classify.recipe import head_grid, plan_of
 from raysynth.classify.training import fit
 from raysynth.config import Config
 from raysynth.models.device import use_threads
@@ -22,8 +22,7 @@ SCORE = "score"
 
 def planned(parameters: Mapping[str, Any], config: Config) -> Plan:
     """The training of a trial, with every head of the search."""
-    decays = config.search.head_weight_decays
-    return plan_of(parameters, config.classifier, head_weight_decays=decays)
+    return plan_of(parameters, config.classifier, heads=head_grid(config.search))
 
 
 def run_trial(parameters: dict[str, Any], data: Data, config: Config) -> None:
@@ -36,17 +35,22 @@ def run_trial(parameters: dict[str, Any], data: Data, config: Config) -> None:
         tune.report(report(plan, snapshot.step, snapshot.validation, seconds))
 
 
+def head_key(spec: HeadSpec) -> str:
+    """`<weight decay>:<real share>`, exactly; Tune flattens reports at slashes."""
+    return f"{spec.weight_decay!r}:{spec.real_share!r}"
+
+
 def report(
     plan: Plan, step: int, validation: Mapping[str, GroupMetrics], seconds: float
 ) -> dict[str, Any]:
-    """The best head's metrics, and every head's under its weight decay."""
+    """The best head's metrics, and every head's under its weight decay and real share."""
     best = max(validation.values(), key=lambda metrics: metrics.score)
-    found = {repr(spec.weight_decay): validation[spec.name] for spec in plan.heads}
+    found = {head_key(spec): validation[spec.name] for spec in plan.heads}
     return {
         SCORE: best.score,
         "validation_wga": best.wga,
         "validation_aga": best.aga,
         "reached": step,
         "seconds": round(seconds, 2),
-        "heads": {decay: {"wga": m.wga, "aga": m.aga} for decay, m in found.items()},
+        "heads": {key: {"wga": m.wga, "aga": m.aga} for key, m in found.items()},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from raysynth.benchmark.driver import Board, run_benchmark
 from raysynth.benchmark.stage import publish
 from raysynth.benchmark.table import entries, markdown, read_known, read_records
 from raysynth.config import Config, DatasetConfig
+from raysynth.config_files import load_config
 from raysynth.errors import ConfigError, StageError
 from tests.test_pipeline import miniature
 
@@ -23,6 +25,7 @@ ROWS = {
 }
 
 
+ROOT = Path(__file__).parents[2]
 FOLDER = DatasetConfig(name="folder", path="/data/birds")
 
 
@@ -44,6 +47,13 @@ def test_cells_share_what_their_rows_do_not_change(tmp_path):
     auto = by_name["auto", 0.8, 0]
     assert auto["synthesis/shared"] == shared["synthesis"]
     assert auto["synthesis"] not in (shared["synthesis"], vanilla["synthesis"])
+
+
+def test_the_committed_records_are_of_the_committed_configuration():
+    """A knob that comes later must not change what a stage without it is called."""
+    cells = plan_cells(load_config(str(ROOT / "configs/benchmarks/outfits.yaml")))
+    known = read_known([str(ROOT / "benchmarks/results/outfits.csv")])
+    assert set(known["cell"]) <= {cell.digest for cell in cells}
 
 
 def test_two_generators_of_one_model_train_it_once(tmp_path):

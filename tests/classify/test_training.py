@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from raysynth.classify.plan import TRAINED, HeadSpec, Phase, Plan
 from raysynth.classify.recipe import configured, plan_of
 from raysynth.classify.training import evaluation_steps, fit, seed_of
+from raysynth.classify.trainset import training_set
 from raysynth.errors import ConfigError, StageError
 from tests.classify.tiny import tiny_config, tiny_data, tiny_groups
 
@@ -44,6 +46,31 @@ def test_encoder_learns_and_stage_two_leaves_it_alone():
     assert snapshot.validation[BALANCED_HEAD.name].wga >= 0.8
     head = snapshot.fitted[BALANCED_HEAD.name].head
     assert not torch.equal(head.weight, snapshot.network.head.weight)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.4, 0.0])
+@pytest.mark.parametrize("objective", ["erm", "balanced"])
+def test_a_head_is_fitted_to_real_and_synthetic_images(objective, share):
+    """At the optimum the gradient of its definition, written out here, vanishes."""
+    spec, data = HeadSpec(objective, 0.1, real_share=share), tiny_data()
+    *_, last = fit(plan((spec,)), data, tiny_config())
+    head, loss = last.fitted[spec.name].head, 0.0
+    weight, bias = (part.clone().double().requires_grad_() for part in (head.weight, head.bias))
+    real, _ = last.network.outputs(data.train)
+    # Ratio 0.5 of the 56 real images: 28 synthetic ones, 7 of every group.
+    rows = training_set(STAGE_ONE, data, seed_of(tiny_config().seed, 0)).rows
+    made = data.synthetic.take(rows)
+    assert made.counts(4).tolist() == [7] * 4
+    parts = ((share, real, data.train), (1 - share, last.network.outputs(made)[0], made))
+    for lam, features, images in parts:
+        logits = features.double() @ weight.T + bias
+        each = F.cross_entropy(logits, torch.tensor(images.label), reduction="none")
+        ones = [each[images.group == g].mean() for g in range(4)]
+        loss = loss + lam * (each.mean() if objective == "erm" else sum(ones) / 4)
+    scaled = weight * real.std(dim=0)
+    (loss + 0.05 * scaled.square().sum()).backward()
+    assert weight.grad.abs().max() < 1e-4 and bias.grad.abs().max() < 1e-4
+    assert spec.name == f"{objective}-0.1" + ("" if share == 1 else f"-real-{share:g}")
 
 
 def test_non_finite_loss_stops_and_says_so():
@@ -98,6 +125,28 @@ def test_recipe_from_the_configuration():
     (phase,) = planned.phases
     assert (phase.images, phase.ratio, phase.beta, planned.seed) == ("synthetic", 0.25, 0.5, 2)
     assert planned.heads == (HeadSpec("erm", classifier.head_weight_decay),)
+
+
+def test_heads_on_synthetic_images_need_some():
+    classifier = tiny_config("classifier.head_real_share=0.5").classifier
+    parameters = configured(classifier)
+    assert plan_of(parameters, classifier).heads == (HeadSpec("balanced", 0.3, real_share=0.5),)
+    grid = [(0.1, 1.0), (0.1, 0.5)]
+    mixed = plan_of(parameters, classifier, heads=grid)
+    assert mixed.mixes and [spec.real_share for spec in mixed.heads] == [1.0, 0.5]
+    alone = plan_of(parameters | {"ratio": 0.0}, classifier, heads=grid)
+    assert not alone.mixes and alone.heads == (HeadSpec("balanced", 0.1),)
+    del parameters["head_real_share"]  # as an earlier version's search left them
+    assert not plan_of(parameters, classifier).mixes
+
+
+@pytest.mark.parametrize(
+    "key", ["classifier.head_real_share=0.5", "search.head_real_shares=[1, 0]"]
+)
+@pytest.mark.parametrize("other", ["schedule=full", "head_objective=dfr"])
+def test_heads_that_know_real_images_only_refuse_a_share(key, other):
+    with pytest.raises(ConfigError, match=rf"{key.split('=')[0]}: below 1 needs .*schedule head"):
+        tiny_config(key, f"classifier.{other}")
 
 
 @pytest.mark.parametrize("objective", ["erm", "balanced", "group_dro"])

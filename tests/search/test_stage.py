@@ -42,6 +42,21 @@ def test_trials_best_and_tensorboard_files(ray_local, tmp_path):
     assert list(work.rglob("events.out.tfevents.*"))
 
 
+def test_heads_are_fitted_to_synthetic_images_as_well(ray_local, tmp_path):
+    """Every share with every weight decay, where there are synthetic images."""
+    folders = write_tiny_run(str(tmp_path))
+    config = tiny_config(
+        "search.ratios=[0.0, 0.5]", "search.trials=2", "search.head_real_shares=[1.0, 0.5]"
+    )
+    run_search(config, *folders.values(), tiny_groups(), str(tmp_path / "work"), Progress())
+    rows = pq.read_table(tmp_path / "work" / "trials.parquet").to_pylist()
+    shares = {row["ratio"]: [head["head_real_share"] for head in row["heads"]] for row in rows}
+    count = len(config.search.head_weight_decays)
+    assert shares[0.0] == [1.0] * count and sorted(shares[0.5]) == [0.5] * count + [1.0] * count
+    best = json.loads((tmp_path / "work" / "best.json").read_text())["parameters"]
+    assert best["head_real_share"] in (0.5, 1.0)
+
+
 def test_other_schedules_are_searched_with_their_one_head(ray_local, tmp_path):
     folders = write_tiny_run(str(tmp_path))
     work = tmp_path / "work"
@@ -72,8 +87,8 @@ def test_trials_share_processes_and_the_encoder_of_all_heads(ray_local, tmp_path
     ]
     assert len(results) == 4
     assert len({report["pid"] for reports in results for report in reports}) == 1
-    decays = [repr(decay) for decay in config.search.head_weight_decays]
-    assert all(list(report["heads"]) == decays for reports in results for report in reports)
+    keys = [f"{decay!r}:1.0" for decay in config.search.head_weight_decays]
+    assert all(list(report["heads"]) == keys for reports in results for report in reports)
 
 
 def test_a_frozen_encoder_is_searched_by_its_heads_alone(ray_local, tmp_path):
@@ -88,6 +103,15 @@ def test_a_frozen_encoder_is_searched_by_its_heads_alone(ray_local, tmp_path):
         config.search.head_weight_decays
     )
     assert row["validation_wga"] == max(head["validation_wga"] for head in row["heads"])
+    assert row["ratio"] == 0.0
+
+    mixed = tiny_config(
+        f"classifier.backbone={folder}", "search.steps=[0, 0]", "search.head_real_shares=[0, 1]"
+    )
+    run_search(mixed, *folders.values(), tiny_groups(), str(tmp_path / "mixed"), Progress())
+    (row,) = pq.read_table(tmp_path / "mixed" / "trials.parquet").to_pylist()
+    assert row["ratio"] == mixed.classifier.ratio
+    assert {head["head_real_share"] for head in row["heads"]} == {0.0, 1.0}
 
 
 DRIVER = """
