@@ -354,7 +354,11 @@ class SelectionConfig(Section):
 class ClassifierConfig(Section):
     """The backbone and raysynth's own two-stage training."""
 
-    backbone: str = Field("small", description="`small` residual network, or a transformers model.")
+    backbone: str = Field(
+        "small",
+        description="`small` residual network, `clip` (the image embedding of base.clip), or a "
+        "transformers model.",
+    )
     start: Start | None = Field(
         None,
         description="Weights that trainings start from. small, pretrained: embedded, trained on "

@@ -15,6 +15,7 @@ from raysynth.config import Config
 from raysynth.errors import ConfigError
 from raysynth.generators import AUTO, candidates, check_groups, synthesis_inputs, training_inputs
 from raysynth.groups import Groups
+from raysynth.models.sources import CLIP
 from raysynth.progress import Progress
 from raysynth.runs import FOLDERS, Run, Stage, stage_digest, stage_kind
 
@@ -345,12 +346,17 @@ class _Pipeline:
     def _searched(self) -> dict[str, Any]:
         """The classifier knobs that a trial uses: not the seeds and mixtures that come later."""
         knobs = self._knobs("classifier").items()
-        return {name: value for name, value in knobs if name not in ("seeds", "mixtures")}
+        return {k: value for k, value in knobs if k not in ("seeds", "mixtures")} | self._tower()
 
     def _network(self) -> dict[str, Any]:
         """The classifier knobs that references share: the network and how images reach it."""
         start = self.config.for_references().classifier.starts_pretrained
-        return {name: self._knobs("classifier")[name] for name in NETWORK} | {"start": start}
+        named = {name: self._knobs("classifier")[name] for name in NETWORK}
+        return named | self._tower() | {"start": start}
+
+    def _tower(self) -> dict[str, Any]:
+        """What `classifier.backbone: clip` stands for."""
+        return {"tower": self._base("clip")} if self.config.classifier.backbone == CLIP else {}
 
 
 def preflight(config: Config) -> None:

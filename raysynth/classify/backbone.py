@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from raysynth.config import ClassifierConfig, Config
 from raysynth.errors import ConfigError, ModelError
+from raysynth.models.sources import CLIP, resolve
 
 SMALL = "small"
 NORMALISATION = 0.5
@@ -82,6 +83,16 @@ def initialise(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
+def with_clip(config: Config) -> Config:
+    """The configuration with `classifier.backbone: clip` as the folder or hub id of `base.clip`."""
+    if config.classifier.backbone != CLIP:
+        return config
+    classifier = config.classifier.model_copy(
+        update={"backbone": resolve(config.base.clip, clip=True)}
+    )
+    return config.model_copy(update={"classifier": classifier})
+
+
 def check_backbone(config: Config) -> None:
     """Refuse, without loading weights, a backbone that cannot be built or would cheat.
 
@@ -92,7 +103,7 @@ def check_backbone(config: Config) -> None:
     ConfigError
         Embedded pretrained weights for other widths, or for a pair of garments that they know.
     """
-    _check_folder(config.classifier.backbone)
+    _check_folder(with_clip(config).classifier.backbone)
     for classifier in (config.classifier, config.for_references().classifier):
         if classifier.backbone == SMALL and classifier.starts_pretrained:
             _check_embedded(config, classifier)
@@ -104,8 +115,8 @@ def _check_folder(name: str) -> None:
         return
     if not os.path.isfile(os.path.join(os.path.expanduser(name), "config.json")):
         raise ModelError(
-            f"classifier.backbone: no config.json in {name}; expected `small`, a hub id or a "
-            "folder written by save_pretrained. Fix: check the path"
+            f"classifier.backbone: no config.json in {name}; expected `small`, `clip`, a hub id "
+            "or a folder written by save_pretrained. Fix: check the path"
         )
 
 

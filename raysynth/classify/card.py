@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from raysynth.classify.backbone import SMALL
 from raysynth.config import Config
 from raysynth.groups import Groups
+from raysynth.models.sources import CLIP
 
 CARD = """\
 ---
@@ -75,7 +76,7 @@ def model_card(
         seeds : test metrics of all seeds of the same training.
     """
     names = [groups.name(g) for g in range(groups.count)]
-    small = config.classifier.backbone == SMALL
+    own = config.classifier.backbone in (SMALL, CLIP)
     means = {
         key: float(np.mean([seed[key] for seed in seeds])) for key in ("wga", "aga", "weighted")
     }
@@ -83,9 +84,7 @@ def model_card(
         labels=", ".join(groups.label_names),
         attributes=" or ".join(groups.attribute_names),
         training=_training(config, plan),
-        load="import raysynth.classify.pretrained  # registers the small residual network\n"
-        if small
-        else "",
+        load="import raysynth.classify.pretrained  # registers the model\n" if own else "",
         dataset=config.dataset.name,
         severity=config.dataset.severity,
         run_seed=config.seed,
@@ -115,5 +114,9 @@ def _training(config: Config, plan: dict[str, Any]) -> str:
         return f"It was trained on the real images ({objective}) and on {synthetic}, together."
     second = f"trained all weights ({objective}) on the real training images"
     if config.classifier.schedule == "head":
-        second = f"fitted the linear head ({objective}) on the real training images, encoder frozen"
+        share = plan["heads"][0]["real_share"]
+        images = "the real training images"
+        if share < 1:
+            images += f" (weight {share:g}) and the synthetic ones (weight {1 - share:g})"
+        second = f"fitted the linear head ({objective}) on {images}, encoder frozen"
     return f"Stage 1 trained the encoder on\n{stage_one}; stage 2 {second}."

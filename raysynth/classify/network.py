@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from raysynth.classify.backbone import NORMALISATION, SMALL, build_model, linear_head
+from raysynth.classify.backbone import NORMALISATION, SMALL, build_model, linear_head, with_clip
 from raysynth.classify.data import ImageSet
 from raysynth.classify.head import Head
 from raysynth.config import Config
@@ -120,5 +120,6 @@ class Network:
 def build_network(config: Config, groups: Groups, size: int, seed: int) -> Network:
     """A fresh network for these labels; its random weights are a function of `seed`."""
     torch.manual_seed(seed)
+    config = with_clip(config)
     model = build_model(config.classifier, groups.label_names)
     return Network(model, config, groups.label_names, size)

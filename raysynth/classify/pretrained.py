@@ -1,6 +1,7 @@
 """The transformers side of the backbones: models loaded by name, both kinds saved as folders.
 
-Importing this module registers the small residual network with transformers' Auto classes.
+Importing this module registers the small residual network, and a linear head on CLIP's image
+embeddings, with transformers' Auto classes.
 """
 
 from __future__ import annotations
@@ -8,12 +9,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
 import transformers
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
     BaseImageProcessor,
+    CLIPModel,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
     PretrainedConfig,
     PreTrainedModel,
 )
@@ -63,11 +68,49 @@ class SmallResNet(PreTrainedModel):
         self, pixel_values: Tensor, labels: Tensor | None = None, **_: Any
     ) -> ImageClassifierOutputWithNoAttention:
         """[B, 3, H, W] -> logits [B, K]; with `labels` [B], also their cross-entropy."""
-        logits = self.network(pixel_values)
-        loss = nn.functional.cross_entropy(logits.float(), labels) if labels is not None else None
-        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
+        return _output(self.network(pixel_values), labels)
 
 
+class ClipClassifierConfig(CLIPVisionConfig):
+    """Shape of a CLIP image tower under a linear head."""
+
+    model_type = "raysynth_clip"
+
+
+class ClipClassifier(PreTrainedModel):
+    """A linear head on CLIP's image embeddings (linear probe, Radford et al. 2021, section 3.2).
+
+    transformers' own `CLIPForImageClassification` takes the mean of the patches instead, which CLIP
+    was not trained to make a description of the image.
+    """
+
+    config_class = ClipClassifierConfig
+    base_model_prefix = "clip"
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: ClipClassifierConfig) -> None:
+        """Random weights of the given shape."""
+        super().__init__(config)
+        self.clip = CLIPVisionModelWithProjection(config)
+        self.classifier = nn.Linear(config.projection_dim, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self, pixel_values: Tensor, labels: Tensor | None = None, **_: Any
+    ) -> ImageClassifierOutputWithNoAttention:
+        """[B, 3, H, W] -> logits [B, K]; with `labels` [B], also their cross-entropy."""
+        resized = pixel_values.shape[-1] != self.config.image_size
+        embedded = self.clip(pixel_values=pixel_values, interpolate_pos_encoding=resized)
+        return _output(self.classifier(embedded.image_embeds), labels)
+
+
+def _output(logits: Tensor, labels: Tensor | None) -> ImageClassifierOutputWithNoAttention:
+    loss = nn.functional.cross_entropy(logits.float(), labels) if labels is not None else None
+    return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
+
+
+AutoConfig.register(ClipClassifierConfig.model_type, ClipClassifierConfig, exist_ok=True)
+AutoModelForImageClassification.register(ClipClassifierConfig, ClipClassifier, exist_ok=True)
 AutoConfig.register(SmallResNetConfig.model_type, SmallResNetConfig, exist_ok=True)
 AutoModelForImageClassification.register(SmallResNetConfig, SmallResNet, exist_ok=True)
 
@@ -82,13 +125,19 @@ def load_model(classifier: ClassifierConfig, label_names: tuple[str, ...]) -> An
     """
     name = os.path.expanduser(classifier.backbone)
     try:
+        if AutoConfig.from_pretrained(name).model_type == "clip":
+            return _load_clip(classifier, name, label_names)
         config = AutoConfig.from_pretrained(
             name, num_labels=len(label_names), **_names(label_names)
         )
         if not classifier.starts_pretrained:
             return AutoModelForImageClassification.from_config(config)
         return AutoModelForImageClassification.from_pretrained(
-            name, config=config, ignore_mismatched_sizes=True, use_safetensors=True
+            name,
+            config=config,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            dtype=torch.float32,  # trained as such, whatever the file has
         )
     except (OSError, ValueError) as error:
         raise ModelError(
@@ -96,6 +145,18 @@ def load_model(classifier: ClassifierConfig, label_names: tuple[str, ...]) -> An
             f"({str(error).splitlines()[0]}). Fix: name a hub id or a save_pretrained folder of "
             "such a model, with safetensors weights"
         ) from None
+
+
+def _load_clip(classifier: ClassifierConfig, name: str, label_names: tuple[str, ...]) -> Any:
+    shape = CLIPVisionConfig.from_pretrained(name).to_dict()
+    del shape["model_type"]
+    model = ClipClassifier(ClipClassifierConfig(**shape | _names(label_names)))
+    if classifier.starts_pretrained:
+        # The whole CLIP: its image tower alone would be read with a complaint about the rest.
+        whole = CLIPModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
+        model.clip.vision_model = whole.vision_model
+        model.clip.visual_projection = whole.visual_projection
+    return model
 
 
 def normalisation(classifier: ClassifierConfig) -> tuple[list[float], list[float]]:

@@ -21,7 +21,7 @@ TREE = {
     "scheduler/scheduler_config.json": "scheduler/*",
 }
 CLIP = "clip"
-"""`clustering.encoder` that names the run's own CLIP."""
+"""Name of the run's own CLIP, as `clustering.encoder` or `classifier.backbone`."""
 CLIP_TREE = {
     "config.json": "model*.safetensors",
     "tokenizer_config.json": "*processor_config.json",

@@ -21,7 +21,9 @@ from raysynth.classify.head import Head
 from raysynth.classify.network import build_network
 from raysynth.classify.pretrained import SmallResNet
 from raysynth.errors import ModelError
-from tests.classify.tiny import SIDE, tiny_config, tiny_data, tiny_groups
+from raysynth.models.loading import load_clip
+from raysynth.pipeline import stage_digests
+from tests.classify.tiny import SIDE, tiny_config, tiny_data, tiny_groups, tiny_images
 
 
 def small(seed: int = 0, *overrides: str):
@@ -96,6 +98,38 @@ def test_transformers_models_from_a_local_folder(kind, tmp_path):
     body = {k: v for k, v in saved.state_dict().items() if not k.startswith("classifier")}
     state = network.state()
     assert all(torch.equal(state[key], value) for key, value in body.items())
+
+
+def test_clip_is_a_linear_head_on_its_image_embeddings(tmp_path):
+    config = tiny_config("classifier.backbone=clip")
+    images = tiny_images([4] * 4, tiny_groups(), 0, side=32)
+    network = build_network(config, tiny_groups(), 32, 0)
+    features, logits = network.outputs(images)
+    known = load_clip(config.base).images(images.pixels.transpose(0, 2, 3, 1))
+    unit = features / features.norm(dim=1, keepdim=True)
+    assert torch.allclose(unit, torch.from_numpy(known), atol=1e-5)
+    network.save_pretrained(str(tmp_path))
+    again = build_network(tiny_config(f"classifier.backbone={tmp_path}"), tiny_groups(), 32, 0)
+    assert type(again.model) is type(network.model) and again.mean == network.mean
+    assert torch.allclose(again.outputs(images)[1], logits, atol=1e-5)
+    other = build_network(config, tiny_groups(), 24, 0).outputs(
+        tiny_images([1] * 4, tiny_groups(), 0, side=24)
+    )
+    assert other[0].shape == (4, features.shape[1])  # another size than CLIP's: positions resized
+    scratch = build_network(
+        tiny_config("classifier.backbone=clip", "classifier.start=scratch"), tiny_groups(), 32, 0
+    )
+    key = "clip.visual_projection.weight"
+    assert not torch.equal(scratch.state()[key], network.state()[key])
+
+
+def test_clip_as_a_backbone_is_the_run_s_own():
+    """Another base.clip is another network, for a run that uses it and for no other."""
+    used, again = ("classifier.backbone=clip", "base.clip=openai/clip-vit-base-patch32")
+    plain, other = (stage_digests(tiny_config(*o)) for o in ((used,), (used, again)))
+    assert plain["references"] != other["references"]
+    plain, other = (stage_digests(tiny_config(*o)) for o in ((), (again,)))
+    assert plain["references"] == other["references"]
 
 
 def test_pretrained_false_keeps_the_shape_only(tmp_path):

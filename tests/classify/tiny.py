@@ -45,14 +45,16 @@ def tiny_config(*overrides: str) -> Config:
     )
 
 
-def tiny_images(counts: list[int], groups: Groups, seed: int, name: str = "image") -> ImageSet:
+def tiny_images(
+    counts: list[int], groups: Groups, seed: int, name: str = "image", side: int = SIDE
+) -> ImageSet:
     """`counts[g]` images of each group."""
     rng = np.random.default_rng(seed)
     group = np.repeat(np.arange(groups.count), counts)
     label = group // len(groups.attribute_names)
     attribute = group % len(groups.attribute_names)
-    pixels = rng.integers(0, 90, (len(group), 3, SIDE, SIDE), dtype=np.uint8)
-    band = SIDE // len(groups.label_names)
+    pixels = rng.integers(0, 90, (len(group), 3, side, side), dtype=np.uint8)
+    band = side // len(groups.label_names)
     for row, (y, a) in enumerate(zip(label, attribute, strict=True)):
         pixels[row, :, y * band : (y + 1) * band, :] += 60
         pixels[row, a % 3] += 70
