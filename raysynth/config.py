@@ -279,6 +279,11 @@ class SynthesisConfig(Section):
     guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
         None, description="CFG weight; <= 1: off. None: the generator's own."
     )
+    lender: Literal["label", "attribute"] = Field(
+        "label",
+        description="Whose model generates a group that has too few images for its own "
+        "(finetune.min_images): that of its class's largest group (paper), or of its attribute's.",
+    )
     mask: Literal["diffedit", "none"] = Field(
         "diffedit",
         description="edit: what of a real image is regenerated with `strength`: the part that the "

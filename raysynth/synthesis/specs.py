@@ -92,8 +92,10 @@ def group_voices(
     A group that no model was trained on (fewer than `finetune.min_images` images) takes those of
     its class or of its class's aligned group: attribute word swapped, rare token dropped, the
     aligned group's attribute as negative prompt (Basu et al., arXiv 2511.08711, their rule at
-    severity 0.999). A model for all groups has learnt the attribute from other classes and speaks
-    for it as for the others; the negative prompt would only drive its colours too far.
+    severity 0.999). With `synthesis.lender: attribute` it takes those of the largest group of its
+    attribute, which have seen what the attribute looks like here; then the label is the word that
+    is swapped. A model for all groups has learnt the attribute from other classes and speaks for
+    it as for the others; the negative prompt would only drive its colours too far.
     """
     prompts, recipe = config.prompts, recipe_of(config)
     plain = spoken(prompts, groups, group, token="")
@@ -108,6 +110,12 @@ def group_voices(
     if own and known:
         prompt = spoken(prompts, groups, group) if recipe.token else plain
         return [Voice(group, max(a.cluster, 0), a.name, prompt, prompts.negative) for a in own]
+    if config.synthesis.lender == "attribute" and not recipe.training.shared:
+        same = np.arange(groups.attribute(group), groups.count, len(groups.attribute_names))
+        lender = int(same[np.asarray(counts)[same].argmax()])
+        if enough[lender] and (lent := _speaking_for(adapters, groups, lender)):
+            word = groups.label_words[groups.label(lender)]
+            return _lent_voices(group, lent, plain, prompts.negative, word)
     aligned = int(aligned_groups(np.asarray(counts), groups)[groups.label(group)])
     lent = own or _speaking_for(adapters, groups, aligned)
     if not lent:
@@ -118,8 +126,15 @@ def group_voices(
             "Fix: run the fine-tuning stage again (it names its failures), or generator=vanilla"
         )
     word = groups.attribute_words[groups.attribute(aligned)]
-    negative = ", ".join(part for part in (prompts.negative, word) if part)
-    return [Voice(group, max(a.cluster, 0), a.name, plain, negative) for a in lent]
+    return _lent_voices(group, lent, plain, prompts.negative, word)
+
+
+def _lent_voices(
+    group: int, lent: Sequence[Adapter], prompt: str, negative: str, word: str
+) -> list[Voice]:
+    """Models of another group under this group's prompt; `word`: what is theirs and not its own."""
+    negative = ", ".join(part for part in (negative, word) if part)
+    return [Voice(group, max(a.cluster, 0), a.name, prompt, negative) for a in lent]
 
 
 def image_seed(seed: int, group: int, cluster: int, index: int) -> int:

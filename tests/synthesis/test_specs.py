@@ -80,6 +80,35 @@ def test_small_groups_borrow_the_aligned_groups_model():
     assert {r["negative_prompt"] for r in both if r["group"] == 0} == {"blurry"}
 
 
+def test_small_groups_borrow_from_the_group_of_their_attribute():
+    """The label's word swapped, the lender's label as negative prompt."""
+    lent = config(synthesis={"images_per_group": 7, "lender": "attribute"})
+    rows = plan_specs(lent, ADAPTERS, GROUPS, COUNTS).to_pylist()
+    cats, dogs = ([r for r in rows if r["group"] == group] for group in (1, 2))
+    assert {(r["adapter"], r["prompt"], r["negative_prompt"]) for r in cats} == {
+        ("3-0", "a photo of a cat on warm sand", "dog")
+    }
+    assert {r["negative_prompt"] for r in dogs} == {"cat"}
+    assert {r["adapter"] for r in dogs} == {"0-0", "0-1", "0-2"}
+    by_class = plan_specs(config(), ADAPTERS, GROUPS, COUNTS).to_pylist()
+    assert [r["prompt"] for r in rows[:7]] == [r["prompt"] for r in by_class[:7]]
+
+
+def test_where_no_group_of_the_attribute_has_a_model_the_class_lends():
+    counts = [90, 4, 50, 4]  # both aligned groups are on snow
+    adapters = [adapter(0, 0), adapter(2, 0)]
+    by = {
+        lender: plan_specs(
+            config(synthesis={"images_per_group": 2, "lender": lender}),
+            adapters,
+            Groups(("cat", "dog"), ("snow", "sand"), ("cat", "dog"), ("deep snow", "warm sand")),
+            counts,
+        )
+        for lender in ("label", "attribute")
+    }
+    assert by["label"].equals(by["attribute"])
+
+
 def test_a_class_without_any_adapter_is_refused_by_name():
     with pytest.raises(StageError, match=r"group dog/snow \(4 training images\).*dog/sand.*Fix"):
         plan_specs(config(), [a for a in ADAPTERS if a.group != 3], GROUPS, COUNTS)
