@@ -23,6 +23,10 @@ TITLES = {
 }
 WIDTH = 4.2
 """Inches of one panel."""
+SPREAD = 0.5
+"""Widest distance of a severity's rows, in severities: intervals must not cover each other."""
+STYLES = ("-", "--", ":")
+"""Of every ten rows."""
 
 
 def severity_plot(records: pd.DataFrame) -> bytes:
@@ -32,19 +36,24 @@ def severity_plot(records: pd.DataFrame) -> bytes:
     found = entries(records, "wga")
     kind_of = records.drop_duplicates("row").set_index("row")["kind"]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH * len(kinds) + 0.6, 4.6), layout="constrained")
+        longest = max(sum(kind_of[row] == kind for row in found) for kind in kinds)
+        size = (WIDTH * len(kinds) + 0.6, 4.2 + 0.19 * longest)
+        figure = Figure(figsize=size, layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(kinds), sharey=True))
         colours = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
         for axis, kind in zip(panels, kinds, strict=True):
             rows = [row for row in found if kind_of[row] == kind]
             for number, row in enumerate(rows):
-                shift = (number - (len(rows) - 1) / 2) * 0.05
-                _line(axis, severities, found[row], shift, row, colours[number % len(colours)])
+                shift = (number - (len(rows) - 1) / 2) * min(0.05, SPREAD / len(rows))
+                colour = colours[number % len(colours)]
+                style = STYLES[number // len(colours) % len(STYLES)]
+                _line(axis, severities, found[row], shift, row, colour, style)
             axis.set_title(TITLES[kind], loc="left")
             axis.set_xticks(range(len(severities)), [str(s) for s in severities])
             axis.set(xlabel="severity", xlim=(-0.3, len(severities) - 0.7), ylim=(0, 1))
             axis.grid(axis="y")
-            axis.legend(fontsize=8, loc="lower left", handlelength=1.4, labelspacing=0.25)
+            place = {"loc": "upper left", "bbox_to_anchor": (0, -0.13), "borderaxespad": 0}
+            axis.legend(fontsize=8, handlelength=2.4, labelspacing=0.25, **place)
         panels[0].set_ylabel("worst-group accuracy on test, %")
         panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
         figure.set_facecolor("white")
@@ -55,11 +64,26 @@ def severity_plot(records: pd.DataFrame) -> bytes:
 
 
 def _line(
-    axis: Any, severities: list[Any], at: dict[Any, Any], shift: float, label: str, colour: Any
+    axis: Any,
+    severities: list[Any],
+    at: dict[Any, Any],
+    shift: float,
+    label: str,
+    colour: Any,
+    style: str,
 ) -> None:
     x = [position + shift for position, severity in enumerate(severities) if severity in at]
     y = [at[severity].mean for severity in severities if severity in at]
     half = [np.nan_to_num(at[severity].half) for severity in severities if severity in at]
     axis.errorbar(
-        x, y, yerr=half, label=label, color=colour, marker="o", ms=4, lw=1.4, elinewidth=0.9
+        x,
+        y,
+        yerr=half,
+        label=label,
+        color=colour,
+        linestyle=style,
+        marker="o",
+        ms=4,
+        lw=1.4,
+        elinewidth=0.9,
     )

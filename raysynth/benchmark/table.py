@@ -82,7 +82,7 @@ def read_known(files: Sequence[str]) -> pd.DataFrame:
 def read_records(
     cells: Sequence[Cell], shared: str, known: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """One record per final classifier of the finished cells, each once.
+    """One record per final classifier of the finished cells, each once; rows as configured.
 
     `known`: records of earlier parts; those of this benchmark's cells are taken as they are.
     """
@@ -90,7 +90,9 @@ def read_records(
     for cell in cells:
         for record in _of_cell(cell, shared, known):
             records.setdefault(tuple(record[name] for name in KEY), record)
-    return pd.DataFrame(list(records.values()))
+    order = {row: place for place, row in enumerate(dict.fromkeys(cell.row for cell in cells))}
+    found = sorted(records.values(), key=lambda record: order.get(record["row"], len(order)))
+    return pd.DataFrame(found)
 
 
 def _of_cell(cell: Cell, shared: str, known: pd.DataFrame | None) -> list[dict[str, Any]]:
