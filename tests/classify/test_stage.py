@@ -140,12 +140,14 @@ def test_lost_units_are_trained_again_with_the_same_numbers(ray_local, tmp_path)
 def test_a_frozen_encoder_through_the_stage(ray_local, tmp_path):
     folder = tiny_transformer("resnet", str(tmp_path / "resnet"))
     frozen = [f"classifier.backbone={folder}", "classifier.steps=0", NONE]
-    facts, work = run(tmp_path, None, *frozen)
+    facts, work = run(tmp_path, None, *frozen, "classifier.head_real_share=0.25")
     assert facts["rows"] == 2
     assert read(work)["methods"]["raysynth"]["wga"]["std"] == 0.0  # one encoder, any seed
     saved = AutoModelForImageClassification.from_pretrained(work / "model").state_dict()
     loaded = AutoModelForImageClassification.from_pretrained(folder).state_dict()
     assert all(torch.equal(saved[k], v) for k, v in loaded.items() if "classifier" not in k)
+    card = (work / "model" / "README.md").read_text()
+    assert "real training images (weight 0.25) and the synthetic ones (weight 0.75)" in card
 
 
 @pytest.mark.parametrize("schedule", ["full", "joint"])
