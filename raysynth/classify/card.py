@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raysynth.classify.backbone import SMALL
 from raysynth.config import Config
 from raysynth.groups import Groups
-from raysynth.models.sources import CLIP
 
 CARD = """\
 ---
@@ -67,16 +65,17 @@ def model_card(
     plan: dict[str, Any],
     metrics: dict[str, Any],
     seeds: Sequence[dict[str, Any]],
+    own: bool,
 ) -> str:
     """Markdown with the Hub's metadata header.
 
     Parameters
     ----------
     counts : [G] real training images; plan : the shipped training; metrics : its test metrics;
-        seeds : test metrics of all seeds of the same training.
+        seeds : test metrics of all seeds of the same training; own : the model is raysynth's,
+        loading it takes an import.
     """
     names = [groups.name(g) for g in range(groups.count)]
-    own = config.classifier.backbone in (SMALL, CLIP)
     means = {
         key: float(np.mean([seed[key] for seed in seeds])) for key in ("wga", "aga", "weighted")
     }

@@ -102,7 +102,7 @@ def ship(
     with tempfile.TemporaryDirectory() as folder:
         network.save_pretrained(folder)
         plan = final.record["plan"]
-        card = model_card(config, groups, counts, plan, metrics[0], metrics[1:])
+        card = model_card(config, groups, counts, plan, metrics[0], metrics[1:], network.own)
         (Path(folder) / "README.md").write_text(card)
         filesystem, target = fsspec.core.url_to_fs(f"{work}/model")
         if filesystem.exists(target):

@@ -82,6 +82,11 @@ class Network:
             parts.append(self(torch.from_numpy(batch).to(self.device)))
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
+    @property
+    def own(self) -> bool:
+        """Whether transformers knows the model only after raysynth was imported."""
+        return type(self.model).__module__.startswith("raysynth.")
+
     def predict(self, images: ImageSet) -> NDArray[np.int64]:
         """[N] predicted labels."""
         return self.outputs(images)[1].argmax(dim=1).cpu().numpy()

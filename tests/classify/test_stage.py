@@ -84,7 +84,8 @@ def test_results_model_card_and_resume(ray_local, tmp_path):
     assert "validation worst-group accuracy" in results["selection_rule"]
 
     card = (work / "model" / "README.md").read_text()
-    for word in ("Intended use", "Limits", "Data set", "WGA", "| a/1 | 24 |", "linear head"):
+    named = ("Intended use", "Limits", "Data set", "WGA", "| a/1 | 24 |", "linear head")
+    for word in (*named, "import raysynth.classify.pretrained"):
         assert word in card
     model = AutoModelForImageClassification.from_pretrained(work / "model")
     assert model.config.id2label == {0: "a", 1: "b"}
@@ -148,6 +149,7 @@ def test_a_frozen_encoder_through_the_stage(ray_local, tmp_path):
     assert all(torch.equal(saved[k], v) for k, v in loaded.items() if "classifier" not in k)
     card = (work / "model" / "README.md").read_text()
     assert "real training images (weight 0.25) and the synthetic ones (weight 0.75)" in card
+    assert "import raysynth" not in card  # transformers knows the model
 
 
 @pytest.mark.parametrize("schedule", ["full", "joint"])
