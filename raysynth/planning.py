@@ -171,7 +171,9 @@ def _model(config: Config, groups: Groups, group: int, own: int, images: int) ->
     if training.shared:
         name = "the class's" if training.scope == "class" else "the shared one"
         return name if images >= config.finetune.min_images else f"{name}, lent"
-    return f"{own} adapter{'s' * (own > 1)}" if own else "aligned group's"
+    if own:
+        return f"{own} adapter{'s' * (own > 1)}"
+    return "aligned group's" if config.synthesis.lender == "label" else "attribute group's"
 
 
 def _jobs(
