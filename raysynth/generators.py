@@ -226,7 +226,8 @@ def synthesis_inputs(config: Config) -> dict[str, Any]:
             knobs |= {"mask_margin", "strength_outside"}
     if config.synthesis.compile:  # rounds elsewhere
         knobs.add("compile")
-    if config.synthesis.lender != "label":
+    lends = recipe.training is not None and not recipe.training.shared
+    if lends and config.synthesis.lender != "label":
         knobs.add("lender")
     return {
         "generator": {"name": recipe.name, "guidance_scale": recipe.guidance_scale},

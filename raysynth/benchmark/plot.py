@@ -45,9 +45,11 @@ def severity_plot(records: pd.DataFrame) -> bytes:
             rows = [row for row in found if kind_of[row] == kind]
             for number, row in enumerate(rows):
                 shift = (number - (len(rows) - 1) / 2) * min(0.05, SPREAD / len(rows))
-                colour = colours[number % len(colours)]
-                style = STYLES[number // len(colours) % len(STYLES)]
-                _line(axis, severities, found[row], shift, row, colour, style)
+                look = {
+                    "color": colours[number % len(colours)],
+                    "linestyle": STYLES[number // len(colours) % len(STYLES)],
+                }
+                _line(axis, severities, found[row], shift, label=row, **look)
             axis.set_title(TITLES[kind], loc="left")
             axis.set_xticks(range(len(severities)), [str(s) for s in severities])
             axis.set(xlabel="severity", xlim=(-0.3, len(severities) - 0.7), ylim=(0, 1))
@@ -63,27 +65,8 @@ def severity_plot(records: pd.DataFrame) -> bytes:
     return picture.getvalue()
 
 
-def _line(
-    axis: Any,
-    severities: list[Any],
-    at: dict[Any, Any],
-    shift: float,
-    label: str,
-    colour: Any,
-    style: str,
-) -> None:
+def _line(axis: Any, severities: list[Any], at: dict[Any, Any], shift: float, **look: Any) -> None:
     x = [position + shift for position, severity in enumerate(severities) if severity in at]
     y = [at[severity].mean for severity in severities if severity in at]
     half = [np.nan_to_num(at[severity].half) for severity in severities if severity in at]
-    axis.errorbar(
-        x,
-        y,
-        yerr=half,
-        label=label,
-        color=colour,
-        linestyle=style,
-        marker="o",
-        ms=4,
-        lw=1.4,
-        elinewidth=0.9,
-    )
+    axis.errorbar(x, y, yerr=half, marker="o", ms=4, lw=1.4, elinewidth=0.9, **look)

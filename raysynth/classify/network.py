@@ -72,13 +72,16 @@ class Network:
         return contextlib.nullcontext()
 
     @torch.no_grad()
-    def outputs(self, images: ImageSet) -> tuple[Tensor, Tensor]:
-        """float32 features [N, D] and logits [N, K] of a whole set, in evaluation mode."""
+    def outputs(
+        self, images: ImageSet, rows: NDArray[np.int64] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """float32 features [N, D] and logits [N, K] in evaluation mode; `rows` [N]; None: all."""
         self.model.eval()
+        rows = np.arange(len(images)) if rows is None else rows
         parts = []
         size = CPU_EVALUATION_BATCH if self.device.type == "cpu" else EVALUATION_BATCH
-        for start in range(0, len(images), size):
-            batch = images.pixels[start : start + size].copy()
+        for start in range(0, len(rows), size):
+            batch = images.pixels[rows[start : start + size]]  # a copy: the set is read-only
             parts.append(self(torch.from_numpy(batch).to(self.device)))
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 

@@ -16,6 +16,7 @@ from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
     BaseImageProcessor,
+    CLIPConfig,
     CLIPModel,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
@@ -125,11 +126,11 @@ def load_model(classifier: ClassifierConfig, label_names: tuple[str, ...]) -> An
     """
     name = os.path.expanduser(classifier.backbone)
     try:
-        if AutoConfig.from_pretrained(name).model_type == "clip":
-            return _load_clip(classifier, name, label_names)
         config = AutoConfig.from_pretrained(
             name, num_labels=len(label_names), **_names(label_names)
         )
+        if isinstance(config, CLIPConfig):
+            return _load_clip(classifier, name, config, label_names)
         if not classifier.starts_pretrained:
             return AutoModelForImageClassification.from_config(config)
         return AutoModelForImageClassification.from_pretrained(
@@ -147,8 +148,10 @@ def load_model(classifier: ClassifierConfig, label_names: tuple[str, ...]) -> An
         ) from None
 
 
-def _load_clip(classifier: ClassifierConfig, name: str, label_names: tuple[str, ...]) -> Any:
-    shape = CLIPVisionConfig.from_pretrained(name).to_dict()
+def _load_clip(
+    classifier: ClassifierConfig, name: str, config: CLIPConfig, label_names: tuple[str, ...]
+) -> ClipClassifier:
+    shape = config.vision_config.to_dict()
     del shape["model_type"]
     model = ClipClassifier(ClipClassifierConfig(**shape | _names(label_names)))
     if classifier.starts_pretrained:

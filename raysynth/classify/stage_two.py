@@ -105,11 +105,12 @@ def _trained(specs: Sequence[HeadSpec], seen: Seen) -> dict[str, Fitted]:
 
 def _weighted(specs: Sequence[HeadSpec], seen: Seen) -> dict[str, Fitted]:
     """`erm` and `balanced`: every image, or every group, weighs the same; and of each kind."""
+    real = on_device(seen)
+    scale = real.std(dim=0)
     found: dict[str, Fitted] = {}
     for share in dict.fromkeys(spec.real_share for spec in specs):
         mine = [spec for spec in specs if spec.real_share == share]
-        features, label, weights = _weighed(mine[0], seen)
-        scale = on_device(seen).std(dim=0)
+        features, label, weights = _weighed(mine[0], seen, real)
         decays = [spec.weight_decay for spec in mine]
         heads = fit_heads(features, label, weights, decays, seen.classes, scale)
         found |= judged_by_all(mine, heads, seen)
@@ -117,19 +118,22 @@ def _weighted(specs: Sequence[HeadSpec], seen: Seen) -> dict[str, Fitted]:
 
 
 def _weighed(
-    spec: HeadSpec, seen: Seen
+    spec: HeadSpec, seen: Seen, real: torch.Tensor
 ) -> tuple[torch.Tensor, NDArray[np.int64], NDArray[np.float64]]:
-    """Features, labels and weights of the images that a head is fitted to; weights sum to 1."""
+    """Features [I, D], labels [I] and weights [I], sum 1, of the images that a head is fitted to.
+
+    `real`: features [N, D] of the real training images, which come first.
+    """
     train = seen.data.train
-    features, weights = on_device(seen), image_weights(train.group, spec.objective)
+    weights = image_weights(train.group, spec.objective)
     if spec.real_share == 1:
-        return features, train.label, weights
+        return real, train.label, weights
     assert seen.features.synthetic is not None, "encoded for plans with such a head"
     rows, found = seen.features.synthetic
     made = seen.data.synthetic
     more = image_weights(made.group[rows], spec.objective)
     return (
-        torch.cat([features, torch.tensor(found, device=seen.device)]),
+        torch.cat([real, torch.tensor(found, device=seen.device)]),
         np.concatenate([train.label, made.label[rows]]),
         np.concatenate([spec.real_share * weights, (1 - spec.real_share) * more]),
     )

@@ -57,7 +57,7 @@ def encode(plan: Plan, network: Network, data: Data, seed: int) -> Features:
     if not plan.mixes:
         return found
     rows = training_set(plan.phases[0], data, seed).rows
-    synthetic, _ = network.outputs(data.synthetic.take(rows))
+    synthetic, _ = network.outputs(data.synthetic, rows)
     return replace(found, synthetic=(rows, synthetic.cpu().numpy()))
 
 
