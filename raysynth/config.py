@@ -280,9 +280,9 @@ class SynthesisConfig(Section):
         None, description="CFG weight; <= 1: off. None: the generator's own."
     )
     lender: Literal["label", "attribute"] = Field(
-        "label",
+        "attribute",
         description="Whose model generates a group that has too few images for its own "
-        "(finetune.min_images): that of its class's largest group (paper), or of its attribute's.",
+        "(finetune.min_images): its attribute's largest group's, or its class's (paper).",
     )
     mask: Literal["diffedit", "none"] = Field(
         "diffedit",
@@ -312,8 +312,10 @@ class SynthesisConfig(Section):
         description="torch.compile the UNet for full batches of one adapter: 1.5 times as fast on "
         "CPUs, after a minute of compiling in every actor; pays from some ten thousand images on.",
     )
-    decode_batch_size: Count = Field(
-        32, description="Images decoded at once; the decoder needs the most memory per image."
+    decode_batch_size: Count | None = Field(
+        None,
+        description="Images decoded at once; the decoder needs the most memory per image. None: a "
+        "megapixel's worth, at most 32 images.",
     )
     image_size: Annotated[int, Field(ge=8)] | None = Field(
         None, description="Side of generated images, pixels; None: the base model's own."

@@ -165,6 +165,25 @@ def trained_groups(counts: np.ndarray, min_images: int) -> np.ndarray:
     return np.asarray(counts) >= min_images
 
 
+def lending_group(config: Config, counts: np.ndarray, groups: Groups, group: int) -> int:
+    """The group whose models speak for one that has too few images for a model of its own.
+
+    The largest group of its attribute (`synthesis.lender: attribute`), if that has a model of its
+    own; else the aligned group of its class (Basu et al., arXiv 2511.08711).
+
+    Parameters
+    ----------
+    counts : [G] training images per group.
+    """
+    training, counts = recipe_of(config).training, np.asarray(counts)
+    if config.synthesis.lender == "attribute" and not (training and training.shared):
+        same = np.arange(groups.attribute(group), groups.count, len(groups.attribute_names))
+        lender = int(same[counts[same].argmax()])
+        if trained_groups(counts, config.finetune.min_images)[lender]:
+            return lender
+    return int(aligned_groups(counts, groups)[groups.label(group)])
+
+
 def check_groups(counts: np.ndarray, groups: Groups, config: Config) -> None:
     """Refuse a data set that leaves a class without any image to train on.
 

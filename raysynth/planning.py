@@ -21,7 +21,14 @@ from raysynth.config import Config
 from raysynth.datasets.listing import list_dataset, split_counts
 from raysynth.finetune.estimate import STABLE_DIFFUSION_1, UNetCost, unet_cost
 from raysynth.finetune.plan import SHARED, Job, budget_of
-from raysynth.generators import Recipe, Training, check_groups, recipe_of, trained_groups
+from raysynth.generators import (
+    Recipe,
+    Training,
+    check_groups,
+    lending_group,
+    recipe_of,
+    trained_groups,
+)
 from raysynth.groups import Groups
 from raysynth.models.sources import resolve
 
@@ -91,7 +98,7 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     jobs = _jobs(config, recipe.training, groups, counts)
     made = config.synthesis.images_per_group
     per_group = [
-        GroupPlan(groups.name(g), int(n), own, _model(config, groups, g, own, int(n)), made)
+        GroupPlan(groups.name(g), int(n), own, _model(config, groups, counts, g, own), made)
         for g, n in enumerate(counts.tolist())
         for own in [sum(job.group == g for job in jobs)]
     ]
@@ -164,16 +171,17 @@ def _in_words(recipe: Recipe) -> str:
     return f"{recipe.name}: {weights}, one {per.get(training.scope, 'for all groups')}; {how}"
 
 
-def _model(config: Config, groups: Groups, group: int, own: int, images: int) -> str:
+def _model(config: Config, groups: Groups, counts: np.ndarray, group: int, own: int) -> str:
     training = recipe_of(config).training
     if training is None:
         return "the base"
     if training.shared:
         name = "the class's" if training.scope == "class" else "the shared one"
-        return name if images >= config.finetune.min_images else f"{name}, lent"
+        enough = trained_groups(counts, config.finetune.min_images)[group]
+        return name if enough else f"{name}, lent"
     if own:
         return f"{own} adapter{'s' * (own > 1)}"
-    return "aligned group's" if config.synthesis.lender == "label" else "attribute group's"
+    return f"{groups.name(lending_group(config, counts, groups, group))}'s"
 
 
 def _jobs(

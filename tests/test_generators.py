@@ -64,6 +64,6 @@ def test_stages_depend_on_what_they_use_and_on_nothing_else():
     [("clustered_dreambooth", True), ("lora", True), ("vanilla", False), ("shared", False)],
 )
 def test_the_lender_counts_where_models_belong_to_groups(generator, lends):
-    by_label = digests(f"generator={generator}")
-    assert (digests(f"generator={generator}", "synthesis.lender=attribute") != by_label) == lends
+    by_label = digests(f"generator={generator}", "synthesis.lender=label")
+    assert (digests(f"generator={generator}") != by_label) == lends
     assert "lender" not in by_label[1]["knobs"]  # what earlier versions made stays valid

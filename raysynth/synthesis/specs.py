@@ -12,7 +12,7 @@ import pyarrow as pa
 from raysynth.config import Config
 from raysynth.errors import StageError
 from raysynth.finetune.plan import SHARED, Adapter
-from raysynth.generators import recipe_of, trained_groups
+from raysynth.generators import lending_group, recipe_of, trained_groups
 from raysynth.groups import Groups, aligned_groups
 from raysynth.prompts import spoken
 from raysynth.tables import SYNTHETIC
@@ -66,7 +66,7 @@ def plan_specs(
     Raises
     ------
     StageError
-        If a group has no adapter and its class's aligned group has none either.
+        If a group has no adapter and none of those that might lend theirs has one.
     """
     tables, rows = [], 0
     for group in range(groups.count):
@@ -90,12 +90,12 @@ def group_voices(
     """The models that generate a group, with their prompts.
 
     A group that no model was trained on (fewer than `finetune.min_images` images) takes those of
-    its class or of its class's aligned group: attribute word swapped, rare token dropped, the
-    aligned group's attribute as negative prompt (Basu et al., arXiv 2511.08711, their rule at
-    severity 0.999). With `synthesis.lender: attribute` it takes those of the largest group of its
-    attribute, which have seen what the attribute looks like here; then the label is the word that
-    is swapped. A model for all groups has learnt the attribute from other classes and speaks for
-    it as for the others; the negative prompt would only drive its colours too far.
+    another: one word swapped, the rare token dropped, the other group's word as negative prompt.
+    That is the aligned group of its class with `synthesis.lender: label` (Basu et al., arXiv
+    2511.08711, their rule at severity 0.999), or the largest group of its attribute, whose models
+    have seen what the attribute looks like here. A model for all groups has learnt the attribute
+    from other classes and speaks for it as for the others; the negative prompt would only drive its
+    colours too far.
     """
     prompts, recipe = config.prompts, recipe_of(config)
     plain = spoken(prompts, groups, group, token="")
@@ -110,31 +110,20 @@ def group_voices(
     if own and known:
         prompt = spoken(prompts, groups, group) if recipe.token else plain
         return [Voice(group, max(a.cluster, 0), a.name, prompt, prompts.negative) for a in own]
-    if config.synthesis.lender == "attribute" and not recipe.training.shared:
-        same = np.arange(groups.attribute(group), groups.count, len(groups.attribute_names))
-        lender = int(same[np.asarray(counts)[same].argmax()])
-        if enough[lender] and (lent := _speaking_for(adapters, groups, lender)):
-            word = groups.label_words[groups.label(lender)]
-            return _lent_voices(group, lent, plain, prompts.negative, word)
     aligned = int(aligned_groups(np.asarray(counts), groups)[groups.label(group)])
-    lent = own or _speaking_for(adapters, groups, aligned)
-    if not lent:
-        raise StageError(
-            f"synthesis: no adapter speaks for group {groups.name(group)} ({counts[group]} "
-            "training images): neither it nor its class's aligned group "
-            f"{groups.name(aligned)} has one; expected at least one fine-tuned adapter per class. "
-            "Fix: run the fine-tuning stage again (it names its failures), or generator=vanilla"
-        )
-    word = groups.attribute_words[groups.attribute(aligned)]
-    return _lent_voices(group, lent, plain, prompts.negative, word)
-
-
-def _lent_voices(
-    group: int, lent: Sequence[Adapter], prompt: str, negative: str, word: str
-) -> list[Voice]:
-    """Models of another group under this group's prompt; `word`: what is theirs and not its own."""
-    negative = ", ".join(part for part in (negative, word) if part)
-    return [Voice(group, max(a.cluster, 0), a.name, prompt, negative) for a in lent]
+    for lender in (lending_group(config, np.asarray(counts), groups, group), aligned):
+        if lent := own or _speaking_for(adapters, groups, lender):
+            label, attribute = groups.label(lender), groups.attribute(lender)
+            swaps_label = label != groups.label(group)
+            word = groups.label_words[label] if swaps_label else groups.attribute_words[attribute]
+            negative = ", ".join(part for part in (prompts.negative, word) if part)
+            return [Voice(group, max(a.cluster, 0), a.name, plain, negative) for a in lent]
+    raise StageError(
+        f"synthesis: no adapter speaks for group {groups.name(group)} ({counts[group]} training "
+        f"images): neither it nor its class's aligned group {groups.name(aligned)} has one; "
+        "expected at least one fine-tuned adapter per class. Fix: run the fine-tuning stage again "
+        "(it names its failures), or generator=vanilla"
+    )
 
 
 def image_seed(seed: int, group: int, cluster: int, index: int) -> int:

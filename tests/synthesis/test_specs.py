@@ -20,7 +20,9 @@ COUNTS = [90, 3, 4, 80, 50, 50]
 
 
 def config(**sections) -> Config:
-    synthesis = {"images_per_group": 7, "guidance_scale": 3.0, "steps": 4}
+    """The paper's rule for small groups, unless `sections` say otherwise."""
+    synthesis = {"images_per_group": 7, "guidance_scale": 3.0, "steps": 4, "lender": "label"}
+    synthesis |= sections.pop("synthesis", {})
     return Config.model_validate({"seed": 11, "synthesis": synthesis, **sections})
 
 
@@ -82,7 +84,7 @@ def test_small_groups_borrow_the_aligned_groups_model():
 
 def test_small_groups_borrow_from_the_group_of_their_attribute():
     """The label's word swapped, the lender's label as negative prompt."""
-    lent = config(synthesis={"images_per_group": 7, "lender": "attribute"})
+    lent = config(synthesis={"lender": "attribute"})
     rows = plan_specs(lent, ADAPTERS, GROUPS, COUNTS).to_pylist()
     cats, dogs = ([r for r in rows if r["group"] == group] for group in (1, 2))
     assert {(r["adapter"], r["prompt"], r["negative_prompt"]) for r in cats} == {
