@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.training_utils import cast_training_params
 from measure import finish, parser, run
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
@@ -61,21 +62,26 @@ WIDTH = 768
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
-def write_model(folder: Path) -> None:
+def write_model(folder: Path, whole: bool = False) -> None:
     """A Stable Diffusion 1.5 folder; its UNet has the published shape, the other parts are small.
 
     diffusers' defaults for UNet2DConditionModel are Stable Diffusion 1.x's blocks and widths.
+    `whole`: text encoder, decoder and number of tokens have the published shapes, too.
     """
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=64, cross_attention_dim=WIDTH, attention_head_dim=8, layers_per_block=2
     )
     tokenizer = build_tokenizer()
+    if whole:
+        tokenizer.model_max_length = 77
     text = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=WIDTH,
-            num_hidden_layers=1,
+            intermediate_size=4 * WIDTH,
+            num_attention_heads=12,
+            num_hidden_layers=12 if whole else 1,
             max_position_embeddings=tokenizer.model_max_length,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
@@ -84,10 +90,11 @@ def write_model(folder: Path) -> None:
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16,) * 4,
-        norm_num_groups=4,
+        block_out_channels=(128, 256, 512, 512) if whole else (16,) * 4,
+        layers_per_block=2 if whole else 1,
+        norm_num_groups=32 if whole else 4,
         sample_size=512,
-        mid_block_add_attention=False,
+        mid_block_add_attention=whole,
     )
     scheduler = DDPMScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False
@@ -180,6 +187,7 @@ def peft(storage: Path, names: list[str]) -> dict[str, Any]:
     unet.enable_gradient_checkpointing()
     targets = [name for target in settings.targets for name in TARGETS[target]]
     unet.add_adapter(LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets))
+    cast_training_params(unet, torch.float32)  # where the base itself is kept in bfloat16
     trained = {
         name.replace(".default.", "."): p for name, p in unet.named_parameters() if p.requires_grad
     }

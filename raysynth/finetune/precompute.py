@@ -20,10 +20,11 @@ from torch import Tensor
 from raysynth.errors import DataError
 from raysynth.finetune.draws import Draws
 from raysynth.finetune.plan import Job
-from raysynth.models.loading import Base, encode_prompts
+from raysynth.models.loading import Base, encode_prompts, images_at_once
 from raysynth.tables import decode_images, parquet_files
 
 ENCODE_BATCH = 64
+"""Images encoded at once, at most."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,9 @@ def encode_images(base: Base, pixels: np.ndarray, place: np.ndarray, flips: np.n
     """
     shift = getattr(base.vae.config, "shift_factor", None) or 0.0
     scale, moments = base.vae.config.scaling_factor, []
-    for start in range(0, len(place), ENCODE_BATCH):
-        rows = slice(start, start + ENCODE_BATCH)
+    count = images_at_once(pixels.shape[1], ENCODE_BATCH)
+    for start in range(0, len(place), count):
+        rows = slice(start, start + count)
         images = torch.from_numpy(pixels[place[rows]]).to(base.device).permute(0, 3, 1, 2)
         mirrored = torch.from_numpy(flips[rows]).to(base.device)[:, None, None, None]
         x = (images.float() / 127.5 - 1).contiguous()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raysynth.config import Config
 from raysynth.generators import recipe_of
-from raysynth.models.loading import encode_prompts, load_base, round_weights
+from raysynth.models.loading import encode_prompts, images_at_once, load_base, round_weights
 from raysynth.synthesis.banks import open_bank
 from raysynth.synthesis.compiled import Compiler
 from raysynth.synthesis.denoise import (
@@ -28,6 +28,9 @@ from raysynth.synthesis.denoise import (
 from raysynth.synthesis.masks import Contrast, attribute_mask, spread_over
 from raysynth.synthesis.solver import build_solver
 from raysynth.tables import decode_bytes
+
+DECODE_BATCH = 32
+"""Images decoded or encoded at once, at most, where the configuration does not say."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,11 @@ class ImageGenerator:
         self.guidance, self.steps = recipe.guidance_scale, synthesis.steps
         self.strength, self.outside = recipe.strength, synthesis.strength_outside
         self.margin = synthesis.mask_margin
-        self.decoded_at_once = config.synthesis.decode_batch_size
         self.shape = latent_shape(self.base, config.synthesis.image_size)
         self.side = self.shape[1] * vae_factor(self.base)
+        self.decoded_at_once = synthesis.decode_batch_size or images_at_once(
+            self.side, DECODE_BATCH
+        )
         self._states: dict[str, Tensor] = {}
         self._reading = threading.Lock()
         self.compile: Compiler | None = None

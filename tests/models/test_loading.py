@@ -18,7 +18,7 @@ from raysynth.config import BaseConfigSection
 from raysynth.errors import ConfigError, ModelError
 from raysynth.finetune.grouped_lora import TARGETS, inject
 from raysynth.models.device import pick_device, pick_dtype
-from raysynth.models.loading import PARTS, encode_prompts, load_base, load_clip
+from raysynth.models.loading import PARTS, encode_prompts, images_at_once, load_base, load_clip
 from raysynth.models.pretrain.words import build_tokenizer
 from raysynth.models.sources import EMBEDDED, check_base, check_clip, resolve
 from tests.synthesis.random_models import write_clip
@@ -151,6 +151,12 @@ def test_broken_weights_are_refused(sd1, tmp_path):
     (tmp_path / "model/unet/diffusion_pytorch_model.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ModelError, match="unet cannot be loaded"):
         load_base(section(tmp_path / "model"), parts=("unet",))
+
+
+def test_large_images_go_through_the_autoencoder_a_few_at_a_time():
+    """64 images of 512 pixels at once took 30 GB on a GPU."""
+    sizes = {32: 64, 512: 4, 768: 1, 2048: 1}
+    assert {side: images_at_once(side, 64) for side in sizes} == sizes
 
 
 def test_names():

@@ -49,7 +49,12 @@ def make_config(base_folder: Path, clip_folder: Path):
 
     def make(**sections: Any) -> Config:
         values: dict[str, Any] = {
-            "base": {"name": str(base_folder), "clip": str(clip_folder), "dtype": "float32"},
+            "base": {
+                "name": str(base_folder),
+                "clip": str(clip_folder),
+                "dtype": "float32",
+                "device": "cpu",
+            },
             "finetune": {"rank": 2, "alpha": 2.0},
             "generator": "clustered_dreambooth",
             "synthesis": {
