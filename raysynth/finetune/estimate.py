@@ -14,10 +14,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from raysynth.finetune.grouped_lora import inject
+from raysynth.finetune.grouped_lora import GroupedConv2d, GroupedLinear, inject
 
 STABLE_DIFFUSION_1 = {
     "sample_size": 64,
@@ -67,6 +67,7 @@ def unet_cost(
         trained = sum(p.numel() for p in lora.parameters())
         lora.route([0])
     unet.set_attn_processor(_FusedShapes())
+    _cast_as_on_a_gpu(unet)
     kept, largest = _kept_bytes(unet)
     if checkpointing:
         unet.enable_gradient_checkpointing()
@@ -76,6 +77,18 @@ def unet_cost(
         forward = counter.get_total_flops()
         out.float().square().mean().backward()
     return UNetCost(parameters, trained, forward, counter.get_total_flops(), kept)
+
+
+def _cast_as_on_a_gpu(unet: Any) -> None:
+    """Normalisations in float32, products in bfloat16: what torch.autocast does on a GPU.
+
+    A normalised image then stays twice: in float32, and rounded for the product that follows.
+    """
+    for module in unet.modules():
+        if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            module.float().register_forward_pre_hook(lambda _, given: (given[0].float(),))
+        elif isinstance(module, nn.Linear | nn.Conv2d | GroupedLinear | GroupedConv2d):
+            module.register_forward_pre_hook(lambda _, given: (given[0].bfloat16(), *given[1:]))
 
 
 def _call(unet: Any) -> Tensor:
