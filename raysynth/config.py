@@ -187,8 +187,9 @@ class FinetuneConfig(Section):
     engine: Literal["auto", "lora", "full"] = Field(
         "auto", description="LoRA adapters or full UNet weights; auto: as the generator is defined."
     )
-    per: Literal["all", "class"] = Field(
-        "all", description="shared, edit: one model for all groups, or one for each class."
+    per: Literal["all", "class", "attribute"] = Field(
+        "all",
+        description="shared, edit: one model for all groups, or one for each class or attribute.",
     )
     min_images: Count = Field(
         8,

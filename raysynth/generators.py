@@ -18,7 +18,7 @@ from raysynth.errors import DataError
 from raysynth.groups import Groups, aligned_groups
 
 Engine = Literal["lora", "full"]
-Scope = Literal["group", "group_cluster", "class", "all"]
+Scope = Literal["group", "group_cluster", "class", "attribute", "all"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Training:
     engine: Engine
     """lora: adapters; full: all weights of the UNet."""
     scope: Scope
-    """What one model is trained on: a group, a cluster of one, the groups of a class, or all."""
+    """What one model is trained on: a group, a cluster of one, the groups of a class or of an
+    attribute, or all."""
     steps: int
     """Optimizer steps of a model, at most."""
     max_passes: float
@@ -45,7 +46,7 @@ class Training:
     @property
     def shared(self) -> bool:
         """Whether a model speaks for several groups."""
-        return self.scope in ("class", "all")
+        return self.scope in ("class", "attribute", "all")
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,10 @@ def recipe_of(config: Config) -> Recipe:
     engine, scope = _OWN[name]
     if settings.engine != "auto":
         engine = settings.engine
-    if scope == "all" and settings.per == "class":
-        scope = "class"
-    budget = BUDGETS[engine, scope in ("class", "all")]
+    several = scope == "all"
+    if several:
+        scope = settings.per
+    budget = BUDGETS[engine, several]
     chosen = {
         key: value if (own := getattr(settings, key)) is None else own
         for key, value in asdict(budget).items()
@@ -168,15 +170,17 @@ def trained_groups(counts: np.ndarray, min_images: int) -> np.ndarray:
 def lending_group(config: Config, counts: np.ndarray, groups: Groups, group: int) -> int:
     """The group whose models speak for one that has too few images for a model of its own.
 
-    The largest group of its attribute (`synthesis.lender: attribute`), if that has a model of its
-    own; else the aligned group of its class (Basu et al., arXiv 2511.08711).
+    The largest group of its attribute (`synthesis.lender: attribute`, or models per attribute), if
+    that has a model; else the aligned group of its class (Basu et al., arXiv 2511.08711).
 
     Parameters
     ----------
     counts : [G] training images per group.
     """
     training, counts = recipe_of(config).training, np.asarray(counts)
-    if config.synthesis.lender == "attribute" and not (training and training.shared):
+    shared = training is not None and training.shared
+    by_attribute = config.finetune.per if shared else config.synthesis.lender
+    if by_attribute == "attribute":
         same = np.arange(groups.attribute(group), groups.count, len(groups.attribute_names))
         lender = int(same[counts[same].argmax()])
         if trained_groups(counts, config.finetune.min_images)[lender]:

@@ -167,8 +167,9 @@ def _in_words(recipe: Recipe) -> str:
     if training is None:
         return f"{recipe.name}: the base model as it is; {how}"
     weights = "LoRA adapters" if training.engine == "lora" else "full weights"
-    per = {"group": "per group", "group_cluster": "per group-cluster", "class": "per class"}
-    return f"{recipe.name}: {weights}, one {per.get(training.scope, 'for all groups')}; {how}"
+    scope = training.scope.replace("_", "-")
+    per = "for all groups" if scope == "all" else f"per {scope}"
+    return f"{recipe.name}: {weights}, one {per}; {how}"
 
 
 def _model(config: Config, groups: Groups, counts: np.ndarray, group: int, own: int) -> str:
@@ -176,7 +177,7 @@ def _model(config: Config, groups: Groups, counts: np.ndarray, group: int, own: 
     if training is None:
         return "the base"
     if training.shared:
-        name = "the class's" if training.scope == "class" else "the shared one"
+        name = "the shared one" if training.scope == "all" else f"the {training.scope}'s"
         enough = trained_groups(counts, config.finetune.min_images)[group]
         return name if enough else f"{name}, lent"
     if own:
@@ -199,6 +200,9 @@ def _jobs(
         for label in range(len(groups.label_names)):
             members = [g for g in groups.of_label(label) if enough[g]]
             sizes[f"class-{label}", SHARED] = int(counts[members].sum())
+    elif training.scope == "attribute":
+        per_attribute = (counts * enough).reshape(-1, len(groups.attribute_names)).sum(0)
+        sizes |= {(f"attribute-{a}", SHARED): int(n) for a, n in enumerate(per_attribute) if n}
     else:
         for g in np.flatnonzero(enough).tolist():
             asked = of_group(clustering, groups, g).k
@@ -207,7 +211,7 @@ def _jobs(
             k = max(1, min(most, int(counts[g]) // clustering.min_size))
             sizes |= {(f"{g}-{number}", g): int(counts[g]) // k for number in range(k)}
     return [
-        Job(name, g, 0, SHARED, ("",) * images, (), {}, {}, (), 0.0, *budget)
+        Job(name, g, 0, SHARED, SHARED, ("",) * images, (), {}, {}, (), 0.0, *budget)
         for (name, g), images in sizes.items()
         for budget in [budget_of(config, training, name, images)]
     ]

@@ -95,6 +95,8 @@ def noise_of(job: Job, at: int, shape: tuple[int, ...], seed: int) -> Tensor:
 
 def _key(job: Job, seed: int, use: int) -> list[int]:
     several = [job.label + 1] if job.group == SHARED else []
+    if job.group == SHARED and job.attribute != SHARED:
+        several.append(job.attribute + 1)
     return [seed, use, job.group + 1, job.cluster + 1, *several]
 
 

@@ -30,15 +30,15 @@ class Adapter:
     engine: str
     """lora: PEFT weights in the folder; full: `unet/` in the folder."""
     scope: str
-    """What it was trained on: group, group_cluster, class or all (see `generators.Training`)."""
+    """What it was trained on: see `generators.Training`."""
     group: int
     """Group, -1 for one that speaks for several."""
     cluster: int
     """Cluster within the group (0 for a whole group), -1 for one that speaks for several."""
     label: str
-    """Name of its label; "" for one that speaks for all."""
+    """Name of its label; "" for one that speaks for several."""
     attribute: str
-    """Name of its attribute; "" for one that speaks for several groups."""
+    """Name of its attribute; "" for one that speaks for several."""
     prompt: str
     """Training prompt; "" for one trained on every group's own (`prompts.spoken`)."""
     images: int
@@ -60,6 +60,8 @@ class Job:
     """Cluster, or SHARED."""
     label: int
     """Label of all its images, or SHARED."""
+    attribute: int
+    """Attribute of all its images, or SHARED."""
     ids: tuple[str, ...]
     """Training images."""
     groups: tuple[int, ...]
@@ -87,8 +89,10 @@ class Job:
 
 
 def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
-    """The adapters of a run, as the generator's recipe says: one per group (`<group>-0`) or cluster
-    (`<group>-<cluster>`), per class (`class-<label>`), or one for all groups (`shared`).
+    """The adapters of a run, as the generator's recipe says.
+
+    One per group (`<group>-0`) or cluster (`<group>-<cluster>`), per class (`class-<label>`), per
+    attribute (`attribute-<attribute>`), or one for all groups (`shared`).
 
     Groups with fewer than `finetune.min_images` images are trained on by none, so that two images
     are not learnt by heart. A shared model's prompts name label and attribute, and the rare token
@@ -131,6 +135,7 @@ class _Share:
     group: int
     cluster: int
     label: int
+    attribute: int
     rows: np.ndarray
 
 
@@ -154,6 +159,7 @@ def _job(
         group=own.group,
         cluster=own.cluster,
         label=own.label,
+        attribute=own.attribute,
         ids=tuple(ids.tolist()),
         groups=tuple(group.tolist()),
         prompts={g: spoken(config.prompts, groups, g, token=token) for g in present},
@@ -173,19 +179,29 @@ def _shares(
     group, cluster = clusters["group"].to_numpy(), clusters["cluster"].to_numpy()
     enough = trained_groups(counts, min_images)
     if training.scope == "all":
-        return [_Share("shared", SHARED, SHARED, SHARED, np.flatnonzero(enough[group]))]
+        every = np.flatnonzero(enough[group])
+        return [_Share("shared", SHARED, SHARED, SHARED, SHARED, every)]
+    label, attribute = np.divmod(group, len(groups.attribute_names))
     if training.scope == "class":
-        label = np.array([groups.label(g) for g in range(groups.count)])[group]
+        of_class = [
+            np.flatnonzero(enough[group] & (label == y)) for y in range(len(groups.label_names))
+        ]
         return [
-            _Share(f"class-{y}", SHARED, SHARED, y, np.flatnonzero(enough[group] & (label == y)))
-            for y in range(len(groups.label_names))
+            _Share(f"class-{y}", SHARED, SHARED, y, SHARED, rows) for y, rows in enumerate(of_class)
+        ]
+    if training.scope == "attribute":
+        return [
+            _Share(f"attribute-{a}", SHARED, SHARED, SHARED, a, rows)
+            for a in np.unique(attribute).tolist()
+            if len(rows := np.flatnonzero(enough[group] & (attribute == a)))
         ]
     if training.scope == "group":
         cluster = np.zeros_like(cluster)
     return [
-        _Share(f"{g}-{k}", g, k, groups.label(g), np.flatnonzero((group == g) & (cluster == k)))
+        _Share(f"{g}-{k}", g, k, groups.label(g), groups.attribute(g), rows)
         for g in np.flatnonzero(enough).tolist()
         for k in np.unique(cluster[group == g]).tolist()
+        for rows in [np.flatnonzero((group == g) & (cluster == k))]
     ]
 
 
@@ -232,7 +248,7 @@ def record_of(job: Job, config: Config, groups: Groups, steps: int, loss: float)
         group=job.group,
         cluster=job.cluster,
         label=groups.label_names[job.label] if job.label != SHARED else "",
-        attribute=groups.attribute_names[groups.attribute(job.group)] if one else "",
+        attribute=groups.attribute_names[job.attribute] if job.attribute != SHARED else "",
         prompt=job.prompts[job.group] if one else "",
         images=len(job.ids),
         steps=steps,

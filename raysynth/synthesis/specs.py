@@ -134,10 +134,15 @@ def image_seed(seed: int, group: int, cluster: int, index: int) -> int:
 
 
 def _speaking_for(adapters: Sequence[Adapter], groups: Groups, group: int) -> list[Adapter]:
-    """The group's own models; else its class's, or the one for all groups."""
+    """The group's own models; else its class's or attribute's, or the one for all groups."""
     label = groups.label_names[groups.label(group)]
+    attribute = groups.attribute_names[groups.attribute(group)]
     own = [a for a in adapters if a.group == group]
-    shared = [a for a in adapters if a.group == SHARED and a.label in ("", label)]
+    shared = [
+        a
+        for a in adapters
+        if a.group == SHARED and a.label in ("", label) and a.attribute in ("", attribute)
+    ]
     return sorted(own or shared, key=lambda a: a.cluster)
 
 

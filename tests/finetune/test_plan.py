@@ -70,6 +70,28 @@ def test_one_model_per_class():
     assert (noise_of(jobs[0], 7, (2, 3), 0) != noise_of(jobs[1], 7, (2, 3), 0)).any()
 
 
+def test_one_model_per_attribute():
+    """Attribute 0 has groups 0 and 4 of enough images, attribute 1 groups 3 and 5."""
+    settings = config("shared", per="attribute")
+    jobs = plan_jobs(settings, table(SIZES), GROUPS)
+    assert [(job.name, set(job.prompts), job.conflicting) for job in jobs] == [
+        ("attribute-0", {0, 4}, ()),
+        ("attribute-1", {3, 5}, (5,)),
+    ]
+    record = record_of(jobs[1], settings, GROUPS, 9, 0.5)
+    name = GROUPS.attribute_names[1]
+    assert (record.scope, record.label, record.attribute, record.group) == (
+        "attribute",
+        "",
+        name,
+        -1,
+    )
+    assert (noise_of(jobs[0], 7, (2, 3), 0) != noise_of(jobs[1], 7, (2, 3), 0)).any()
+    few = {key: size for key, size in SIZES.items() if key[0] not in (3, 5)} | {(2, 0): 20}
+    (job,) = plan_jobs(settings, table(few), GROUPS)
+    assert job.name == "attribute-0", "nothing shows the other attribute"
+
+
 @pytest.mark.parametrize(("generator", "engine"), [("lora", "lora"), ("dreambooth", "full")])
 def test_one_model_per_group(generator, engine):
     jobs = plan_jobs(config(generator), table(SIZES), GROUPS)

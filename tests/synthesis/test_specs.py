@@ -165,6 +165,25 @@ def test_a_model_per_class_speaks_for_its_class():
     assert [rows[7 * g]["adapter"] for g in range(6)] == [f"class-{g // 2}" for g in range(6)]
 
 
+def test_a_model_per_attribute_speaks_for_the_small_groups_of_its_attribute():
+    """Whatever `lender` says: another label's word swapped, that label as negative prompt."""
+    names = GROUPS.attribute_names
+    adapters = [
+        replace(adapter(-1, -1, f"attribute-{a}"), attribute=name) for a, name in enumerate(names)
+    ]
+    shared = config(generator="shared", finetune={"per": "attribute"})
+    rows = plan_specs(shared, adapters, GROUPS, COUNTS).to_pylist()
+    assert [rows[7 * g]["adapter"] for g in range(6)] == ["attribute-0", "attribute-1"] * 3
+    assert [rows[7 * g]["negative_prompt"] for g in (0, 1, 2, 3)] == ["", "dog", "cat", ""]
+    assert [rows[7 * g]["prompt"] for g in (1, 3)] == [
+        "a photo of a cat on warm sand",
+        "a photo of a sks dog on warm sand",
+    ]
+    only_snow = plan_specs(shared, adapters[:1], GROUPS, [90, 4, 80, 4, 50, 4]).to_pylist()
+    assert {row["adapter"] for row in only_snow} == {"attribute-0"}
+    assert only_snow[7]["negative_prompt"] == "deep snow", "no class shows sand"
+
+
 def test_sources_are_used_in_turn():
     edit = config(generator="edit", finetune={"min_images": 1})
     sources = {g: [f"{g}a", f"{g}b", f"{g}c"] for g in range(6)}
