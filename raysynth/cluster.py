@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -18,7 +19,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from raysynth.config import Config, ResourcesConfig
-from raysynth.errors import ConfigError
+from raysynth.errors import ConfigError, StageError
 
 # Ray Data's pools hold their CPUs while its reads and writes wait for one each: a local Ray gets
 # logical CPUs in excess of the cores so that two actors per stage cannot starve the plumbing.
@@ -38,6 +39,9 @@ LOCAL_ENVIRONMENT = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else Ray's C++ core writes into the driver's terminal
     "RAY_worker_maximum_startup_concurrency": "8",  # it warns at four times this many workers
 }
+
+REACH_SECONDS = 10.0
+"""To wait for an answer of a cluster's address."""
 
 
 class Session:
@@ -84,7 +88,15 @@ class Session:
             sys.exit(128 + self._signal)
 
     def start(self) -> None:
-        """Join or start Ray once; raises ConfigError when it has less than is asked."""
+        """Join or start Ray once.
+
+        Raises
+        ------
+        ConfigError
+            Ray has less than is asked.
+        StageError
+            Ray does not start, or there is none at the address.
+        """
         if self.started:
             return
         for key, value in ENVIRONMENT.items():
@@ -96,23 +108,22 @@ class Session:
             check_cluster(self.config, ray.cluster_resources())
             _hush()
             return
-        resources = self.config.resources
-        address = address_of(resources)
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if address == "local":
+        if is_local(self.config.resources):
             for key, value in LOCAL_ENVIRONMENT.items():
                 os.environ.setdefault(key, value)
             with _held_stderr():
-                ray.init(
-                    address="local",
+                _init(
+                    "local",
+                    "is this machine overloaded, or its memory or /tmp full? Fix: run the same "
+                    "command again when it is not; it goes on where it was",
                     num_cpus=local_cpus() * LOGICAL_CPUS_PER_CORE,
-                    object_store_memory=resources.object_store_memory,
+                    object_store_memory=self.config.resources.object_store_memory,
                     include_dashboard=False,
-                    **quiet,
                 )
             self._note_down(_ray_processes())
         else:
-            ray.init(address=address, **quiet)
+            address = address_of(self.config.resources)
+            _init(address, "Fix: see the head's log; its Ray and Python must be of these versions")
             check_cluster(self.config, ray.cluster_resources())
         self.started = True
         if threading.current_thread() is threading.main_thread():
@@ -153,9 +164,43 @@ class Session:
         self._note.write_text(json.dumps(note))
 
 
+def _init(address: str, advice: str, **settings: Any) -> None:
+    """Start or join Ray; what it raises, of no common class, as StageError with `advice`."""
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise StageError(
+            f"Ray cannot be used at address {address!r}: {reason}\n{advice}"
+        ) from error
+
+
 def address_of(resources: ResourcesConfig) -> str:
     """The cluster that a run joins; `local`: a Ray of its own on this machine."""
     return resources.address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+def check_reachable(address: str) -> None:
+    """Ask a cluster's address, if it says host and port: Ray would wait for minutes, in silence.
+
+    Raises
+    ------
+    ConfigError
+        Nothing answers there.
+    """
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if not (host and port.isdecimal()):
+        return  # `auto`, or a name that Ray resolves
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(
+            f"resources.address or RAY_ADDRESS: nothing answers at {address} ({error}); expected "
+            "the address of a running Ray head, such as 10.0.0.5:6379. Fix: start it (`ray start "
+            "--head` prints its address), or leave the address out for a Ray on this machine"
+        ) from None
 
 
 def is_local(resources: ResourcesConfig) -> bool:
@@ -168,10 +213,11 @@ def local_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_local(config: Config) -> None:
-    """Before a local Ray starts: refuse more CPUs or GPUs than this machine has."""
+def check_before_ray(config: Config) -> None:
+    """Refuse what can be known before Ray starts: too few CPUs or GPUs here, no cluster there."""
     resources = config.resources
     if not is_local(resources):
+        check_reachable(address_of(resources))
         return
     available: dict[str, float] = {"CPU": local_cpus()}
     if resources.gpus_per_worker or config.search.gpus_per_trial:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from raysynth.cluster import Session, check_local
+from raysynth.cluster import Session, check_before_ray
 from raysynth.config import Config
 from raysynth.errors import ConfigError
 from raysynth.generators import AUTO, candidates, check_groups, synthesis_inputs, training_inputs
@@ -374,7 +374,7 @@ def preflight(config: Config) -> None:
     from raysynth.models.sources import check_base, check_clip, check_encoder
     from raysynth.synthesis.solver import check_solver
 
-    check_local(config)
+    check_before_ray(config)
     check_base(config.base)
     check_clip(config.base)
     check_encoder(config.clustering.encoder)

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 
 import psutil
 import pytest
 
-from raysynth.cluster import Session, check_cluster, check_local
+from raysynth.cluster import Session, check_before_ray, check_cluster, check_reachable
 from raysynth.config_files import load_config
-from raysynth.errors import ConfigError
+from raysynth.errors import ConfigError, StageError
 
 
 def test_more_cpus_than_this_machine_has_are_refused_before_ray_starts(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(ConfigError, match="asks for 4000 CPUs, this machine has"):
-        check_local(load_config(None, ["resources.workers=4000"]))
+        check_before_ray(load_config(None, ["resources.workers=4000"]))
     with pytest.raises(ConfigError, match="GPUs, this machine has"):
-        check_local(load_config(None, ["resources.gpus_per_worker=64"]))
+        check_before_ray(load_config(None, ["resources.gpus_per_worker=64"]))
 
 
 def test_more_than_the_cluster_has_is_refused_unless_it_grows():
@@ -31,6 +32,33 @@ def test_more_than_the_cluster_has_is_refused_unless_it_grows():
         check_cluster(load_config(None, ["search.gpus_per_trial=1"]), there)
     grows = ["search.gpus_per_trial=1", "resources.autoscales=true"]
     check_cluster(load_config(None, grows), there)
+
+
+def test_an_address_where_nothing_answers_is_refused_at_once():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"  # bound, not listening
+        for name in (address, f"ray://{address}"):
+            with pytest.raises(ConfigError, match=rf"nothing answers at .*{address}.*Fix: start"):
+                check_reachable(name)
+        free.listen()
+        check_reachable(address)
+    check_reachable("auto")
+
+
+def test_what_ray_says_when_it_does_not_start_is_one_line_with_a_fix(monkeypatch, tmp_path):
+    def slow(**_: object) -> None:
+        raise Exception("The current node timed out during startup.\nand more")
+
+    monkeypatch.setattr("ray.init", slow)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with (
+        pytest.raises(StageError, match=r"timed out during startup\.\n.*Fix: run the same") as said,
+        Session(load_config(None, []), str(tmp_path)) as session,
+    ):
+        session.start()
+    assert "and more" not in str(said.value)
 
 
 def test_a_second_driver_is_refused_and_a_dead_ones_ray_is_stopped(tmp_path):
