@@ -78,7 +78,10 @@ class Neighbours:
             self._images.append(images)
 
     def __call__(
-        self, vectors: NDArray[np.float32], group: NDArray[np.int32]
+        self,
+        vectors: NDArray[np.float32],
+        group: NDArray[np.int32],
+        trained: NDArray[np.int32] | None = None,
     ) -> tuple[NDArray[np.object_], NDArray[np.float32]]:
         """The nearest training image of each image's class, and how similar it is.
 
@@ -86,11 +89,24 @@ class Neighbours:
         ----------
         vectors : [B, D] embeddings.
         group : [B] the images' groups.
+        trained : [B] groups whose images their models were trained on; where that is another
+            class, it is searched too, and the nearer image counts. None: their own.
 
         Returns
         -------
         ids [B], and cosines [B] in `Space`.
         """
+        width = len(self.groups.attribute_names)
+        ids, similarity = self._of_class(vectors, group)
+        if trained is not None and (lent := trained // width != group // width).any():
+            others, nearer = self._of_class(vectors[lent], trained[lent])
+            ids[lent] = np.where(nearer > similarity[lent], others, ids[lent])
+            similarity[lent] = np.maximum(nearer, similarity[lent])
+        return ids, similarity
+
+    def _of_class(
+        self, vectors: NDArray[np.float32], group: NDArray[np.int32]
+    ) -> tuple[NDArray[np.object_], NDArray[np.float32]]:
         label = group // len(self.groups.attribute_names)
         ids, similarity = np.empty(len(group), object), np.empty(len(group), np.float32)
         for y in np.unique(label).tolist():
