@@ -1,0 +1,72 @@
+"""Does an attribute look the same in every class? The ground's tint in outfits, by group.
+
+    python benchmarks/look.py CONFIG [CONFIG ...] --stages runs/benchmarks/stages
+
+For each row of the benchmarks whose images are there: how much blue exceeds the mean of red and
+green (of 255), over the three outermost columns of kept images, mean per group; real validation
+images for comparison. Where grounds of one attribute differ between classes, the tint tells the
+label: a new shortcut, made by the synthetic set.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from raysynth.benchmark.cells import plan_cells
+from raysynth.config_files import load_config
+from raysynth.generators import AUTO
+from raysynth.synthesis.shards import read_shards
+from raysynth.tables import decode_images, groups_of, read_table
+
+EDGE = 3
+"""Columns on either side: no garment reaches them."""
+
+
+def tint(images: Any) -> float:
+    """Blue above the mean of red and green, in the outermost columns of [N, H, W, 3] images."""
+    pixels = decode_images(images).astype(np.float32)
+    edges = np.concatenate([pixels[:, :, :EDGE], pixels[:, :, -EDGE:]], axis=2)
+    return float((edges[..., 2] - edges[..., :2].mean(-1)).mean())
+
+
+def by_group(table: Any, groups: int) -> list[float]:
+    """The tint of each group's images."""
+    return [tint(table.filter(pc.equal(table["group"], g))["image"]) for g in range(groups)]
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    options.add_argument("configs", nargs="+")
+    options.add_argument("--stages", type=Path, required=True, help="folder of finished stages")
+    arguments = options.parse_args()
+    cells = [cell for name in arguments.configs for cell in plan_cells(load_config(name, []))]
+    seen: set[str] = set()
+    for cell in cells:
+        if cell.config.generator == AUTO:  # its images are those of another row
+            continue
+        folders = {name.rsplit("-", 1)[0]: arguments.stages / name for name in cell.folders}
+        real, made, kept = (folders[name] for name in ("ingest", "synthesis", "selection"))
+        there = all(Path(f"{folder}.json").exists() for folder in (real, made, kept))
+        if not there or str(kept) in seen:
+            continue
+        table = read_table(str(real))
+        groups, where = groups_of(table.schema), f"severity {cell.severity}, seed {cell.seed}"
+        if str(real) not in seen:
+            print(f"{where}: {', '.join(groups.name(g) for g in range(groups.count))}")
+            validation = table.filter(pc.equal(table["split"], "validation"))
+            print(f"  {'real':<32}", *(f"{x:6.1f}" for x in by_group(validation, groups.count)))
+        seen |= {str(real), str(kept)}
+        chosen = read_table(str(kept), files=[f"{kept}/selection.parquet"])
+        ids = chosen.filter(chosen["kept"])["id"].combine_chunks()
+        images = read_shards(str(made), ["id", "image", "group"])
+        images = images.filter(pc.is_in(images["id"], value_set=ids))
+        print(f"  {cell.row:<32}", *(f"{x:6.1f}" for x in by_group(images, groups.count)))
+
+
+if __name__ == "__main__":
+    main()
