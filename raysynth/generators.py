@@ -179,8 +179,8 @@ def lending_group(config: Config, counts: np.ndarray, groups: Groups, group: int
     """
     training, counts = recipe_of(config).training, np.asarray(counts)
     shared = training is not None and training.shared
-    by_attribute = config.finetune.per if shared else config.synthesis.lender
-    if by_attribute == "attribute":
+    rule = config.finetune.per if shared else config.synthesis.lender
+    if rule == "attribute":
         same = np.arange(groups.attribute(group), groups.count, len(groups.attribute_names))
         lender = int(same[counts[same].argmax()])
         if trained_groups(counts, config.finetune.min_images)[lender]:

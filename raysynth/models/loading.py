@@ -29,7 +29,7 @@ transformers_logging.disable_progress_bar()  # its bars would tear the run's own
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 PIXELS_AT_ONCE = 2**20
 """What an autoencoder is given at once, four images of 512 x 512: 64 of them took 30 GB in bfloat16
-(Stable Diffusion 1.5's encoder, measured on an H100), and more make no device busier."""
+(Stable Diffusion 1.5's encoder, measured on an H100)."""
 
 
 @dataclass(frozen=True)
