@@ -30,15 +30,12 @@ from typing import Any
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-from diffusers.training_utils import cast_training_params
 from measure import finish, parser
-from peft import LoraConfig
-from real_shapes import write_model
+from real_shapes import add_peft, write_model
 from torch.nn import functional as F
 from workload import Workload, clock, make_workload
 
 from raysynth.finetune import memory, training
-from raysynth.finetune.grouped_lora import TARGETS
 from raysynth.models.attention import pick_attention
 from raysynth.models.device import pick_device
 from raysynth.models.loading import load_base
@@ -119,9 +116,7 @@ def alone(work: Workload) -> dict[str, Any]:
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
         unet.train()
-    targets = [name for target in settings.targets for name in TARGETS[target]]
-    unet.add_adapter(LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets))
-    cast_training_params(unet, torch.float32)
+    add_peft(unet, settings)
     trained = [p for p in unet.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
     dice = torch.Generator(device).manual_seed(0)
@@ -194,15 +189,15 @@ def generated(storage: Path, model: str, quick: bool, repeats: int) -> dict[str,
     steps, mixes = (QUICK_STEPS, MIXES[::2]) if quick else (STEPS, MIXES)
     settings = sections(model, not quick, steps)
     settings["finetune"]["steps"] = 1
-    jobs = make_workload(storage, ADAPTERS, **settings).pack(folder)
-    failed = training.train_pack(jobs, lambda *_, **__: None)
+    pack = make_workload(storage, ADAPTERS, **settings).pack(folder)
+    failed = training.train_pack(pack, lambda *_, **__: None)
     if failed:
         raise SystemExit(f"accelerator: {failed}")
     free()
-    names = [job.name for job in jobs.jobs]
+    names = [job.name for job in pack.jobs]
     images = BATCH if quick else IMAGES
     ways: dict[str, Callable[[], float]] = {}
-    generator = ImageGenerator(jobs.config, str(folder), names)
+    generator = ImageGenerator(pack.config, str(folder), names)
     device = generator.base.device
 
     def ours(rows: int, fold: int) -> float:

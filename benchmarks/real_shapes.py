@@ -36,7 +36,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel
 from workload import make_workload
 
-from raysynth.config import Config
+from raysynth.config import Config, FinetuneConfig
 from raysynth.finetune import memory, training
 from raysynth.finetune.engines import precision_of
 from raysynth.finetune.grouped_lora import TARGETS, GroupedConv2d, GroupedLinear, GroupedLoRA
@@ -176,6 +176,13 @@ def grouped(storage: Path) -> dict[str, Any]:
     }
 
 
+def add_peft(unet: Any, settings: FinetuneConfig) -> None:
+    """Add PEFT's LoRA as `settings` have ours, in float32 whatever the base is kept in."""
+    targets = [name for target in settings.targets for name in TARGETS[target]]
+    unet.add_adapter(LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets))
+    cast_training_params(unet, torch.float32)
+
+
 def peft(storage: Path, names: list[str]) -> dict[str, Any]:
     """The same steps by PEFT, one adapter after another; the largest differences."""
     config = Config.model_validate(sections(storage))
@@ -185,9 +192,7 @@ def peft(storage: Path, names: list[str]) -> dict[str, Any]:
     pick_attention(base, config.base.attention, recipe.batch_size, backward=True)
     unet = base.unet
     unet.enable_gradient_checkpointing()
-    targets = [name for target in settings.targets for name in TARGETS[target]]
-    unet.add_adapter(LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets))
-    cast_training_params(unet, torch.float32)  # where the base itself is kept in bfloat16
+    add_peft(unet, settings)
     trained = {
         name.replace(".default.", "."): p for name, p in unet.named_parameters() if p.requires_grad
     }

@@ -196,13 +196,10 @@ def _jobs(
     sizes: dict[tuple[str, int], int] = {}
     if training.scope == "all":
         sizes["shared", SHARED] = int(counts[enough].sum())
-    elif training.scope == "class":
-        for label in range(len(groups.label_names)):
-            members = [g for g in groups.of_label(label) if enough[g]]
-            sizes[f"class-{label}", SHARED] = int(counts[members].sum())
-    elif training.scope == "attribute":
-        per_attribute = (counts * enough).reshape(-1, len(groups.attribute_names)).sum(0)
-        sizes |= {(f"attribute-{a}", SHARED): int(n) for a, n in enumerate(per_attribute) if n}
+    elif training.shared:
+        by_label = (counts * enough).reshape(-1, len(groups.attribute_names))
+        images = by_label.sum(1 if training.scope == "class" else 0)
+        sizes |= {(f"{training.scope}-{k}", SHARED): int(n) for k, n in enumerate(images) if n}
     else:
         for g in np.flatnonzero(enough).tolist():
             asked = of_group(clustering, groups, g).k

@@ -97,12 +97,12 @@ def group_voices(
     from other classes and speaks for it as for the others; the negative prompt would only drive its
     colours too far.
     """
-    prompts, recipe = config.prompts, recipe_of(config)
+    prompts, recipe, counts = config.prompts, recipe_of(config), np.asarray(counts)
     plain = spoken(prompts, groups, group, token="")
     if recipe.training is None:
         return [Voice(group, 0, "", plain, prompts.negative)]
     own = _speaking_for(adapters, groups, group)
-    enough = trained_groups(np.asarray(counts), config.finetune.min_images)
+    enough = trained_groups(counts, config.finetune.min_images)
     known = enough[group]
     if recipe.training.scope == "all":
         width = len(groups.attribute_names)
@@ -110,8 +110,8 @@ def group_voices(
     if own and known:
         prompt = spoken(prompts, groups, group) if recipe.token else plain
         return [Voice(group, max(a.cluster, 0), a.name, prompt, prompts.negative) for a in own]
-    aligned = int(aligned_groups(np.asarray(counts), groups)[groups.label(group)])
-    for lender in (lending_group(config, np.asarray(counts), groups, group), aligned):
+    aligned = int(aligned_groups(counts, groups)[groups.label(group)])
+    for lender in (lending_group(config, counts, groups, group), aligned):
         if lent := own or _speaking_for(adapters, groups, lender):
             label, attribute = groups.label(lender), groups.attribute(lender)
             swaps_label = label != groups.label(group)
