@@ -131,8 +131,8 @@ def test_a_failure_in_the_middle_is_gone_on_with(
 ):
     """The last adapter's weights are broken: the run dies there; repaired, it goes on."""
     # Blocks of 5: the one that fails holds the end of group 1 and the start of group 2, which
-    # borrows group 3's adapter. So group 0 is complete by then and group 1 is not.
-    synthesis = {"batch_size": 5, "steps": 8, "rows_per_shard": 100}
+    # borrows its label's adapter, group 3's. So group 0 is complete by then and group 1 is not.
+    synthesis = {"batch_size": 5, "steps": 8, "rows_per_shard": 100, "lender": "label"}
     config = make_config(finetune={"engine": "full"}, synthesis=synthesis)
     weights = Path(full_folder) / "3-0" / "unet" / "diffusion_pytorch_model.safetensors"
     good = weights.read_bytes()
