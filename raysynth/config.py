@@ -593,7 +593,8 @@ class BenchmarkConfig(Section):
     records: tuple[str, ...] = Field(
         (),
         description="Files or URIs of records.csv that earlier parts of the benchmark left, here "
-        "or on other machines: their cells are in the table and are not run again.",
+        "or on other machines: their cells are in the table and are not run again, "
+        "nor are their references for other rows.",
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
@@ -41,6 +42,19 @@ class Cell:
     def digest(self) -> str:
         """Of everything that the cell's numbers come from."""
         return self.stages[LAST_STAGE]
+
+    @property
+    def references(self) -> str:
+        """Name of the folder of its references and controls."""
+        return shared_name("references", self.stages["references"])
+
+    @cached_property
+    def alone(self) -> Cell:
+        """The same run without references and controls: its own classifiers are the same."""
+        none = {"names": (), "controls": ()}
+        references = self.config.references.model_copy(update=none)
+        config = self.config.model_copy(update={"references": references})
+        return replace(self, config=config, stages=stage_digests(config, LAST_STAGE))
 
 
 def plan_cells(config: Config) -> list[Cell]:

@@ -17,7 +17,7 @@ import pandas as pd
 from rich.console import Console
 
 from raysynth.benchmark.cells import LAST_STAGE, Cell, check_cells, plan_cells
-from raysynth.benchmark.table import read_known
+from raysynth.benchmark.table import REFERENCE_KINDS, read_known
 from raysynth.cluster import Session
 from raysynth.config import Config
 from raysynth.errors import RaysynthError
@@ -87,11 +87,11 @@ def run_benchmark(
     """
     root = f"{config.storage_path.rstrip('/')}/{config.name}"
     cells = plan_cells(config)
-    board = Board(f"{config.storage_path.rstrip('/')}/stages", list(cells))
+    board = Board(f"{config.storage_path.rstrip('/')}/stages", [])
     board.look()
     known = read_known(config.benchmark.records)
-    recorded = {cell.digest for cell in cells} & set(known["cell"])
-    board.waiting = [cell for cell in cells if board.missing(cell) and cell.digest not in recorded]
+    recorded = [cell for cell in cells if is_recorded(cell, known)]
+    board.waiting = cells_to_run(cells, board, known)
     failed: dict[str, str] = {}
     with progress or Progress() as display:
         stages = frozenset().union(*(cell.folders for cell in cells))
@@ -107,6 +107,25 @@ def run_benchmark(
                 session.start()
                 failed = _run_cells(config, root, board, stages, display)
     return Finished(root, board.shared, cells, failed, known, config.benchmark.baseline)
+
+
+def is_recorded(cell: Cell, known: pd.DataFrame) -> bool:
+    """Whether an earlier part left the cell's own classifiers."""
+    return bool({cell.digest, cell.alone.digest} & set(known["cell"]))
+
+
+def cells_to_run(cells: list[Cell], board: Board, known: pd.DataFrame) -> list[Cell]:
+    """Cells that are neither finished nor recorded.
+
+    References and controls that are recorded with another cell are not trained again.
+    """
+    told = set(known.loc[known["kind"].isin(REFERENCE_KINDS), "cell"])
+    compared = {cell.references for cell in cells if cell.digest in told} - board.done
+    return [
+        cell.alone if cell.references in compared else cell
+        for cell in cells
+        if board.missing(cell) and board.missing(cell.alone) and not is_recorded(cell, known)
+    ]
 
 
 def _run_cells(

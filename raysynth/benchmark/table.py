@@ -27,6 +27,8 @@ LEVEL = 0.95
 KEY = ("row", "severity", "seed", "repetition")
 """What names a record."""
 KINDS = ("raysynth", "reference", "mixture", "control")
+REFERENCE_KINDS = ("reference", "control")
+"""What a cell's references stage makes."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def read_known(files: Sequence[str]) -> pd.DataFrame:
     ConfigError
         A file is not there, or no `records.csv` of a benchmark.
     """
-    parts = [pd.DataFrame(columns=["cell", *KEY])]
+    parts = [pd.DataFrame(columns=["cell", "kind", *KEY])]
     for name in files:
         try:
             part = pd.read_csv(name)
@@ -70,7 +72,7 @@ def read_known(files: Sequence[str]) -> pd.DataFrame:
                 f"benchmark.records: {name} cannot be read ({error}); expected a records.csv that "
                 "`raysynth benchmark` wrote. Fix: correct the path"
             ) from None
-        if missing := {"cell", "groups", *KEY} - set(part.columns):
+        if missing := {"cell", "groups", "kind", *KEY} - set(part.columns):
             raise ConfigError(
                 f"benchmark.records: {name} lacks {', '.join(sorted(missing))}; expected a "
                 "records.csv that `raysynth benchmark` wrote. Fix: correct the path"
@@ -88,7 +90,8 @@ def read_records(
     """
     records: dict[tuple[Any, ...], dict[str, Any]] = {}
     for cell in cells:
-        for record in _of_cell(cell, shared, known):
+        # One that ran without references has no more than its own classifiers.
+        for record in _of_cell(cell, shared, known) or _of_cell(cell.alone, shared, known):
             records.setdefault(tuple(record[name] for name in KEY), record)
     order = {row: place for place, row in enumerate(dict.fromkeys(cell.row for cell in cells))}
     found = sorted(records.values(), key=lambda record: order.get(record["row"], len(order)))

@@ -10,7 +10,7 @@ import pytest
 
 from raysynth.benchmark.cells import plan_cells
 from raysynth.benchmark.differences import comparisons, differences_json, differences_markdown
-from raysynth.benchmark.driver import Board, run_benchmark
+from raysynth.benchmark.driver import Board, cells_to_run, run_benchmark
 from raysynth.benchmark.stage import publish
 from raysynth.benchmark.table import entries, markdown, read_known, read_records
 from raysynth.config import Config, DatasetConfig
@@ -53,7 +53,7 @@ def test_the_committed_records_are_of_the_committed_configuration():
     """A knob that comes later must not change what a stage without it is called."""
     cells = plan_cells(load_config(str(ROOT / "configs/benchmarks/outfits.yaml")))
     known = read_known([str(ROOT / "benchmarks/results/outfits.csv")])
-    assert set(known["cell"]) <= {cell.digest for cell in cells}
+    assert set(known["cell"]) <= {each.digest for cell in cells for each in (cell, cell.alone)}
 
 
 def test_two_generators_of_one_model_train_it_once(tmp_path):
@@ -124,11 +124,12 @@ def key_of(cell) -> tuple:
 
 def recorded(cells, file) -> None:
     """What an earlier part left: two final classifiers of each cell."""
-    own = {"kind": "raysynth", "uses_validation": False, "validation_wga": 0.8, "aga": 0.9}
+    own = {"uses_validation": False, "validation_wga": 0.8, "aga": 0.9}
     rows = [
         {"row": name, "severity": c.severity, "seed": c.seed, "repetition": 0, "cell": c.digest}
         | own
         | {"wga": 0.7 + 0.1 * (name != c.row), "groups": "{}"}
+        | {"kind": "raysynth" if name == c.row else "reference"}
         for c in cells
         for name in (c.row, "erm")
     ]
@@ -161,6 +162,31 @@ def test_recorded_cells_are_in_the_table_and_not_run_again(tmp_path):
     assert read_records(other, str(tmp_path / "stages"), read_known(files)).empty
 
 
+def test_recorded_references_are_not_trained_again(tmp_path):
+    """A row that is added on another machine needs neither them nor their stage."""
+    cells = plan_cells(planned(tmp_path, seeds=2))
+    vanilla, shared, auto = cells[:3]
+    recorded([vanilla], f"{tmp_path}/one.csv")
+    known = read_known([f"{tmp_path}/one.csv"])
+    board = Board("", [])
+    assert cells_to_run(cells, board, known) == [shared.alone, auto.alone, *cells[3:]]
+    assert not shared.alone.config.references.names
+    assert {n for n in shared.stages if shared.stages[n] != shared.alone.stages[n]} == {
+        "references",
+        "classification",
+    }
+    board.done = {shared.references}  # here they are: the cell is run as it is written
+    assert cells_to_run(cells, board, known) == [shared, auto, *cells[3:]]
+    board.done = set(shared.alone.folders)
+    assert cells_to_run(cells, board, known) == [auto.alone, *cells[3:]]
+
+    recorded([shared.alone], f"{tmp_path}/two.csv")
+    known = read_known([f"{tmp_path}/one.csv", f"{tmp_path}/two.csv"])
+    assert cells_to_run(cells, Board("", []), known) == [auto.alone, *cells[3:]]
+    table = read_records(cells, str(tmp_path / "stages"), known)
+    assert table["row"].to_list() == ["vanilla", "shared", "erm"]
+
+
 def test_a_table_of_nothing_says_what_to_run(tmp_path):
     empty = run_benchmark(planned(tmp_path), finished_only=True)
     with pytest.raises(StageError, match=r"none of the \d+ cells .* without --finished"):
@@ -171,7 +197,7 @@ def test_records_of_something_else_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"benchmark\.records: .*none\.csv cannot be read"):
         read_known([f"{tmp_path}/none.csv"])
     (tmp_path / "other.csv").write_text("row,wga\na,1\n")
-    with pytest.raises(ConfigError, match=r"other\.csv lacks cell, groups, repetition, seed"):
+    with pytest.raises(ConfigError, match=r"other\.csv lacks cell, groups, kind, repetition, seed"):
         read_known([f"{tmp_path}/other.csv"])
 
 
