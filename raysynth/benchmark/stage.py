@@ -10,7 +10,7 @@ from rich.markdown import Markdown
 
 from raysynth.benchmark.differences import differences_json, differences_markdown
 from raysynth.benchmark.driver import Finished
-from raysynth.benchmark.plot import severity_plot
+from raysynth.benchmark.plot import wga_plot
 from raysynth.benchmark.table import as_json, markdown, read_records
 from raysynth.errors import StageError
 from raysynth.runs import write_atomic
@@ -36,7 +36,7 @@ def publish(finished: Finished, command: str) -> str:
     differences = json.dumps(differences_json(records, finished.baseline), indent=1) + "\n"
     write_atomic(f"{finished.root}/differences.json", differences.encode())
     write_atomic(f"{finished.root}/records.csv", records.to_csv(index=False).encode())
-    write_atomic(f"{finished.root}/wga.png", severity_plot(records))
+    write_atomic(f"{finished.root}/wga.png", wga_plot(records, finished.baseline))
     Console(file=sys.stdout, width=200).print(Markdown(table))
     return finished.root
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from raysynth.benchmark.cells import plan_cells
 from raysynth.benchmark.differences import comparisons, differences_json, differences_markdown
 from raysynth.benchmark.driver import Board, cells_to_run, run_benchmark
+from raysynth.benchmark.plot import wga_plot
 from raysynth.benchmark.stage import publish
 from raysynth.benchmark.table import entries, markdown, read_known, read_records
 from raysynth.config import Config, DatasetConfig
@@ -211,6 +214,18 @@ def test_intervals_are_over_run_seeds():
     assert entry.mean == pytest.approx(0.8) and entry.std == pytest.approx(0.1)
     assert entry.half == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)  # Student's t, 2 degrees
     assert "80.0 ± 24.8" in markdown(records, "command")
+
+
+def test_one_severity_is_drawn_as_a_list_and_several_as_lines():
+    own = {"kind": "raysynth", "seed": 0, "repetition": 0, "wga": 0.7}
+    few = pd.DataFrame([{"row": f"r{n}", "severity": 0.9} | own for n in range(3)])
+    many = pd.DataFrame([{"row": f"r{n}", "severity": 0.9} | own for n in range(30)])
+
+    def size(records):
+        return Image.open(io.BytesIO(wga_plot(records, "r0"))).size
+
+    assert size(many)[1] > 3 * size(few)[1] and size(many)[0] == size(few)[0]
+    assert size(pd.concat([few, few.assign(severity=0.99)])) != size(few)
 
 
 def test_rows_are_compared_seed_by_seed():
