@@ -187,9 +187,10 @@ class FinetuneConfig(Section):
     engine: Literal["auto", "lora", "full"] = Field(
         "auto", description="LoRA adapters or full UNet weights; auto: as the generator is defined."
     )
-    per: Literal["all", "class", "attribute"] = Field(
-        "all",
-        description="shared, edit: one model for all groups, or one for each class or attribute.",
+    per: Literal["auto", "all", "class", "attribute"] = Field(
+        "auto",
+        description="shared, edit: one model for all groups, or one for each class or attribute; "
+        "auto: for all, or for each attribute where a group has fewer than min_images.",
     )
     min_images: Count = Field(
         8,

@@ -18,7 +18,7 @@ from raysynth.errors import DataError
 from raysynth.groups import Groups, aligned_groups
 
 Engine = Literal["lora", "full"]
-Scope = Literal["group", "group_cluster", "class", "attribute", "all"]
+Scope = Literal["group", "group_cluster", "class", "attribute", "all", "auto"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Training:
     """lora: adapters; full: all weights of the UNet."""
     scope: Scope
     """What one model is trained on: a group, a cluster of one, the groups of a class or of an
-    attribute, or all."""
+    attribute, or all; auto until the data are known (`settled`)."""
     steps: int
     """Optimizer steps of a model, at most."""
     max_passes: float
@@ -46,7 +46,7 @@ class Training:
     @property
     def shared(self) -> bool:
         """Whether a model speaks for several groups."""
-        return self.scope in ("class", "attribute", "all")
+        return self.scope in ("class", "attribute", "all", "auto")
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ _OWN: dict[str, tuple[Engine, Scope]] = {
     "lora": ("lora", "group"),
     "dreambooth": ("full", "group"),
     "clustered_dreambooth": ("lora", "group_cluster"),
-    "shared": ("full", "all"),
-    "edit": ("full", "all"),
+    "shared": ("full", "auto"),
+    "edit": ("full", "auto"),
 }
 
 
@@ -140,7 +140,7 @@ def recipe_of(config: Config) -> Recipe:
     engine, scope = _OWN[name]
     if settings.engine != "auto":
         engine = settings.engine
-    several = scope == "all"
+    several = scope == "auto"
     if several:
         scope = settings.per
     budget = BUDGETS[engine, several]
@@ -165,6 +165,24 @@ def recipe_of(config: Config) -> Recipe:
 def trained_groups(counts: np.ndarray, min_images: int) -> np.ndarray:
     """[G] bool, groups whose images are trained on: those with `finetune.min_images`."""
     return np.asarray(counts) >= min_images
+
+
+def settled(config: Config, counts: np.ndarray) -> Config:
+    """The configuration with `finetune.per: auto` as the data decide it.
+
+    One model for all groups learns the shape from the many and the attribute from the words, if it
+    sees every attribute with every class. Where a group is too small to be trained on, what it
+    learns of an attribute's look is its class's look too: a model per attribute cannot tell them
+    apart (docs/results.md, severity 0.999).
+
+    Parameters
+    ----------
+    counts : [G] training images per group.
+    """
+    if config.finetune.per != "auto":
+        return config
+    per = "all" if trained_groups(counts, config.finetune.min_images).all() else "attribute"
+    return config.model_copy(update={"finetune": config.finetune.model_copy(update={"per": per})})
 
 
 def lending_group(config: Config, counts: np.ndarray, groups: Groups, group: int) -> int:

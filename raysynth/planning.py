@@ -27,6 +27,7 @@ from raysynth.generators import (
     check_groups,
     lending_group,
     recipe_of,
+    settled,
     trained_groups,
 )
 from raysynth.groups import Groups
@@ -94,6 +95,7 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     _, groups, listing = list_dataset(config.dataset, config.seed)
     counts = split_counts(listing, groups)["train"]
     check_groups(counts, groups, config)
+    config = settled(config, counts)
     recipe = recipe_of(config)
     jobs = _jobs(config, recipe.training, groups, counts)
     made = config.synthesis.images_per_group

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from raysynth.config_files import load_config
-from raysynth.generators import BUDGETS, recipe_of, synthesis_inputs, training_inputs
+from raysynth.generators import BUDGETS, recipe_of, settled, synthesis_inputs, training_inputs
 
 
 @pytest.mark.parametrize(
@@ -15,9 +16,9 @@ from raysynth.generators import BUDGETS, recipe_of, synthesis_inputs, training_i
         (["generator=dreambooth"], "full", "group"),
         (["generator=clustered_dreambooth"], "lora", "group_cluster"),
         (["finetune.engine=full"], "full", "group_cluster"),
-        (["generator=shared"], "full", "all"),
+        (["generator=shared"], "full", "auto"),
         (["generator=shared", "finetune.per=class", "finetune.engine=lora"], "lora", "class"),
-        (["generator=edit"], "full", "all"),
+        (["generator=edit"], "full", "auto"),
     ],
 )
 def test_what_a_generator_trains(overrides, engine, scope):
@@ -25,6 +26,21 @@ def test_what_a_generator_trains(overrides, engine, scope):
     assert (recipe.training.engine, recipe.training.scope) == (engine, scope)
     assert recipe.training.steps == BUDGETS[engine, recipe.training.shared].steps
     assert recipe.edits == (recipe.name == "edit")
+
+
+@pytest.mark.parametrize(
+    ("per", "counts", "scope"),
+    [
+        ("auto", [1980, 20, 20, 1980], "all"),
+        ("auto", [1998, 2, 2, 1998], "attribute"),
+        ("auto", [1998, 0, 8, 1998], "attribute"),
+        ("all", [1998, 2, 2, 1998], "all"),
+        ("class", [1998, 2, 2, 1998], "class"),
+    ],
+)
+def test_a_group_too_small_to_be_trained_on_makes_a_model_per_attribute(per, counts, scope):
+    config = load_config(None, ["generator=shared", f"finetune.per={per}"])
+    assert recipe_of(settled(config, np.array(counts))).training.scope == scope
 
 
 def test_explicit_values_win():

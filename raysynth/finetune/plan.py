@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from raysynth.config import Config
 from raysynth.errors import ConfigError
-from raysynth.generators import Training, check_groups, recipe_of, trained_groups
+from raysynth.generators import Training, check_groups, recipe_of, settled, trained_groups
 from raysynth.groups import Groups, aligned_groups
 from raysynth.prompts import spoken
 from raysynth.runs import write_atomic
@@ -109,12 +109,13 @@ def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
     DataError
         A class has no group that is large enough.
     """
-    training = recipe_of(config).training
-    if training is None:
-        return []
     ids = np.array(clusters["id"].to_pylist(), dtype=object)
     group = clusters["group"].to_numpy()
     counts = np.bincount(group, minlength=groups.count)
+    config = settled(config, counts)
+    training = recipe_of(config).training
+    if training is None:
+        return []
     check_groups(counts, groups, config)
     aligned = set(aligned_groups(counts, groups).tolist())
     jobs = []

@@ -12,7 +12,7 @@ import pyarrow as pa
 from raysynth.config import Config
 from raysynth.errors import StageError
 from raysynth.finetune.plan import SHARED, Adapter
-from raysynth.generators import lending_group, recipe_of, trained_groups
+from raysynth.generators import lending_group, recipe_of, settled, trained_groups
 from raysynth.groups import Groups, aligned_groups
 from raysynth.prompts import spoken
 from raysynth.tables import SYNTHETIC
@@ -97,7 +97,9 @@ def group_voices(
     from other classes and speaks for it as for the others; the negative prompt would only drive its
     colours too far.
     """
-    prompts, recipe, counts = config.prompts, recipe_of(config), np.asarray(counts)
+    counts = np.asarray(counts)
+    config = settled(config, counts)
+    prompts, recipe = config.prompts, recipe_of(config)
     plain = spoken(prompts, groups, group, token="")
     if recipe.training is None:
         return [Voice(group, 0, "", plain, prompts.negative)]

@@ -47,10 +47,11 @@ def test_one_adapter_per_group_cluster_of_large_enough_groups():
 
 @pytest.mark.parametrize("generator", ["shared", "edit"])
 def test_one_model_for_all_groups_that_are_large_enough(generator):
-    (job,) = plan_jobs(config(generator), table(SIZES), GROUPS)
+    settings = config(generator, per="all")
+    (job,) = plan_jobs(settings, table(SIZES), GROUPS)
     assert job.name == "shared" and len(job.ids) == 96
     assert set(job.prompts) == {0, 3, 4, 5} and job.conflicting == (5,)
-    record = record_of(job, config(generator), GROUPS, 9, 0.5)
+    record = record_of(job, settings, GROUPS, 9, 0.5)
     assert (record.engine, record.scope, record.group, record.label) == ("full", "all", -1, "")
     (job,) = plan_jobs(config(generator, min_images=3), table(SIZES), GROUPS)
     assert len(job.ids) == sum(SIZES.values()) and job.conflicting == (1, 2, 5)
@@ -74,6 +75,7 @@ def test_one_model_per_attribute():
     """Attribute 0 has groups 0 and 4 of enough images, attribute 1 groups 3 and 5."""
     settings = config("shared", per="attribute")
     jobs = plan_jobs(settings, table(SIZES), GROUPS)
+    assert jobs == plan_jobs(config("shared"), table(SIZES), GROUPS), "two groups are too small"
     assert [(job.name, set(job.prompts), job.conflicting) for job in jobs] == [
         ("attribute-0", {0, 4}, ()),
         ("attribute-1", {3, 5}, (5,)),

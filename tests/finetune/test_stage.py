@@ -81,7 +81,7 @@ def test_nothing_left_to_train_starts_no_worker(room, tmp_path):
     record = Adapter("shared", "full", "all", -1, -1, "", "", "", 37, 3, 0.5)
     (tmp_path / "shared").mkdir()
     write_adapter(record, str(tmp_path / "shared"))
-    config = room.config("shared")
+    config = room.config("shared", per="all")
     facts = run_finetune(config, room.real, room.clusters, GROUPS, str(tmp_path), Said())
     assert facts == {"rows": 1, "failed": {}}
 

@@ -97,7 +97,7 @@ def test_complete_adapters_are_not_trained_again(room, tmp_path, monkeypatch):
 
 
 def test_full_engine_resumes_and_saves_a_unet(room, tmp_path, monkeypatch):
-    config = room.config("shared", learning_rate=1e-3, ema=0.9, steps=4)
+    config = room.config("shared", per="all", learning_rate=1e-3, ema=0.9, steps=4)
     train_pack(room.pack(config, tmp_path / "through"), quiet)
     killed_after(monkeypatch, 3)
     with pytest.raises(Killed):

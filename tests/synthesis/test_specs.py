@@ -139,7 +139,8 @@ def small_group(shared: Config, adapters: list[Adapter], counts: list[int]) -> s
 
 def test_a_shared_model_speaks_for_small_groups_as_for_others():
     """It was not trained on them, but knows their attribute from other classes."""
-    shared, model = config(generator="shared"), [adapter(-1, -1, "shared")]
+    shared = config(generator="shared", finetune={"per": "all"})
+    model = [adapter(-1, -1, "shared")]
     spoken = ("shared", 0, "a photo of a sks dog on deep snow", "")
     assert small_group(shared, model, COUNTS) == {spoken}
     # No class has snow: all that is known of it is the base's.
@@ -171,7 +172,7 @@ def test_a_model_per_attribute_speaks_for_the_small_groups_of_its_attribute():
     adapters = [
         replace(adapter(-1, -1, f"attribute-{a}"), attribute=name) for a, name in enumerate(names)
     ]
-    shared = config(generator="shared", finetune={"per": "attribute"})
+    shared = config(generator="shared")
     rows = plan_specs(shared, adapters, GROUPS, COUNTS).to_pylist()
     assert [rows[7 * g]["adapter"] for g in range(6)] == ["attribute-0", "attribute-1"] * 3
     assert [rows[7 * g]["negative_prompt"] for g in (0, 1, 2, 3)] == ["", "dog", "cat", ""]
