@@ -45,6 +45,7 @@ def main() -> None:
     options.add_argument("--stages", type=Path, required=True, help="folder of finished stages")
     arguments = options.parse_args()
     cells = [cell for name in arguments.configs for cell in plan_cells(load_config(name, []))]
+    cells.sort(key=lambda cell: (str(cell.severity), cell.seed))  # all of one data set together
     seen: set[str] = set()
     for cell in cells:
         if cell.config.generator == AUTO:  # its images are those of another row

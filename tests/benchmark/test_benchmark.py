@@ -52,10 +52,11 @@ def test_cells_share_what_their_rows_do_not_change(tmp_path):
     assert auto["synthesis"] not in (shared["synthesis"], vanilla["synthesis"])
 
 
-def test_the_committed_records_are_of_the_committed_configuration():
+@pytest.mark.parametrize("name", ["outfits", "outfits_lender", "outfits_ablations"])
+def test_the_committed_records_are_of_the_committed_configuration(name):
     """A knob that comes later must not change what a stage without it is called."""
-    cells = plan_cells(load_config(str(ROOT / "configs/benchmarks/outfits.yaml")))
-    known = read_known([str(ROOT / "benchmarks/results/outfits.csv")])
+    cells = plan_cells(load_config(str(ROOT / f"configs/benchmarks/{name}.yaml")))
+    known = read_known([str(ROOT / f"benchmarks/results/{name}.csv")])
     assert set(known["cell"]) <= {each.digest for cell in cells for each in (cell, cell.alone)}
 
 
