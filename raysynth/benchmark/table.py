@@ -106,10 +106,15 @@ def _of_cell(cell: Cell, shared: str, known: pd.DataFrame | None) -> list[dict[s
         return [record for name, values in named for record in _records(cell, name, values)]
     if known is None:
         return []
-    # A severity may be a number here and a word there; the cell knows.
+    # A severity may be a number here and a word there, a row have another name; the cell knows.
     own = {"severity": cell.severity, "seed": cell.seed}
     found = known[known["cell"] == cell.digest].to_dict("records")
-    return [{str(name): value for name, value in row.items()} | own for row in found]
+    return [
+        {str(name): value for name, value in record.items()}
+        | own
+        | ({"row": cell.row} if record["kind"] == OURS else {})
+        for record in found
+    ]
 
 
 def _records(cell: Cell, name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
