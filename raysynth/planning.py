@@ -142,7 +142,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     synthetic = sum(group.synthetic for group in plan.groups)
     images = sum(group.images for group in plan.groups)
     table.add_section()
-    table.add_row("all", f"{images:,}", f"{plan.adapters:,} adapters", f"{synthetic:,}")
+    adapters = f"{plan.adapters:,} adapter{'s' * (plan.adapters != 1)}"
+    table.add_row("all", f"{images:,}", adapters, f"{synthetic:,}")
     console.print(table)
     hours, storage = sum(plan.gpu_hours.values()), sum(plan.storage_gb.values())
     fitting = ", ".join(f"{n} in {gb} GB" for gb, n in plan.side_by_side.items())
@@ -150,7 +151,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         "generator": plan.generator,
         "UNet": f"{plan.cost.parameters / 1e6:,.1f} M parameters, {plan.cost.trained / 1e6:,.2f} M "
         f"trained per adapter, {plan.cost.forward / 1e9:,.1f} GFLOP per image and step",
-        "fine-tuning": f"{plan.adapters} adapters, {plan.steps:,} steps together",
+        "fine-tuning": f"{adapters}, {plan.steps:,} steps together",
         "GPU memory": f"{plan.one_adapter_gb:.1f} GB for one adapter; at once: {fitting}",
         "GPU-hours": f"{hours:,.2f}: "
         + ", ".join(f"{name} {value:,.2f}" for name, value in plan.gpu_hours.items()),

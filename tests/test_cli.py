@@ -110,8 +110,11 @@ def test_plan_counts_without_starting_anything(tmp_path):
     vanilla = _raysynth("plan", "generator=vanilla", f"storage_path={tmp_path}")
     assert "the base" in vanilla.stdout and "0 adapters" in vanilla.stdout
     edit = _raysynth("plan", "generator=edit", "dataset.severity=0.999", f"storage_path={tmp_path}")
-    assert "full weights, one for all groups; edits real images" in edit.stdout
-    assert "1 adapters" in edit.stdout and "the shared one, lent" in edit.stdout
+    assert "full weights, one per attribute; edits real images" in edit.stdout
+    assert "2 adapters" in edit.stdout and "the attribute's, lent" in edit.stdout
+    shared = _raysynth("plan", "generator=shared", f"storage_path={tmp_path}")
+    assert "one for all groups; draws from noise" in shared.stdout
+    assert "1 adapter," in shared.stdout and "the shared one" in shared.stdout
     refused = _raysynth("plan", "finetune.min_images=4000", f"storage_path={tmp_path}")
     assert refused.returncode == 2 and "finetune.min_images=4000" in refused.stderr
 
