@@ -211,7 +211,9 @@ def _jobs(
             k = max(1, min(most, int(counts[g]) // clustering.min_size))
             sizes |= {(f"{g}-{number}", g): int(counts[g]) // k for number in range(k)}
     return [
-        Job(name, g, 0, SHARED, SHARED, ("",) * images, (), {}, {}, (), 0.0, *budget)
+        Job(
+            name, training.scope, g, 0, SHARED, SHARED, ("",) * images, (), {}, {}, (), 0.0, *budget
+        )
         for (name, g), images in sizes.items()
         for budget in [budget_of(config, training, name, images)]
     ]

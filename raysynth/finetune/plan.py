@@ -54,6 +54,8 @@ class Job:
     """One adapter to be trained; plain values, so that it travels to a worker as JSON."""
 
     name: str
+    scope: str
+    """What it is trained on: see `generators.Training`; never auto."""
     group: int
     """Group, or SHARED."""
     cluster: int
@@ -157,6 +159,7 @@ def _job(
     token = None if recipe.token else ""
     return Job(
         name=own.name,
+        scope=recipe.training.scope,
         group=own.group,
         cluster=own.cluster,
         label=own.label,
@@ -245,7 +248,7 @@ def record_of(job: Job, config: Config, groups: Groups, steps: int, loss: float)
     return Adapter(
         name=job.name,
         engine=training.engine,
-        scope=training.scope,
+        scope=job.scope,
         group=job.group,
         cluster=job.cluster,
         label=groups.label_names[job.label] if job.label != SHARED else "",

@@ -17,7 +17,6 @@ from dataclasses import asdict
 from typing import Any
 
 import fsspec
-import numpy as np
 
 from raysynth.cluster import is_local
 from raysynth.config import Config
@@ -29,7 +28,7 @@ from raysynth.finetune.plan import (
     split_into_packs,
     write_adapters,
 )
-from raysynth.generators import recipe_of, settled
+from raysynth.generators import recipe_of
 from raysynth.groups import Groups
 from raysynth.progress import Progress
 from raysynth.runs import read_json, write_atomic
@@ -63,7 +62,6 @@ def run_finetune(
         write_adapters([], work)
         return {"rows": 0, "failed": {}}
     table = read_table(clusters, files=[_clusters_file(clusters)])
-    config = settled(config, np.bincount(table["group"], minlength=groups.count))
     jobs = plan_jobs(config, table, groups)
     todo = [job for job in jobs if read_adapter(f"{work}/{job.name}") is None]
     packs = split_into_packs(todo, config.finetune.adapters_per_worker, config.resources.workers)
