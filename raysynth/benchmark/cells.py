@@ -49,7 +49,7 @@ class Cell:
         return shared_name("references", self.stages["references"])
 
     @cached_property
-    def alone(self) -> Cell:
+    def without_references(self) -> Cell:
         """The same run without references and controls: its own classifiers are the same."""
         none = {"names": (), "controls": ()}
         references = self.config.references.model_copy(update=none)

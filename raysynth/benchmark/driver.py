@@ -90,7 +90,6 @@ def run_benchmark(
     board = Board(f"{config.storage_path.rstrip('/')}/stages", [])
     board.look()
     known = read_known(config.benchmark.records)
-    recorded = [cell for cell in cells if is_recorded(cell, known)]
     board.waiting = cells_to_run(cells, board, known)
     failed: dict[str, str] = {}
     with progress or Progress() as display:
@@ -98,20 +97,15 @@ def run_benchmark(
         display.stage("benchmark")
         display.say(
             f"{len(cells)} cells of {len(stages)} stages; {len(stages & board.done)} are there, "
-            f"{len(recorded)} cells are recorded"
+            f"{len(board.waiting)} cells are to be run"
         )
         # The table of what is finished may be asked for while another driver runs the rest.
         if board.waiting and not finished_only:
             with Session(config, root) as session:
                 check_cells(board.waiting)
                 session.start()
-                failed = _run_cells(config, root, board, stages, display)
+                failed = _run_cells(config, root, board, display)
     return Finished(root, board.shared, cells, failed, known, config.benchmark.baseline)
-
-
-def is_recorded(cell: Cell, known: pd.DataFrame) -> bool:
-    """Whether an earlier part left the cell's own classifiers."""
-    return bool({cell.digest, cell.alone.digest} & set(known["cell"]))
 
 
 def cells_to_run(cells: list[Cell], board: Board, known: pd.DataFrame) -> list[Cell]:
@@ -119,18 +113,22 @@ def cells_to_run(cells: list[Cell], board: Board, known: pd.DataFrame) -> list[C
 
     References and controls that are recorded with another cell are not trained again.
     """
+    recorded = set(known["cell"])
     told = set(known.loc[known["kind"].isin(REFERENCE_KINDS), "cell"])
-    compared = {cell.references for cell in cells if cell.digest in told} - board.done
-    return [
-        cell.alone if cell.references in compared else cell
-        for cell in cells
-        if board.missing(cell) and board.missing(cell.alone) and not is_recorded(cell, known)
-    ]
+    compared = {cell.references for cell in cells if cell.digest in told}
+
+    def missing(cell: Cell) -> bool:
+        return cell.digest not in recorded and bool(board.missing(cell))
+
+    waiting = []
+    for cell in cells:
+        alone = cell.without_references if cell.references in compared else cell
+        if missing(cell) and missing(alone):
+            waiting.append(cell if cell.references in board.done else alone)
+    return waiting
 
 
-def _run_cells(
-    config: Config, root: str, board: Board, stages: frozenset[str], progress: Progress
-) -> dict[str, str]:
+def _run_cells(config: Config, root: str, board: Board, progress: Progress) -> dict[str, str]:
     """Start cells as others end; reasons of the failed ones."""
     import ray
 
@@ -138,6 +136,7 @@ def _run_cells(
     task = ray.remote(num_cpus=0, max_retries=MAX_RETRIES)(run_cell)
     failed: dict[str, str] = {}
     total = len(board.waiting)
+    stages = frozenset().union(*(cell.folders for cell in board.waiting))
     while board.waiting or board.running:
         board.look()
         while len(board.running) < config.benchmark.concurrent and (cell := board.next()):

@@ -90,12 +90,12 @@ def read_records(
     """
     records: dict[tuple[Any, ...], dict[str, Any]] = {}
     for cell in cells:
-        # One that ran without references has no more than its own classifiers.
-        for record in _of_cell(cell, shared, known) or _of_cell(cell.alone, shared, known):
+        found = _of_cell(cell, shared, known)
+        for record in found or _of_cell(cell.without_references, shared, known):
             records.setdefault(tuple(record[name] for name in KEY), record)
     order = {row: place for place, row in enumerate(dict.fromkeys(cell.row for cell in cells))}
-    found = sorted(records.values(), key=lambda record: order.get(record["row"], len(order)))
-    return pd.DataFrame(found)
+    rows = sorted(records.values(), key=lambda record: order.get(record["row"], len(order)))
+    return pd.DataFrame(rows)
 
 
 def _of_cell(cell: Cell, shared: str, known: pd.DataFrame | None) -> list[dict[str, Any]]:

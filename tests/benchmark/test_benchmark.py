@@ -58,7 +58,9 @@ def test_the_committed_records_are_of_the_committed_configuration(name):
     """A knob that comes later must not change what a stage without it is called."""
     cells = plan_cells(load_config(str(ROOT / f"configs/benchmarks/{name}.yaml")))
     known = read_known([str(ROOT / f"benchmarks/results/{name}.csv")])
-    assert set(known["cell"]) <= {each.digest for cell in cells for each in (cell, cell.alone)}
+    assert set(known["cell"]) <= {
+        each.digest for cell in cells for each in (cell, cell.without_references)
+    }
 
 
 def test_two_generators_of_one_model_train_it_once(tmp_path):
@@ -174,21 +176,30 @@ def test_recorded_references_are_not_trained_again(tmp_path):
     recorded([vanilla], f"{tmp_path}/one.csv")
     known = read_known([f"{tmp_path}/one.csv"])
     board = Board("", [])
-    assert cells_to_run(cells, board, known) == [shared.alone, auto.alone, *cells[3:]]
-    assert not shared.alone.config.references.names
-    assert {n for n in shared.stages if shared.stages[n] != shared.alone.stages[n]} == {
+    assert cells_to_run(cells, board, known) == [
+        shared.without_references,
+        auto.without_references,
+        *cells[3:],
+    ]
+    assert not shared.without_references.config.references.names
+    assert {
+        n for n in shared.stages if shared.stages[n] != shared.without_references.stages[n]
+    } == {
         "references",
         "classification",
     }
     board.done = {shared.references}  # here they are: the cell is run as it is written
     assert cells_to_run(cells, board, known) == [shared, auto, *cells[3:]]
-    board.done = set(shared.alone.folders)
-    assert cells_to_run(cells, board, known) == [auto.alone, *cells[3:]]
+    board.done = set(shared.without_references.folders)
+    assert cells_to_run(cells, board, known) == [auto.without_references, *cells[3:]]
+
+    none = read_known([])  # nothing tells the references: they are trained
+    assert cells_to_run(cells, board, none) == cells
 
     # In another benchmark the row may have had another name.
-    recorded([replace(shared.alone, row="one model")], f"{tmp_path}/two.csv")
+    recorded([replace(shared.without_references, row="one model")], f"{tmp_path}/two.csv")
     known = read_known([f"{tmp_path}/one.csv", f"{tmp_path}/two.csv"])
-    assert cells_to_run(cells, Board("", []), known) == [auto.alone, *cells[3:]]
+    assert cells_to_run(cells, Board("", []), known) == [auto.without_references, *cells[3:]]
     table = read_records(cells, str(tmp_path / "stages"), known)
     assert table["row"].to_list() == ["vanilla", "shared", "erm"]
 
