@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raysynth.cli import split_arguments
+from raysynth.cli import main, split_arguments
 from raysynth.config import Config
 from raysynth.config_docs import markdown
 from tests.datasets.test_published import write_waterbirds
@@ -20,6 +20,20 @@ ROOT = Path(__file__).parent.parent
 def _raysynth(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "raysynth.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60)
+
+
+@pytest.fixture
+def inside(capsys, monkeypatch):
+    """The command in this process, which has imported torch and diffusers already."""
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["raysynth", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, left.value.code, said.out, said.err)
+
+    return call
 
 
 @pytest.mark.parametrize(
@@ -95,8 +109,8 @@ def test_help_keys_names_every_key_and_the_page_in_docs_is_in_step():
     assert (ROOT / "docs" / "configuration.md").read_text() == text, "run `make docs`"
 
 
-def test_plan_counts_without_starting_anything(tmp_path):
-    printed = _raysynth(
+def test_plan_counts_without_starting_anything(inside, tmp_path):
+    printed = inside(
         "plan", f"storage_path={tmp_path}", "clustering.k=2", "finetune.min_images=30"
     )
     assert printed.returncode == 0, printed.stderr
@@ -107,24 +121,24 @@ def test_plan_counts_without_starting_anything(tmp_path):
         assert lender in row
     assert "GPU-hours" in printed.stdout and "TFLOP/s sustained" in printed.stdout
     assert list(tmp_path.iterdir()) == []
-    vanilla = _raysynth("plan", "generator=vanilla", f"storage_path={tmp_path}")
+    vanilla = inside("plan", "generator=vanilla", f"storage_path={tmp_path}")
     assert "the base" in vanilla.stdout and "0 adapters" in vanilla.stdout
-    edit = _raysynth("plan", "generator=edit", "dataset.severity=0.999", f"storage_path={tmp_path}")
+    edit = inside("plan", "generator=edit", "dataset.severity=0.999", f"storage_path={tmp_path}")
     assert "full weights, one per attribute; edits real images" in edit.stdout
     assert "2 adapters" in edit.stdout and "the attribute's, lent" in edit.stdout
-    shared = _raysynth("plan", "generator=shared", f"storage_path={tmp_path}")
+    shared = inside("plan", "generator=shared", f"storage_path={tmp_path}")
     assert "one for all groups; draws from noise" in shared.stdout
     assert "1 adapter," in shared.stdout and "the shared one" in shared.stdout
-    refused = _raysynth("plan", "finetune.min_images=4000", f"storage_path={tmp_path}")
+    refused = inside("plan", "finetune.min_images=4000", f"storage_path={tmp_path}")
     assert refused.returncode == 2 and "finetune.min_images=4000" in refused.stderr
 
 
-def test_plan_of_the_paper_scale_needs_no_model_and_no_hub(tmp_path):
+def test_plan_of_the_paper_scale_needs_no_model_and_no_hub(inside, tmp_path):
     write_waterbirds(tmp_path, each=40)
     file = ROOT / "configs" / "waterbirds.yaml"
-    printed = _raysynth("plan", str(file), f"dataset.path={tmp_path}", "--tflops", "100")
+    printed = inside("plan", str(file), f"dataset.path={tmp_path}", "--tflops", "100")
     assert printed.returncode == 0, printed.stderr
     assert "859.5 M parameters" in printed.stdout and "100 TFLOP/s" in printed.stdout
     assert "shape of Stable Diffusion 1.x" in printed.stdout
-    missing = _raysynth("plan", str(file), "dataset.path=/nowhere")
+    missing = inside("plan", str(file), "dataset.path=/nowhere")
     assert missing.returncode == 2 and "metadata.csv" in missing.stderr

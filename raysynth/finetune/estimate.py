@@ -6,8 +6,10 @@ memory is taken. So Stable Diffusion's costs are known on a laptop, before any w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -50,14 +52,22 @@ class UNetCost:
 def unet_cost(
     shape: Mapping[str, Any], targets: Sequence[str] | None, rank: int, checkpointing: bool
 ) -> UNetCost:
-    """Cost of the UNet that a diffusers configuration describes.
+    """Cost of the UNet that a diffusers configuration describes; seconds once, then remembered.
 
     Parameters
     ----------
     targets : kinds of layers that LoRA adapts; None: all weights are trained.
     """
+    kinds = None if targets is None else tuple(targets)
+    return _unet_cost(json.dumps(dict(shape)), kinds, rank, checkpointing)
+
+
+@cache
+def _unet_cost(
+    shape: str, targets: tuple[str, ...] | None, rank: int, checkpointing: bool
+) -> UNetCost:
     with torch.device("meta"):
-        unet: Any = UNet2DConditionModel.from_config(dict(shape))
+        unet: Any = UNet2DConditionModel.from_config(json.loads(shape))
     for parameter in unet.parameters():
         parameter.data = parameter.data.bfloat16()
     parameters = sum(p.numel() for p in unet.parameters())

@@ -135,7 +135,7 @@ def test_a_table_without_training_files_is_refused(clip_folder, tmp_path):
 def test_another_encoder_clusters_and_clip_scores(ray_local, real, clip_folder, tmp_path):
     """Clusters and neighbours in the encoder's space; the centroids stay in CLIP's."""
     encoder = write_encoder(tmp_path / "dino", "dinov2")
-    config = make_config(clip_folder, k=2, encoder=str(encoder))
+    config = make_config(clip_folder, k=2, encoder=str(encoder), actors=1)
     work = tmp_path / "work"
     run_clustering(config, real, GROUPS, str(work), Progress())
     table = read_embeddings(str(work))
