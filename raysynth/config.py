@@ -394,7 +394,11 @@ class ClassifierConfig(Section):
     ratio: Annotated[float, Field(ge=0)] = Field(1.0, description="Synthetic / real images used.")
     beta: Share = Field(0.5, description="Stage 1 loss = beta * CE + (1-beta) * SupCon.")
     temperature: Rate = Field(0.1, description="SupCon's temperature.")
-    learning_rate: Rate = Field(3e-3, description="Stage 1 peak learning rate.")
+    learning_rate: Rate = Field(
+        3e-3,
+        description="Stage 1 peak learning rate; `clip` or a transformers model: 1e-4 unless "
+        "given.",
+    )
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-2, description="Stage 1 weight decay.")
     steps: Annotated[int, Field(ge=0)] = Field(
         200, description="Stage 1 optimizer steps; 0: a pretrained backbone stays as it is."
@@ -419,7 +423,11 @@ class ClassifierConfig(Section):
         "alone; 1: real images only (paper).",
     )
     full_steps: Count = Field(60, description="full: optimizer steps of stage 2.")
-    full_learning_rate: Rate = Field(1e-3, description="full: stage 2 peak learning rate.")
+    full_learning_rate: Rate = Field(
+        1e-3,
+        description="full: stage 2 peak learning rate; `clip` or a transformers model: 1e-4 unless "
+        "given.",
+    )
     dro_step_size: Rate = Field(
         0.01, description="full with group_dro: step size of the group weights."
     )
@@ -491,7 +499,9 @@ class ReferencesConfig(Section):
         (1e-1, 1.0), description="Weight decays tried for every reference, on validation."
     )
     learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = Field(
-        (3e-3,), description="Peak learning rates tried for every reference, on validation."
+        (3e-3,),
+        description="Peak learning rates tried for every reference, on validation; `clip` or a "
+        "transformers model: [1e-4] unless given.",
     )
     head_weight_decays: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
         (1e-3, 1e-2, 1e-1, 1.0),
@@ -517,7 +527,11 @@ class SearchConfig(Section):
     )
     betas: Span = Field((0.2, 1.0), description="Range of beta.")
     temperatures: Span = Field((0.05, 0.5), description="Range of the SupCon temperature (log).")
-    learning_rates: Span = Field((1e-3, 6e-3), description="Range of stage 1 learning rate (log).")
+    learning_rates: Span = Field(
+        (1e-3, 6e-3),
+        description="Range of stage 1 learning rate (log); `clip` or a transformers model: "
+        "[1e-5, 1e-3] unless given.",
+    )
     weight_decays: Span = Field((1e-3, 3e-1), description="Range of stage 1 weight decay (log).")
     steps: tuple[int, int] = Field(
         (100, 250),
@@ -599,6 +613,14 @@ class BenchmarkConfig(Section):
     )
 
 
+TOWER_RATES: dict[str, dict[str, Any]] = {
+    "classifier": {"learning_rate": 1e-4, "full_learning_rate": 1e-4},
+    "references": {"learning_rates": (1e-4,)},
+    "search": {"learning_rates": (1e-5, 1e-3)},
+}
+"""Learning rates of pretrained towers: what trains the small network spoils them (decisions.md)."""
+
+
 class Config(Section):
     """One run: top-level keys and one section per room."""
 
@@ -653,6 +675,25 @@ class Config(Section):
                 "engine; expected auto. Fix: generator="
                 f"{other[self.generator, self.finetune.engine]}, or finetune.engine=auto"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _rates_of_the_backbone(self) -> Config:
+        """Learning rates that were not given follow the backbone, where it is trained at all."""
+        if self.classifier.backbone == "small":
+            return self
+        trained = {
+            "classifier": self.classifier.steps > 0,
+            "references": bool(self.references.names),
+            "search": self.search.steps[1] > 0,
+        }
+        for name in (section for section, is_trained in trained.items() if is_trained):
+            section = getattr(self, name)
+            given = section.model_fields_set
+            own = {key: rate for key, rate in TOWER_RATES[name].items() if key not in given}
+            # Not marked as given, so that a benchmark's row with another backbone has its own.
+            filled = type(section).model_construct(given, **dict(section) | own)
+            object.__setattr__(self, name, filled)
         return self
 
     def for_references(self) -> Config:

@@ -110,9 +110,7 @@ def test_help_keys_names_every_key_and_the_page_in_docs_is_in_step():
 
 
 def test_plan_counts_without_starting_anything(inside, tmp_path):
-    printed = inside(
-        "plan", f"storage_path={tmp_path}", "clustering.k=2", "finetune.min_images=30"
-    )
+    printed = inside("plan", f"storage_path={tmp_path}", "clustering.k=2", "finetune.min_images=30")
     assert printed.returncode == 0, printed.stderr
     assert "4 adapters" in printed.stdout
     lent = {"pullover/gravel": "coat/gravel's", "coat/grass": "pullover/grass's"}

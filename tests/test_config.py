@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from raysynth.benchmark.cells import plan_cells
 from raysynth.config import Config
 from raysynth.config_files import load_config, resolve_storage
 from raysynth.errors import ConfigError
@@ -107,3 +108,23 @@ def test_the_digest_follows_results_not_places():
 def test_a_generator_that_is_not_what_it_says_is_refused(overrides, expected):
     with pytest.raises(ConfigError, match=expected):
         load_config(None, overrides)
+
+
+def test_learning_rates_follow_the_backbone_unless_given():
+    small, tower = load_config(), load_config(None, ["classifier.backbone=microsoft/resnet-50"])
+    assert small.classifier.learning_rate == 3e-3 and small.references.learning_rates == (3e-3,)
+    assert tower.classifier.learning_rate == tower.classifier.full_learning_rate == 1e-4
+    assert tower.references.learning_rates == (1e-4,)
+    assert tower.search.learning_rates == (1e-5, 1e-3)
+    given = ["classifier.backbone=clip", "classifier.learning_rate=2e-3", "search.steps=[0, 0]"]
+    given = load_config(None, given)
+    assert given.classifier.learning_rate == 2e-3 and given.classifier.full_learning_rate == 1e-4
+    assert given.search == small.search.model_copy(update={"steps": (0, 0)})
+    assert Config.model_validate(tower.model_dump()) == tower
+
+
+def test_a_row_with_another_backbone_has_that_backbones_rates():
+    rows = "benchmark.rows={tower: {}, small: {classifier.backbone: small}}"
+    config = load_config(None, ["classifier.backbone=clip", "benchmark.seeds=1", rows])
+    rates = {cell.row: cell.config.classifier.learning_rate for cell in plan_cells(config)}
+    assert rates == {"tower": 1e-4, "small": 3e-3}
