@@ -396,8 +396,8 @@ class ClassifierConfig(Section):
     temperature: Rate = Field(0.1, description="SupCon's temperature.")
     learning_rate: Rate = Field(
         3e-3,
-        description="Stage 1 peak learning rate; `clip` or a transformers model: 1e-4 unless "
-        "given.",
+        description="Stage 1 peak learning rate; a pretrained `clip` or transformers model: 1e-4 "
+        "unless given.",
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-2, description="Stage 1 weight decay.")
     steps: Annotated[int, Field(ge=0)] = Field(
@@ -425,8 +425,8 @@ class ClassifierConfig(Section):
     full_steps: Count = Field(60, description="full: optimizer steps of stage 2.")
     full_learning_rate: Rate = Field(
         1e-3,
-        description="full: stage 2 peak learning rate; `clip` or a transformers model: 1e-4 unless "
-        "given.",
+        description="full: stage 2 peak learning rate; a pretrained `clip` or transformers model: "
+        "1e-4 unless given.",
     )
     dro_step_size: Rate = Field(
         0.01, description="full with group_dro: step size of the group weights."
@@ -500,8 +500,8 @@ class ReferencesConfig(Section):
     )
     learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = Field(
         (3e-3,),
-        description="Peak learning rates tried for every reference, on validation; `clip` or a "
-        "transformers model: [1e-4] unless given.",
+        description="Peak learning rates tried for every reference, on validation; a pretrained "
+        "`clip` or transformers model: [1e-4] unless given.",
     )
     head_weight_decays: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
         (1e-3, 1e-2, 1e-1, 1.0),
@@ -529,8 +529,8 @@ class SearchConfig(Section):
     temperatures: Span = Field((0.05, 0.5), description="Range of the SupCon temperature (log).")
     learning_rates: Span = Field(
         (1e-3, 6e-3),
-        description="Range of stage 1 learning rate (log); `clip` or a transformers model: "
-        "[1e-5, 1e-3] unless given.",
+        description="Range of stage 1 learning rate (log); a pretrained `clip` or transformers "
+        "model: [1e-5, 1e-3] unless given.",
     )
     weight_decays: Span = Field((1e-3, 3e-1), description="Range of stage 1 weight decay (log).")
     steps: tuple[int, int] = Field(
@@ -680,7 +680,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _rates_of_the_backbone(self) -> Config:
         """Learning rates that were not given follow the backbone, where it is trained at all."""
-        if self.classifier.backbone == "small":
+        if self.classifier.backbone == "small" or not self.classifier.starts_pretrained:
             return self
         trained = {
             "classifier": self.classifier.steps > 0,

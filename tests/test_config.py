@@ -121,6 +121,8 @@ def test_learning_rates_follow_the_backbone_unless_given():
     assert given.classifier.learning_rate == 2e-3 and given.classifier.full_learning_rate == 1e-4
     assert given.search == small.search.model_copy(update={"steps": (0, 0)})
     assert Config.model_validate(tower.model_dump()) == tower
+    scratch = ["classifier.backbone=microsoft/resnet-50", "classifier.start=scratch"]
+    assert load_config(None, scratch).classifier.learning_rate == 3e-3
 
 
 def test_a_row_with_another_backbone_has_that_backbones_rates():

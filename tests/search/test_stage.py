@@ -79,7 +79,7 @@ def test_no_trials_takes_the_classifier_section(tmp_path):
 
 def test_trials_share_processes_and_the_encoder_of_all_heads(ray_local, tmp_path):
     folders = write_tiny_run(str(tmp_path))
-    config = tiny_config("search.trials=2", "search.concurrent=1")
+    config = tiny_config("search.trials=4", "search.concurrent=1")
     run_search(config, *folders.values(), tiny_groups(), str(tmp_path / "work"), Progress())
     results = [
         [json.loads(line) for line in file.read_text().splitlines()]
