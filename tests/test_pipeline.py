@@ -22,9 +22,6 @@ from tests.datasets.test_folder import balanced_rows, write_folder
 
 MINIATURE = [
     "name=mini",
-    "resources.workers=1",
-    "clustering.actors=1",
-    "synthesis.actors=1",
     "dataset.train_images=160",
     "dataset.validation_images=40",
     "dataset.test_images=40",
