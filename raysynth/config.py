@@ -613,12 +613,13 @@ class BenchmarkConfig(Section):
     )
 
 
-TOWER_RATES: dict[str, dict[str, Any]] = {
+PRETRAINED_RATES: dict[str, dict[str, Any]] = {
     "classifier": {"learning_rate": 1e-4, "full_learning_rate": 1e-4},
     "references": {"learning_rates": (1e-4,)},
     "search": {"learning_rates": (1e-5, 1e-3)},
 }
-"""Learning rates of pretrained towers: what trains the small network spoils them (decisions.md)."""
+"""Peak learning rates of pretrained `clip` and transformers backbones, which the small network's
+spoil (docs/decisions.md, 2026-11-27)."""
 
 
 class Config(Section):
@@ -680,17 +681,19 @@ class Config(Section):
     @model_validator(mode="after")
     def _rates_of_the_backbone(self) -> Config:
         """Learning rates that were not given follow the backbone, where it is trained at all."""
-        if self.classifier.backbone == "small" or not self.classifier.starts_pretrained:
+        if self.classifier.backbone == "small":
             return self
-        trained = {
-            "classifier": self.classifier.steps > 0,
-            "references": bool(self.references.names),
-            "search": self.search.steps[1] > 0,
+        ours = self.classifier.starts_pretrained
+        theirs = self.for_references().classifier.starts_pretrained
+        tuned = {
+            "classifier": ours and self.classifier.steps > 0,
+            "references": theirs and bool(self.references.names),
+            "search": ours and self.search.steps[1] > 0,
         }
-        for name in (section for section, is_trained in trained.items() if is_trained):
+        for name in (section for section, is_tuned in tuned.items() if is_tuned):
             section = getattr(self, name)
             given = section.model_fields_set
-            own = {key: rate for key, rate in TOWER_RATES[name].items() if key not in given}
+            own = {key: rate for key, rate in PRETRAINED_RATES[name].items() if key not in given}
             # Not marked as given, so that a benchmark's row with another backbone has its own.
             filled = type(section).model_construct(given, **dict(section) | own)
             object.__setattr__(self, name, filled)

@@ -123,6 +123,9 @@ def test_learning_rates_follow_the_backbone_unless_given():
     assert Config.model_validate(tower.model_dump()) == tower
     scratch = ["classifier.backbone=microsoft/resnet-50", "classifier.start=scratch"]
     assert load_config(None, scratch).classifier.learning_rate == 3e-3
+    theirs = ["classifier.backbone=microsoft/resnet-50", "references.start=scratch"]
+    assert load_config(None, theirs).references.learning_rates == (3e-3,)
+    assert load_config(None, theirs).classifier.learning_rate == 1e-4
 
 
 def test_a_row_with_another_backbone_has_that_backbones_rates():

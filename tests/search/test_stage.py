@@ -122,7 +122,7 @@ from raysynth.search import run_search
 from tests.classify.tiny import tiny_config, tiny_groups
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell passes on "ignored"
 root = sys.argv[1]
-config = tiny_config("search.trials=2", "search.concurrent=1", "search.steps=[400, 400]")
+config = tiny_config("search.trials=4", "search.concurrent=1", "search.steps=[400, 400]")
 with Session(config, root) as session:
     session.start()
     run_search(
@@ -156,10 +156,10 @@ def test_a_stopped_search_goes_on(ray_local, tmp_path, number):
     driver.wait()
     assert not (tmp_path / "work" / "best.json").exists()
     before = set(tune_folder.glob("run_trial*"))
-    config = tiny_config("search.trials=2", "search.concurrent=1", "search.steps=[400, 400]")
+    config = tiny_config("search.trials=4", "search.concurrent=1", "search.steps=[400, 400]")
     with Session(config, str(tmp_path)):
         pass  # stops the Ray of the killed driver
     paths = [str(tmp_path / name) for name in ("real", "synthetic", "selection", "work")]
     facts = run_search(config, *paths[:3], tiny_groups(), paths[3], Progress())
-    assert facts["rows"] == 2
+    assert facts["rows"] == 4
     assert before <= set(tune_folder.glob("run_trial*"))  # the same experiment went on

@@ -86,10 +86,10 @@ def test_plain_pyarrow_reads_the_table(reference):
     assert np.allclose(score, table["clip_score"].to_numpy(), atol=1e-6)
 
 
-def test_images_do_not_depend_on_batches(
+def test_images_do_not_depend_on_actors_or_batches(
     reference, make_config, lora_folder, clusters_folder, tmp_path
 ):
-    config = make_config(synthesis={"batch_size": 5})
+    config = make_config(synthesis={"actors": 2, "batch_size": 5})
     synthesize(config, lora_folder, clusters_folder, tmp_path)
     expected, got = pixels(reference), pixels(tmp_path)
     assert expected.keys() == got.keys()
