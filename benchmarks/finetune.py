@@ -2,7 +2,7 @@
 
     python benchmarks/finetune.py [--quick] [--storage FOLDER]
 
-Three sides train the same adapters (images, prompts, steps, batch, rank, targets, bfloat16):
+Three sides train the same adapters (images, prompts, steps, batch, rank, targets, precision):
 `raysynth` is the pipeline's stage as a user starts it, Ray included; `loop` is a plain diffusers +
 PEFT + accelerate loop, one process after another (peers/lora_loop.py), and `tuned loop` the same
 with everything encoded beforehand and the faster attention kernel; `trainers` is one TorchTrainer
@@ -30,6 +30,7 @@ from measure import Cost, finish, medians, parser, run
 
 from raysynth.config import Config
 from raysynth.config_files import load_config
+from raysynth.finetune.engines import precision_of
 from raysynth.finetune.grouped_lora import TARGETS
 from raysynth.finetune.plan import Job, plan_jobs
 from raysynth.finetune.precompute import read_images
@@ -87,6 +88,7 @@ def loop(storage: Path, job: Job, config: Config, out: str, tuned: bool) -> Cost
         "alpha": settings.alpha,
         "learning_rate": job.learning_rate,
         "targets": names,
+        "precision": precision_of(config),
     }
     command = [sys.executable, str(HERE / "peers" / "lora_loop.py"), "--settings"]
     command += [json.dumps(asked), "--base", resolve(config.base.name), "--prompt"]
@@ -100,10 +102,11 @@ def judged(adapters: Path, config: Config, groups: Groups, jobs: list[Job]) -> d
     pipeline = StableDiffusionPipeline.from_pretrained(resolve(config.base.name))
     pipeline.unet.set_attn_processor(AttnProcessor())
     pipeline.set_progress_bar_config(disable=True)
+    half = precision_of(config) == "bf16"
     pixels = []
     for job in jobs:
         pipeline.load_lora_weights(str(adapters / job.name))
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             images = pipeline(
                 job.prompts[job.group],
                 num_images_per_prompt=IMAGES,
@@ -139,16 +142,21 @@ def main() -> None:
     processes = jobs[: arguments.loops or (2 if arguments.quick else len(jobs))]
     found: dict[str, list[Cost]] = {"raysynth": [], "loop": [], "tuned loop": [], "trainers": []}
     share = -(-len(processes) // repeats)
+    alone = [*overrides, "finetune.adapters_per_worker=1"]
+
+    def measured(side: str, cost: Cost) -> None:
+        found[side].append(cost)
+        print(f"{side}: {cost.wall_seconds:.1f} s, {cost.cpu_seconds:.0f} CPU s", file=sys.stderr)
+
     for number in range(repeats):  # in turns, so that what else the machine does hits all sides
         print(f"repetition {number + 1} of {repeats}", file=sys.stderr)
-        found["raysynth"].append(ours(storage, "grouped", overrides))
+        measured("raysynth", ours(storage, "grouped", overrides))
         for job in processes[number * share : (number + 1) * share]:
-            found["loop"].append(loop(storage, job, config, "loop", tuned=False))
+            measured("loop", loop(storage, job, config, "loop", tuned=False))
             if not arguments.quick:
-                found["tuned loop"].append(loop(storage, job, config, "tuned", tuned=True))
-    if not arguments.quick:
-        alone = [*overrides, "finetune.adapters_per_worker=1"]
-        found["trainers"].append(ours(storage, "trainers", alone))
+                measured("tuned loop", loop(storage, job, config, "tuned", tuned=True))
+        if not arguments.quick:
+            measured("trainers", ours(storage, "trainers", alone))
     numbers: dict[str, Any] = {"adapters": len(jobs), "steps": jobs[0].steps}
     numbers |= {name: medians(costs) for name, costs in found.items() if costs}
     loops = {name: name.split()[0] for name in ("loop", "tuned loop") if found[name]}
@@ -161,7 +169,7 @@ def main() -> None:
         numbers[f"cpu, raysynth / {name}"] = round(cpu / cost.cpu_seconds, 3)
     bars = {"wall <= 1/3 of the loop": mine <= sums["loop"].wall_seconds / 3}
     if not arguments.quick:
-        alone_wall = found["trainers"][0].wall_seconds
+        alone_wall = median(cost.wall_seconds for cost in found["trainers"])
         numbers["wall, raysynth / trainers"] = round(mine / alone_wall, 3)
         bars["wall <= 1/2 of one TorchTrainer each"] = mine <= alone_wall / 2
     seen = {

@@ -10,6 +10,8 @@ models, each run in processes of its own:
 * accelerator: two actors whose stand-in sleeps as long as an accelerator would compute, images of
   512 pixels; the shares of UNet, decoder and CLIP are those of Stable Diffusion 1.5 with CLIP
   ViT-B/32, counted here. No other part may keep the UNet waiting.
+
+Numbers are medians of the repetitions, which run all sizes in turns.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -174,8 +178,9 @@ def child(sampler: str, images: int, work: str) -> None:
     print(json.dumps(manifest["facts"] | facts | {"block_files_left": len(left)}))
 
 
-def measured(sampler: str, images: int) -> dict:
+def measured(sampler: str, images: int) -> dict[str, Any]:
     """Facts and cost of a run in a process of its own."""
+    print(f"{sampler}: {images} images", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="raysynth-") as work:
         command = [sys.executable, __file__, "--child", sampler, str(images), work]
         cost, output = run(command)
@@ -193,8 +198,19 @@ def measured(sampler: str, images: int) -> dict:
     }
 
 
+def middle(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians of one case's repetitions, with the range of what the bars judge."""
+    found: dict[str, Any] = {}
+    for name, value in runs[0].items():
+        values = [run[name] for run in runs]
+        found[name] = middle(values) if isinstance(value, dict) else median(values)
+        if name in ("peak_gb", "seconds_per_1000"):
+            found[f"{name}_range"] = [min(values), max(values)]
+    return found
+
+
 def main() -> None:
-    options = parser(__doc__)
+    options = parser(__doc__ or "")
     options.add_argument("--child", nargs=3, metavar=("SAMPLER", "IMAGES", "FOLDER"))
     arguments = options.parse_args()
     if arguments.child:
@@ -202,11 +218,14 @@ def main() -> None:
         child(sampler, int(images), work)
         return
     sizes = QUICK_GROWTH if arguments.quick else GROWTH
-    growth = [measured("tiny", images) for images in sizes]
-    accelerator = measured("sleeping", 128 if arguments.quick else 640)
+    cases = [*(("tiny", images) for images in sizes), ("sleeping", 128 if arguments.quick else 640)]
+    repeats = arguments.repeats or (1 if arguments.quick else 5)
+    runs = [[measured(*case) for case in cases] for _ in range(repeats)]
+    *growth, accelerator = (middle(list(of_case)) for of_case in zip(*runs, strict=True))
     memory = growth[-1]["peak_gb"] / growth[0]["peak_gb"]
     pace = growth[-1]["seconds_per_1000"] / growth[-2]["seconds_per_1000"]
     numbers = {
+        "repetitions": repeats,
         "growth": growth,
         "peak_memory_ratio": round(memory, 3),
         "seconds_per_image_ratio": round(pace, 3),

@@ -7,10 +7,11 @@ import tempfile
 
 import pytest
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+from raysynth.cluster import ENVIRONMENT, LOCAL_ENVIRONMENT
+
+# Before Ray is imported: a stage's test starts no session, which would set them.
+for name, value in {**ENVIRONMENT, **LOCAL_ENVIRONMENT}.items():
+    os.environ.setdefault(name, value)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

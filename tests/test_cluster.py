@@ -34,6 +34,15 @@ def test_more_than_the_cluster_has_is_refused_unless_it_grows():
     check_cluster(load_config(None, grows), there)
 
 
+def test_a_parquet_read_starts_one_footer_reader():
+    """Ray's default of 32 actors is set by a variable that only Ray's source documents."""
+    from ray.data._internal.datasource_v2.formats.parquet.footer_file_indexer import (
+        FooterFileIndexer,
+    )
+
+    assert FooterFileIndexer(ignore_missing_paths=False)._num_actors == 1
+
+
 def test_an_address_where_nothing_answers_is_refused_at_once():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

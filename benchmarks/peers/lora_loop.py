@@ -53,11 +53,11 @@ def main() -> None:
     options.add_argument("--images", type=Path, required=True)
     options.add_argument("--out", required=True)
     options.add_argument("--prompt", required=True)
-    options.add_argument("--settings", required=True, help="JSON: steps, batch_size, rank, ...")
+    options.add_argument("--settings", required=True, help="JSON: steps, rank, precision, ...")
     options.add_argument("--tuned", action="store_true")
     arguments = options.parse_args()
     settings = json.loads(arguments.settings)
-    accelerator = Accelerator(mixed_precision="bf16", cpu=True)
+    accelerator = Accelerator(mixed_precision=settings["precision"], cpu=True)
     torch.manual_seed(0)
 
     def part(kind, name):

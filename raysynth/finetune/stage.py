@@ -13,7 +13,7 @@ import os
 import time
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import fsspec
@@ -37,6 +37,17 @@ from raysynth.tables import read_table
 POLL_SECONDS = 1.0
 SCRATCH = (".train", ".prior")
 """Folders in `work` that only a stage in progress needs."""
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What all packs of a stage are trained with; `turn` names this run of the stage."""
+
+    config: Config
+    groups: Groups
+    real: str
+    work: str
+    turn: str
 
 
 def run_finetune(
@@ -65,7 +76,8 @@ def run_finetune(
     jobs = plan_jobs(config, table, groups)
     todo = [job for job in jobs if read_adapter(f"{work}/{job.name}") is None]
     packs = split_into_packs(todo, config.finetune.adapters_per_worker, config.resources.workers)
-    failed = _run_packs(packs, jobs, config, groups, real, work, progress) if todo else {}
+    shared = _Shared(config, groups, real, work, turn=uuid.uuid4().hex)
+    failed = _run_packs(packs, jobs, shared, progress) if todo else {}
     trained = [a for job in jobs if (a := read_adapter(f"{work}/{job.name}")) is not None]
     for name, reason in failed.items():
         progress.say(f"adapter {name} failed: {reason}")
@@ -81,39 +93,33 @@ def run_finetune(
 
 
 def _run_packs(
-    packs: list[list[Job]],
-    jobs: list[Job],
-    config: Config,
-    groups: Groups,
-    real: str,
-    work: str,
-    progress: Progress,
+    packs: list[list[Job]], jobs: list[Job], shared: _Shared, progress: Progress
 ) -> dict[str, str]:
     """One Ray Train run per pack from threads, as many at once as workers; reasons of failures."""
-    at_once = min(config.resources.workers, len(packs))
+    resources, work = shared.config.resources, shared.work
+    at_once = min(resources.workers, len(packs))
     # Workers that would stay idle lend their CPUs to those that run.
-    cpus = config.resources.cpus_per_worker * (config.resources.workers // at_once)
+    cpus = resources.cpus_per_worker * (resources.workers // at_once)
     named = {f"pack-{number}": pack for number, pack in enumerate(packs)}
-    together = is_local(config.resources) and len(packs) == at_once
+    together = is_local(resources) and len(packs) == at_once
     runs = [list(named)] if together else [[name] for name in named]
     _remove(f"{work}/.train")
-    turn = uuid.uuid4().hex
-    write_atomic(_turn_path(work), json.dumps(turn).encode())
+    write_atomic(_turn_path(work), json.dumps(shared.turn).encode())
 
     def train(names: list[str]) -> None:
-        _fit({name: named[name] for name in names}, config, groups, real, work, cpus, turn)
+        _fit({name: named[name] for name in names}, shared, cpus)
 
     pool = ThreadPoolExecutor(at_once)
     try:
         futures = {
             name: future for run in runs for future in [pool.submit(train, run)] for name in run
         }
-        _follow(futures, list(named), jobs, packs, work, progress)
+        _follow(futures, named, jobs, work, progress)
         # One pack's crash ends the run of all: each gets one of its own.
         crashed = together and len(named) > 1 and futures[next(iter(named))].exception()
         again = [name for name in named if crashed and _left(named[name], work)]
         futures |= {name: pool.submit(train, [name]) for name in again}
-        _follow(futures, list(named), jobs, packs, work, progress)
+        _follow(futures, named, jobs, work, progress)
     finally:
         # Ctrl-C does not wait for the trainings, which end when they see that their turn is over.
         _remove(_turn_path(work))
@@ -130,18 +136,17 @@ def _run_packs(
 
 def _follow(
     futures: dict[str, Future[None]],
-    names: list[str],
+    packs: dict[str, list[Job]],
     jobs: list[Job],
-    packs: list[list[Job]],
     work: str,
     progress: Progress,
 ) -> None:
     """Show how far all packs are until their runs have ended."""
     total = sum(job.steps for job in jobs)
-    finished = total - sum(job.steps for pack in packs for job in pack)
+    finished = total - sum(job.steps for pack in packs.values() for job in pack)
     while True:
         ended = all(future.done() for future in futures.values())
-        done = finished + sum(sum(_said(work, name)["steps"].values()) for name in names)
+        done = finished + sum(sum(_said(work, name)["steps"].values()) for name in packs)
         what = f"{len(jobs)} adapters, steps" if done > finished else "starting workers"
         progress.update(what, done, total)
         if ended:
@@ -154,15 +159,7 @@ def _left(pack: list[Job], work: str) -> list[Job]:
     return [job for job in pack if read_adapter(f"{work}/{job.name}") is None]
 
 
-def _fit(
-    packs: dict[str, list[Job]],
-    config: Config,
-    groups: Groups,
-    real: str,
-    work: str,
-    cpus: float,
-    turn: str,
-) -> None:
+def _fit(packs: dict[str, list[Job]], shared: _Shared, cpus: float) -> None:
     """A Ray Train run with a worker per pack; resuming is by `work`, not by Ray's checkpoints."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -171,17 +168,17 @@ def _fit(
     # accelerate would take for a distributed training of one model.
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    gpus = config.resources.gpus_per_worker
+    gpus, work = shared.config.resources.gpus_per_worker, shared.work
     trainer = DataParallelTrainer(
         train_worker,
         train_loop_config={
             "packs": {name: [asdict(job) for job in pack] for name, pack in packs.items()},
-            "config": config.model_dump(),
-            "groups": groups.to_dict(),
-            "real": real,
+            "config": shared.config.model_dump(),
+            "groups": shared.groups.to_dict(),
+            "real": shared.real,
             "work": work,
+            "turn": shared.turn,
             "cpus": cpus,
-            "turn": turn,
         },
         scaling_config=ScalingConfig(
             num_workers=len(packs),
@@ -191,7 +188,7 @@ def _fit(
         run_config=RunConfig(
             name=f"{'-'.join(packs)[:40]}-{uuid.uuid4().hex[:8]}",
             storage_path=f"{work}/.train",
-            failure_config=FailureConfig(max_failures=config.finetune.max_failures),
+            failure_config=FailureConfig(max_failures=shared.config.finetune.max_failures),
         ),
     )
     trainer.fit()
