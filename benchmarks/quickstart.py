@@ -14,53 +14,34 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-import psutil
+from measure import Watch
 
 MEMORY_BAR_GB = 8.0
 SILENCE_BAR_SECONDS = 10.0
 MARGIN_BAR = 0.15
 
 
-def sample_memory(pid: int, peak: list[float], stop: threading.Event) -> None:
-    """Peak of the summed proportional set sizes (shared pages counted once), in GB."""
-    while not stop.wait(1.0):
-        total = 0
-        try:
-            processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        except psutil.NoSuchProcess:
-            continue
-        for process in processes:
-            try:
-                total += process.memory_full_info().pss
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        peak[0] = max(peak[0], total / 1e9)
-
-
 def run(storage: str, overrides: list[str]) -> dict:
-    """One run in a process of its own: wall seconds, longest silence, peak memory, results."""
+    """One run in a process of its own: wall seconds, longest silence, CPU seconds, peak memory."""
     command = [sys.executable, "-m", "raysynth.cli", "run", f"storage_path={storage}", *overrides]
     start = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    peak, stop = [0.0], threading.Event()
-    thread = threading.Thread(target=sample_memory, args=(process.pid, peak, stop), daemon=True)
-    thread.start()
     last, silence = start, 0.0
     assert process.stdout is not None
-    for line in process.stdout:
-        print(line, end="", file=sys.stderr)
-        silence, last = max(silence, time.monotonic() - last), time.monotonic()
-    stop.set()
+    with Watch(process.pid) as watch:
+        for line in process.stdout:
+            print(line, end="", file=sys.stderr)
+            silence, last = max(silence, time.monotonic() - last), time.monotonic()
     if process.wait() != 0:
         raise SystemExit(f"raysynth run exited with {process.returncode}")
     return {
         "wall_seconds": round(time.monotonic() - start, 1),
         "longest_silence_seconds": round(silence, 1),
-        "peak_memory_gb": round(peak[0], 2),
+        "cpu_seconds": round(watch.cost.cpu_seconds),
+        "peak_memory_gb": round(watch.cost.peak_gb, 2),
     }
 
 

@@ -87,10 +87,23 @@ def test_an_unknown_stage_is_refused(tmp_path):
         run_pipeline(miniature(tmp_path), until="training")
 
 
+def test_the_driver_imports_no_library_that_only_loads_models():
+    """Seconds of a run in which nothing else can be done; the workers need them."""
+    rooms = ("clustering", "finetune", "synthesis", "search", "classify", "report")
+    stages = ", ".join(f"raysynth.{room}.stage" for room in rooms)
+    code = f"import sys, {stages}; print(*{{'diffusers', 'transformers'}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, ray_local) -> Run:
-    """One miniature run of all stages, shared by the tests of its outputs."""
-    return run_pipeline(miniature(tmp_path_factory.mktemp("runs")))
+    """One miniature run of all stages, shared by the tests of its outputs.
+
+    One process where a stage may have two: each takes ten seconds of a core to start here.
+    """
+    alone = ("resources.workers=1", "clustering.actors=1", "synthesis.actors=1")
+    return run_pipeline(miniature(tmp_path_factory.mktemp("runs"), *alone))
 
 
 def test_every_stage_leaves_its_folder_and_its_record(finished):

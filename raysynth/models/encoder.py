@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoImageProcessor, AutoModel
 
 from raysynth.config import BaseConfigSection
 from raysynth.models.device import pick_device, pick_dtype, weight_dtype
-from raysynth.models.loading import autocast, frozen, load_or_explain, normalised
+from raysynth.models.loading import (
+    autocast,
+    frozen,
+    load_or_explain,
+    normalised,
+    quiet_transformers,
+)
 from raysynth.models.sources import check_encoder
 
 
@@ -48,9 +53,13 @@ def load_encoder(name: str, base: BaseConfigSection) -> Encoder:
     source, device = os.path.expanduser(name), pick_device(base.device)
     dtype = pick_dtype(base.dtype, device)
     weights = {"use_safetensors": True, "dtype": weight_dtype(dtype, device)}
-    what = "clustering.encoder"
-    model = load_or_explain(what, source, lambda: AutoModel.from_pretrained(source, **weights))
-    processor = load_or_explain(what, source, lambda: AutoImageProcessor.from_pretrained(source))
+    what, transformers = "clustering.encoder", quiet_transformers()
+    model = load_or_explain(
+        what, source, lambda: transformers.AutoModel.from_pretrained(source, **weights)
+    )
+    processor = load_or_explain(
+        what, source, lambda: transformers.AutoImageProcessor.from_pretrained(source)
+    )
     return Encoder(frozen(model, device, plain=False), processor, device, dtype)
 
 

@@ -1,4 +1,8 @@
-"""One way to load base models: a hub id, a folder or `embedded`, all the same."""
+"""One way to load base models: a hub id, a folder or `embedded`, all the same.
+
+What loads imports diffusers and transformers, which take seconds and 0.3 GB: the driver of a run
+names what is loaded in its workers, and loads nothing itself.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +12,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import diffusers
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
 from raysynth.config import BaseConfigSection
 from raysynth.errors import ConfigError, ModelError
 from raysynth.models.device import pick_device, pick_dtype, weight_dtype
 from raysynth.models.sources import check_base, check_clip, resolve
-
-transformers_logging.disable_progress_bar()  # its bars would tear the run's own progress line
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 PIXELS_AT_ONCE = 2**20
@@ -111,8 +108,11 @@ def load_base(base: BaseConfigSection, parts: Sequence[str] = PARTS) -> Base:
 
     Weights come from safetensors only. Raises ModelError when a part is missing or does not load.
     """
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
     check_base(base)
     source, device = resolve(base.name), pick_device(base.device)
+    transformers = quiet_transformers()
     dtype = pick_dtype(base.dtype, device)
     plain = _plain_attention(base, device)
     hub = {} if os.path.isdir(source) else {"revision": base.revision}
@@ -120,8 +120,10 @@ def load_base(base: BaseConfigSection, parts: Sequence[str] = PARTS) -> Base:
     text = {"attn_implementation": "eager" if plain else "sdpa", **weights}
     text["dtype"] = text.pop("torch_dtype")
     loaders: dict[str, Callable[[], Any]] = {
-        "tokenizer": lambda: CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", **hub),
-        "text_encoder": lambda: CLIPTextModel.from_pretrained(
+        "tokenizer": lambda: transformers.CLIPTokenizer.from_pretrained(
+            source, subfolder="tokenizer", **hub
+        ),
+        "text_encoder": lambda: transformers.CLIPTextModel.from_pretrained(
             source, subfolder="text_encoder", **text
         ),
         "vae": lambda: AutoencoderKL.from_pretrained(source, subfolder="vae", **weights),
@@ -142,12 +144,13 @@ def load_clip(base: BaseConfigSection) -> Clip:
     """Load the CLIP that embeds and scores, frozen and in eval mode; raises ModelError."""
     check_clip(base)
     source, device = resolve(base.clip, clip=True), pick_device(base.device)
+    transformers = quiet_transformers()
     dtype = pick_dtype(base.dtype, device)
     plain = _plain_attention(base, device)
     model = load_or_explain(
         "base.clip",
         source,
-        lambda: CLIPModel.from_pretrained(
+        lambda: transformers.CLIPModel.from_pretrained(
             source,
             use_safetensors=True,
             dtype=weight_dtype(dtype, device),
@@ -155,7 +158,7 @@ def load_clip(base: BaseConfigSection) -> Clip:
         ),
     )
     tokenizer = load_or_explain(
-        "base.clip: tokenizer", source, lambda: CLIPTokenizer.from_pretrained(source)
+        "base.clip: tokenizer", source, lambda: transformers.CLIPTokenizer.from_pretrained(source)
     )
     pixels = load_or_explain("base.clip: preprocessor", source, lambda: _pixel_statistics(source))
     return Clip(
@@ -167,6 +170,14 @@ def load_clip(base: BaseConfigSection) -> Clip:
         device=device,
         dtype=dtype,
     )
+
+
+def quiet_transformers() -> Any:
+    """transformers, without bars of its own that would tear the run's progress line."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
 
 
 def images_at_once(side: int, most: int) -> int:
@@ -229,6 +240,8 @@ def load_or_explain(what: str, source: str, loader: Callable[[], Any]) -> Any:
 
 
 def _load_scheduler(source: str, hub: dict[str, Any]) -> Any:
+    import diffusers
+
     config = diffusers.DDPMScheduler.load_config(source, subfolder="scheduler", **hub)
     kind = getattr(diffusers, str(config.get("_class_name")), None)
     if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
@@ -237,6 +250,8 @@ def _load_scheduler(source: str, hub: dict[str, Any]) -> Any:
 
 
 def _sizes(source: str, hub: dict[str, Any]) -> tuple[tuple[int, int, int], int]:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
     unet = UNet2DConditionModel.load_config(source, subfolder="unet", **hub)
     vae = AutoencoderKL.load_config(source, subfolder="vae", **hub)
     side = unet["sample_size"]
@@ -256,6 +271,8 @@ def frozen(part: Any, device: torch.device, plain: bool) -> Any:
         return part
     module: Any = part
     if hasattr(module, "set_attn_processor"):
+        from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+
         module.set_attn_processor(AttnProcessor() if plain else AttnProcessor2_0())
     return module.to(device).eval().requires_grad_(False)
 

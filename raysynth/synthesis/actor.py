@@ -27,7 +27,6 @@ from raysynth.models.loading import load_clip
 from raysynth.models.sources import CLIP
 from raysynth.prompts import spoken
 from raysynth.synthesis.edit import SOURCE_IMAGE
-from raysynth.synthesis.generator import ImageGenerator
 from raysynth.synthesis.masks import Contrast
 from raysynth.synthesis.score import ClipScorer, Scores
 from raysynth.synthesis.specs import SPECS
@@ -59,6 +58,8 @@ class DiffusionSampler:
 
     def __init__(self, task: Task) -> None:
         """Load the generator, CLIP and the groups' targets."""
+        from raysynth.synthesis.generator import ImageGenerator  # diffusers: not in the driver
+
         self.generate = ImageGenerator(task.config, task.adapters, task.names)
         self.scorer, self.contrasts = build_scorer(task), task.contrasts
         self.denoise, self.decode = self.generate.denoise, self.generate.decode

@@ -63,6 +63,7 @@ class Interrupted(Said):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_trainings_end_with_their_driver_where_ray_goes_on(ray_local, room, tmp_path):
     """As below a notebook that called ray.init itself."""
     whole = ray.cluster_resources()["CPU"]

@@ -132,7 +132,8 @@ with Session(config, root) as session:
 """
 
 
-@pytest.mark.parametrize("number", [SIGKILL, pytest.param(SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [SIGKILL, SIGINT])
 def test_a_stopped_search_goes_on(ray_local, tmp_path, number):
     write_tiny_run(str(tmp_path))
     environment = os.environ | {"TUNE_GLOBAL_CHECKPOINT_S": "1"}

@@ -106,6 +106,7 @@ def test_same_batches_on_more_actors_give_the_same_bytes(
     assert first["image"].equals(second["image"])
 
 
+@pytest.mark.slow
 def test_the_first_shard_is_on_disk_before_the_last_image(
     ray_local, make_config, clusters_folder, tmp_path, monkeypatch
 ):
