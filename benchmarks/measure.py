@@ -158,15 +158,19 @@ def parser(about: str) -> argparse.ArgumentParser:
 def finish(name: str, numbers: dict[str, Any], bars: dict[str, bool], quick: bool) -> None:
     """Print the numbers as JSON, keep full runs in benchmarks/results, exit 1 on a missed bar.
 
-    Runs on a CPU without bfloat16 tiles, which computes in float32, are kept below `float32`.
+    Runs on a machine whose default precision is float32 are kept below `float32`.
     `bars`: what is judged -> whether it holds.
     """
-    here = machine()
-    report = {"benchmark": name, "machine": here, "numbers": numbers, "bars": bars}
+    import torch
+
+    from raysynth.models.device import pick_device, pick_dtype
+
+    report = {"benchmark": name, "machine": machine(), "numbers": numbers, "bars": bars}
     text = json.dumps(report, indent=1)
     print(text)
     if not quick:
-        folder = RESULTS if here["bf16_tiles"] or here["gpu"] else RESULTS / "float32"
+        half = pick_dtype("auto", pick_device("auto")) != torch.float32
+        folder = RESULTS if half else RESULTS / "float32"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.json").write_text(text + "\n")
     sys.exit(0 if all(bars.values()) else 1)

@@ -27,18 +27,18 @@ MARGIN_BAR = 0.15
 def run(storage: str, overrides: list[str]) -> dict:
     """One run in a process of its own: wall seconds, longest silence, CPU seconds, peak memory."""
     command = [sys.executable, "-m", "raysynth.cli", "run", f"storage_path={storage}", *overrides]
-    start = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    last, silence = start, 0.0
+    last, silence = time.monotonic(), 0.0
     assert process.stdout is not None
     with Watch(process.pid) as watch:
         for line in process.stdout:
             print(line, end="", file=sys.stderr)
             silence, last = max(silence, time.monotonic() - last), time.monotonic()
-    if process.wait() != 0:
+        process.wait()
+    if process.returncode:
         raise SystemExit(f"raysynth run exited with {process.returncode}")
     return {
-        "wall_seconds": round(time.monotonic() - start, 1),
+        "wall_seconds": round(watch.cost.wall_seconds, 1),
         "longest_silence_seconds": round(silence, 1),
         "cpu_seconds": round(watch.cost.cpu_seconds),
         "peak_memory_gb": round(watch.cost.peak_gb, 2),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -161,7 +160,6 @@ def _left(pack: list[Job], work: str) -> list[Job]:
 
 def _fit(packs: dict[str, list[Job]], shared: _Shared, cpus: float) -> None:
     """A Ray Train run with a worker per pack; resuming is by `work`, not by Ray's checkpoints."""
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
     # TorchTrainer's base: the workers exchange nothing, so they need no process group, which
