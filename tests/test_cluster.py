@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -41,6 +42,29 @@ def test_a_parquet_read_starts_one_footer_reader():
     )
 
     assert FooterFileIndexer(ignore_missing_paths=False)._num_actors == 1
+
+
+def test_a_worker_that_waits_for_its_next_block_is_kept(ray_local):
+    """While actors hold nearly all CPUs, Ray ends whoever idles for a second unless told not to."""
+    ray = ray_local
+
+    @ray.remote(num_cpus=7.5)
+    class Holder:
+        def ready(self) -> bool:
+            return True
+
+    @ray.remote(num_cpus=0.25)
+    def who() -> int:
+        time.sleep(0.5)  # so that the two do not share a worker
+        return os.getpid()
+
+    holder = Holder.remote()
+    ray.get(holder.ready.remote())
+    before = set(ray.get([who.remote() for _ in range(2)]))
+    time.sleep(3)
+    after = set(ray.get([who.remote() for _ in range(2)]))
+    ray.kill(holder)
+    assert len(before) == 2 and after == before
 
 
 def test_an_address_where_nothing_answers_is_refused_at_once():
