@@ -294,11 +294,11 @@ def main() -> None:
     steps, singles = (15, 1) if arguments.quick else (120, 2)
     workload(storage, steps)
     numbers, bars = against_processes(storage, steps, repeats, singles)
-    numbers["encoding, cpu seconds per model"] = encoding(storage, steps)
-    if not arguments.quick:
+    if not arguments.quick:  # these have no bar
+        numbers["encoding, cpu seconds per model"] = encoding(storage, steps)
         numbers["side by side, tiny base"] = side_by_side(storage, steps)
-    numbers["side by side, Stable Diffusion 1.5"] = per_gpu()
-    numbers[f"store, {arguments.base}"] = store(arguments.base, max(repeats, 3))
+        numbers["side by side, Stable Diffusion 1.5"] = per_gpu()
+        numbers[f"store, {arguments.base}"] = store(arguments.base, max(repeats, 3))
     finish("full_weights", numbers, bars, arguments.quick)
 
 

@@ -47,7 +47,7 @@ VARIANTS = {
     "unscored": [],
     "compiled": ["synthesis.compile=true", "synthesis.batch_size=100"],
 }
-QUICK_ADAPTERS = ["finetune.steps=40", "dataset.train_images=1000", "dataset.severity=0.95"]
+QUICK_ADAPTERS = ["finetune.steps=20", "dataset.train_images=1000", "dataset.severity=0.95"]
 QUIET = {
     "DIFFUSERS_VERBOSITY": "error",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -229,11 +229,11 @@ def compare(
         if not quick:
             compiled.append(ours(storage, images, groups, "compiled"))
         same.append(peer(storage, groups, config, whole, *call, *steps))
-    few = ["--only", "1" if quick else "6"]
+    few, several = (50, ["--only", "1"]) if quick else (100, ["--only", "6"])
     rows = {
         "raysynth": summary(mine),
         "pipeline, same solver and steps": summary(same) | {"per_call": swept},
-        "pipeline, defaults": summary([peer(storage, groups, config, 100, *call, *few)]),
+        "pipeline, defaults": summary([peer(storage, groups, config, few, *call, *several)]),
     }
     if not quick:
         rows["raysynth, compiled"] = summary(compiled)

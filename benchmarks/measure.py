@@ -145,6 +145,13 @@ def machine() -> dict[str, Any]:
     }
 
 
+def precision() -> str:
+    """What raysynth computes in on this machine unless told otherwise: float32, bfloat16 ..."""
+    from raysynth.models.device import pick_device, pick_dtype
+
+    return str(pick_dtype("auto", pick_device("auto"))).removeprefix("torch.")
+
+
 def parser(about: str) -> argparse.ArgumentParser:
     """Options that all benchmarks have."""
     options = argparse.ArgumentParser(description=about.splitlines()[0])
@@ -161,16 +168,11 @@ def finish(name: str, numbers: dict[str, Any], bars: dict[str, bool], quick: boo
     Runs on a machine whose default precision is float32 are kept below `float32`.
     `bars`: what is judged -> whether it holds.
     """
-    import torch
-
-    from raysynth.models.device import pick_device, pick_dtype
-
     report = {"benchmark": name, "machine": machine(), "numbers": numbers, "bars": bars}
     text = json.dumps(report, indent=1)
     print(text)
     if not quick:
-        half = pick_dtype("auto", pick_device("auto")) != torch.float32
-        folder = RESULTS if half else RESULTS / "float32"
+        folder = RESULTS / "float32" if precision() == "float32" else RESULTS
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.json").write_text(text + "\n")
     sys.exit(0 if all(bars.values()) else 1)

@@ -1,6 +1,6 @@
 """Stable Diffusion 1.5's shapes: a grouped step against PEFT, and the memory estimate.
 
-    python benchmarks/real_shapes.py [--quick] [--storage FOLDER]
+    python benchmarks/real_shapes.py [--storage FOLDER]
 
 A UNet of the published configuration with random weights, 4 x 64 x 64 latents, takes one optimizer
 step with 4 adapters of one row each: bfloat16, gradient checkpointing, all of LoRA's targets. PEFT
@@ -8,8 +8,8 @@ then takes the same step adapter by adapter, from the same weights, images and n
 step is the worker's own code (`train_pack`), on what device there is. AdamW's first step is the
 sign of the gradient: weights whose gradient is below bfloat16's resolution may go either way, and
 are counted. Bars: 20 GB for the process; losses, gradients and weights equal to PEFT's within what
-bfloat16 rounds; the peak that packing estimates within 15 % of the measured one, here and on the
-tiny base. --quick: the tiny base alone.
+bfloat16 rounds; the peak that packing estimates within 15 % of the measured one (on the tiny base:
+benchmarks/growth.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from statistics import median
 from tempfile import mkdtemp
 from typing import Any
 
@@ -28,7 +27,8 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.training_utils import cast_training_params
-from measure import finish, parser, run
+from growth import ESTIMATE
+from measure import finish, run
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -47,12 +47,8 @@ from raysynth.models.device import pick_device
 from raysynth.models.loading import load_base
 from raysynth.models.pretrain.words import build_tokenizer
 
-HERE = Path(__file__).parent
 ADAPTERS = 4
-TINY = (4, 16, 32)
-"""Adapters of 12 rows on the tiny base."""
 BAR_GB = 20.0
-ESTIMATE = 0.15
 LOSS, GRADIENT, WEIGHT = 0.01, 0.02, 0.05
 """Largest allowed differences, relative: of a loss; of the gradient's norm; of a weight's change
 where the gradient is larger than all differences between the two gradients."""
@@ -272,26 +268,6 @@ def in_process(storage: Path, *asked: Any) -> tuple[Any, dict[str, Any]]:
     return cost, json.loads(output.splitlines()[-1])
 
 
-def tiny(storage: Path, repeats: int) -> tuple[dict[str, Any], dict[str, bool]]:
-    """Estimate and peak on the tiny base, as benchmarks/growth.py measures them."""
-    numbers, bars = {}, {}
-    for count in TINY:
-        found = []
-        for _ in range(repeats):
-            asked = json.dumps([count, count, 4])
-            command = [sys.executable, str(HERE / "growth.py"), "--storage", str(storage)]
-            found.append(json.loads(run([*command, "--one", asked])[1].splitlines()[-1]))
-        print(f"tiny base, {count} adapters: {found}", file=sys.stderr)
-        name = f"tiny base, {count} adapters x {found[0]['rows']} rows"
-        peak, estimated = (
-            median(one[what] for one in found) / 1e6 for what in ("peak_bytes", "estimated_bytes")
-        )
-        numbers[name] = {"peak_mb": round(peak), "estimated_mb": round(estimated)}
-        numbers[name]["estimate_over_peak"] = round(estimated / peak, 3)
-        bars[f"estimate within 15 %: {name}"] = abs(estimated / peak - 1) <= ESTIMATE
-    return numbers, bars
-
-
 def real(storage: Path) -> tuple[dict[str, Any], dict[str, bool]]:
     """The step on Stable Diffusion 1.5's UNet."""
     if not (storage / "model").exists():
@@ -324,7 +300,7 @@ def real(storage: Path) -> tuple[dict[str, Any], dict[str, bool]]:
 
 
 def main() -> None:
-    options = parser(__doc__ or "")
+    options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--storage", type=Path, default=None)
     options.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     arguments = options.parse_args()
@@ -338,13 +314,10 @@ def main() -> None:
         else:
             print(json.dumps({"grouped": grouped, "peft": peft}[side](storage, *given)))
         return
-    numbers, bars = tiny(storage, arguments.repeats or (1 if arguments.quick else 5))
-    if not arguments.quick:
-        more, further = real(storage)
-        numbers, bars = numbers | more, bars | further
+    numbers, bars = real(storage)
     if arguments.storage is None:  # the model is 1.7 GB
         shutil.rmtree(storage)
-    finish("real_shapes", numbers, bars, arguments.quick)
+    finish("real_shapes", numbers, bars, quick=False)
 
 
 if __name__ == "__main__":

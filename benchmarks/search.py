@@ -9,7 +9,7 @@ search stage in a process of its own, Ray's start included. Bar: ten times the p
 minute. `encoders` counts encoder trainings alone.
 
 FOLDER is a run that is finished up to its selection; without it the embedded quickstart is run so
-far. --quick takes balanced garments for the generated images.
+far. --quick takes balanced garments for the generated images, and trains half the steps.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from raysynth.datasets.listing import list_dataset
 BAR = 10.0
 PEER = Path(__file__).parent / "peers" / "search_trial.py"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+QUICK = ["search.steps=[50, 125]"]
 AS_POLITE = {"RAY_worker_niceness": "0"}  # Ray's workers give way to others, the peer's do not
 TRIALS = {"full": 20, "quick": 4}
 """Settings that the peer tries in each repetition."""
@@ -117,14 +118,14 @@ def peer(folder: str, points: list[dict[str, Any]], seed: int) -> tuple[Cost, li
     return cost, sorted(results, key=lambda result: result["at"])
 
 
-def ours(folder: str, seed: int) -> tuple[Cost, dict[str, Any]]:
+def ours(folder: str, seed: int, quick: bool) -> tuple[Cost, dict[str, Any]]:
     """The search stage in a fresh process."""
-    command = [sys.executable, __file__, "--stage", folder, str(seed)]
+    command = [sys.executable, __file__, "--stage", folder, str(seed), *["--quick"] * quick]
     cost, output = run(command, **ONE_THREAD, **AS_POLITE)
     return cost, json.loads(output.splitlines()[-1])
 
 
-def stage(folder: str, seed: int) -> None:
+def stage(folder: str, seed: int, quick: bool) -> None:
     """Start a local Ray, search, print what was tried."""
     from raysynth.cluster import Session
     from raysynth.progress import Progress
@@ -133,7 +134,8 @@ def stage(folder: str, seed: int) -> None:
     groups = tables.groups_of(tables.read_table(f"{folder}/real", ["id"]).schema)
     paths = [f"{folder}/{name}" for name in ("real", "synthetic", "selection")]
     with tempfile.TemporaryDirectory() as work:
-        config = load_config(None, [f"storage_path={work}", f"seed={seed}"])
+        overrides = QUICK if quick else []
+        config = load_config(None, [f"storage_path={work}", f"seed={seed}", *overrides])
         with Session(config, work) as session:
             session.start()
             start = time.perf_counter()
@@ -175,10 +177,11 @@ def heads_together() -> dict[str, float]:
     return {"together_ms": round(median(together), 1), "one_by_one_ms": round(median(alone), 1)}
 
 
-def compare(folder: str, seed: int, count: int) -> dict[str, Any]:
+def compare(folder: str, seed: int, quick: bool) -> dict[str, Any]:
     """One repetition: ours, then the peer."""
-    config = load_config(None, [])
-    cost, told = ours(folder, seed)
+    config = load_config(None, QUICK if quick else [])
+    count = TRIALS["quick" if quick else "full"]
+    cost, told = ours(folder, seed, quick)
     print(f"ours: {told['settings']} settings in {cost.wall_seconds:.0f} s", file=sys.stderr)
     peer_cost, results = peer(folder, settings(config, count, seed), seed)
     print(f"peer: {count} settings in {peer_cost.wall_seconds:.0f} s", file=sys.stderr)
@@ -231,7 +234,7 @@ def main() -> None:
     options.add_argument("--stage", nargs=2, help="used by this script: FOLDER SEED")
     chosen = options.parse_args()
     if chosen.stage:
-        stage(chosen.stage[0], int(chosen.stage[1]))
+        stage(chosen.stage[0], int(chosen.stage[1]), chosen.quick)
         return
     with tempfile.TemporaryDirectory() as storage:
         folder = chosen.run or f"{storage}/search"
@@ -241,9 +244,8 @@ def main() -> None:
             from raysynth.pipeline import run_pipeline
 
             run_pipeline(load_config(None, [f"storage_path={storage}", "name=search"]), "selection")
-        count = TRIALS["quick" if chosen.quick else "full"]
         repeats = chosen.repeats or (1 if chosen.quick else 5)
-        found = [compare(folder, seed, count) for seed in range(repeats)]
+        found = [compare(folder, seed, chosen.quick) for seed in range(repeats)]
     numbers = {**summary(found), "heads": heads_together()}
     bars = {f"settings per minute >= {BAR:g}x the peer's": numbers["ratio_settings"] >= BAR}
     finish("search", numbers, bars, chosen.quick)

@@ -28,6 +28,7 @@ from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 from raysynth.classify.backbone import SmallNetwork, initialise
 from raysynth.config import ClassifierConfig
 from raysynth.errors import ModelError
+from raysynth.models.loading import quiet_transformers
 
 
 class SmallResNetConfig(PretrainedConfig):
@@ -125,6 +126,7 @@ def load_model(classifier: ClassifierConfig, label_names: tuple[str, ...]) -> An
         When transformers cannot load it.
     """
     name = os.path.expanduser(classifier.backbone)
+    quiet_transformers()
     try:
         config = AutoConfig.from_pretrained(
             name, num_labels=len(label_names), **_names(label_names)

@@ -88,16 +88,16 @@ class Collector:
     def finish(self) -> list[ShardRecord]:
         """Write what is left and wait for it; all rows must be on disk."""
         self.step()
-        self._gather(timeout=None)
+        while self._writing:
+            self._gather(timeout=None)
+            self._write_some()
         return self.records
 
     def step(self) -> None:
         """One look: new blocks, shards that became whole, block files that nobody needs."""
         self._read_checkpoint()
-        for number in sorted(self._unwritten - set(self._writing.values())):
-            if not self._missing[number]:
-                self._submit(number)
         self._gather(timeout=0)
+        self._write_some()
         self.progress.update("images generated", self.done, self.total)
 
     def _follow(self) -> None:
@@ -134,6 +134,19 @@ class Collector:
         self._needed.append(int(np.isin(numbers, list(self._unwritten)).sum()))
         self._drop_unneeded([len(self._blocks) - 1])
 
+    def _write_some(self) -> None:
+        """Start to write shards that are whole, up to one per four CPUs that there are now.
+
+        Each is a process that holds its shard's images; `TASK_CPUS` alone would allow 16 times as
+        many when the last images make many shards whole at once.
+        """
+        at_once = max(2, int(ray.cluster_resources().get("CPU", 0) * TASK_CPUS))
+        for number in sorted(self._unwritten - set(self._writing.values())):
+            if len(self._writing) >= at_once:
+                return
+            if not self._missing[number]:
+                self._submit(number)
+
     def _submit(self, number: int) -> None:
         shard = self.shards[number]
         rows = np.arange(shard.start, shard.start + shard.count)
@@ -146,11 +159,12 @@ class Collector:
         self._writing[reference] = number
 
     def _gather(self, timeout: float | None) -> None:
-        """Take in the shards that have been written."""
+        """Take in the shards that have been written; without a timeout, at least one."""
         if not self._writing:
             return
         pending = list(self._writing)
-        written, _ = ray.wait(pending, num_returns=len(pending), timeout=timeout)
+        count = 1 if timeout is None else len(pending)
+        written, _ = ray.wait(pending, num_returns=count, timeout=timeout)
         for reference in written:
             number = self._writing.pop(reference)
             result = ray.get(reference)
