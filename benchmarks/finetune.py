@@ -43,8 +43,12 @@ from raysynth.tables import encode_png, read_table
 HERE = Path(__file__).parent
 JOBS = HERE.parent / "jobs"
 SETTINGS = ["name=prepared", "dataset.severity=0.9", "clustering.k=3", "clustering.min_size=20"]
-QUICK = ["dataset.train_images=1200", "dataset.validation_images=40", "dataset.test_images=40"]
-QUICK += ["finetune.steps=40"]
+QUICK = [
+    "dataset.train_images=1200",
+    "dataset.validation_images=40",
+    "dataset.test_images=40",
+    "finetune.steps=40",
+]
 LOOP_BAR, TRAINERS_BAR = 1 / 3, 1 / 2
 QUICK_BARS = {"bfloat16": 0.4, "float32": 0.55}
 """Wall time over the loop's that `make bench` holds on to: with few steps the start weighs more."""

@@ -229,11 +229,13 @@ def compare(
         if not quick:
             compiled.append(ours(storage, images, groups, "compiled"))
         same.append(peer(storage, groups, config, whole, *call, *steps))
-    few, several = (50, ["--only", "1"]) if quick else (100, ["--only", "6"])
+    each, adapters = (50, "1") if quick else (100, "6")
     rows = {
         "raysynth": summary(mine),
         "pipeline, same solver and steps": summary(same) | {"per_call": swept},
-        "pipeline, defaults": summary([peer(storage, groups, config, few, *call, *several)]),
+        "pipeline, defaults": summary(
+            [peer(storage, groups, config, each, *call, "--only", adapters)]
+        ),
     }
     if not quick:
         rows["raysynth, compiled"] = summary(compiled)

@@ -106,14 +106,15 @@ def lay_out(rows: Sequence[Row], micro_batches: int, before: Phase | None = None
     )
 
 
-def run_length(counts: Sequence[int]) -> int:
+def run_length(counts: Sequence[int], run_cost: float = RUN_COST) -> int:
     """Length of the equal runs that lay these many rows per adapter out most cheaply."""
+    lengths = range(max(counts), 0, -1)
+    return min(lengths, key=lambda length: layout_cost(counts, length, run_cost))
 
-    def cost(length: int) -> float:
-        runs = sum(-(-count // length) for count in counts)
-        return runs * (length + RUN_COST)
 
-    return min(range(max(counts), 0, -1), key=cost)
+def layout_cost(counts: Sequence[int], length: int, run_cost: float) -> float:
+    """Cost, in rows, of these many rows per adapter in runs of one length, the last filled up."""
+    return sum(-(-count // length) for count in counts) * (length + run_cost)
 
 
 def _weights(rows: Sequence[Row], columns: Sequence[Tensor]) -> Tensor:

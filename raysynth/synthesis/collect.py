@@ -23,6 +23,7 @@ POLL_SECONDS = 1.0
 POLL_SHARE = 0.05  # of the driver's time at most: an object store lists thousands of names slowly
 PENDING = ".pending.parquet"  # Ray Data's suffix while a block is being written
 NOWHERE = -1
+WRITERS_PER_CPU = 0.25  # shards that are written at the same time
 
 
 class Collector:
@@ -135,12 +136,13 @@ class Collector:
         self._drop_unneeded([len(self._blocks) - 1])
 
     def _write_some(self) -> None:
-        """Start to write shards that are whole, up to one per four CPUs that there are now.
+        """Start to write shards that are whole: `WRITERS_PER_CPU`, at least two.
 
-        Each is a process that holds its shard's images; `TASK_CPUS` alone would allow 16 times as
-        many when the last images make many shards whole at once.
+        Each is a process that holds its shard's images, and the last images make many shards whole
+        at once.
         """
-        at_once = max(2, int(ray.cluster_resources().get("CPU", 0) * TASK_CPUS))
+        cpus = ray.cluster_resources().get("CPU", 0)  # now: a cluster may have grown
+        at_once = max(2, int(cpus * WRITERS_PER_CPU))
         for number in sorted(self._unwritten - set(self._writing.values())):
             if len(self._writing) >= at_once:
                 return
