@@ -20,7 +20,7 @@ from raysynth.finetune.draws import noise_of
 from raysynth.finetune.plan import Job
 from raysynth.finetune.precompute import Material
 
-RUN_COST = 0.5
+RUN_COST = 0.35
 """Cost of one more run, in rows (benchmarks/ragged.py)."""
 
 

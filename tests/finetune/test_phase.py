@@ -34,7 +34,7 @@ def row(images, batch, at=0, prior=0.0) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("counts", "length"), [([12, 12, 12], 12), ([8, 4, 12], 4), ([5], 5), ([64, 1], 8)]
+    ("counts", "length"), [([12, 12, 12], 12), ([8, 4, 12], 4), ([5], 5), ([64, 1], 4)]
 )
 def test_run_length(counts, length):
     assert run_length(counts) == length
