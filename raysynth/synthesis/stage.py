@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import ray
 from ray.data.checkpoint import CheckpointConfig
 
-from raysynth.clustering.pool import TASK_CPUS, actor_pool
+from raysynth.clustering.pool import TASK_CPUS, actor_pool, busy_task_cpus
 from raysynth.config import Config
 from raysynth.errors import RaysynthError, StageError
 from raysynth.finetune.plan import SHARED, read_adapters
@@ -32,9 +32,6 @@ from raysynth.synthesis.timeline import in_words, utilisation, write_timeline
 from raysynth.tables import read_table
 
 SCRATCH = ("specs", "blocks", "checkpoint")
-# PNG keeps a core busy, and a worker process costs a second and 0.1 GB: a quarter of a CPU each, as
-# for tasks that wait for files, would start dozens of them as soon as images come fast.
-ENCODE_CPUS = 1.0
 CALLS_PER_ACTOR = 2  # one holds the device, the other prepares its batch or hands one on
 CHECKPOINT_FILTER_BYTES = 256 * 2**20  # Ray's default of 1 GiB does not fit beside the rest
 
@@ -159,15 +156,18 @@ def _write_blocks(task: Task, work: str) -> None:
     checkpoint.checkpoint_actor_memory_bytes = CHECKPOINT_FILTER_BYTES
     dataset.context.checkpoint_config = checkpoint
     dataset.context.raise_original_map_exception = True
+    # PNG keeps a core busy, and a worker process costs a second and 0.2 GB: at `TASK_CPUS`, meant
+    # for tasks that wait for files, dozens would start as soon as images come fast.
+    encode_cpus = busy_task_cpus(task.config.resources)
     rows = dataset.map_batches(
         Synthesizer,
         fn_constructor_args=(task,),
         batch_size=synthesis.batch_size,
         batch_format="pyarrow",
         **actor_pool(task.config.resources, synthesis.actors, calls=CALLS_PER_ACTOR),
-    ).map_batches(encode_rows, batch_size=None, batch_format="pyarrow", num_cpus=ENCODE_CPUS)
+    ).map_batches(encode_rows, batch_size=None, batch_format="pyarrow", num_cpus=encode_cpus)
     try:
-        rows.write_parquet(f"{work}/blocks", ray_remote_args={"num_cpus": ENCODE_CPUS})
+        rows.write_parquet(f"{work}/blocks", ray_remote_args={"num_cpus": encode_cpus})
     except RaysynthError as error:
         # Ray wraps what a worker raised and prints its traceback; the user needs the message.
         raise getattr(error, "cause", error) from error
