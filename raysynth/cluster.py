@@ -122,7 +122,7 @@ class Session:
                     "local",
                     "is this machine overloaded, or its memory or /tmp full? Fix: run the same "
                     "command again when it is not; it goes on where it was",
-                    num_cpus=local_cpus() * LOGICAL_CPUS_PER_CORE,
+                    num_cpus=logical_cpus(),
                     object_store_memory=self.config.resources.object_store_memory,
                     include_dashboard=False,
                 )
@@ -217,6 +217,11 @@ def is_local(resources: ResourcesConfig) -> bool:
 def local_cpus() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def logical_cpus() -> int:
+    """CPUs that a local Ray is started with; more than there are cores."""
+    return local_cpus() * LOGICAL_CPUS_PER_CORE
 
 
 def check_before_ray(config: Config) -> None:

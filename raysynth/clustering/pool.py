@@ -7,7 +7,7 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy
 
-from raysynth.cluster import LOGICAL_CPUS_PER_CORE, is_local, local_cpus
+from raysynth.cluster import LOGICAL_CPUS_PER_CORE, is_local, logical_cpus
 from raysynth.config import ResourcesConfig
 
 # Ray Data's reading and writing tasks (and, on resume, its checkpoint filter) need CPUs beside
@@ -41,10 +41,9 @@ def actor_pool(resources: ResourcesConfig, actors: int, calls: int = 1) -> dict[
 def busy_task_cpus(resources: ResourcesConfig) -> float:
     """CPUs for a task that keeps a core busy: one; on a local Ray with its logical CPUs, two.
 
-    So no more than two such processes, of 0.2 GB each, run per core. Never over `RESERVED_CPUS`,
-    which is what a pool leaves on one core.
+    So no more than two such processes, of 0.2 GB each (docs/performance.md), run per core. Never
+    over `RESERVED_CPUS`, which is what a pool leaves on one core.
     """
-    logical = LOGICAL_CPUS_PER_CORE * local_cpus()
-    if is_local(resources) and ray.cluster_resources().get("CPU", 0.0) >= logical:
+    if is_local(resources) and ray.cluster_resources().get("CPU", 0.0) >= logical_cpus():
         return LOGICAL_CPUS_PER_CORE / 2
     return 1.0

@@ -23,7 +23,7 @@ POLL_SECONDS = 1.0
 POLL_SHARE = 0.05  # of the driver's time at most: an object store lists thousands of names slowly
 PENDING = ".pending.parquet"  # Ray Data's suffix while a block is being written
 NOWHERE = -1
-WRITERS_PER_CPU = 0.25  # shards that are written at the same time
+WRITERS_PER_CPU = 0.25  # shards written at the same time; a local Ray's CPUs are logical
 
 
 class Collector:

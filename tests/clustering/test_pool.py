@@ -2,11 +2,11 @@
 
 import pytest
 
-from raysynth.cluster import LOGICAL_CPUS_PER_CORE, local_cpus
+from raysynth.cluster import logical_cpus
 from raysynth.clustering.pool import RESERVED_CPUS, busy_task_cpus
 from raysynth.config_files import load_config
 
-LOGICAL = LOGICAL_CPUS_PER_CORE * local_cpus()
+LOGICAL = logical_cpus()
 
 
 @pytest.mark.parametrize(
