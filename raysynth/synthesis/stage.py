@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import ray
 from ray.data.checkpoint import CheckpointConfig
 
-from raysynth.clustering.pool import TASK_CPUS, actor_pool, busy_task_cpus
+from raysynth.clustering.pool import TASK_CPUS, actor_pool, busy_task_cpus, run_pool
 from raysynth.config import Config
-from raysynth.errors import RaysynthError, StageError
+from raysynth.errors import StageError
 from raysynth.finetune.plan import SHARED, read_adapters
 from raysynth.generators import recipe_of
 from raysynth.groups import Groups
@@ -155,7 +155,6 @@ def _write_blocks(task: Task, work: str) -> None:
     )
     checkpoint.checkpoint_actor_memory_bytes = CHECKPOINT_FILTER_BYTES
     dataset.context.checkpoint_config = checkpoint
-    dataset.context.raise_original_map_exception = True
     # PNG keeps a core busy, and a worker process costs a second and 0.2 GB: at `TASK_CPUS`, meant
     # for tasks that wait for files, dozens would start as soon as images come fast.
     encode_cpus = busy_task_cpus(task.config.resources)
@@ -166,11 +165,8 @@ def _write_blocks(task: Task, work: str) -> None:
         batch_format="pyarrow",
         **actor_pool(task.config.resources, synthesis.actors, calls=CALLS_PER_ACTOR),
     ).map_batches(encode_rows, batch_size=None, batch_format="pyarrow", num_cpus=encode_cpus)
-    try:
-        rows.write_parquet(f"{work}/blocks", ray_remote_args={"num_cpus": encode_cpus})
-    except RaysynthError as error:
-        # Ray wraps what a worker raised and prints its traceback; the user needs the message.
-        raise getattr(error, "cause", error) from error
+    written = {"path": f"{work}/blocks", "ray_remote_args": {"num_cpus": encode_cpus}}
+    run_pool(rows, lambda rows: rows.write_parquet(**written))
 
 
 def _rows_of(records: Sequence[Any], group: int) -> int:

@@ -1,10 +1,16 @@
-"""What the tasks around an actor pool ask for."""
+"""What actor pools and the tasks around them ask for, and that they give it back."""
 
+import logging
+import time
+
+import pyarrow as pa
 import pytest
+import ray
 
 from raysynth.cluster import logical_cpus
-from raysynth.clustering.pool import RESERVED_CPUS, busy_task_cpus
+from raysynth.clustering.pool import RESERVED_CPUS, actor_pool, busy_task_cpus, run_pool
 from raysynth.config_files import load_config
+from raysynth.errors import ModelError
 
 LOGICAL = logical_cpus()
 
@@ -18,3 +24,23 @@ def test_what_keeps_a_core_busy_asks_for_half_of_a_local_core(monkeypatch, addre
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": float(cpus)})
     resources = load_config(None, [f"resources.address={address}"]).resources
     assert busy_task_cpus(resources) == asked <= RESERVED_CPUS
+
+
+class Broken:
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        raise ModelError("the weights are broken")
+
+
+def test_a_pool_that_fails_gives_its_cpus_back_while_its_error_is_held(ray_local, monkeypatch):
+    # pytest keeps log records, and Ray Data's hold its error.
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
+    resources = load_config(None).resources
+    dataset = ray.data.range(4).map_batches(Broken, **actor_pool(resources, 1, calls=2))
+    with pytest.raises(ModelError) as held:
+        run_pool(dataset, lambda rows: rows.materialize())
+    assert type(held.value) is ModelError
+    assert str(held.value) == "the weights are broken"
+    until = time.monotonic() + 60
+    while ray.available_resources()["CPU"] < ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < until, "an actor still holds a CPU"
+        time.sleep(0.2)
