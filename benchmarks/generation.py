@@ -1,8 +1,9 @@
 """Images per second from 12 adapters: raysynth's stage against diffusers' pipeline.
 
-    python benchmarks/generation.py [--storage FOLDER] [--quick]
+    python benchmarks/generation.py [--quick] [--run FOLDER]
 
-Makes its adapters itself (kept below --storage: outfits, three clusters per group), then:
+FOLDER is a run that is finished up to its fine-tuning, of 12 adapters; without it they are made
+(outfits, three clusters per group). Then:
 
 * raysynth: the real stage on a local Ray, 2,400 images, whole processes. It includes CLIP scoring,
   PNG, Parquet shards and the checkpoint; `unscored` leaves CLIP's scoring out; `compiled` has
@@ -41,7 +42,6 @@ QUICK_SAME_STEPS = 1.6  # what `make bench` holds on to: uncompiled, and 50 imag
 JUDGE_BAR = 0.01
 QUICK_JUDGE_BAR = 0.06  # a few hundred images: two and a half standard errors
 PEER = Path(__file__).with_name("peers") / "pipeline_lora.py"
-NAME = "generation"
 VARIANTS = {
     "default": [],
     "unscored": [],
@@ -55,11 +55,11 @@ QUIET = {
 }
 
 
-def knobs(storage: str, images: int) -> list[str]:
+def knobs(root: Path, images: int) -> list[str]:
     """The run that is measured, as the command line's overrides."""
     return [
-        f"storage_path={storage}",
-        f"name={NAME}",
+        f"storage_path={root.parent}",
+        f"name={root.name}",
         "clustering.k=3",
         "clustering.min_size=1",
         "finetune.min_images=1",
@@ -67,21 +67,15 @@ def knobs(storage: str, images: int) -> list[str]:
     ]
 
 
-def prepare(storage: str, quick: bool) -> tuple[list[dict[str, Any]], Groups]:
-    """The 12 adapters, fine-tuned unless they are there, and the groups."""
+def prepare(root: Path, quick: bool) -> None:
+    """Fine-tune the 12 adapters."""
     print("  fine-tuning 12 adapters", file=sys.stderr)
-    overrides = [*knobs(storage, IMAGES), *(QUICK_ADAPTERS if quick else [])]
+    overrides = [*knobs(root, IMAGES), *(QUICK_ADAPTERS if quick else [])]
     script = Path(__file__).parents[1] / "jobs" / "finetune.py"
     run([sys.executable, str(script), *overrides])
-    manifest = json.loads((Path(storage) / NAME / "manifest.json").read_text())
-    groups = Groups.from_dict(manifest["stages"]["ingest"]["facts"]["groups"])
-    adapters = json.loads((Path(storage) / NAME / "adapters" / "adapters.json").read_text())
-    if len(adapters) != ADAPTERS:
-        raise SystemExit(f"{storage}: {len(adapters)} adapters, expected {ADAPTERS}")
-    return adapters, groups
 
 
-def child(storage: str, images: int, work: str, variant: str) -> None:
+def child(root: Path, images: int, work: str, variant: str) -> None:
     """raysynth's stage in this process; prints its facts."""
     from raysynth.cluster import Session
     from raysynth.finetune.plan import read_adapters
@@ -91,8 +85,7 @@ def child(storage: str, images: int, work: str, variant: str) -> None:
     from raysynth.synthesis.specs import plan_specs
     from raysynth.synthesis.stage import generate
 
-    config = load_config(None, [*knobs(storage, images), *VARIANTS[variant]])
-    root = f"{storage}/{NAME}"
+    config = load_config(None, [*knobs(root, images), *VARIANTS[variant]])
     groups = _groups(root)
     trained = read_adapters(f"{root}/adapters")
     specs = plan_specs(config, trained, groups, [1] * groups.count)
@@ -137,12 +130,12 @@ def _stderr() -> Any:
     return Console(file=sys.stderr, highlight=False, soft_wrap=True)
 
 
-def _groups(root: str) -> Groups:
-    manifest = json.loads(Path(f"{root}/manifest.json").read_text())
+def _groups(root: Path) -> Groups:
+    manifest = json.loads((root / "manifest.json").read_text())
     return Groups.from_dict(manifest["stages"]["ingest"]["facts"]["groups"])
 
 
-def ours(storage: str, images: int, groups: Groups, variant: str = "default") -> dict[str, Any]:
+def ours(root: Path, images: int, groups: Groups, variant: str = "default") -> dict[str, Any]:
     """One run of raysynth's stage in processes of its own."""
     from judge import accuracies, load_judge
 
@@ -151,7 +144,7 @@ def ours(storage: str, images: int, groups: Groups, variant: str = "default") ->
 
     with tempfile.TemporaryDirectory(prefix="raysynth-") as folder:
         work = f"{folder}/stage"
-        command = [sys.executable, __file__, "--child", storage, str(images), work, variant]
+        command = [sys.executable, __file__, "--child", str(root), str(images), work, variant]
         cost, output = run(command)
         facts = json.loads(output.splitlines()[-1])
         table = read_shards(work, ["image", "group"])
@@ -169,14 +162,13 @@ def ours(storage: str, images: int, groups: Groups, variant: str = "default") ->
 
 
 def peer(
-    storage: str, groups: Groups, config: Config, per_adapter: int, *options: str
+    root: Path, groups: Groups, config: Config, per_adapter: int, *options: str
 ) -> dict[str, Any]:
     """One run of the pipeline in a process of its own, judged."""
     from judge import accuracies, load_judge
 
     from raysynth.models.sources import resolve
 
-    root = Path(storage) / NAME
     group_of = {
         a["name"]: a["group"] for a in json.loads((root / "adapters/adapters.json").read_text())
     }
@@ -197,12 +189,12 @@ def peer(
     }
 
 
-def fastest(storage: str, groups: Groups, config: Config, *options: str) -> tuple[list[str], dict]:
+def fastest(root: Path, groups: Groups, config: Config, *options: str) -> tuple[list[str], dict]:
     """The num_images_per_prompt that serves a peer best, tried on two adapters."""
     rates = {}
     for count in PER_CALL:
         call = ["--per-call", str(count), "--only", "2"]
-        rates[count] = peer(storage, groups, config, 100, *call, *options)["images_per_second"]
+        rates[count] = peer(root, groups, config, 100, *call, *options)["images_per_second"]
         print(f"  {count} per call: {rates[count]} images/s", file=sys.stderr)
     return ["--per-call", str(max(rates, key=rates.__getitem__))], rates
 
@@ -215,51 +207,53 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
     return {**middle, "cost": cost, "rates": rates}
 
 
-def compare(
-    storage: str, quick: bool, repeats: int, groups: Groups, config: Config
-) -> dict[str, Any]:
+def compare(root: Path, quick: bool, repeats: int, groups: Groups, config: Config) -> dict[str, Any]:
     """All rows of the table; what is compared is taken in turns."""
     images = QUICK_IMAGES if quick else IMAGES
     steps = ["--steps", str(config.synthesis.steps)]
-    call, swept = (["--per-call", "50"], {}) if quick else fastest(storage, groups, config, *steps)
+    call, swept = (["--per-call", "50"], {}) if quick else fastest(root, groups, config, *steps)
     whole = images // ADAPTERS
     mine, compiled, same = [], [], []
     for _ in range(repeats):
-        mine.append(ours(storage, images, groups))
+        mine.append(ours(root, images, groups))
         if not quick:
-            compiled.append(ours(storage, images, groups, "compiled"))
-        same.append(peer(storage, groups, config, whole, *call, *steps))
+            compiled.append(ours(root, images, groups, "compiled"))
+        same.append(peer(root, groups, config, whole, *call, *steps))
     each, adapters = (50, "1") if quick else (100, "6")
     rows = {
         "raysynth": summary(mine),
         "pipeline, same solver and steps": summary(same) | {"per_call": swept},
         "pipeline, defaults": summary(
-            [peer(storage, groups, config, each, *call, "--only", adapters)]
+            [peer(root, groups, config, each, *call, "--only", adapters)]
         ),
     }
     if not quick:
         rows["raysynth, compiled"] = summary(compiled)
-        rows["raysynth, unscored"] = summary([ours(storage, images, groups, "unscored")])
+        rows["raysynth, unscored"] = summary([ours(root, images, groups, "unscored")])
         for name, extra in (("SDPA", []), ("plain attention", ["--plain-attention"])):
-            tuned = peer(storage, groups, config, whole, *call, *steps, "--tuned", *extra)
+            tuned = peer(root, groups, config, whole, *call, *steps, "--tuned", *extra)
             rows[f"pipeline, tuned: bfloat16, fused, {name}"] = summary([tuned])
     return rows
 
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--storage", default=None, help="folder of the adapters; default: new")
-    options.add_argument("--child", nargs=4, metavar=("STORAGE", "IMAGES", "FOLDER", "VARIANT"))
+    options.add_argument("--run", type=Path, help="a run that is finished up to its fine-tuning")
+    options.add_argument("--child", nargs=4, metavar=("RUN", "IMAGES", "FOLDER", "VARIANT"))
     arguments = options.parse_args()
     if arguments.child:
-        storage, images, work, variant = arguments.child
-        child(storage, int(images), work, variant)
+        root, images, work, variant = arguments.child
+        child(Path(root), int(images), work, variant)
         return
-    storage = arguments.storage or tempfile.mkdtemp(prefix="raysynth-bench-")
-    _, groups = prepare(storage, arguments.quick)
-    config = load_config(None, knobs(storage, IMAGES))
+    root = arguments.run or Path(tempfile.mkdtemp(prefix="raysynth-bench-")) / "generation"
+    if not arguments.run:
+        prepare(root, arguments.quick)
+    adapters = json.loads((root / "adapters" / "adapters.json").read_text())
+    if len(adapters) != ADAPTERS:
+        raise SystemExit(f"{root}: {len(adapters)} adapters, expected {ADAPTERS}")
+    groups, config = _groups(root), load_config(None, knobs(root, IMAGES))
     repeats = arguments.repeats or (1 if arguments.quick else 5)
-    rows = compare(storage, arguments.quick, repeats, groups, config)
+    rows = compare(root, arguments.quick, repeats, groups, config)
     mine, same = rows["raysynth"], rows["pipeline, same solver and steps"]
     default = rows["pipeline, defaults"]
     by_default = mine["images_per_second"] / default["images_per_second"]

@@ -40,7 +40,7 @@ PEER = Path(__file__).parent / "peers" / "search_trial.py"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 QUICK = ["search.steps=[50, 125]"]
 AS_POLITE = {"RAY_worker_niceness": "0"}  # Ray's workers give way to others, the peer's do not
-TRIALS = {"full": 20, "quick": 4}
+TRIALS = {"full": 20, "quick": 2}
 """Settings that the peer tries in each repetition."""
 
 
