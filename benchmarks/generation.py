@@ -207,7 +207,9 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
     return {**middle, "cost": cost, "rates": rates}
 
 
-def compare(root: Path, quick: bool, repeats: int, groups: Groups, config: Config) -> dict[str, Any]:
+def compare(
+    root: Path, quick: bool, repeats: int, groups: Groups, config: Config
+) -> dict[str, Any]:
     """All rows of the table; what is compared is taken in turns."""
     images = QUICK_IMAGES if quick else IMAGES
     steps = ["--steps", str(config.synthesis.steps)]

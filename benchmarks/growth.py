@@ -8,8 +8,8 @@ adapters (by more than 5 %, what repetitions differ by), and a further adapter a
 process's peak memory than four times its own float32 weights (value, gradient, AdamW's two moments)
 and its rows' activations. That slope is measured where what was freed has been given back to the
 system; `process` is the slope of the whole process's peak, with what the allocator could not use
-again. With 8 slots, 64 adapters take no more memory than 8 (--quick: 4 slots, 16 adapters). The peak that packing estimates before
-it trains is within 15 % of the measured one.
+again. With 8 slots, 64 adapters take no more memory than 8 (--quick: 16 no more than 4 with 4). The
+peak that packing estimates before it trains is within 15 % of the measured one.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def one(storage: Path, count: int, slots: int, steps: int) -> dict[str, Any]:
     }
 
 
-def judge(found: dict[str, list[dict[str, Any]]], slots: int) -> tuple[dict[str, Any], dict[str, bool]]:
+def judge(
+    found: dict[str, list[dict[str, Any]]], slots: int
+) -> tuple[dict[str, Any], dict[str, bool]]:
     """Tables and bars of the measured processes, by name."""
 
     def middle(name: str, what: str) -> float:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import random
 import statistics
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
@@ -32,19 +34,27 @@ PRICES = (0.15, 0.3, 0.45, 0.6)
 
 
 def step_seconds(
-    trainee: Trainee, accelerator: Accelerator, layouts: dict[int, list[int]], times: int
-) -> dict[int, float]:
-    """Median CPU seconds of a forward and backward pass of each layout, taken in turns.
-
-    `layouts`: length of the runs -> adapter of each row.
-    """
-    taken: dict[int, list[float]] = {length: [] for length in layouts}
+    trainees: dict[int, Trainee], accelerator: Accelerator, lengths: Sequence[int], times: int
+) -> dict[tuple[int, int], list[float]]:
+    """(adapters, length of runs) -> CPU seconds of its forward and backward passes, in turns."""
+    taken: dict[tuple[int, int], list[float]] = defaultdict(list)
     for _ in range(times + 2):
-        for length, slots in layouts.items():
-            begin = time.process_time()
-            probe(trainee, slots, accelerator)
-            taken[length].append(time.process_time() - begin)
-    return {length: statistics.median(seconds[2:]) for length, seconds in taken.items()}
+        for adapters, trainee in trainees.items():
+            for length in lengths:
+                slots = [(row // length) % adapters for row in range(adapters * ROWS)]
+                begin = time.process_time()
+                probe(trainee, slots, accelerator)
+                taken[adapters, length].append(time.process_time() - begin)
+    return {case: seconds[2:] for case, seconds in taken.items()}
+
+
+def run_price(taken: dict[tuple[int, int], list[float]]) -> float:
+    """One more run's cost in rows: median over the turns, for the machine's pace drifts."""
+    turns = zip(taken[4, ROWS], taken[8, ROWS], taken[8, 1], strict=True)
+    runs, rows = 8 * ROWS - 8, 4 * ROWS
+    return statistics.median(
+        (ones - eight) / runs * rows / (eight - four) for four, eight, ones in turns
+    )
 
 
 def excess(price: float) -> float:
@@ -65,24 +75,16 @@ def main() -> None:
     accelerator = Accelerator(mixed_precision=precision_of(config), device_placement=False)
     times = arguments.repeats or (5 if arguments.quick else 15)
     lengths = (ROWS, 1) if arguments.quick else LENGTHS
-    found: dict[int, dict[int, float]] = {}
-    for adapters in (4, 8):
-        trainee = build_trainee(config, adapters)
-        layouts = {
-            length: [(row // length) % adapters for row in range(adapters * ROWS)]
-            for length in lengths
-        }
-        found[adapters] = step_seconds(trainee, accelerator, layouts, times)
-    row = (found[8][ROWS] - found[4][ROWS]) / (4 * ROWS)
-    runs = 8 * ROWS - 8
-    price = (found[8][1] - found[8][ROWS]) / runs / row
+    trainees = {adapters: build_trainee(config, adapters) for adapters in (4, 8)}
+    taken = step_seconds(trainees, accelerator, lengths, times)
+    price = run_price(taken)
     lost = excess(price)
     numbers = {
         "cpu_seconds_per_step": {
-            f"{adapters} adapters x {ROWS} rows": {
-                f"runs of {k}": round(v, 4) for k, v in one.items()
-            }
-            for adapters, one in found.items()
+            f"{adapters} adapters x {ROWS} rows, runs of {length}": round(
+                statistics.median(seconds), 4
+            )
+            for (adapters, length), seconds in taken.items()
         },
         "price_of_a_run_in_rows": round(price, 2),
         "RUN_COST": RUN_COST,

@@ -36,7 +36,7 @@ from raysynth.synthesis.score import Scores
 GROUPS = Groups(
     ("pullover", "coat"), ("grass", "gravel"), ("pullover", "coat"), ("grass", "gravel")
 )
-GROWTH, QUICK_GROWTH = (2_000, 20_000, 200_000), (1_000, 4_000)
+GROWTH, QUICK_GROWTH = (2_000, 20_000, 200_000), (4_000, 12_000)
 MEMORY_BAR = 1.2  # peak of the largest run over that of the smallest
 TIME_BAR = 1.25  # seconds per image of the largest run over those of the one before
 UNET_BAR = 0.9
