@@ -44,8 +44,8 @@ HERE = Path(__file__).parent
 JOBS = HERE.parent / "jobs"
 SETTINGS = ["name=prepared", "dataset.severity=0.9", "clustering.k=3", "clustering.min_size=20"]
 QUICK = [
-    "dataset.severity=0.75",  # twelve clusters of no less than `min_size`
-    "dataset.train_images=1200",
+    "dataset.severity=0.5",  # twelve clusters of no less than `min_size`
+    "dataset.train_images=600",
     "dataset.validation_images=40",
     "dataset.test_images=40",
     "finetune.steps=24",

@@ -2,7 +2,7 @@
 
     python benchmarks/generation.py [--quick] [--run FOLDER]
 
-FOLDER is a run that is finished up to its fine-tuning, of 12 adapters; without it they are made
+FOLDER is a run of 12 fine-tuned adapters; it is made, and kept there, if it is not one yet
 (outfits, three clusters per group). Then:
 
 * raysynth: the real stage on a local Ray, 2,400 images, whole processes. It includes CLIP scoring,
@@ -67,12 +67,18 @@ def knobs(root: Path, images: int) -> list[str]:
     ]
 
 
-def prepare(root: Path, quick: bool) -> None:
-    """Fine-tune the 12 adapters."""
-    print("  fine-tuning 12 adapters", file=sys.stderr)
-    overrides = [*knobs(root, IMAGES), *(QUICK_ADAPTERS if quick else [])]
-    script = Path(__file__).parents[1] / "jobs" / "finetune.py"
-    run([sys.executable, str(script), *overrides])
+def prepare(root: Path | None, quick: bool) -> tuple[Path, list[dict[str, Any]], Groups]:
+    """The run, its 12 adapters, which are fine-tuned unless they are there, and its groups."""
+    root = root or Path(tempfile.mkdtemp(prefix="raysynth-bench-")) / "generation"
+    trained = root / "adapters" / "adapters.json"
+    if not trained.exists():
+        print("  fine-tuning 12 adapters", file=sys.stderr)
+        overrides = [*knobs(root, IMAGES), *(QUICK_ADAPTERS if quick else [])]
+        run([sys.executable, str(Path(__file__).parents[1] / "jobs" / "finetune.py"), *overrides])
+    adapters = json.loads(trained.read_text())
+    if len(adapters) != ADAPTERS:
+        raise SystemExit(f"{root}: {len(adapters)} adapters, expected {ADAPTERS}")
+    return root, adapters, _groups(root)
 
 
 def child(root: Path, images: int, work: str, variant: str) -> None:
@@ -240,20 +246,15 @@ def compare(
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--run", type=Path, help="a run that is finished up to its fine-tuning")
+    options.add_argument("--run", type=Path, help="folder of the run; default: new")
     options.add_argument("--child", nargs=4, metavar=("RUN", "IMAGES", "FOLDER", "VARIANT"))
     arguments = options.parse_args()
     if arguments.child:
         root, images, work, variant = arguments.child
         child(Path(root), int(images), work, variant)
         return
-    root = arguments.run or Path(tempfile.mkdtemp(prefix="raysynth-bench-")) / "generation"
-    if not arguments.run:
-        prepare(root, arguments.quick)
-    adapters = json.loads((root / "adapters" / "adapters.json").read_text())
-    if len(adapters) != ADAPTERS:
-        raise SystemExit(f"{root}: {len(adapters)} adapters, expected {ADAPTERS}")
-    groups, config = _groups(root), load_config(None, knobs(root, IMAGES))
+    root, _, groups = prepare(arguments.run, arguments.quick)
+    config = load_config(None, knobs(root, IMAGES))
     repeats = arguments.repeats or (1 if arguments.quick else 5)
     rows = compare(root, arguments.quick, repeats, groups, config)
     mine, same = rows["raysynth"], rows["pipeline, same solver and steps"]

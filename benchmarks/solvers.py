@@ -1,8 +1,8 @@
 """Quality against solver, steps and guidance: which default follows.
 
-    python benchmarks/solvers.py [--storage FOLDER] [--quick]
+    python benchmarks/solvers.py [--quick] [--run FOLDER]
 
-One adapter per cluster of outfits (kept below --storage, shared with generation.py); the judge says
+One adapter per cluster of outfits (FOLDER is a run as generation.py makes it); the judge says
 how many images show the garment and the ground that were asked for. Seeds are the same for every
 row, so that rows differ by the solver alone. DDIM integrates noise and velocity models, not the
 flow that the embedded base predicts: it is refused there, and this script says so. Full mode draws
@@ -13,12 +13,12 @@ than a point (quick: three points).
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from generation import ADAPTERS, IMAGES, NAME, knobs, prepare
+from generation import ADAPTERS, IMAGES, knobs, prepare
 from judge import accuracies, load_judge
 from measure import RESULTS, finish, parser
 
@@ -39,10 +39,10 @@ BAR, QUICK_BAR = 0.01, 0.03
 class Bench:
     """One generator, whose solver, steps and guidance are turned."""
 
-    def __init__(self, storage: str, adapters: list[dict[str, Any]], groups: Groups, each: int):
-        self.config = load_config(None, knobs(storage, IMAGES))
+    def __init__(self, root: Path, adapters: list[dict[str, Any]], groups: Groups, each: int):
+        self.config = load_config(None, knobs(root, IMAGES))
         names = [adapter["name"] for adapter in adapters]
-        self.generate = ImageGenerator(self.config, f"{storage}/{NAME}/adapters", names)
+        self.generate = ImageGenerator(self.config, str(root / "adapters"), names)
         self.rows = [adapter for adapter in adapters for _ in range(each)]
         self.groups, self.judge = groups, load_judge()
 
@@ -127,13 +127,12 @@ def draw(
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--storage", default=None, help="folder of the adapters; default: new")
+    options.add_argument("--run", type=Path, help="folder of the run; default: new")
     options.add_argument("--images", type=int, default=None, help="per row; default: 1200")
     arguments = options.parse_args()
-    storage = arguments.storage or tempfile.mkdtemp(prefix="raysynth-bench-")
-    adapters, groups = prepare(storage, arguments.quick)
+    root, adapters, groups = prepare(arguments.run, arguments.quick)
     images = arguments.images or (120 if arguments.quick else 1200)
-    bench = Bench(storage, adapters, groups, images // ADAPTERS)
+    bench = Bench(root, adapters, groups, images // ADAPTERS)
     by_steps, by_guidance, refused = sweep(bench, arguments.quick)
     default = bench.config.synthesis
     best = max(row["both"] for row in by_steps)
