@@ -51,7 +51,7 @@ QUICK = [
     "finetune.steps=24",
 ]
 LOOP_BAR, TRAINERS_BAR = 1 / 3, 1 / 2
-QUICK_BARS = {"bfloat16": 0.4, "float32": 0.55}
+QUICK_BARS = {"bfloat16": 0.4, "float32": 0.45}
 """Wall time over the loop's that `make bench` holds on to: with few steps the start weighs more."""
 IMAGES = 64
 """Judged images per adapter."""

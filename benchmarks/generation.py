@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import finish, medians, parser, run
+from measure import finish, medians, parser, precision, run
 from PIL import Image
 
 from raysynth.config import Config
@@ -38,7 +38,8 @@ from raysynth.groups import Groups
 ADAPTERS, IMAGES, QUICK_IMAGES = 12, 2400, 600
 PER_CALL = (8, 25, 100)
 DEFAULTS_BAR, SAME_STEPS_BAR = 5.0, 2.5
-QUICK_SAME_STEPS = 1.6  # what `make bench` holds on to: uncompiled, and 50 images per adapter
+QUICK_SAME_STEPS = {"bfloat16": 1.6, "float32": 1.1}
+"""What `make bench` holds on to: uncompiled, 50 images per adapter; the pipeline is float32."""
 JUDGE_BAR = 0.01
 QUICK_JUDGE_BAR = 0.06  # a few hundred images: two and a half standard errors
 PEER = Path(__file__).with_name("peers") / "pipeline_lora.py"
@@ -267,7 +268,8 @@ def main() -> None:
     }
     lost = same["judge"]["both"] - min(rows[name]["judge"]["both"] for name in by_steps)
     allowed = QUICK_JUDGE_BAR if arguments.quick else JUDGE_BAR
-    floor = QUICK_SAME_STEPS if arguments.quick else SAME_STEPS_BAR
+    quick_floor = QUICK_SAME_STEPS.get(precision(), SAME_STEPS_BAR)
+    floor = quick_floor if arguments.quick else SAME_STEPS_BAR
     numbers = {
         "rows": rows,
         "ratio_to_defaults": round(by_default, 2),
