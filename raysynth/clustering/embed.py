@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import ray
 from PIL import Image
 
-from raysynth.clustering.pool import TASK_CPUS, actor_pool, run_pool
+from raysynth.clustering.pool import TASK_CPUS, actor_pool
 from raysynth.config import Config
 from raysynth.models.device import use_threads
 from raysynth.models.encoder import load_encoder
@@ -116,14 +116,11 @@ def embed_real_images(config: Config, real: str, progress: Progress) -> tuple[pa
         **actor_pool(config.resources, config.clustering.actors),
     )
     progress.update("images embedded", 0, total)
-    tables: list[pa.Table] = []
-
-    def collect(blocks: ray.data.Dataset) -> None:
-        for batch in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
-            tables.append(batch)
-            progress.update("images embedded", sum(table.num_rows for table in tables), total)
-
-    run_pool(embedded, collect)
+    tables, done = [], 0
+    for batch in embedded.iter_batches(batch_size=None, batch_format="pyarrow"):
+        tables.append(batch)
+        done += batch.num_rows
+        progress.update("images embedded", done, total)
     table = pa.concat_tables(tables).combine_chunks().sort_by("id")
     train, validation = (
         table.filter(pc.equal(table["split"], split)).drop_columns("split")
