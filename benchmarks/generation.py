@@ -34,6 +34,8 @@ from raysynth.config import Config
 from raysynth.config_files import load_config
 from raysynth.generators import recipe_of
 from raysynth.groups import Groups
+from raysynth.runs import FOLDERS
+from raysynth.tables import groups_of, read_table
 
 ADAPTERS, IMAGES, QUICK_IMAGES = 12, 2400, 600
 PER_CALL = (8, 25, 100)
@@ -138,8 +140,7 @@ def _stderr() -> Any:
 
 
 def _groups(root: Path) -> Groups:
-    manifest = json.loads((root / "manifest.json").read_text())
-    return Groups.from_dict(manifest["stages"]["ingest"]["facts"]["groups"])
+    return groups_of(read_table(str(root / FOLDERS["ingest"]), ["id"]).schema)
 
 
 def ours(root: Path, images: int, groups: Groups, variant: str = "default") -> dict[str, Any]:
@@ -268,8 +269,8 @@ def main() -> None:
     }
     lost = same["judge"]["both"] - min(rows[name]["judge"]["both"] for name in by_steps)
     allowed = QUICK_JUDGE_BAR if arguments.quick else JUDGE_BAR
-    quick_floor = QUICK_SAME_STEPS.get(precision(), SAME_STEPS_BAR)
-    floor = quick_floor if arguments.quick else SAME_STEPS_BAR
+    bar = SAME_STEPS_BAR
+    floor = QUICK_SAME_STEPS.get(precision(), bar) if arguments.quick else bar
     numbers = {
         "rows": rows,
         "ratio_to_defaults": round(by_default, 2),

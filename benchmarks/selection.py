@@ -11,7 +11,6 @@ Exits 1 if the paper's rule keeps worse images than a random draw.
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -30,7 +29,7 @@ from raysynth.runs import FOLDERS
 from raysynth.synthesis.memorisation import copy_thresholds, read_neighbours
 from raysynth.synthesis.selection import select
 from raysynth.synthesis.shards import read_shards
-from raysynth.tables import decode_images
+from raysynth.tables import decode_images, groups_of
 
 ALPHAS, KEEPS, SEEDS = (0.0, 0.25, 0.5, 0.75, 1.0), (0.25, 0.5, 0.75), range(5)
 
@@ -95,9 +94,8 @@ def main() -> None:
             load_config(None, [f"storage_path={storage}"]), "selection"
         ).root
     root = Path(arguments.run)
-    manifest = json.loads((root / "manifest.json").read_text())
-    groups = Groups.from_dict(manifest["stages"]["ingest"]["facts"]["groups"])
     table = read_shards(str(root / FOLDERS["synthesis"]))
+    groups = groups_of(table.schema)
     neighbours = read_neighbours(str(root / FOLDERS["clustering"]))
     limits = copy_thresholds(SelectionConfig(), neighbours, groups)
     candidates = table.drop_columns("image")

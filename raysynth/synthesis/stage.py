@@ -165,8 +165,11 @@ def _write_blocks(task: Task, work: str) -> None:
         batch_format="pyarrow",
         **actor_pool(task.config.resources, synthesis.actors, calls=CALLS_PER_ACTOR),
     ).map_batches(encode_rows, batch_size=None, batch_format="pyarrow", num_cpus=encode_cpus)
-    written = {"path": f"{work}/blocks", "ray_remote_args": {"num_cpus": encode_cpus}}
-    run_pool(rows, lambda rows: rows.write_parquet(**written))
+
+    def write(rows: ray.data.Dataset) -> None:
+        rows.write_parquet(f"{work}/blocks", ray_remote_args={"num_cpus": encode_cpus})
+
+    run_pool(rows, write)
 
 
 def _rows_of(records: Sequence[Any], group: int) -> int:

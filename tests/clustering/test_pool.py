@@ -1,6 +1,7 @@
 """What actor pools and the tasks around them ask for, and that they give it back."""
 
 import logging
+import sys
 import time
 
 import pyarrow as pa
@@ -8,7 +9,13 @@ import pytest
 import ray
 
 from raysynth.cluster import logical_cpus
-from raysynth.clustering.pool import RESERVED_CPUS, actor_pool, busy_task_cpus, run_pool
+from raysynth.clustering.pool import (
+    RAYS_REPORTS,
+    RESERVED_CPUS,
+    actor_pool,
+    busy_task_cpus,
+    run_pool,
+)
 from raysynth.config_files import load_config
 from raysynth.errors import ModelError
 
@@ -44,3 +51,29 @@ def test_a_pool_that_fails_gives_its_cpus_back_while_its_error_is_held(ray_local
     while ray.available_resources()["CPU"] < ray.cluster_resources()["CPU"]:
         assert time.monotonic() < until, "an actor still holds a CPU"
         time.sleep(0.2)
+
+
+def test_ray_reports_the_failures_that_are_not_raysynths():
+    class Rows:  # of a Dataset, what run_pool touches
+        context = ray.data.DataContext()
+
+    def reported(error: Exception) -> list[bool]:
+        """For each of Ray's loggers, whether records with and without the error get through."""
+        found = []
+
+        def fail(_: Rows) -> None:
+            try:
+                raise error
+            except Exception:
+                for logger in map(logging.getLogger, RAYS_REPORTS):
+                    for told in (sys.exc_info(), None):
+                        given = (logger.name, logging.ERROR, "", 0, "trace", (), told)
+                        found.append(bool(logger.filter(logger.makeRecord(*given))))
+                raise
+
+        with pytest.raises(type(error)):
+            run_pool(Rows(), fail)
+        return found
+
+    assert reported(ModelError("broken weights")) == [False] * 4
+    assert reported(KeyError("a bug")) == [True] * 4
