@@ -126,7 +126,7 @@ def _unscored() -> Any:
             super().__init__(task)
             self.score = self.nothing  # type: ignore[assignment]
 
-        def nothing(self, images: np.ndarray, group: np.ndarray, trained: np.ndarray) -> Scores:
+        def nothing(self, images: np.ndarray, group: np.ndarray) -> Scores:
             zeros = np.zeros(len(images), np.float32)
             return Scores(zeros, zeros, np.full(len(images), "", object), zeros)
 

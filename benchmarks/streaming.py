@@ -69,7 +69,7 @@ class TinySampler:
         grain = [self.grain[start : start + photo[0].size] for start in starts]
         return photo + np.stack(grain).reshape(photo.shape)
 
-    def score(self, images: np.ndarray, group: np.ndarray, trained: np.ndarray) -> Scores:
+    def score(self, images: np.ndarray, group: np.ndarray) -> Scores:
         value = np.full(len(images), 0.5, np.float32)
         return Scores(value, value, np.full(len(images), "", object), value)
 
@@ -91,9 +91,9 @@ class SleepingSampler(TinySampler):
         time.sleep(self.seconds["decode"] * len(seeds))
         return super().decode(seeds)
 
-    def score(self, images: np.ndarray, group: np.ndarray, trained: np.ndarray) -> Scores:
+    def score(self, images: np.ndarray, group: np.ndarray) -> Scores:
         time.sleep(self.seconds["score"] * len(images))
-        return super().score(images, group, trained)
+        return super().score(images, group)
 
 
 def _enlarged(coarse: np.ndarray, side: int) -> np.ndarray:

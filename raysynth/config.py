@@ -190,7 +190,8 @@ class FinetuneConfig(Section):
     per: Literal["auto", "all", "class", "attribute"] = Field(
         "auto",
         description="shared, edit: one model for all groups, or one for each class or attribute; "
-        "auto: for all, or for each attribute where a group has fewer than min_images.",
+        "auto: for all, or where a group has fewer than min_images for each attribute (class: "
+        "with synthesis.lender=label).",
     )
     min_images: Count = Field(
         8,
@@ -279,7 +280,8 @@ class SynthesisConfig(Section):
     images_per_group: Count = Field(800, description="Candidates generated per group.")
     steps: Count = Field(6, description="Solver steps per image.")
     guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="CFG weight; <= 1: off. None: the generator's own."
+        None,
+        description="CFG weight; <= 1: off, negative prompts too. None: the generator's own.",
     )
     lender: Literal["label", "attribute"] = Field(
         "attribute",
@@ -662,21 +664,38 @@ class Config(Section):
                 "dataset.name=outfits, whose labelled pretraining images are known"
             )
         self.classifier.check_share("search.head_real_shares", min(self.search.head_real_shares))
-        edits = "edit" in (self.generator, *(self.candidates if self.generator == "auto" else ()))
-        if edits and self.synthesis.mask != "none" and "{attribute}" not in self.prompts.template:
+        if self.generator == "auto" and self.finetune.overrides:
             raise ValueError(
-                "prompts.template: {attribute} is missing, so nothing tells generator=edit what to "
-                f"regenerate (synthesis.mask={self.synthesis.mask}). Fix: speak of the attribute, "
-                "or synthesis.mask=none"
+                "finetune.overrides: names adapters of one generator, but generator=auto trains "
+                f"those of {', '.join(self.candidates)}. Fix: one of these, or no overrides"
             )
-        other = {("lora", "full"): "dreambooth", ("dreambooth", "lora"): "lora"}
-        if (self.generator, self.finetune.engine) in other:
-            raise ValueError(
-                f"finetune.engine={self.finetune.engine}: {self.generator} is defined by its other "
-                "engine; expected auto. Fix: generator="
-                f"{other[self.generator, self.finetune.engine]}, or finetune.engine=auto"
-            )
+        for name in self.candidates if self.generator == "auto" else (self.generator,):
+            self._check_generator(name)
         return self
+
+    def _check_generator(self, name: str) -> None:
+        """Raise ValueError where a generator could not be told what its models are to learn."""
+        engine, prompts = self.finetune.engine, self.prompts
+        other = {("lora", "full"): "dreambooth", ("dreambooth", "lora"): "lora"}
+        if (name, engine) in other:
+            raise ValueError(
+                f"finetune.engine={engine}: {name} is defined by its other engine; expected auto. "
+                f"Fix: generator={other[name, engine]}, or finetune.engine=auto"
+            )
+        if name in ("shared", "edit") and "{attribute}" not in prompts.template:
+            raise ValueError(
+                f"prompts.template: {{attribute}} is missing, so nothing tells generator={name} a "
+                "class's groups apart. Fix: speak of the attribute, e.g. "
+                f"{PromptConfig().template!r}, or another generator"
+            )
+        full = name == "dreambooth" or (name, engine) == ("clustered_dreambooth", "full")
+        if full and not ("{token}" in prompts.template and prompts.token.strip()):
+            raise ValueError(
+                f"prompts: no rare token ({{token}} in prompts.template, prompts.token), which "
+                f"generator={name} binds its images to: prior preservation would hold them to what "
+                f"the base draws. Fix: prompts.template={PromptConfig().template!r}, or "
+                "generator=lora"
+            )
 
     @model_validator(mode="after")
     def _rates_of_the_backbone(self) -> Config:

@@ -173,7 +173,9 @@ def settled(config: Config, counts: np.ndarray) -> Config:
     One model for all groups learns the shape from the many and the attribute from the words, if it
     sees every attribute with every class. Where a group is too small to be trained on, what it
     learns of an attribute's look is its class's look too: a model per attribute cannot tell them
-    apart (docs/results.md, severity 0.999).
+    apart (docs/results.md, severity 0.999). Where the paper's rule is asked for
+    (`synthesis.lender: label`) it is a model per class, whose aligned group then speaks for the
+    small one.
 
     Parameters
     ----------
@@ -181,7 +183,9 @@ def settled(config: Config, counts: np.ndarray) -> Config:
     """
     if config.finetune.per != "auto":
         return config
-    per = "all" if trained_groups(counts, config.finetune.min_images).all() else "attribute"
+    per = "all"
+    if not trained_groups(counts, config.finetune.min_images).all():
+        per = "class" if config.synthesis.lender == "label" else "attribute"
     return config.model_copy(update={"finetune": config.finetune.model_copy(update={"per": per})})
 
 
@@ -250,8 +254,9 @@ def training_inputs(config: Config) -> dict[str, Any]:
         knobs.add("prior_images")
     if settings.patience:
         knobs |= {"evaluate_steps", "holdout"}
+    lender = {"lender": config.synthesis.lender} if training.scope == "auto" else {}
     return {
-        "training": asdict(training),
+        "training": asdict(training) | lender,
         "knobs": settings.model_dump(mode="json", include=knobs),
         "prompts": config.prompts.model_dump(mode="json", include={"template", "token"}),
     }

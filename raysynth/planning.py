@@ -212,10 +212,25 @@ def _jobs(
             sizes |= {(f"{g}-{number}", g): int(counts[g]) // k for number in range(k)}
     return [
         Job(
-            name, training.scope, g, 0, SHARED, SHARED, ("",) * images, (), {}, {}, (), 0.0, *budget
+            name=name,
+            scope=training.scope,
+            group=g,
+            cluster=0,
+            label=SHARED,
+            attribute=SHARED,
+            ids=("",) * images,
+            groups=(),
+            prompts={},
+            plain_prompts={},
+            conflicting=(),
+            oversample=0.0,
+            max_passes=training.max_passes,
+            steps=steps,
+            batch=batch,
+            learning_rate=rate,
         )
         for (name, g), images in sizes.items()
-        for budget in [budget_of(config, training, name, images)]
+        for steps, batch, rate in [budget_of(config, training, name, images)]
     ]
 
 

@@ -43,6 +43,16 @@ def test_a_group_too_small_to_be_trained_on_makes_a_model_per_attribute(per, cou
     assert recipe_of(settled(config, np.array(counts))).training.scope == scope
 
 
+@pytest.mark.parametrize(
+    ("counts", "scope"), [([1980, 20, 20, 1980], "all"), ([1998, 2, 2, 1998], "class")]
+)
+def test_or_a_model_per_class_where_the_papers_rule_is_asked_for(counts, scope):
+    config = load_config(None, ["generator=edit", "synthesis.lender=label"])
+    assert recipe_of(settled(config, np.array(counts))).training.scope == scope
+    own = load_config(None, ["generator=edit"])
+    assert training_inputs(config) != training_inputs(own)
+
+
 def test_explicit_values_win():
     overrides = ["generator=dreambooth", "finetune.steps=7", "finetune.ema=0.0"]
     recipe = recipe_of(load_config(None, [*overrides, "synthesis.guidance_scale=1"]))

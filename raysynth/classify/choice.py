@@ -191,15 +191,15 @@ def _fidelity(
     """Generator -> [G] share of its images whose label and attribute a probe recognises."""
     resources = config.resources
     task = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(probe)
-    some = {
-        name: each.take(
-            np.concatenate(
-                [np.flatnonzero(each.group == g)[:PROBED] for g in range(data.groups.count)]
-            )
-        )
-        for name, each in images.items()
-    }
+    some = {name: each.take(_probed(each.group)) for name, each in images.items()}
     return ray.get(task.remote(config, data, some))
+
+
+def _probed(group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of at most `PROBED` images of each group, evenly spaced: images lie by cluster."""
+    rows = (np.flatnonzero(group == g) for g in np.unique(group))
+    places = [r[:: -(-len(r) // PROBED)] for r in rows]
+    return np.concatenate(places)
 
 
 def probe(

@@ -106,8 +106,9 @@ def cluster_group(
 ) -> Clustering:
     """k-means of one group's embeddings, small clusters merged.
 
-    With `clustering.k=silhouette` the k in 2..max_k of the best silhouette is taken, and 1 if
-    the group cannot hold two clusters of `min_size` images or no k reaches `MIN_SILHOUETTE`.
+    With `clustering.k=silhouette` the k in 2..max_k of the best silhouette is taken, that of its
+    clusters as merged, and 1 if the group cannot hold two clusters of `min_size` images or no k
+    reaches `MIN_SILHOUETTE`.
 
     Parameters
     ----------
@@ -157,8 +158,8 @@ def _best_silhouette(
     best, score, silhouettes = np.zeros(len(embeddings), np.int64), MIN_SILHOUETTE, {}
     most = min(config.max_k, len(embeddings) // max(1, config.min_size), len(embeddings) - 1)
     for k in range(2, most + 1):
-        labels = _kmeans(embeddings, k, state)
-        if len(np.unique(labels)) < 2:
+        labels = merge_small(embeddings, _kmeans(embeddings, k, state), config.min_size)
+        if labels.max() < 1:
             continue
         sample = min(SILHOUETTE_SAMPLE, len(embeddings))
         silhouettes[k] = float(

@@ -38,20 +38,25 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class Space:
-    """Where images are told apart: `(vector - mean of its group) @ whitening`, normalised."""
+    """Where images are told apart: `(vector - mean of a group) @ whitening`, normalised."""
 
     means_GD: Tensor
     whitening_DD: Tensor
 
-    def __call__(self, vectors_BD: NDArray[np.float32], group_B: NDArray[np.int32]) -> Tensor:
-        """[B, D] on the space's device, of embeddings of images of groups [B]."""
-        device = self.means_GD.device
-        vectors, group = (torch.from_numpy(x).to(device) for x in (vectors_BD, group_B))
+    def __call__(self, vectors_BD: NDArray[np.float32], group: int) -> Tensor:
+        """[B, D] on the space's device, of embeddings taken for images of the group."""
+        vectors = torch.tensor(vectors_BD, device=self.means_GD.device)
         return F.normalize((vectors - self.means_GD[group]) @ self.whitening_DD, dim=-1)
 
 
 class Neighbours:
-    """The training images of a run, by class: 8 D bytes of a device's memory for each."""
+    """All training images of a run, by group: 8 D bytes of a device's memory for each.
+
+    An image is compared with those of every group, because a model may speak for a group whose
+    images it never saw: lent, edited from another group's images, or shared. With the images of
+    group h it is compared as an image of h, less the mean of h, or a copy would not lie where its
+    original does.
+    """
 
     def __init__(
         self, training: pa.Table, validation: pa.Table, groups: Groups, device: torch.device
@@ -60,60 +65,40 @@ class Neighbours:
 
         Of the validation images only the groups' means are used, where training may hold but one.
         """
-        self.groups = groups
         group, ids = training["group"].to_numpy(), training["id"].to_numpy(zero_copy_only=False)
         vectors, mirrored = encoded(training), column_vectors(training[MIRRORED.name])
         others = (encoded(validation), validation["group"].to_numpy())
         self.space = _space(vectors, group, *others, groups.count, device)
         self._ids: list[NDArray[np.object_]] = []
         self._images: list[Tensor] = []
-        for label in range(len(groups.label_names)):
-            rows = np.flatnonzero(np.isin(group, groups.of_label(label)))
+        for g in range(groups.count):
+            rows = np.flatnonzero(group == g)
             images = torch.empty((2 * len(rows), vectors.shape[1]), device=device)
             for start, kind in ((0, vectors), (len(rows), mirrored)):
                 for first in range(0, len(rows), CHUNK):  # by parts: no second copy of them all
                     part, place = rows[first : first + CHUNK], start + first
-                    images[place : place + len(part)] = self.space(kind[part], group[part])
+                    images[place : place + len(part)] = self.space(kind[part], g)
             self._ids.append(ids[rows])
             self._images.append(images)
 
     def __call__(
-        self,
-        vectors: NDArray[np.float32],
-        group: NDArray[np.int32],
-        trained: NDArray[np.int32] | None = None,
+        self, vectors: NDArray[np.float32]
     ) -> tuple[NDArray[np.object_], NDArray[np.float32]]:
-        """The nearest training image of each image's class, and how similar it is.
-
-        Parameters
-        ----------
-        vectors : [B, D] embeddings.
-        group : [B] the images' groups.
-        trained : [B] groups whose images their models were trained on; where that is another
-            class, it is searched too, and the nearer image counts. None: their own.
+        """The nearest training image of each of [B, D] embeddings, and how similar it is.
 
         Returns
         -------
         ids [B], and cosines [B] in `Space`.
         """
-        width = len(self.groups.attribute_names)
-        ids, similarity = self._of_class(vectors, group)
-        if trained is not None and (lent := trained // width != group // width).any():
-            others, nearer = self._of_class(vectors[lent], trained[lent])
-            ids[lent] = np.where(nearer > similarity[lent], others, ids[lent])
-            similarity[lent] = np.maximum(nearer, similarity[lent])
-        return ids, similarity
-
-    def _of_class(
-        self, vectors: NDArray[np.float32], group: NDArray[np.int32]
-    ) -> tuple[NDArray[np.object_], NDArray[np.float32]]:
-        label = group // len(self.groups.attribute_names)
-        ids, similarity = np.empty(len(group), object), np.empty(len(group), np.float32)
-        for y in np.unique(label).tolist():
-            some = np.flatnonzero(label == y)
-            place, cosine = _nearest(self.space(vectors[some], group[some]), self._images[y])
-            ids[some] = self._ids[y][place.cpu().numpy() % len(self._ids[y])]
-            similarity[some] = cosine.cpu().numpy()
+        ids, similarity = np.full(len(vectors), "", object), np.full(len(vectors), -2, np.float32)
+        for g, (names, images) in enumerate(zip(self._ids, self._images, strict=True)):
+            if not len(names):
+                continue
+            place, cosine = _nearest(self.space(vectors, g), images)
+            near = cosine.cpu().numpy()
+            nearer = near > similarity
+            ids[nearer] = names[place.cpu().numpy() % len(names)][nearer]
+            similarity[nearer] = near[nearer]
         return ids, similarity
 
 
@@ -140,7 +125,7 @@ def real_neighbours(
         rows = np.random.default_rng([seed, 23, g]).permutation(np.flatnonzero(group == g))
         rows = np.sort(rows[:SAMPLE])
         for some in np.split(rows, range(BATCH, len(rows), BATCH)):
-            found = search(vectors[some], group[some])
+            found = search(vectors[some])
             columns = [validation["id"].take(some), validation["group"].take(some), *found]
             parts.append(pa.table(columns, schema=NEIGHBOURS))
     return pa.concat_tables(parts).combine_chunks()

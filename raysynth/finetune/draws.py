@@ -39,16 +39,19 @@ def draw(job: Job, config: FinetuneConfig, seed: int) -> Draws:
     """All choices of a job; `seed` is the run's. Images that are held out are not drawn."""
     rng = np.random.default_rng(_key(job, seed, _ROWS))
     shape = (job.steps * config.accumulation, job.batch)
-    rows = _draw_rows(job, shape, held_out(job, config, seed), rng)
+    rows = _draw_rows(job, shape, held_out_rows(job, config, seed), rng)
     flips = rng.random(shape) < (0.5 if config.flip else 0.0)
     dropped = rng.random(shape) < config.prompt_dropout
     uniform = rng.random(shape, dtype=np.float32).clip(1e-6, 1 - 1e-6)
     return Draws(rows, flips, dropped, uniform)
 
 
-def held_out(job: Job, config: FinetuneConfig, seed: int) -> np.ndarray:
-    """[H] positions of the images that early stopping keeps from training; none when it is off."""
-    if not config.patience:
+def held_out_rows(job: Job, config: FinetuneConfig, seed: int) -> np.ndarray:
+    """[H] positions of the images that early stopping keeps from training.
+
+    None when it is off, or where there is but one image, which is trained on.
+    """
+    if not config.patience or len(job.ids) < 2:
         return np.zeros(0, dtype=np.int64)
     rng = np.random.default_rng(_key(job, seed, _HELD_OUT))
     count = min(max(1, round(config.holdout * len(job.ids))), len(job.ids) - 1)
@@ -61,7 +64,7 @@ def draw_held_out(job: Job, config: FinetuneConfig, seed: int) -> Draws:
     Every held-out image comes R times, at evenly spread timesteps, so that at least
     `EVALUATION_ROWS` rows make a loss that moves little by chance.
     """
-    rows = held_out(job, config, seed)
+    rows = held_out_rows(job, config, seed)
     repeated = np.tile(rows, -(-EVALUATION_ROWS // len(rows)))[None]
     uniform = (np.arange(repeated.size, dtype=np.float32) + 0.5)[None] / repeated.size
     off = np.zeros(repeated.shape, dtype=bool)
@@ -114,7 +117,8 @@ def _draw_rows(
     """Image positions: every group walks through its own images in random order, again and again.
 
     Conflicting groups together fill a share of each micro-batch: the job's, or their share of
-    the images where that is larger; within both halves groups take turns.
+    the images where that is larger; within both halves groups take turns. What would then show a
+    group's images more than `job.max_passes` times goes to the groups that have room.
     """
     group = np.array(job.groups)
     group[without] = _NOBODY
@@ -126,11 +130,40 @@ def _draw_rows(
     for part, members in ((slots[:, :split], weak), (slots[:, split:], strong)):
         if members:
             part[:] = np.resize(members, part.size).reshape(part.shape)
+    slots = _bounded(slots, group[group != _NOBODY], job.max_passes)
     rows = np.empty(shape, dtype=np.int64)
     for g in np.unique(slots).tolist():
         places = slots == g
         rows[places] = _walk(np.flatnonzero(group == g), int(places.sum()), rng)
     return rows
+
+
+def _bounded(slots: np.ndarray, group: np.ndarray, passes: float) -> np.ndarray:
+    """Slots in which no group has more than `passes` per image, evenly taken and evenly given.
+
+    As they are where all groups together have not the room: `finetune.overrides` asked for it.
+    """
+    members, images = np.unique(group, return_counts=True)
+    most = np.maximum(np.floor(passes * images), 1).astype(np.int64)
+    given = (slots.reshape(-1, 1) == members).sum(0)
+    over, room = np.maximum(given - most, 0), np.maximum(most - given, 0)
+    if not over.any() or room.sum() < over.sum():
+        return slots
+    flat = slots.ravel().copy()
+    free = np.sort(
+        np.concatenate(
+            [_spread(np.flatnonzero(flat == g), n) for g, n in zip(members, over, strict=True)]
+        )
+    )
+    taken = np.diff(np.floor(np.cumsum([0, *room]) * (len(free) / room.sum()) + 1e-9)).astype(int)
+    turns = np.concatenate([(np.arange(n) + 0.5) / n for n in taken if n])
+    flat[free] = np.repeat(members, taken)[np.argsort(turns, kind="stable")]
+    return flat.reshape(slots.shape)
+
+
+def _spread(places: np.ndarray, count: int) -> np.ndarray:
+    """`count` of the places, evenly spaced."""
+    return places[((np.arange(count) + 0.5) * len(places) / max(1, count)).astype(np.int64)]
 
 
 def _walk(members: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:

@@ -44,10 +44,14 @@ class Learner:
     best: Tensor | None = None
     """[n] weights of the least held-out loss."""
 
+    def due(self, settings: FinetuneConfig) -> bool:
+        """Whether it is to be evaluated: every `finetune.evaluate_steps` steps and at its end."""
+        return self.done % settings.evaluate_steps == 0 or self.done >= self.job.steps
+
     def stale(self, settings: FinetuneConfig) -> bool:
         """Whether `finetune.patience` evaluations brought nothing better."""
         waited = (self.done - self.best_step) // settings.evaluate_steps
-        return 0 < settings.patience <= waited
+        return self.held_out is not None and settings.patience <= waited
 
     def until_event(self, settings: FinetuneConfig) -> int:
         """Steps until it ends, is saved or is evaluated."""

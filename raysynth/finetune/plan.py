@@ -75,8 +75,10 @@ class Job:
     conflicting: tuple[int, ...]
     """Bias-conflicting groups, over-sampled where a model speaks for several; empty otherwise."""
     oversample: float
-    """Share of every batch that these groups get together: `finetune.oversample`, or less, so that
-    none of their images is seen more than `max_passes` times."""
+    """Share of every batch that these groups get together: `finetune.oversample`, or less, as
+    `max_passes` over all their images allow."""
+    max_passes: float
+    """Most times that an image of one group may be seen while other groups' are seen less."""
     steps: int
     """Optimizer steps, at most."""
     batch: int
@@ -170,6 +172,7 @@ def _job(
         plain_prompts={g: spoken(config.prompts, groups, g, token="") for g in present},
         conflicting=weak,
         oversample=min(config.finetune.oversample, recipe.training.max_passes * few / seen),
+        max_passes=recipe.training.max_passes,
         steps=steps,
         batch=batch,
         learning_rate=learning_rate,

@@ -61,16 +61,17 @@ def run_finetune(
 
     Returns
     -------
-    `rows` (adapters) and `failed` ({name: reason}).
+    `rows` (adapters).
 
     Raises
     ------
     StageError
-        Every adapter failed.
+        Naming every adapter that failed, after the others are done. A run without them would let
+        other groups' models speak for theirs, and nothing would train them later.
     """
     if recipe_of(config).training is None:
         write_adapters([], work)
-        return {"rows": 0, "failed": {}}
+        return {"rows": 0}
     table = read_table(clusters, files=[_clusters_file(clusters)])
     jobs = plan_jobs(config, table, groups)
     todo = [job for job in jobs if read_adapter(f"{work}/{job.name}") is None]
@@ -78,17 +79,16 @@ def run_finetune(
     shared = _Shared(config, groups, real, work, turn=uuid.uuid4().hex)
     failed = _run_packs(packs, jobs, shared, progress) if todo else {}
     trained = [a for job in jobs if (a := read_adapter(f"{work}/{job.name}")) is not None]
-    for name, reason in failed.items():
-        progress.say(f"adapter {name} failed: {reason}")
-    if not trained:
+    if failed:
         reasons = "\n  ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise StageError(
-            f"finetune: all {len(jobs)} adapters failed:\n  {reasons}\nFix: what the reasons say, "
-            "then run again; finished work is kept"
+            f"finetune: {len(failed)} of {len(jobs)} adapters failed:\n  {reasons}\nWhat is "
+            "trained is kept. Fix: what the reasons say, then run again"
         )
-    _clean(work, set(failed))
+    for folder in SCRATCH:
+        _remove(f"{work}/{folder}")
     write_adapters(trained, work)
-    return {"rows": len(trained), "failed": failed}
+    return {"rows": len(trained)}
 
 
 def _run_packs(
@@ -271,12 +271,6 @@ def _last_line(error: BaseException) -> str:
 
 def _clusters_file(clusters: str) -> str:
     return str(fsspec.core.url_to_fs(f"{clusters}/clusters.parquet")[1])
-
-
-def _clean(work: str, failed: set[str]) -> None:
-    """Leave only complete adapters in the stage's folder."""
-    for folder in (*SCRATCH, *failed):
-        _remove(f"{work}/{folder}")
 
 
 def _remove(folder: str) -> None:

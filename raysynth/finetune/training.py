@@ -23,7 +23,7 @@ from torch import Tensor
 
 from raysynth.config import Config
 from raysynth.errors import RaysynthError
-from raysynth.finetune.draws import draw, draw_held_out, start_dice
+from raysynth.finetune.draws import draw, draw_held_out, held_out_rows, start_dice
 from raysynth.finetune.engines import Trainee, build_trainee, precision_of
 from raysynth.finetune.learner import (
     Learner,
@@ -229,7 +229,7 @@ def _enter(loop: Loop, job: Job, slot: int) -> Learner:
     pack, settings, seed = loop.pack, loop.pack.config.finetune, loop.pack.config.seed
     material = prepare(job, draw(job, settings, seed), loop.base, pack.real)
     held_out = None
-    if settings.patience:
+    if len(held_out_rows(job, settings, seed)):
         held_out = prepare(job, draw_held_out(job, settings, seed), loop.base, pack.real)
     if loop.training.prior_weight:
         material = add_prior(material, job, loop.base, pack.config, pack.work)
@@ -282,7 +282,7 @@ def _settle(loop: Loop) -> dict[str, str]:
                 "lower finetune.learning_rate, or take finetune.precision=float32"
             )
     staying = [learner for learner in loop.learners if learner.job.name not in failed]
-    _evaluate(loop, [x for x in staying if x.held_out and x.done % settings.evaluate_steps == 0])
+    _evaluate(loop, [x for x in staying if x.held_out and x.due(settings)])
     for learner in staying:
         folder = pack.folder(learner.job)
         if learner.done >= learner.job.steps or learner.stale(settings):

@@ -20,6 +20,9 @@ from raysynth.models.loading import (
 )
 from raysynth.models.sources import check_encoder
 
+CLASS_TOKENS = ("cls_token", "class_embedding")
+"""What transformers calls the class token, which comes first."""
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -57,6 +60,8 @@ def load_encoder(name: str, base: BaseConfigSection) -> Encoder:
     model = load_or_explain(
         what, source, lambda: transformers.AutoModel.from_pretrained(source, **weights)
     )
+    if hasattr(model.config, "mask_ratio"):  # ViTMAE hides places at random, in eval mode too
+        model.config.mask_ratio = 0.0
     processor = load_or_explain(
         what, source, lambda: transformers.AutoImageProcessor.from_pretrained(source)
     )
@@ -74,5 +79,5 @@ def _pooled(model: Any, pixels: torch.Tensor) -> torch.Tensor:
     states = model(pixel_values=pixels).last_hidden_state
     if states.ndim == 4:  # convolutions: [N, D, H, W]
         return states.mean(dim=(2, 3))
-    has_class_token = any(name.endswith("cls_token") for name, _ in model.named_parameters())
+    has_class_token = any(name.endswith(CLASS_TOKENS) for name, _ in model.named_parameters())
     return states[:, 0] if has_class_token else states.mean(dim=1)

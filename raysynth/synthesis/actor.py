@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,8 +45,8 @@ class Sampler(Protocol):
     def decode(self, latents: Any) -> np.ndarray:
         """[B, side, side, 3] uint8 images."""
 
-    def score(self, images: np.ndarray, group: np.ndarray, trained: np.ndarray) -> Scores:
-        """Scores of images [B, side, side, 3] of groups [B], by models of groups `trained` [B]."""
+    def score(self, images: np.ndarray, group: np.ndarray) -> Scores:
+        """Scores of images [B, side, side, 3] of groups [B]."""
 
 
 class DiffusionSampler:
@@ -107,8 +107,6 @@ class Task:
     """Opens what samples, in the actor; another one may stand in to measure the rest."""
     contrasts: tuple[Contrast, ...] | None = None
     """[G] of the images that are edited for each group; None: no masks."""
-    trained_on: Mapping[str, int] = field(default_factory=dict)
-    """Adapter -> the group whose images it was trained on, where that is one group."""
 
 
 class Synthesizer:
@@ -122,7 +120,7 @@ class Synthesizer:
         """Open the task's sampler."""
         self.cpus = task.config.resources.cpus_per_worker
         use_threads(self.cpus)
-        self.sampler, self.trained_on = task.sampler(task), task.trained_on
+        self.sampler = task.sampler(task)
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._device = threading.Lock()
 
@@ -131,18 +129,14 @@ class Synthesizer:
         use_threads(self.cpus)  # each calling thread has a count of its own
         watch = Stopwatch(self.name, specs.num_rows)
         batch = self.sampler.prepare(specs)
-        group, adapters = specs["group"].to_numpy(), specs["adapter"].to_pylist()
-        trained = np.array(
-            [self.trained_on.get(name, g) for name, g in zip(adapters, group, strict=True)],
-            group.dtype,
-        )
+        group = specs["group"].to_numpy()
         with self._device:
             with watch.part("unet"):
                 latents = self.sampler.denoise(batch)
             with watch.part("decode"):
                 images = self.sampler.decode(latents)
             with watch.part("score"):
-                scores = self.sampler.score(images, group, trained)
+                scores = self.sampler.score(images, group)
         return (
             specs.select(SPECS.names)
             .append_column("pixels", _pixels(images))

@@ -118,9 +118,8 @@ def start_edit(solver: Any, edited: Edited, noise: Tensor, steps: int) -> tuple[
     laid out with steps / strength steps, of which the last `steps` are taken: an edited image costs
     what a drawn one does, and the noise is that of the nearest level which the schedule has.
     """
-    order = getattr(solver, "order", 1)
     solver.set_timesteps(max(steps, round(steps / edited.strength)), device=noise.device)
-    first = max(0, len(solver.timesteps) - steps * order)
+    first = len(solver.timesteps) - steps
     if hasattr(solver, "set_begin_index"):
         solver.set_begin_index(first)
     timesteps = solver.timesteps[first:]

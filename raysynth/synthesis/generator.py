@@ -67,8 +67,8 @@ class ImageGenerator:
         self.base = load_base(config.base)
         round_weights(self.base.unet, self.base.dtype)
         self.bank = open_bank(self.base.unet, adapters, names, config)
-        self.solver = build_solver(config.synthesis.solver, self.base.scheduler)
         recipe, synthesis = recipe_of(config), config.synthesis
+        self.solver = build_solver(synthesis.solver, self.base.scheduler, recipe.edits)
         self.guidance, self.steps = recipe.guidance_scale, synthesis.steps
         self.strength, self.outside = recipe.strength, synthesis.strength_outside
         self.margin = synthesis.mask_margin

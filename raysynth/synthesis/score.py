@@ -20,7 +20,7 @@ class Scores:
     label: np.ndarray
     centroid: np.ndarray
     nearest: np.ndarray
-    """Ids of the nearest training images of the same class."""
+    """Ids of the nearest training images."""
     nearest_similarity: np.ndarray
 
     @property
@@ -58,17 +58,11 @@ class ClipScorer:
         self.prompts_GD = clip.texts(prompts)
         self.neighbours, self.encoder = neighbours, encoder
 
-    def __call__(
-        self, images: np.ndarray, group: np.ndarray, trained: np.ndarray | None = None
-    ) -> Scores:
-        """Scores of [B, H, W, 3] uint8 images of groups [B].
-
-        `trained`: [B] groups that the images' models were trained on; None: their own. What a model
-        of another class copies is an image of that class, so that is searched too.
-        """
+    def __call__(self, images: np.ndarray, group: np.ndarray) -> Scores:
+        """Scores of [B, H, W, 3] uint8 images of groups [B]."""
         images_BD = self.clip.images(images)
         encoded = images_BD if self.encoder is None else self.encoder.images(images)
-        nearest, similarity = self.neighbours(encoded, group, trained)
+        nearest, similarity = self.neighbours(encoded)
         return Scores(
             label=np.einsum("bd,bd->b", images_BD, self.prompts_GD[group]),
             centroid=np.einsum("bd,bd->b", images_BD, self.centroids_GD[group]),

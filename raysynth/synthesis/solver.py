@@ -19,6 +19,8 @@ DETERMINISTIC = {
 }
 """diffusers' classes."""
 FLOW = "flow_prediction"
+TRIED, TOP = 10, 0.95
+"""Steps at which a solver is tried for edits, and the share of the noise levels where it starts."""
 
 
 def check_solver(config: Config) -> None:
@@ -36,27 +38,36 @@ def check_solver(config: Config) -> None:
     settings = json.loads((Path(source) / "scheduler" / "scheduler_config.json").read_text())
     _check_prediction(name, settings.get("prediction_type"))
     if name == "base" and recipe_of(config).edits:
-        _check_midway(str(settings.get("_class_name")))
+        import diffusers
+
+        kind = getattr(diffusers, str(settings.get("_class_name")))
+        _check_midway(kind.from_config(settings))
 
 
-def build_solver(name: str, scheduler: Any) -> Any:
+def build_solver(name: str, scheduler: Any, edits: bool = False) -> Any:
     """A fresh solver with the noise schedule and the prediction type of the base's scheduler.
 
     Parameters
     ----------
     name : `synthesis.solver`; `base` keeps the scheduler that the base model ships.
     scheduler : the base model's diffusers scheduler.
+    edits : real images are edited. `timestep_spacing=leading`, where strength 1 would leave up to
+        a third of the real image, becomes `trailing`.
 
     Raises
     ------
     ConfigError
-        If the solver cannot integrate what the base model predicts.
+        If the solver cannot integrate what the base model predicts, or edits and cannot start
+        midway.
     """
     # On demand: `check_solver` must not wait seconds for diffusers.
     import diffusers
 
     if name == "base":
-        return type(scheduler).from_config(scheduler.config)
+        solver = type(scheduler).from_config(scheduler.config)
+        if edits:
+            _check_midway(solver)
+        return solver
     prediction = scheduler.config.get("prediction_type", "epsilon")
     _check_prediction(name, prediction)
     options: dict[str, Any] = {}
@@ -64,7 +75,10 @@ def build_solver(name: str, scheduler: Any) -> Any:
         options["algorithm_type"] = "dpmsolver++"
     if name != "ddim":
         options["use_flow_sigmas"] = prediction == FLOW
-    return getattr(diffusers, DETERMINISTIC[name]).from_config(scheduler.config, **options)
+    solver = getattr(diffusers, DETERMINISTIC[name]).from_config(scheduler.config, **options)
+    if edits and solver.config.timestep_spacing == "leading":
+        return type(solver).from_config(solver.config, timestep_spacing="trailing")
+    return solver
 
 
 def _check_prediction(name: str, prediction: str | None) -> None:
@@ -76,12 +90,21 @@ def _check_prediction(name: str, prediction: str | None) -> None:
         )
 
 
-def _check_midway(kind: str) -> None:
-    import diffusers
-
-    solver = getattr(diffusers, kind, None)
+def _check_midway(solver: Any) -> None:
+    """Refuse what cannot begin at any noise level: second-order pairs, repeats, no last level."""
+    kind, reason = type(solver).__name__, ""
+    levels = solver.config.num_train_timesteps
+    solver.set_timesteps(TRIED)
+    count, first = len(solver.timesteps), float(solver.timesteps[0])
     if not (hasattr(solver, "add_noise") or hasattr(solver, "scale_noise")):
+        reason = "cannot add noise to an image"
+    elif count != TRIED:
+        reason = f"takes {count} evaluations for {TRIED} steps, of which it cannot leave some out"
+    elif first < TOP * levels:
+        reason = f"starts at noise level {first:.0f} of {levels}, so strength 1 leaves real parts"
+    if reason:
         raise ConfigError(
-            f"synthesis.solver=base: {kind} cannot add noise to an image, which generator=edit "
-            "starts from; expected dpmsolver++ or unipc. Fix: synthesis.solver=dpmsolver++"
+            f"synthesis.solver=base: the base's {kind} {reason}; generator=edit starts from real "
+            "images with noise of any level; expected dpmsolver++, unipc or ddim. Fix: "
+            "synthesis.solver=dpmsolver++"
         )

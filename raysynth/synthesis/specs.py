@@ -123,8 +123,8 @@ def group_voices(
     raise StageError(
         f"synthesis: no adapter speaks for group {groups.name(group)} ({counts[group]} training "
         f"images): neither it nor its class's aligned group {groups.name(aligned)} has one; "
-        "expected at least one fine-tuned adapter per class. Fix: run the fine-tuning stage again "
-        "(it names its failures), or generator=vanilla"
+        "expected at least one fine-tuned adapter per class. Fix: a smaller finetune.min_images, "
+        "or generator=vanilla"
     )
 
 
@@ -153,6 +153,7 @@ def _table(
 ) -> pa.Table:
     """The specs of a voice's images, one per entry of `sources`, in rows from `start` on."""
     group, cluster, count = voice.group, voice.cluster, len(sources)
+    guidance = recipe_of(config).guidance_scale
     each = {
         "label": groups.label(group),
         "attribute": groups.attribute(group),
@@ -161,8 +162,8 @@ def _table(
         "generator": config.generator,
         "adapter": voice.adapter,
         "prompt": voice.prompt,
-        "negative_prompt": voice.negative_prompt,
-        "guidance_scale": recipe_of(config).guidance_scale,
+        "negative_prompt": voice.negative_prompt if guidance > 1 else "",
+        "guidance_scale": guidance,
         "steps": config.synthesis.steps,
     }
     columns = {

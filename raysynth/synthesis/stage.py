@@ -16,7 +16,7 @@ from ray.data.checkpoint import CheckpointConfig
 from raysynth.clustering.pool import TASK_CPUS, actor_pool, busy_task_cpus, run_pool
 from raysynth.config import Config
 from raysynth.errors import StageError
-from raysynth.finetune.plan import SHARED, read_adapters
+from raysynth.finetune.plan import read_adapters
 from raysynth.generators import recipe_of
 from raysynth.groups import Groups
 from raysynth.progress import Progress
@@ -74,8 +74,7 @@ def run_synthesis(
         specs = plan_specs(config, trained, groups, counts, sources)
         names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
         told = contrasts(config.prompts, groups, counts) if recipe.masked else None
-        seen = {adapter.name: adapter.group for adapter in trained if adapter.group != SHARED}
-        task = Task(config, groups, adapters, names, clusters, contrasts=told, trained_on=seen)
+        task = Task(config, groups, adapters, names, clusters, contrasts=told)
         generate(task, specs, work, progress, real)
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"

@@ -32,6 +32,12 @@ def test_silhouette_finds_the_clouds(sizes):
     assert found.labels[0] == 0 and found.labels[-1] == len(sizes) - 1
 
 
+def test_a_few_odd_images_do_not_hide_the_clouds():
+    """Two clusters are the clouds and the odd ones, which merge; three are the better ones then."""
+    found = cluster_group(blobs([30, 30, 3]), ClusteringConfig(max_k=3), seed=0, group=0)
+    assert len(found.sizes) == 2 and min(found.sizes) >= 30
+
+
 def test_one_cloud_stays_one_cluster():
     cloud = np.random.default_rng(0).standard_normal((400, 64))
     cloud /= np.linalg.norm(cloud, axis=1, keepdims=True)

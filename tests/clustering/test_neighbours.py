@@ -1,4 +1,4 @@
-"""Nearest training images: by class, in both orientations, whitened."""
+"""Nearest training images: of any group, in both orientations, whitened."""
 
 from __future__ import annotations
 
@@ -41,21 +41,29 @@ def neighbours_of(training: pa.Table, validation: pa.Table | None = None) -> Nei
     return Neighbours(training, validation or training, GROUPS, CPU)
 
 
-def test_each_image_finds_itself_and_only_in_its_class(monkeypatch):
+def test_each_image_finds_itself_whatever_its_group_looks_like(monkeypatch):
+    """A model may speak for a group whose images it never saw, and copy those that it did."""
     monkeypatch.setattr(neighbours, "CHUNK", 7)
-    vectors, group = images(60, 0), np.arange(60, dtype=np.int32) % 4
+    group = np.arange(60, dtype=np.int32) % 4
+    vectors = unit(images(60, 0) + 3 * np.eye(WIDTH)[1 + group])
     search = neighbours_of(table(vectors, group))
-    ids, similarity = search(vectors, group)
+    ids, similarity = search(vectors)
     assert ids.tolist() == [f"real-{n}" for n in range(60)]
     assert np.allclose(similarity, 1, atol=1e-5)
-    ids, similarity = search(vectors[:2], np.array([2, 3], np.int32))  # said to be of class b
-    assert {int(i.removeprefix("real-")) % 4 for i in ids} <= {2, 3} and (similarity < 0.99).all()
+
+
+def test_groups_without_training_images_are_passed_over():
+    vectors, group = images(40, 15), np.repeat(np.array([0, 3], np.int32), 20)
+    validation = table(images(40, 16), np.arange(40, dtype=np.int32) % 4, "validation")
+    ids, similarity = neighbours_of(table(vectors, group), validation)(vectors)
+    assert ids.tolist() == [f"real-{n}" for n in range(40)]
+    assert np.allclose(similarity, 1, atol=1e-5)
 
 
 def test_mirrored_copies_are_found():
     vectors, group = images(80, 1), np.repeat(np.arange(4, dtype=np.int32), 20)
     training = table(vectors, group)
-    ids, similarity = neighbours_of(training)(column_vectors(training["mirrored"])[:5], group[:5])
+    ids, similarity = neighbours_of(training)(column_vectors(training["mirrored"])[:5])
     assert ids.tolist() == [f"real-{n}" for n in range(5)] and np.allclose(similarity, 1, atol=1e-5)
 
 
@@ -67,9 +75,9 @@ def test_whitening_tells_images_apart_that_raw_cosines_do_not():
     raw_other = (others @ real.T).max(1)
     assert raw_other.min() > 0.85  # of anything, the raw cosine says that it is similar
     search = neighbours_of(table(real, group))
-    ids, copy = search(copies, group[:50])
+    ids, copy = search(copies)
     assert ids.tolist() == [f"real-{n}" for n in range(50)]
-    _, other = search(others, np.zeros(100, np.int32))
+    _, other = search(others)
     assert copy.min() > np.quantile(other, 0.99) and copy.min() - other.mean() > 2 * (
         raw_copy.min() - raw_other.mean()
     )
@@ -84,7 +92,7 @@ def test_few_training_images_do_not_make_every_other_one_a_copy(count):
     found = real_neighbours(training, validation, GROUPS, seed=0).slice(0, 200)
     limit = np.quantile(found["similarity"].to_numpy(), 0.99)
     search = neighbours_of(training, validation)
-    _, similarity = search(images(200, 9), np.zeros(200, np.int32))
+    _, similarity = search(images(200, 9))
     assert (similarity > limit).mean() < 0.05
     assert found["id"].to_pylist() == [f"validation-{n}" for n in range(200)]
 
@@ -108,7 +116,7 @@ def test_copies_of_the_only_image_of_a_group_are_found():
     others = unit(images(30, 14) + 2 * np.eye(WIDTH)[1])
     validation = table(others, np.ones(30, np.int32), "validation")
     search = neighbours_of(table(unit(vectors), group), validation)
-    ids, similarity = search(unit(vectors[-1:]), group[-1:])
+    ids, similarity = search(unit(vectors[-1:]))
     assert ids.tolist() == ["real-90"] and similarity[0] > 0.999
-    _, honest = search(others, np.ones(30, np.int32))
+    _, honest = search(others)
     assert honest.max() < 0.95

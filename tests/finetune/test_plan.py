@@ -8,7 +8,7 @@ import pytest
 
 from raysynth.config import Config
 from raysynth.errors import ConfigError, DataError
-from raysynth.finetune.draws import draw, draw_held_out, held_out, noise_of
+from raysynth.finetune.draws import draw, draw_held_out, held_out_rows, noise_of
 from raysynth.finetune.plan import (
     plan_jobs,
     read_adapters,
@@ -147,11 +147,11 @@ def test_overrides_have_the_last_word():
 def test_held_out_images_are_never_trained_on():
     settings = config(patience=2, holdout=0.2, steps=50)
     job = plan_jobs(settings, table(SIZES), GROUPS)[0]
-    kept = held_out(job, settings.finetune, seed=0)
+    kept = held_out_rows(job, settings.finetune, seed=0)
     assert len(kept) == 4
     assert not np.isin(draw(job, settings.finetune, seed=0).rows, kept).any()
     assert set(draw_held_out(job, settings.finetune, seed=0).rows.ravel()) == set(kept.tolist())
-    assert not len(held_out(job, config().finetune, seed=0))
+    assert not len(held_out_rows(job, config().finetune, seed=0))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,27 @@ def test_shared_over_samples_conflicting_groups_in_every_batch():
     bounded = config("shared", batch_size=12, steps=40, min_images=1, max_passes=1.0)
     (job,) = plan_jobs(bounded, table({**SIZES, (0, 0): 400}), GROUPS)
     group = np.array(job.groups)[draw(job, bounded.finetune, seed=0).rows]
-    assert np.isin(group, job.conflicting).sum() == 40, "one a batch, not a share of a quarter"
+    seen = np.bincount(group.ravel(), minlength=6)
+    assert (seen <= np.bincount(job.groups, minlength=6)).all() and seen.sum() == 480
+    assert (seen[list(job.conflicting)] == np.bincount(job.groups)[list(job.conflicting)]).all()
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [(3498, 184, 10, 1057), (4000, 20, 20, 40), (10_000, 8, 8, 10_000), (1980, 20, 20, 1980)],
+)
+@pytest.mark.parametrize("engine", [{}, {"engine": "lora", "batch_size": 4, "steps": 4000}])
+def test_no_group_of_a_shared_model_is_seen_more_often_than_max_passes(counts, engine):
+    groups = Groups(("a", "b"), ("x", "y"), ("a", "b"), ("x", "y"))
+    settings = Config(generator="shared", finetune={"per": "all", **engine})
+    (job,) = plan_jobs(settings, table({(g, 0): n for g, n in enumerate(counts)}), groups)
+    rows = draw(job, settings.finetune, seed=0).rows
+    seen = np.bincount(np.array(job.groups)[rows.ravel()], minlength=4)
+    assert (seen <= job.max_passes * np.array(counts)).all()
+    assert seen.sum() == job.steps * job.batch
+    halves = np.array(job.groups)[rows]
+    parts = [np.bincount(half.ravel(), minlength=4) for half in np.array_split(halves, 2)]
+    assert (np.abs(parts[0] - parts[1]) <= 0.1 * seen + job.batch).all(), "evenly in time"
 
 
 def test_every_image_of_a_cluster_is_used_equally_often():

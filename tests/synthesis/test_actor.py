@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,11 @@ def make_task(**synthesis: Any) -> Task:
             colour = (seeds % 251).astype(np.uint8)
             return np.broadcast_to(colour[:, None, None, None], (len(seeds), 8, 8, 3)).copy()
 
-        def score(self, images: np.ndarray, group: np.ndarray, trained: np.ndarray) -> Scores:
+        def score(self, images: np.ndarray, group: np.ndarray) -> Scores:
             self.inside -= 1
             value = np.full(len(images), 0.5, np.float32)
             names = np.full(len(images), "real-0", object)
-            return Scores(trained.astype(np.float32), value, names, value)
+            return Scores(value, value, names, value)
 
     values = {"generator": "vanilla", "synthesis": synthesis}
     config = Config.model_validate(values)
@@ -84,14 +83,6 @@ def test_batches_take_turns_on_the_device_and_prepare_beside_it():
     )
     assert {*(s["part"] for s in first)} == {"unet", "decode", "score"}
     assert max(s["end"] for s in first) <= min(s["start"] for s in second)
-
-
-def test_scores_are_told_whose_images_a_model_was_trained_on():
-    task = replace(make_task(images_per_group=2), trained_on={"lent": 3})
-    specs = specs_of(task)
-    names = pa.array(["lent", "shared", *[""] * 6], pa.string())
-    specs = specs.set_column(specs.column_names.index("adapter"), "adapter", names)
-    assert Synthesizer(task)(specs)["clip_label"].to_pylist() == [3, 0, 1, 1, 2, 2, 3, 3]
 
 
 @pytest.fixture(scope="module")

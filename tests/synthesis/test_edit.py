@@ -12,12 +12,14 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
     PNDMScheduler,
     StableDiffusionImg2ImgPipeline,
 )
 
-from raysynth.errors import DataError
+from raysynth.errors import ConfigError, DataError
 from raysynth.progress import Progress
 from raysynth.synthesis import read_shards, run_synthesis
 from raysynth.synthesis.denoise import Edited, start_edit
@@ -145,21 +147,23 @@ def test_less_strength_leaves_more_of_the_source(edit_config, solver):
     assert ends[0] < ends[1] < ends[2]
 
 
+@pytest.mark.parametrize("strength", [0.5, 1.0])
 @pytest.mark.parametrize(
-    "scheduler",
+    ("name", "scheduler"),
     [
-        DDPMScheduler(),
-        DDIMScheduler(prediction_type="v_prediction"),
-        PNDMScheduler(skip_prk_steps=True),
-        FlowMatchEulerDiscreteScheduler(),
+        ("dpmsolver++", DDPMScheduler()),
+        ("dpmsolver++", EulerDiscreteScheduler(timestep_spacing="leading", steps_offset=1)),
+        ("unipc", PNDMScheduler(skip_prk_steps=True)),
+        ("ddim", DDIMScheduler(prediction_type="v_prediction")),
+        ("base", FlowMatchEulerDiscreteScheduler()),
     ],
 )
-def test_noise_and_velocity_and_flow_models_begin_at_the_strength(scheduler):
-    solver = build_solver("base", scheduler)
+def test_noise_and_velocity_and_flow_models_begin_at_the_strength(name, scheduler, strength):
+    solver = build_solver(name, scheduler, edits=True)
     clean, noise = torch.ones(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
-    noisy, timesteps = start_edit(solver, Edited(clean, 0.5), noise, 10)
+    noisy, timesteps = start_edit(solver, Edited(clean, strength), noise, 10)
     assert len(timesteps) == 10
-    assert abs(float(timesteps[0]) / 1000 - 0.5) < 0.06
+    assert abs(float(timesteps[0]) / 1000 - strength) < 0.03
     if hasattr(solver, "alphas_cumprod"):
         assert torch.allclose(noisy, solver.alphas_cumprod[int(timesteps[0])].sqrt() * clean)
     else:
@@ -168,6 +172,20 @@ def test_noise_and_velocity_and_flow_models_begin_at_the_strength(scheduler):
     for step in timesteps:
         x = solver.step(torch.zeros_like(x), step, x, return_dict=False)[0]
     assert x.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "reason"),
+    [
+        (PNDMScheduler(skip_prk_steps=True), "takes 11 evaluations for 10 steps"),
+        (HeunDiscreteScheduler(), "takes 19 evaluations"),
+        (DDIMScheduler(), "starts at noise level 900 of 1000"),
+    ],
+)
+def test_a_base_solver_that_cannot_begin_anywhere_is_refused(scheduler, reason):
+    assert build_solver("base", scheduler)
+    with pytest.raises(ConfigError, match=f"{reason}.*Fix: synthesis.solver=dpmsolver"):
+        build_solver("base", scheduler, edits=True)
 
 
 def test_the_stage_edits_and_says_what(

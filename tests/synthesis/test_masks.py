@@ -60,16 +60,6 @@ def test_every_image_takes_its_own_value_of_a_range():
     assert spread_over((0.5, 0.5), seeds).unique().tolist() == [0.5]
 
 
-def test_without_words_for_the_attribute_nothing_can_be_masked(make_config):
-    prompts = {"template": "a photo of a {token} {label}"}
-    with pytest.raises(ValueError, match=r"prompts\.template: \{attribute\} is missing.*Fix:"):
-        make_config(generator="edit", prompts=prompts)
-    with pytest.raises(ValueError, match=r"synthesis\.mask=diffedit"):
-        make_config(generator="auto", prompts=prompts)
-    make_config(generator="edit", prompts=prompts, synthesis={"mask": "none"})
-    make_config(generator="shared", prompts=prompts)
-
-
 def masks(generate: ImageGenerator, seeds: list[int]) -> torch.Tensor:
     (part,) = generate.prepare(
         *([PROMPT] * len(seeds), [""] * len(seeds), [""] * len(seeds)),
