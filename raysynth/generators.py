@@ -254,9 +254,9 @@ def training_inputs(config: Config) -> dict[str, Any]:
         knobs.add("prior_images")
     if settings.patience:
         knobs |= {"evaluate_steps", "holdout"}
-    lender = {"lender": config.synthesis.lender} if training.scope == "auto" else {}
+    by_class = training.scope == "auto" and config.synthesis.lender == "label"
     return {
-        "training": asdict(training) | lender,
+        "training": asdict(training) | ({"lender": "label"} if by_class else {}),
         "knobs": settings.model_dump(mode="json", include=knobs),
         "prompts": config.prompts.model_dump(mode="json", include={"template", "token"}),
     }

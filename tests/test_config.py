@@ -57,22 +57,22 @@ def test_bad_values_are_refused_by_name(override, said):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ("generator=edit prompts.template={label}", "{attribute} is missing"),
-        ("generator=shared prompts.template={label}", "generator=shared a class's groups apart"),
-        ("generator=auto prompts.template={label}", "generator=shared a class's groups apart"),
-        ("generator=dreambooth prompts.template={label}", "no rare token"),
-        ("generator=dreambooth prompts.token=", "no rare token"),
-        ("finetune.engine=full prompts.token=", "generator=clustered_dreambooth binds"),
+        ("generator=edit prompts.template=a_{label}", "{attribute} is missing"),
+        ("generator=shared prompts.template=a_{label}", "generator=shared a class's groups apart"),
+        ("generator=auto prompts.template=a_{label}", "generator=shared a class's groups apart"),
+        ("generator=dreambooth prompts.template=a_{label}", "no rare token"),
+        ("generator=dreambooth prompts.token=''", "no rare token"),
+        ("finetune.engine=full prompts.token=''", "generator=clustered_dreambooth binds"),
         ("generator=lora finetune.engine=full", "generator=dreambooth"),
         ("generator=auto candidates=[lora] finetune.engine=full", "generator=dreambooth"),
-        ("generator=auto finetune.overrides={'0-0':{'steps':3}}", "generator=auto trains those of"),
+        ("generator=auto finetune.overrides.0-0.steps=3", "generator=auto trains those of"),
     ],
 )
 def test_generators_that_could_not_learn_what_they_are_for_are_refused(overrides, said):
     with pytest.raises(ConfigError, match=r"Fix:") as error:
         load_config(None, overrides.split())
     assert said in " ".join(str(error.value).split())
-    load_config(None, ["prompts.template={label}"])  # a model per cluster needs no words
+    load_config(None, ["prompts.template=a_{label}"])  # a model per cluster needs no words
 
 
 def test_every_problem_is_listed_at_once():

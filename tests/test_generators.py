@@ -87,9 +87,16 @@ def test_stages_depend_on_what_they_use_and_on_nothing_else():
 
 @pytest.mark.parametrize(
     ("generator", "lends"),
-    [("clustered_dreambooth", True), ("lora", True), ("vanilla", False), ("shared", False)],
+    [
+        ("clustered_dreambooth", True),
+        ("lora", True),
+        ("vanilla", False),
+        ("shared", True),
+        ("shared finetune.per=all", False),
+    ],
 )
-def test_the_lender_counts_where_models_belong_to_groups(generator, lends):
-    by_label = digests(f"generator={generator}", "synthesis.lender=label")
-    assert (digests(f"generator={generator}") != by_label) == lends
+def test_the_lender_counts_where_a_group_may_be_lent_a_model(generator, lends):
+    overrides = f"generator={generator}".split()
+    by_label = digests(*overrides, "synthesis.lender=label")
+    assert (digests(*overrides) != by_label) == lends
     assert "lender" not in by_label[1]["knobs"]  # what earlier versions made stays valid
