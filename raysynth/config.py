@@ -657,6 +657,18 @@ class Config(Section):
     def _check(self) -> Config:
         if self.search.steps[1] == 0 and not self.classifier.starts_pretrained:
             raise ValueError("search.steps: [0, 0] needs a pretrained classifier.backbone")
+        if self.search.steps[1] == 0 and self.classifier.schedule != "head":
+            raise ValueError(
+                f"search.steps: [0, 0], but classifier.schedule={self.classifier.schedule} trains "
+                "more than a head. Fix: search.steps=[50, 400], or classifier.schedule=head"
+            )
+        blind = self.resources.gpus_per_worker > 0 and not self.search.gpus_per_trial
+        if blind and self.classifier.backbone != "small":
+            raise ValueError(
+                "search.gpus_per_trial: 0, so trials would train "
+                f"{self.classifier.backbone} without a GPU, though workers have one. Fix: "
+                "search.gpus_per_trial=1"
+            )
         embedded = self.base.name == "embedded" and self.dataset.name == "outfits"
         if "base_classifier" in self.references.controls and not embedded:
             raise ValueError(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import Image, ImageOps
 
 from raysynth.errors import DataError
 from raysynth.groups import Groups
@@ -99,13 +100,27 @@ def read_table(
     folder: str, columns: Sequence[str] | None = None, files: Sequence[str] | None = None
 ) -> pa.Table:
     """One table from the Parquet files below a folder or URI (or from `files`), in name order."""
+    return pa.concat_tables(list(read_parts(folder, columns, files)))
+
+
+def read_parts(
+    folder: str, columns: Sequence[str] | None = None, files: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """As `read_table`, a file at a time: a large data set's images do not fit into memory."""
     filesystem, _ = fsspec.core.url_to_fs(folder)
-    names = list(files) if files is not None else parquet_files(folder)
-    tables = []
-    for name in names:
+    for name in files if files is not None else parquet_files(folder):
         with filesystem.open(name, "rb") as file:
-            tables.append(pq.ParquetFile(file).read(columns=list(columns) if columns else None))
-    return pa.concat_tables(tables)
+            yield pq.ParquetFile(file).read(columns=list(columns) if columns else None)
+
+
+def count_rows(folder: str, files: Sequence[str]) -> int:
+    """Rows of the Parquet files below a folder or URI."""
+    filesystem, _ = fsspec.core.url_to_fs(folder)
+    rows = 0
+    for name in files:
+        with filesystem.open(name, "rb") as file:
+            rows += pq.ParquetFile(file).metadata.num_rows
+    return rows
 
 
 def write_table(table: pa.Table, path: str) -> None:
@@ -124,24 +139,35 @@ def encode_png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def decode_images(column: pa.ChunkedArray | pa.Array, size: int | None = None) -> np.ndarray:
-    """[N, H, W, 3] uint8 pixels of an `image` column, resized (bicubic) to `size` if given.
+class SizesDifferError(ValueError):
+    """Images of several sizes cannot be one array."""
 
-    Raises ValueError when the images differ in size and no `size` is given.
+
+def decode_images(column: pa.ChunkedArray | pa.Array, size: int | None = None) -> np.ndarray:
+    """[N, H, W, 3] uint8 pixels of an `image` column.
+
+    Parameters
+    ----------
+    size : side in pixels of the centre square that is taken, resized (bicubic); None: as they are.
+
+    Raises
+    ------
+    SizesDifferError
+        When the images differ in size and no `size` is given.
     """
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    return decode_bytes(column.field("bytes"), size)
+    return decode_bytes(pc.struct_field(column, "bytes"), size)
 
 
 def decode_bytes(column: pa.ChunkedArray | pa.Array, size: int | None = None) -> np.ndarray:
     """As `decode_images`, of a column of encoded images."""
-    images = []
-    for data in column:
+    pixels = np.zeros((0, size or 0, size or 0, 3), np.uint8)
+    for place, data in enumerate(column):  # chunk by chunk: one array holds 2 GiB at most
         image = Image.open(io.BytesIO(data.as_py())).convert("RGB")
         if size is not None and image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BICUBIC)
-        images.append(np.asarray(image))
-    if len({image.shape for image in images}) > 1:
-        raise ValueError("images differ in size; expected one size or an explicit `size`")
-    return np.stack(images) if images else np.zeros((0, size or 0, size or 0, 3), np.uint8)
+            image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+        if not place:
+            pixels = np.empty((len(column), image.height, image.width, 3), np.uint8)
+        if pixels.shape[1:3] != (image.height, image.width):
+            raise SizesDifferError("images differ in size; expected one size or a `size`")
+        pixels[place] = np.asarray(image)
+    return pixels

@@ -75,6 +75,25 @@ def test_generators_that_could_not_learn_what_they_are_for_are_refused(overrides
     load_config(None, ["prompts.template=a_{label}"])  # a model per cluster needs no words
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            "classifier.backbone=microsoft/resnet-50 resources.gpus_per_worker=1",
+            "search.gpus_per_trial: 0, so trials would train microsoft/resnet-50 without a GPU",
+        ),
+        (
+            "classifier.schedule=joint classifier.start=pretrained search.steps=[0,0]",
+            "search.steps: [0, 0], but classifier.schedule=joint",
+        ),
+    ],
+)
+def test_searches_that_could_not_train_are_refused(overrides, said):
+    with pytest.raises(ConfigError, match=r"Fix:") as error:
+        load_config(None, overrides.split())
+    assert said in " ".join(str(error.value).split())
+
+
 def test_every_problem_is_listed_at_once():
     with pytest.raises(ConfigError, match=r"2 problem\(s\)"):
         load_config(None, ["seed=-1", "finetune.rank=0"])

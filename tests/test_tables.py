@@ -63,3 +63,11 @@ def test_images_of_several_sizes_need_a_size():
     with pytest.raises(ValueError, match="differ in size"):
         decode_images(table["image"])
     assert decode_images(table["image"], size=5).shape == (2, 5, 5, 3)
+
+
+def test_a_size_takes_the_centre_square_and_squeezes_nothing():
+    wide = np.zeros((20, 60, 3), np.uint8)
+    wide[:, 20:40] = 200
+    tall = np.ascontiguousarray(wide.transpose(1, 0, 2))
+    column = pa.array([{"bytes": encode_png(x), "path": None} for x in (wide, tall)])
+    assert (decode_images(column, size=10)[:, 2:-2, 2:-2] == 200).all()

@@ -6,7 +6,10 @@ read-only there, so what is written to must be copied first.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +18,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raysynth import tables
+from raysynth.cluster import local_cpus
 from raysynth.config import Config
 from raysynth.errors import DataError
 from raysynth.groups import Groups
 from raysynth.progress import Progress
-from raysynth.synthesis.shards import read_shards
+from raysynth.synthesis.shards import shard_files
+
+COLUMNS = ("id", "image", "label", "group")
+DECODED_AT_ONCE = 64
+"""Images that a thread decodes at once."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +106,9 @@ def load_real(real: str, split: str, size: int | None) -> ImageSet:
     DataError
         When the split is missing, or the images are not square and of one size.
     """
-    columns = ["id", "image", "label", "group"]
-    table = tables.read_table(real, columns, tables.split_files(real, split))
-    return _image_set(table, size, real)
+    files = tables.split_files(real, split)
+    parts = tables.read_parts(real, COLUMNS, files)
+    return _image_set(parts, tables.count_rows(real, files), size, real)
 
 
 def load_synthetic(synthetic: str, selection: str, size: int) -> ImageSet:
@@ -109,27 +117,53 @@ def load_synthetic(synthetic: str, selection: str, size: int) -> ImageSet:
     Only shards that the synthetic folder's manifest lists are read.
     """
     chosen = tables.read_table(selection, ["id", "kept"])
-    kept = chosen.filter(chosen["kept"])["id"]
-    table = read_shards(synthetic, ["id", "image", "label", "group"])
-    mask = pc.is_in(table["id"], value_set=kept.combine_chunks())
-    return _image_set(table.filter(mask), size, synthetic)
+    kept = chosen.filter(chosen["kept"])["id"].combine_chunks()
+    parts = (
+        part.filter(pc.is_in(part["id"], value_set=kept))
+        for part in tables.read_parts(synthetic, COLUMNS, shard_files(synthetic))
+    )
+    return _image_set(parts, len(kept), size, synthetic)
 
 
-def _image_set(table: pa.Table, size: int | None, where: str) -> ImageSet:
-    try:
-        pixels = tables.decode_images(table["image"], size)
-    except ValueError:
-        pixels = None
-    if pixels is None or pixels.shape[1] != pixels.shape[2]:
-        raise DataError(
-            f"{where}: the images are not square and of one size, as a classifier needs them. Fix: "
-            "classifier.image_size=<pixels>, e.g. 224"
-        )
+def _image_set(parts: Iterator[pa.Table], count: int, size: int | None, where: str) -> ImageSet:
+    """The `count` images of the parts, of which one at a time is held as it is encoded."""
+    pixels, place, rest = np.zeros((0, 3, size or 0, size or 0), np.uint8), 0, []
+    with ThreadPoolExecutor(local_cpus()) as pool:  # PIL decodes and resizes without the GIL
+        for part in parts:
+            rest.append(part.drop_columns(["image"]))
+            cuts = range(0, part.num_rows, DECODED_AT_ONCE)
+            columns = [part["image"].slice(first, DECODED_AT_ONCE) for first in cuts]
+            for planes in pool.map(partial(_planes, size=size, where=where), columns):
+                if not place:
+                    pixels = np.empty((count, *planes.shape[1:]), np.uint8)
+                if planes.shape[1:] != pixels.shape[1:]:
+                    raise _not_square(where)
+                pixels[place : place + len(planes)] = planes
+                place += len(planes)
+    table = pa.concat_tables(rest)
     return ImageSet(
-        np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)),
+        pixels,
         table["label"].to_numpy().astype(np.int64),
         table["group"].to_numpy().astype(np.int64),
         np.array(table["id"].to_pylist(), dtype=np.str_),
+    )
+
+
+def _planes(column: pa.ChunkedArray, size: int | None, where: str) -> NDArray[np.uint8]:
+    """[n, 3, H, H] pixels of an `image` column."""
+    try:
+        pixels = tables.decode_images(column, size)
+    except tables.SizesDifferError:
+        raise _not_square(where) from None
+    if pixels.shape[1] != pixels.shape[2]:
+        raise _not_square(where)
+    return pixels.transpose(0, 3, 1, 2)
+
+
+def _not_square(where: str) -> DataError:
+    return DataError(
+        f"{where}: the images are not square and of one size, as a classifier needs them. Fix: "
+        "classifier.image_size=<pixels>, e.g. 224"
     )
 
 

@@ -28,7 +28,7 @@ from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 from raysynth.classify.backbone import SmallNetwork, initialise
 from raysynth.config import ClassifierConfig
 from raysynth.errors import ModelError
-from raysynth.models.loading import quiet_transformers
+from raysynth.models.loading import load_or_explain, quiet_transformers
 
 
 class SmallResNetConfig(PretrainedConfig):
@@ -165,12 +165,26 @@ def _load_clip(
 
 
 def normalisation(classifier: ClassifierConfig) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of the named backbone's own preprocessing, shares of 255."""
-    try:
-        known = transformers.AutoImageProcessor.from_pretrained(classifier.backbone)
-        return list(known.image_mean), list(known.image_std)
-    except OSError:  # a folder without a preprocessor_config.json
+    """Mean and standard deviation of the named backbone's own preprocessing, shares of 255.
+
+    Those of [-1, 1] for a folder that does not say; 0 and 1 for one that normalises nothing.
+
+    Raises
+    ------
+    ModelError
+        When transformers cannot load what is there.
+    """
+    source = os.path.expanduser(classifier.backbone)
+    if os.path.isdir(source) and not os.path.exists(f"{source}/preprocessor_config.json"):
         return [0.5] * 3, [0.5] * 3
+    known = load_or_explain(
+        "classifier.backbone's image processor",
+        source,
+        lambda: transformers.AutoImageProcessor.from_pretrained(source),
+    )
+    if not getattr(known, "do_normalize", True):
+        return [0.0] * 3, [1.0] * 3
+    return list(known.image_mean), list(known.image_std)
 
 
 def save(

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -21,7 +19,7 @@ from raysynth.errors import DataError
 from raysynth.finetune.draws import Draws
 from raysynth.finetune.plan import Job
 from raysynth.models.loading import Base, encode_prompts, images_at_once
-from raysynth.tables import decode_images, parquet_files
+from raysynth.tables import decode_images, read_parts, split_files
 
 ENCODE_BATCH = 64
 """Images encoded at once, at most."""
@@ -74,23 +72,20 @@ def read_images(real: str, ids: Sequence[str], size: int) -> np.ndarray:
 
     Raises DataError when some are not in the table.
     """
-    filesystem, _ = fsspec.core.url_to_fs(real)
-    wanted, parts = pa.array(ids, pa.string()), []
-    for name in parquet_files(real):
-        if not name.rsplit("/", 1)[1].startswith("train-"):
-            continue
-        with filesystem.open(name, "rb") as file:
-            table = pq.ParquetFile(file).read(columns=["id", "image"])
-        parts.append(table.filter(pc.is_in(table["id"], value_set=wanted)))
-    found = pa.concat_tables(parts) if parts else pa.table({"id": pa.array([], pa.string())})
-    order = pc.index_in(wanted, value_set=found["id"].combine_chunks())
-    if order.null_count:
-        missing = [i for i, at in zip(ids, order.to_pylist(), strict=True) if at is None]
+    wanted, missing = pa.array(ids, pa.string()), np.ones(len(ids), bool)
+    pixels = np.empty((len(ids), size, size, 3), np.uint8)
+    for part in read_parts(real, ["id", "image"], split_files(real, "train")):
+        place = pc.index_in(part["id"], value_set=wanted)
+        rows = np.asarray(place.drop_null())
+        pixels[rows] = decode_images(part["image"].filter(pc.is_valid(place)), size)
+        missing[rows] = False
+    if missing.any():
         raise DataError(
-            f"{real}: {len(missing)} of {len(ids)} training images are missing, e.g. {missing[0]}; "
-            "expected every clustered image in the real table. Fix: run ingest and clustering again"
+            f"{real}: {missing.sum()} of {len(ids)} training images are missing, e.g. "
+            f"{ids[int(missing.argmax())]}; expected every clustered image in the real table. Fix: "
+            "run ingest and clustering again"
         )
-    return decode_images(found.take(order)["image"], size)
+    return pixels
 
 
 @torch.no_grad()

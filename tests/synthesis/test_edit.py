@@ -27,7 +27,7 @@ from raysynth.synthesis.edit import SOURCE_IMAGE, attach_sources, deal_sources
 from raysynth.synthesis.generator import ImageGenerator
 from raysynth.synthesis.solver import build_solver
 from raysynth.synthesis.specs import plan_specs
-from raysynth.tables import REAL, decode_images, encode_png, read_table, with_groups, write_table
+from raysynth.tables import REAL, decode_bytes, encode_png, read_table, with_groups, write_table
 from tests.synthesis.conftest import COUNTS, GROUPS, shared_record
 
 ALIGNED = (0, 3)
@@ -93,10 +93,8 @@ def test_every_spec_gets_its_image_from_the_file_that_has_it(edit_config, real, 
     assert sum(counts) == specs.num_rows and min(counts) > 0
     table = read_table(str(tmp_path)).sort_by("row")
     assert table.select(specs.column_names).equals(specs)
-    image = pa.StructArray.from_arrays(
-        [table[SOURCE_IMAGE].combine_chunks()], fields=[pa.field("bytes", pa.binary())]
-    )
-    for source, pixels in zip(table["source"].to_pylist(), decode_images(image), strict=True):
+    images = decode_bytes(table[SOURCE_IMAGE])
+    for source, pixels in zip(table["source"].to_pylist(), images, strict=True):
         g, n = int(source[1]), int(source.split("n")[1])
         assert (pixels == 10 * n + g).all()
 
