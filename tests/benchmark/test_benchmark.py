@@ -9,17 +9,20 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
+from rich.console import Console
 
 from raysynth.benchmark.cells import plan_cells
 from raysynth.benchmark.differences import comparisons, differences_json, differences_markdown
-from raysynth.benchmark.driver import Board, cells_to_run, run_benchmark
+from raysynth.benchmark.driver import Board, _run_cells, cells_to_run, run_benchmark
 from raysynth.benchmark.plot import wga_plot
 from raysynth.benchmark.stage import publish
 from raysynth.benchmark.table import entries, markdown, read_known, read_records
 from raysynth.config import Config, DatasetConfig
 from raysynth.config_files import load_config
 from raysynth.errors import ConfigError, StageError
+from raysynth.progress import Progress
 from tests.test_pipeline import miniature
 
 ROWS = {
@@ -124,6 +127,19 @@ def test_a_failing_cell_leaves_the_others(ray_local, tmp_path):
     assert list(finished.failed) == ["none-0.8-0"] and "threshold" in finished.failed["none-0.8-0"]
     publish(finished, "raysynth benchmark")
     assert "Failed cells" in (tmp_path / "table/table.md").read_text()
+
+
+def test_cells_know_the_cluster_of_their_driver(ray_local, tmp_path, monkeypatch):
+    """The variable is the driver's; the data set is nowhere, so that the cell ends early."""
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    config = planned(tmp_path, {"vanilla": {"generator": "vanilla"}}, severities=("original",))
+    config = config.model_copy(update={"dataset": FOLDER})
+    [cell] = plan_cells(config)
+    board = Board(f"{tmp_path}/stages", [cell])
+    failed = _run_cells(config, str(tmp_path), board, Progress(Console(file=io.StringIO())))
+    assert "/data/birds" in failed[cell.name]
+    written = yaml.safe_load((tmp_path / f"runs/{cell.name}/config.yaml").read_text())
+    assert written["resources"]["address"] == "10.0.0.1:6379"
 
 
 def key_of(cell) -> tuple:
