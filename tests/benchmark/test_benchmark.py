@@ -97,6 +97,50 @@ def test_a_wrong_row_is_named(tmp_path):
         plan_cells(planned(tmp_path, baseline="vanila"))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("seed", 3, r"seed cannot differ .* `benchmark\.seeds`"),
+        ("dataset.severity", 0.9, r"dataset\.severity cannot differ .* `benchmark\.severities`"),
+        ("dataset", {"severity": 0.9}, r"dataset\.severity cannot differ"),
+        ("dataset.severity.x", 1, r"dataset\.severity\.x cannot differ"),
+        ("name", "other", "name cannot differ .* rename the row"),
+        ("storage_path", "/other", "storage_path cannot differ"),
+        ("resources", {"address": "local"}, r"resources\.address cannot differ"),
+        ("benchmark.seeds", 2, r"benchmark\.seeds cannot differ"),
+        ("benchmark", {"seeds": 2}, r"benchmark\.seeds cannot differ"),
+        ("generator.x", 1, r"generator\.x: generator is a value \('vanilla'\)"),
+        ("classifier", 7, "classifier: Input should be"),
+        ("classifier", {"stepz": 7}, r"classifier\.stepz: unknown key\. Did you mean `steps`"),
+    ],
+)
+def test_what_a_row_cannot_change_is_refused(tmp_path, key, value, said):
+    config = planned(tmp_path, {"odd": {key: value}}).model_copy(update={"generator": "vanilla"})
+    with pytest.raises(ConfigError, match=f"(?s)benchmark row 'odd'.*{said}"):
+        plan_cells(config)
+
+
+def test_a_rows_section_is_merged_and_a_fields_mapping_is_a_value(tmp_path):
+    steps, k = {"0-0": {"steps": 9}}, {"0": 2, "coat/grass": 1}
+    rows = {
+        "dotted": {"classifier.steps": 7, "finetune.overrides": steps},
+        "nested": {"classifier": {"steps": 7}, "finetune": {"overrides": steps}},
+        "mapping": {"clustering.k": k, "dataset": {"label_words": {"coat": "parka"}}},
+        "later": {"finetune.overrides": steps, "finetune.overrides.0-0.steps": 11},
+    }
+    config = planned(tmp_path, rows, severities=(0.7, 0.8))
+    cells = {(cell.row, cell.severity): cell for cell in plan_cells(config)}
+    dotted, nested = cells["dotted", 0.8], cells["nested", 0.8]
+    assert dotted.config == nested.config and dotted.digest == nested.digest
+    assert nested.config.classifier.seeds == config.classifier.seeds == 2  # not the default's
+    assert nested.config.finetune.overrides["0-0"].steps == 9
+    mapping = cells["mapping", 0.7].config
+    assert mapping.clustering.k == k and mapping.dataset.label_words == {"coat": "parka"}
+    assert mapping.dataset.severity == 0.7
+    assert cells["later", 0.8].config.finetune.overrides["0-0"].steps == 11
+    assert steps == {"0-0": {"steps": 9}}
+
+
 @pytest.mark.slow
 def test_rows_become_a_table_and_what_is_there_is_not_done_again(ray_local, tmp_path):
     config = planned(tmp_path)
