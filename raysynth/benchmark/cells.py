@@ -5,11 +5,11 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from raysynth.config import Config, Section
+from raysynth.config import BenchmarkConfig, Config, Control, Reference, Section
 from raysynth.config_files import explain
 from raysynth.errors import ConfigError
 from raysynth.pipeline import preflight, stage_digests
@@ -74,9 +74,22 @@ def plan_cells(config: Config) -> list[Cell]:
     Raises
     ------
     ConfigError
-        `benchmark.rows` is empty, a row's settings are no configuration, or the baseline is no row.
+        `benchmark.rows` is empty, a row has the name of a reference or control, or settings that
+        are no row's or no configuration, or the baseline is no row.
     """
     settings = config.benchmark
+    _check_names(settings)
+    cells = []
+    for severity in settings.severities or (config.dataset.severity,):
+        for seed in range(config.seed, config.seed + settings.seeds):
+            for row, changes in settings.rows.items():
+                where = {"seed": seed, "dataset.severity": severity}
+                cell = _changed(config, row, where | _settings_of(row, changes))
+                cells.append(Cell(row, severity, seed, cell, stage_digests(cell, LAST_STAGE)))
+    return cells
+
+
+def _check_names(settings: BenchmarkConfig) -> None:
     if not settings.rows:
         raise ConfigError(
             "benchmark.rows is empty; expected at least one row, e.g. {vanilla: {generator: "
@@ -87,14 +100,12 @@ def plan_cells(config: Config) -> list[Cell]:
             f"benchmark.baseline is {settings.baseline!r}; expected one of the rows "
             f"({', '.join(settings.rows)}), or nothing. Fix: correct the name"
         )
-    cells = []
-    for severity in settings.severities or (config.dataset.severity,):
-        for seed in range(config.seed, config.seed + settings.seeds):
-            for row, changes in settings.rows.items():
-                where = {"seed": seed, "dataset.severity": severity}
-                cell = _changed(config, row, where | _settings_of(row, changes))
-                cells.append(Cell(row, severity, seed, cell, stage_digests(cell, LAST_STAGE)))
-    return cells
+    if taken := set(settings.rows) & {*get_args(Reference), *get_args(Control)}:
+        name = min(taken)
+        raise ConfigError(
+            f"benchmark.rows: {name!r} is the name of a reference or control, which has a row of "
+            f"its own in the table. Fix: call the row otherwise, e.g. {name}-ours"
+        )
 
 
 def check_cells(cells: list[Cell]) -> None:

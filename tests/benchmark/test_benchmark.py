@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from pydantic import ValidationError
 from rich.console import Console
 
 from raysynth.benchmark.cells import plan_cells
@@ -95,6 +96,11 @@ def test_a_wrong_row_is_named(tmp_path):
         plan_cells(planned(tmp_path, {}))
     with pytest.raises(ConfigError, match=r"baseline is 'vanila'; expected one of .*vanilla, sha"):
         plan_cells(planned(tmp_path, baseline="vanila"))
+    for name in ("erm", "self", "clip_balanced_head"):
+        with pytest.raises(ConfigError, match=rf"rows: '{name}' is the name of .* {name}-ours"):
+            plan_cells(planned(tmp_path, {"vanilla": {}, name: {}}))
+    with pytest.raises(ValidationError, match="pattern"):
+        planned(tmp_path, {"erm (pretrained)": {}})
 
 
 @pytest.mark.parametrize(
