@@ -20,6 +20,7 @@ from raysynth.benchmark.driver import Board, _run_cells, cells_to_run, run_bench
 from raysynth.benchmark.plot import wga_plot
 from raysynth.benchmark.stage import publish
 from raysynth.benchmark.table import entries, markdown, read_known, read_records
+from raysynth.benchmark.titles import reference_titles
 from raysynth.config import Config, DatasetConfig
 from raysynth.config_files import load_config
 from raysynth.errors import ConfigError, StageError
@@ -270,6 +271,43 @@ def test_recorded_references_are_not_trained_again(tmp_path):
     assert cells_to_run(cells, Board("", []), known) == [auto.without_references, *cells[3:]]
     table = read_records(cells, str(tmp_path / "stages"), known)
     assert table["row"].to_list() == ["vanilla", "shared", "erm"]
+
+
+def test_references_of_different_settings_are_different_rows(tmp_path):
+    """Records of a table that told them apart are read as those of one that did not."""
+    rows = {
+        "first": {},
+        "fewer": {"references.names": ["erm"], "selection.alpha": 0.5},
+        "wide": {"classifier.batch_size": 32},
+        "wide_too": {"classifier.batch_size": 32, "selection.alpha": 1.0},
+        "start": {"classifier.start": "pretrained"},
+        "none": {"classifier.batch_size": 16, "references.names": []},
+    }
+    controls = {"references": {"controls": ["clip_balanced_head"]}}
+    config = planned(tmp_path, {row: controls | own for row, own in rows.items()}, seeds=2)
+    cells = plan_cells(config)
+    titles = reference_titles(cells)
+    assert {row: titles.get((row, "erm")) for row in rows} == {
+        "first": "erm",
+        "fewer": "erm",
+        "wide": "erm [wide]",
+        "wide_too": "erm [wide]",
+        "start": None,
+        "none": None,
+    }
+    assert titles["start", "erm (pretrained)"] == "erm (pretrained)"
+    assert {titles[row, "clip_balanced_head"] for row in rows} == {"clip_balanced_head"}
+    assert reference_titles(cells[2:])["wide", "erm"] == "erm"
+
+    told = [cell for cell in cells if cell.row in ("first", "wide")]
+    recorded(told, f"{tmp_path}/one.csv")
+    table = read_records(cells, "none", read_known([f"{tmp_path}/one.csv"]))
+    assert table.groupby("row").size().to_dict() == dict.fromkeys(
+        ("first", "wide", "erm", "erm [wide]"), 2
+    )
+    table.to_csv(f"{tmp_path}/two.csv", index=False)
+    again = read_records(cells, "none", read_known([f"{tmp_path}/two.csv"]))
+    assert again["row"].to_list() == table["row"].to_list()
 
 
 def test_a_table_of_nothing_says_what_to_run(tmp_path):
