@@ -356,6 +356,7 @@ def test_rows_are_compared_seed_by_seed():
         ("late", "raysynth"): (None, None, 0.5),
         ("erm", "reference"): (0.1, 0.1, 0.1),
         ("subg", "reference"): (0.60, 0.70, 0.80),
+        ("lucky", "reference"): (None, None, 0.95),
         ("clip", "control"): (0.80, 0.90, None),
     }
     rows = [
@@ -365,6 +366,7 @@ def test_rows_are_compared_seed_by_seed():
         if value is not None
     ]
     records = pd.DataFrame(rows)
+    records["uses_validation"] = records["row"] == "subg"
     found = {one.role: one for one in comparisons(records, "prompts")}
     assert {role: one.other for role, one in found.items()} == {
         "best reference": "subg",
@@ -378,6 +380,7 @@ def test_rows_are_compared_seed_by_seed():
     assert found["best control"].by_row["ours"].seeds == pytest.approx((-0.1, -0.1))
     assert "late" not in found["best control"].by_row  # no seed in common
     table = differences_markdown(records, "prompts")
+    assert "| − subg* (best reference) | − clip (best control) | − prompts (baseline) |" in table
     assert "| ours | +11.0 ± 4.3 | -10.0 ± 0.0 | +2.0 ± 2.5 |" in table
     assert "| late | -30.0 | – | -40.0 |" in table
     saved = json.loads(json.dumps(differences_json(records)))
