@@ -95,9 +95,10 @@ def run_benchmark(
     with progress or Progress() as display:
         stages = frozenset().union(*(cell.folders for cell in cells))
         display.stage("benchmark")
+        waiting = f"{len(board.waiting)} cells are "
         display.say(
             f"{len(cells)} cells of {len(stages)} stages; {len(stages & board.done)} are there, "
-            f"{len(board.waiting)} cells are to be run"
+            + (f"{waiting}missing, none is run" if finished_only else f"{waiting}to be run")
         )
         # The table of what is finished may be asked for while another driver runs the rest.
         if board.waiting and not finished_only:

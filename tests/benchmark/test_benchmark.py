@@ -311,7 +311,10 @@ def test_references_of_different_settings_are_different_rows(tmp_path):
 
 
 def test_a_table_of_nothing_says_what_to_run(tmp_path):
-    empty = run_benchmark(planned(tmp_path), finished_only=True)
+    said = io.StringIO()
+    display = Progress(Console(file=said, width=200))
+    empty = run_benchmark(planned(tmp_path), display, finished_only=True)
+    assert "3 cells are missing, none is run" in said.getvalue()
     with pytest.raises(StageError, match=r"none of the \d+ cells .* without --finished"):
         publish(empty, "command")
 
