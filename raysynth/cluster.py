@@ -225,7 +225,14 @@ def logical_cpus() -> int:
 
 
 def check_before_ray(config: Config) -> None:
-    """Refuse what can be known before Ray starts: too few CPUs or GPUs here, no cluster there."""
+    """Refuse what can be known before Ray starts: too few CPUs or GPUs here, no cluster there.
+
+    Where Ray runs, as in a benchmark's tasks, it is asked: this machine may be one of its nodes.
+    """
+    ray = sys.modules.get("ray")  # not imported here: it reads `ENVIRONMENT` when it is
+    if ray is not None and ray.is_initialized():
+        check_cluster(config, ray.cluster_resources())
+        return
     resources = config.resources
     if not is_local(resources):
         check_reachable(address_of(resources))

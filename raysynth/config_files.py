@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -55,6 +55,11 @@ def _read_yaml(path: str) -> dict[str, Any]:
         values = yaml.safe_load(Path(path).read_text())
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file. Fix: check the path") from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); expected a YAML file. Fix: name a file "
+            "that this user may read, such as a run's config.yaml"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if values is None:
@@ -99,7 +104,10 @@ def explain(error: ValidationError, path: str | None) -> str:
 def _nearest(parent: list[str], key: str) -> str:
     model: Any = Config
     for part in parent:
-        model = model.model_fields[part].annotation
+        if hasattr(model, "model_fields"):
+            model = model.model_fields[part].annotation
+        else:
+            model = get_args(model)[1]  # a mapping's values, such as finetune.overrides'
     known = sorted(model.model_fields)
     match = difflib.get_close_matches(key, known, n=1)
     return f"Did you mean `{match[0]}`?" if match else f"Known keys: {', '.join(known)}"

@@ -20,10 +20,23 @@ from raysynth.errors import ConfigError, StageError
 
 def test_more_cpus_than_this_machine_has_are_refused_before_ray_starts(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(ConfigError, match="asks for 4000 CPUs, this machine has"):
         check_before_ray(load_config(None, ["resources.workers=4000"]))
     with pytest.raises(ConfigError, match="GPUs, this machine has"):
         check_before_ray(load_config(None, ["resources.gpus_per_worker=64"]))
+
+
+def test_a_task_is_compared_with_all_of_ray_and_not_with_its_node(ray_local):
+    """A benchmark's cell on a cluster: its node may be a small one."""
+
+    @ray_local.remote(num_cpus=0)
+    def checked(workers: int) -> None:
+        check_before_ray(load_config(None, [f"resources.workers={workers}"]))
+
+    ray_local.get(checked.remote(8))  # logical CPUs, maybe more than there are cores
+    with pytest.raises(ConfigError, match="asks for 9 CPUs, the Ray cluster has 8"):
+        ray_local.get(checked.remote(9))
 
 
 def test_more_than_the_cluster_has_is_refused_unless_it_grows():

@@ -34,6 +34,8 @@ def test_overrides_win_over_the_file(tmp_path):
     [
         ("dataset.severty=0.95", "Did you mean `severity`"),
         ("nonsense.key=1", "nonsense: unknown key"),
+        ("finetune.overrides.0-0.stepz=3", "0-0.stepz: unknown key. Did you mean `steps`"),
+        ("finetune.overrides={0-0: {rank: 3}}", "Known keys: batch_size, learning_rate, steps"),
         ("finetune.steps=abc", "finetune.steps: "),
         ("dataset.severity=1.2", "dataset.severity"),
         ("dataset.severity=0.3", "dataset.severity"),
@@ -102,6 +104,10 @@ def test_every_problem_is_listed_at_once():
 def test_broken_files_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="no such configuration file"):
         load_config(str(tmp_path / "missing.yaml"))
+    with pytest.raises(
+        ConfigError, match=r"cannot be read \(Is a directory\); expected a YAML file"
+    ):
+        load_config(str(tmp_path))
     (tmp_path / "bad.yaml").write_text("a: [1")
     with pytest.raises(ConfigError, match="not valid YAML"):
         load_config(str(tmp_path / "bad.yaml"))

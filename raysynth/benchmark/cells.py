@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from raysynth.config import Config
+from raysynth.config import BenchmarkConfig, Config, Control, Reference, Section
 from raysynth.config_files import explain
 from raysynth.errors import ConfigError
 from raysynth.pipeline import preflight, stage_digests
 from raysynth.runs import shared_name
 
 LAST_STAGE = "classification"
+SECTIONS = frozenset(name for name, value in Config() if isinstance(value, Section))
+NOT_OF_ROWS = {
+    "seed": "all rows have the same seeds: set `seed` and `benchmark.seeds`",
+    "dataset.severity": "all rows have the same severities: set `benchmark.severities`",
+    "name": "the row's name is its cells': rename the row",
+    "storage_path": "cells share their stages below one folder: set it beside `benchmark`",
+    "resources.address": "all cells run on one Ray: set it beside `benchmark`",
+    "benchmark": "a row is one run: set it beside `rows`",
+}
+"""Keys that rows cannot change, and what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +74,22 @@ def plan_cells(config: Config) -> list[Cell]:
     Raises
     ------
     ConfigError
-        `benchmark.rows` is empty, a row's settings are no configuration, or the baseline is no row.
+        `benchmark.rows` is empty, a row has the name of a reference or control, or settings that
+        are no row's or no configuration, or the baseline is no row.
     """
     settings = config.benchmark
+    _check_names(settings)
+    cells = []
+    for severity in settings.severities or (config.dataset.severity,):
+        for seed in range(config.seed, config.seed + settings.seeds):
+            for row, changes in settings.rows.items():
+                where = {"seed": seed, "dataset.severity": severity}
+                cell = _changed(config, row, where | _settings_of(row, changes))
+                cells.append(Cell(row, severity, seed, cell, stage_digests(cell, LAST_STAGE)))
+    return cells
+
+
+def _check_names(settings: BenchmarkConfig) -> None:
     if not settings.rows:
         raise ConfigError(
             "benchmark.rows is empty; expected at least one row, e.g. {vanilla: {generator: "
@@ -76,14 +100,12 @@ def plan_cells(config: Config) -> list[Cell]:
             f"benchmark.baseline is {settings.baseline!r}; expected one of the rows "
             f"({', '.join(settings.rows)}), or nothing. Fix: correct the name"
         )
-    cells = []
-    for severity in settings.severities or (config.dataset.severity,):
-        for seed in range(config.seed, config.seed + settings.seeds):
-            for row, changes in settings.rows.items():
-                where = {"seed": seed, "dataset.severity": severity}
-                cell = _changed(config, row, where | changes)
-                cells.append(Cell(row, severity, seed, cell, stage_digests(cell, LAST_STAGE)))
-    return cells
+    if taken := set(settings.rows) & {*get_args(Reference), *get_args(Control)}:
+        name = min(taken)
+        raise ConfigError(
+            f"benchmark.rows: {name!r} is the name of a reference or control, which has a row of "
+            f"its own in the table. Fix: call the row otherwise, e.g. {name}-ours"
+        )
 
 
 def check_cells(cells: list[Cell]) -> None:
@@ -99,6 +121,24 @@ def check_cells(cells: list[Cell]) -> None:
                 raise ConfigError(f"benchmark row {cell.row!r}: {error}") from None
 
 
+def _settings_of(row: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """A row's settings as `section.key: value`; ConfigError for those that are not a row's."""
+    flat: dict[str, Any] = {}
+    for key, value in changes.items():
+        if key in SECTIONS and isinstance(value, dict):
+            flat |= {f"{key}.{inner}": setting for inner, setting in value.items()}
+        else:
+            flat[key] = value
+    for key in flat:
+        for refused, instead in NOT_OF_ROWS.items():
+            if key == refused or key.startswith(f"{refused}."):
+                raise ConfigError(
+                    f"benchmark row {row!r}: {key} cannot differ between rows. Fix: leave it out; "
+                    f"{instead}"
+                )
+    return flat
+
+
 def _changed(config: Config, row: str, changes: dict[str, Any]) -> Config:
     """The benchmark's configuration with a row's settings; `section.key: value`."""
     values = config.model_dump(exclude={"benchmark"}, exclude_unset=True)
@@ -107,7 +147,12 @@ def _changed(config: Config, row: str, changes: dict[str, Any]) -> Config:
         *sections, last = key.split(".")
         for section in sections:
             inner = inner.setdefault(section, {})
-        inner[last] = value
+            if not isinstance(inner, dict):
+                raise ConfigError(
+                    f"benchmark row {row!r}: {key}: {section} is a value ({inner!r}), not a "
+                    "section. Fix: give its value itself, or correct the key"
+                )
+        inner[last] = deepcopy(value)  # a later key of the row may change it
     try:
         return Config.model_validate(values)
     except ValidationError as error:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from raysynth.benchmark.cells import LAST_STAGE, Cell, check_cells, plan_cells
 from raysynth.benchmark.table import REFERENCE_KINDS, read_known
-from raysynth.cluster import Session
+from raysynth.cluster import Session, address_of
 from raysynth.config import Config
 from raysynth.errors import RaysynthError
 from raysynth.pipeline import run_pipeline
@@ -95,9 +95,10 @@ def run_benchmark(
     with progress or Progress() as display:
         stages = frozenset().union(*(cell.folders for cell in cells))
         display.stage("benchmark")
+        waiting = f"{len(board.waiting)} cells are "
         display.say(
             f"{len(cells)} cells of {len(stages)} stages; {len(stages & board.done)} are there, "
-            f"{len(board.waiting)} cells are to be run"
+            + (f"{waiting}missing, none is run" if finished_only else f"{waiting}to be run")
         )
         # The table of what is finished may be asked for while another driver runs the rest.
         if board.waiting and not finished_only:
@@ -134,13 +135,14 @@ def _run_cells(config: Config, root: str, board: Board, progress: Progress) -> d
 
     # A cell only waits for its stages' workers: it must not take a core from them.
     task = ray.remote(num_cpus=0, max_retries=MAX_RETRIES)(run_cell)
+    address = address_of(config.resources)
     failed: dict[str, str] = {}
     total = len(board.waiting)
     stages = frozenset().union(*(cell.folders for cell in board.waiting))
     while board.waiting or board.running:
         board.look()
         while len(board.running) < config.benchmark.concurrent and (cell := board.next()):
-            board.running[task.remote(cell, root, board.shared)] = cell
+            board.running[task.remote(cell, root, board.shared, address)] = cell
         ended = total - len(board.waiting) - len(board.running)
         names = ", ".join(cell.name for cell in board.running.values())
         progress.update(
@@ -156,10 +158,16 @@ def _run_cells(config: Config, root: str, board: Board, progress: Progress) -> d
     return failed
 
 
-def run_cell(cell: Cell, root: str, shared: str) -> tuple[float, str]:
-    """One run, inside a Ray task: its seconds, and the reason if it was refused or failed."""
+def run_cell(cell: Cell, root: str, shared: str, address: str) -> tuple[float, str]:
+    """One run, inside a Ray task: its seconds, and the reason if it was refused or failed.
+
+    `address`: the driver's Ray; a worker has no RAY_ADDRESS, and would take any for a local one.
+    """
     start = time.monotonic()
-    config = cell.config.model_copy(update={"storage_path": f"{root}/runs", "name": cell.name})
+    resources = cell.config.resources.model_copy(update={"address": address})
+    config = cell.config.model_copy(
+        update={"storage_path": f"{root}/runs", "name": cell.name, "resources": resources}
+    )
     silent = Progress(Console(file=io.StringIO()))
     try:
         run_pipeline(config, LAST_STAGE, silent, shared)

@@ -3,7 +3,7 @@
 A record is one final classifier: `{row, kind, uses_validation, severity, seed, repetition, wga,
 aga, weighted, groups, cell, ...}`, `cell` being the digest of what it came from. Rows of raysynth
 are named by the benchmark; references, mixtures and controls, which many rows share, by their own
-name, and whether they start pretrained.
+name, and whether they start pretrained (`raysynth.benchmark.titles`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pandas as pd
 from scipy import stats
 
 from raysynth.benchmark.cells import LAST_STAGE, Cell
+from raysynth.benchmark.titles import plain_title, reference_titles, without_row
 from raysynth.errors import ConfigError
 from raysynth.runs import read_json
 
@@ -89,9 +90,13 @@ def read_records(
     `known`: records of earlier parts; those of this benchmark's cells are taken as they are.
     """
     records: dict[tuple[Any, ...], dict[str, Any]] = {}
+    titles = reference_titles(cells)
     for cell in cells:
         found = _of_cell(cell, shared, known)
         for record in found or _of_cell(cell.without_references, shared, known):
+            if record["kind"] in REFERENCE_KINDS:
+                plain = without_row(record["row"])
+                record["row"] = titles.get((cell.row, plain), plain)
             records.setdefault(tuple(record[name] for name in KEY), record)
     order = {row: place for place, row in enumerate(dict.fromkeys(cell.row for cell in cells))}
     rows = sorted(records.values(), key=lambda record: order.get(record["row"], len(order)))
@@ -149,9 +154,7 @@ def _title(cell: Cell, name: str, kind: str) -> str:
     """A row's name; mixtures train on the images of a row's generator."""
     if kind == "mixture":
         return f"{name} ({cell.row} images)"
-    if kind == "reference" and cell.config.for_references().classifier.starts_pretrained:
-        return f"{name} (pretrained)"
-    return cell.row if name == OURS else name
+    return cell.row if name == OURS else plain_title(cell.config, name, kind)
 
 
 def entry(records: pd.DataFrame, measure: str) -> Entry:

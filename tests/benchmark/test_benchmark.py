@@ -9,17 +9,22 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
+from pydantic import ValidationError
+from rich.console import Console
 
 from raysynth.benchmark.cells import plan_cells
 from raysynth.benchmark.differences import comparisons, differences_json, differences_markdown
-from raysynth.benchmark.driver import Board, cells_to_run, run_benchmark
+from raysynth.benchmark.driver import Board, _run_cells, cells_to_run, run_benchmark
 from raysynth.benchmark.plot import wga_plot
 from raysynth.benchmark.stage import publish
 from raysynth.benchmark.table import entries, markdown, read_known, read_records
+from raysynth.benchmark.titles import reference_titles
 from raysynth.config import Config, DatasetConfig
 from raysynth.config_files import load_config
 from raysynth.errors import ConfigError, StageError
+from raysynth.progress import Progress
 from tests.test_pipeline import miniature
 
 ROWS = {
@@ -92,6 +97,55 @@ def test_a_wrong_row_is_named(tmp_path):
         plan_cells(planned(tmp_path, {}))
     with pytest.raises(ConfigError, match=r"baseline is 'vanila'; expected one of .*vanilla, sha"):
         plan_cells(planned(tmp_path, baseline="vanila"))
+    for name in ("erm", "self", "clip_balanced_head"):
+        with pytest.raises(ConfigError, match=rf"rows: '{name}' is the name of .* {name}-ours"):
+            plan_cells(planned(tmp_path, {"vanilla": {}, name: {}}))
+    with pytest.raises(ValidationError, match="pattern"):
+        planned(tmp_path, {"erm (pretrained)": {}})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("seed", 3, r"seed cannot differ .* `benchmark\.seeds`"),
+        ("dataset.severity", 0.9, r"dataset\.severity cannot differ .* `benchmark\.severities`"),
+        ("dataset", {"severity": 0.9}, r"dataset\.severity cannot differ"),
+        ("dataset.severity.x", 1, r"dataset\.severity\.x cannot differ"),
+        ("name", "other", "name cannot differ .* rename the row"),
+        ("storage_path", "/other", "storage_path cannot differ"),
+        ("resources", {"address": "local"}, r"resources\.address cannot differ"),
+        ("benchmark.seeds", 2, r"benchmark\.seeds cannot differ"),
+        ("benchmark", {"seeds": 2}, r"benchmark\.seeds cannot differ"),
+        ("generator.x", 1, r"generator\.x: generator is a value \('vanilla'\)"),
+        ("classifier", 7, "classifier: Input should be"),
+        ("classifier", {"stepz": 7}, r"classifier\.stepz: unknown key\. Did you mean `steps`"),
+    ],
+)
+def test_what_a_row_cannot_change_is_refused(tmp_path, key, value, said):
+    config = planned(tmp_path, {"odd": {key: value}}).model_copy(update={"generator": "vanilla"})
+    with pytest.raises(ConfigError, match=f"(?s)benchmark row 'odd'.*{said}"):
+        plan_cells(config)
+
+
+def test_a_rows_section_is_merged_and_a_fields_mapping_is_a_value(tmp_path):
+    steps, k = {"0-0": {"steps": 9}}, {"0": 2, "coat/grass": 1}
+    rows = {
+        "dotted": {"classifier.steps": 7, "finetune.overrides": steps},
+        "nested": {"classifier": {"steps": 7}, "finetune": {"overrides": steps}},
+        "mapping": {"clustering.k": k, "dataset": {"label_words": {"coat": "parka"}}},
+        "later": {"finetune.overrides": steps, "finetune.overrides.0-0.steps": 11},
+    }
+    config = planned(tmp_path, rows, severities=(0.7, 0.8))
+    cells = {(cell.row, cell.severity): cell for cell in plan_cells(config)}
+    dotted, nested = cells["dotted", 0.8], cells["nested", 0.8]
+    assert dotted.config == nested.config and dotted.digest == nested.digest
+    assert nested.config.classifier.seeds == config.classifier.seeds == 2  # not the default's
+    assert nested.config.finetune.overrides["0-0"].steps == 9
+    mapping = cells["mapping", 0.7].config
+    assert mapping.clustering.k == k and mapping.dataset.label_words == {"coat": "parka"}
+    assert mapping.dataset.severity == 0.7
+    assert cells["later", 0.8].config.finetune.overrides["0-0"].steps == 11
+    assert steps == {"0-0": {"steps": 9}}
 
 
 @pytest.mark.slow
@@ -124,6 +178,19 @@ def test_a_failing_cell_leaves_the_others(ray_local, tmp_path):
     assert list(finished.failed) == ["none-0.8-0"] and "threshold" in finished.failed["none-0.8-0"]
     publish(finished, "raysynth benchmark")
     assert "Failed cells" in (tmp_path / "table/table.md").read_text()
+
+
+def test_cells_know_the_cluster_of_their_driver(ray_local, tmp_path, monkeypatch):
+    """The variable is the driver's; the data set is nowhere, so that the cell ends early."""
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    config = planned(tmp_path, {"vanilla": {"generator": "vanilla"}}, severities=("original",))
+    config = config.model_copy(update={"dataset": FOLDER})
+    [cell] = plan_cells(config)
+    board = Board(f"{tmp_path}/stages", [cell])
+    failed = _run_cells(config, str(tmp_path), board, Progress(Console(file=io.StringIO())))
+    assert "/data/birds" in failed[cell.name]
+    written = yaml.safe_load((tmp_path / f"runs/{cell.name}/config.yaml").read_text())
+    assert written["resources"]["address"] == "10.0.0.1:6379"
 
 
 def key_of(cell) -> tuple:
@@ -206,8 +273,48 @@ def test_recorded_references_are_not_trained_again(tmp_path):
     assert table["row"].to_list() == ["vanilla", "shared", "erm"]
 
 
+def test_references_of_different_settings_are_different_rows(tmp_path):
+    """Records of a table that told them apart are read as those of one that did not."""
+    rows = {
+        "first": {},
+        "fewer": {"references.names": ["erm"], "selection.alpha": 0.5},
+        "wide": {"classifier.batch_size": 32},
+        "wide_too": {"classifier.batch_size": 32, "selection.alpha": 1.0},
+        "start": {"classifier.start": "pretrained"},
+        "none": {"classifier.batch_size": 16, "references.names": []},
+    }
+    controls = {"references": {"controls": ["clip_balanced_head"]}}
+    config = planned(tmp_path, {row: controls | own for row, own in rows.items()}, seeds=2)
+    cells = plan_cells(config)
+    titles = reference_titles(cells)
+    assert {row: titles.get((row, "erm")) for row in rows} == {
+        "first": "erm",
+        "fewer": "erm",
+        "wide": "erm [wide]",
+        "wide_too": "erm [wide]",
+        "start": None,
+        "none": None,
+    }
+    assert titles["start", "erm (pretrained)"] == "erm (pretrained)"
+    assert {titles[row, "clip_balanced_head"] for row in rows} == {"clip_balanced_head"}
+    assert reference_titles(cells[2:])["wide", "erm"] == "erm"
+
+    told = [cell for cell in cells if cell.row in ("first", "wide")]
+    recorded(told, f"{tmp_path}/one.csv")
+    table = read_records(cells, "none", read_known([f"{tmp_path}/one.csv"]))
+    assert table.groupby("row").size().to_dict() == dict.fromkeys(
+        ("first", "wide", "erm", "erm [wide]"), 2
+    )
+    table.to_csv(f"{tmp_path}/two.csv", index=False)
+    again = read_records(cells, "none", read_known([f"{tmp_path}/two.csv"]))
+    assert again["row"].to_list() == table["row"].to_list()
+
+
 def test_a_table_of_nothing_says_what_to_run(tmp_path):
-    empty = run_benchmark(planned(tmp_path), finished_only=True)
+    said = io.StringIO()
+    display = Progress(Console(file=said, width=200))
+    empty = run_benchmark(planned(tmp_path), display, finished_only=True)
+    assert "3 cells are missing, none is run" in said.getvalue()
     with pytest.raises(StageError, match=r"none of the \d+ cells .* without --finished"):
         publish(empty, "command")
 
@@ -252,6 +359,7 @@ def test_rows_are_compared_seed_by_seed():
         ("late", "raysynth"): (None, None, 0.5),
         ("erm", "reference"): (0.1, 0.1, 0.1),
         ("subg", "reference"): (0.60, 0.70, 0.80),
+        ("lucky", "reference"): (None, None, 0.95),
         ("clip", "control"): (0.80, 0.90, None),
     }
     rows = [
@@ -261,6 +369,7 @@ def test_rows_are_compared_seed_by_seed():
         if value is not None
     ]
     records = pd.DataFrame(rows)
+    records["uses_validation"] = records["row"] == "subg"
     found = {one.role: one for one in comparisons(records, "prompts")}
     assert {role: one.other for role, one in found.items()} == {
         "best reference": "subg",
@@ -274,6 +383,7 @@ def test_rows_are_compared_seed_by_seed():
     assert found["best control"].by_row["ours"].seeds == pytest.approx((-0.1, -0.1))
     assert "late" not in found["best control"].by_row  # no seed in common
     table = differences_markdown(records, "prompts")
+    assert "| − subg* (best reference) | − clip (best control) | − prompts (baseline) |" in table
     assert "| ours | +11.0 ± 4.3 | -10.0 ± 0.0 | +2.0 ± 2.5 |" in table
     assert "| late | -30.0 | – | -40.0 |" in table
     saved = json.loads(json.dumps(differences_json(records)))
