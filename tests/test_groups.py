@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,9 @@ def test_index_label_attribute_and_name_agree():
             assert groups.index(groups.label(g), groups.attribute(g)) == g
             assert g in groups.of_label(groups.label(g))
     assert SIX.name(5) == "c/y"
-    assert Groups.from_dict(SIX.to_dict()) == SIX
+    named = replace(SIX, aligned=("y", "", "x"))
+    assert Groups.from_dict(SIX.to_dict()) == SIX and Groups.from_dict(named.to_dict()) == named
+    assert "aligned" not in SIX.to_dict()  # as tables had it before there was a choice
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,12 @@ def test_severity_thins_only_the_conflicting_groups():
 
 def test_aligned_groups_are_the_largest_of_their_class():
     assert aligned_groups(np.array([9, 1, 1, 9, 5, 6]), SIX).tolist() == [0, 3, 5]
+
+
+def test_a_named_group_is_aligned_unless_it_is_empty():
+    named = replace(SIX, aligned=("y", "", "x"))
+    assert aligned_groups(np.array([9, 1, 1, 9, 5, 6]), named).tolist() == [1, 3, 4]
+    assert aligned_groups(np.array([9, 0, 1, 9, 0, 6]), named).tolist() == [0, 3, 5]
 
 
 def test_an_empty_group_is_named():

@@ -32,6 +32,12 @@ WORDS = {
     "Eyeglasses": ("without glasses", "with glasses"),
 }
 """How prompts speak of an attribute's absence and presence; others by their names."""
+ALIGNED = {
+    ("Blond_Hair", "Male"): ("male", "female"),
+    ("Smiling", "Male"): ("male", "female"),
+}
+"""What the label's absence and presence go with: FFR's for Smiling (arXiv 2308.04553), and the same
+for Blond_Hair, where women are the largest group with and without."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,11 @@ class CelebA:
     def attribute_words(self) -> tuple[str, ...]:
         """Of WORDS, or the names with spaces."""
         return _words(self.attribute)
+
+    @property
+    def aligned(self) -> tuple[str, ...]:
+        """Of ALIGNED; none for other pairs."""
+        return ALIGNED.get((self.label, self.attribute), ())
 
     def listing(self) -> pa.Table:
         """`id` (= file name), `label, attribute: int32`, `split`; no image is opened.

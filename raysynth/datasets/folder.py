@@ -65,6 +65,11 @@ class Folder:
         """The names, underscores as spaces."""
         return tuple(name.replace("_", " ") for name in self.attribute_names)
 
+    @property
+    def aligned(self) -> tuple[str, ...]:
+        """None: the largest group of each class is its aligned one."""
+        return ()
+
     def listing(self) -> pa.Table:
         """`id` (= file_name), `label, attribute: int32`, `split`; no image is opened.
 

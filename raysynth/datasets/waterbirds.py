@@ -35,6 +35,7 @@ class Waterbirds:
     attribute_names: ClassVar = ("land", "water")
     label_words: ClassVar = ("landbird", "waterbird")
     attribute_words: ClassVar = ("land", "water")
+    aligned: ClassVar = ("land", "water")
 
     def listing(self) -> pa.Table:
         """`id` (= img_filename), `label, attribute: int32`, `split`; no image is opened.
