@@ -34,7 +34,14 @@ def test_index_label_attribute_and_name_agree():
 @pytest.mark.parametrize(
     ("majority", "severity", "expected"),
     # UTKFace and CelebA-HQ in FFR's split files (arXiv 2308.04553)
-    [(5731, 0.9, 636), (5731, 0.99, 58), (934, 0.999, 1), (7797, 0.97, 242), (10, 0.999, 1)],
+    [
+        (5731, 0.9, 636),
+        (5731, 0.99, 58),
+        (934, 0.999, 1),
+        (7797, 0.97, 242),
+        (5335, 0.97, 166),
+        (10, 0.999, 1),
+    ],
 )
 def test_minority_size(majority, severity, expected):
     assert minority_size(majority, severity) == expected
