@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from raysynth.datasets.files import read_files, require_files, some
+from raysynth.datasets.files import read_files, refuse_doubles, require_files, some
 from raysynth.errors import ConfigError, DataError
 from raysynth.tables import SPLITS
 
@@ -96,7 +96,7 @@ class CelebA:
             )
         partition = partition.loc[values.index]
         names = values.index.astype(str).tolist()
-        require_files(f"{self.path}/{IMAGES}", names, ATTRIBUTES)
+        require_files(f"{self.path}/{IMAGES}", names, ATTRIBUTES, TREE)
         return pa.table(
             {
                 "id": pa.array(names, pa.string()),
@@ -134,6 +134,7 @@ class CelebA:
         wrong = [row for row in rows if len(row) != 2 or row[1] not in ("0", "1", "2")]
         if wrong:
             raise DataError(f"{self.path}/{PARTITION}: row {' '.join(wrong[0])!r}; {TREE}")
+        refuse_doubles(f"{self.path}/{IMAGES}", [name for name, _ in rows], PARTITION)
         return pd.Series({name: int(number) for name, number in rows})
 
     def _lines(self, name: str) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from raysynth.datasets.files import deal_splits, read_files, require_files, some
+from raysynth.datasets.files import deal_splits, read_files, require_files
 from raysynth.errors import DataError
 
 REQUIRED = ("file_name", "label", "attribute")
@@ -80,7 +80,9 @@ class Folder:
             are not there or that lie outside the folder.
         """
         frame = self._metadata()
-        require_files(self.path, [str(name) for name in frame["file_name"]], "the metadata")
+        require_files(
+            self.path, [str(name) for name in frame["file_name"]], "the metadata", EXPECTED_TREE
+        )
         label, attribute = _codes(frame["label"]), _codes(frame["attribute"])
         if "split" in frame:
             split = _read_splits(frame["split"])
@@ -127,9 +129,6 @@ class Folder:
                 f"{where}: {int(empty.sum())} row(s) with an empty {'/'.join(REQUIRED)}, the first "
                 f"is row {int(np.flatnonzero(empty)[0]) + 1}. Fix: fill or remove them"
             )
-        doubled = frame["file_name"][frame["file_name"].duplicated()]
-        if len(doubled):
-            raise DataError(f"{where}: {some(doubled)} named more than once. Fix: remove doubles")
         if frame.empty:
             raise DataError(f"{where}: no rows; {EXPECTED_TREE}")
         return frame

@@ -212,6 +212,50 @@ def test_foreign_files_are_refused_with_the_expected_tree(tmp_path):
         listed("utkface", tmp_path / "other")
 
 
+def test_missing_images_get_the_expected_tree(tmp_path):
+    birds = write_waterbirds(tmp_path / "birds")
+    (birds / "000.Some_Bird" / "Some_Bird_000.jpg").unlink()
+    with pytest.raises(DataError, match=r"not there.*; expected\n.*metadata\.csv"):
+        listed("waterbirds", birds)
+    faces = write_celeba(tmp_path / "faces")
+    (faces / "img_align_celeba" / "000001.jpg").unlink()
+    with pytest.raises(DataError, match=r"not there.*; expected\n.*list_attr_celeba"):
+        listed("celeba", faces)
+
+
+def test_waterbirds_numbers_may_be_decimal_and_empty_names_are_refused(tmp_path):
+    _, before, _ = listed("waterbirds", write_waterbirds(tmp_path))
+    frame = pd.read_csv(tmp_path / "metadata.csv")
+    decimal = frame.astype({"y": float, "split": float, "place": float})
+    decimal.to_csv(tmp_path / "metadata.csv", index=False)
+    assert listed("waterbirds", tmp_path)[1].equals(before)
+    frame.loc[1, "img_filename"] = None
+    frame.to_csv(tmp_path / "metadata.csv", index=False)
+    with pytest.raises(DataError, match=r"img_filename is empty in row 2; expected a file"):
+        listed("waterbirds", tmp_path)
+
+
+def test_an_image_in_two_rows_is_refused(tmp_path):
+    birds = write_waterbirds(tmp_path / "birds")
+    frame = pd.read_csv(birds / "metadata.csv")
+    again = frame.head(1).assign(split=2, img_filename="./" + frame["img_filename"][0])
+    pd.concat([frame, again]).to_csv(birds / "metadata.csv", index=False)
+    with pytest.raises(DataError, match=r"000\.jpg named more than once in metadata\.csv"):
+        listed("waterbirds", birds)
+    faces = write_celeba(tmp_path / "faces")
+    partition = faces / "list_eval_partition.txt"
+    whole = partition.read_text()
+    partition.write_text(whole + "000001.jpg 2\n")
+    with pytest.raises(DataError, match=r"000001\.jpg named more than once in list_eval"):
+        listed("celeba", faces)
+    partition.write_text(whole)
+    _, names, *rows = (faces / "list_attr_celeba.txt").read_text().splitlines()
+    lines = [str(len(rows) + 1), names, *rows, rows[0]]
+    (faces / "list_attr_celeba.txt").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"000001\.jpg named more than once in list_attr"):
+        listed("celeba", faces)
+
+
 def test_ingest_streams_a_published_layout_into_the_real_table(ray_local, tmp_path):
     folder = write_celeba(tmp_path / "celeba", each=1)
     overrides = ["dataset.name=celeba", f"dataset.path={folder}", "dataset.image_size=16"]
