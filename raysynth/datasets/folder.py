@@ -106,7 +106,7 @@ class Folder:
         filesystem, root = fsspec.core.url_to_fs(self.path)
         if not filesystem.isdir(root):
             raise DataError(f"dataset.path: {self.path} is not a folder; {EXPECTED_TREE}")
-        for name, read in (("metadata.csv", pd.read_csv), ("metadata.parquet", pd.read_parquet)):
+        for name, read in (("metadata.csv", _read_csv), ("metadata.parquet", pd.read_parquet)):
             if filesystem.exists(f"{root}/{name}"):
                 with filesystem.open(f"{root}/{name}", "rb") as file:
                     return self._checked(_read(read, file, f"{self.path}/{name}"), name)
@@ -132,6 +132,12 @@ class Folder:
         if frame.empty:
             raise DataError(f"{where}: no rows; {EXPECTED_TREE}")
         return frame
+
+
+def _read_csv(file: Any) -> pd.DataFrame:
+    """Only empty cells are missing: `None` and `NA` may be names."""
+    frame: pd.DataFrame = pd.read_csv(file, keep_default_na=False, na_values=[""])
+    return frame
 
 
 def _read(read: Any, file: Any, where: str) -> pd.DataFrame:

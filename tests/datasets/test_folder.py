@@ -105,6 +105,13 @@ def test_links_that_leave_the_folder_are_refused(tmp_path):
         Folder(str(folder)).listing()
 
 
+def test_none_and_na_are_names(tmp_path):
+    folder = write_folder(tmp_path, balanced_rows(("NA", "dog"), ("None", "hat")))
+    _, groups, listing = list_dataset(config_for(folder).dataset, seed=0)
+    assert (groups.label_names, groups.attribute_names) == (("NA", "dog"), ("None", "hat"))
+    assert len(listing) == 40
+
+
 def test_metadata_problems_are_named(tmp_path):
     with pytest.raises(DataError, match="is not a folder"):
         Folder(str(tmp_path / "missing")).listing()
