@@ -91,6 +91,13 @@ class DatasetConfig(Section):
         None, description="Attribute name -> words in prompts; None: from the data set."
     )
 
+    aligned: dict[str, str] | None = Field(
+        None,
+        description="Label name -> attribute name that it goes with (bias-aligned; kept whole by "
+        "severity). Labels not named: the data set's own (celeba Blond_Hair or Smiling x Male, "
+        "utkface gender x age: FFR's; waterbirds), else the largest group.",
+    )
+
     @model_validator(mode="after")
     def _check(self) -> DatasetConfig:
         if self.name != "outfits" and not self.path:
@@ -100,6 +107,11 @@ class DatasetConfig(Section):
         for key in ("label", "attribute"):
             if getattr(self, key) is not None and self.name not in ("celeba", "utkface"):
                 raise ValueError(f"dataset.{key}: only celeba and utkface choose it")
+        if self.aligned and self.name == "outfits":
+            raise ValueError(
+                "dataset.aligned: outfits is composed with its first garment on its first ground "
+                "and its second on its second; remove it, or swap the names in dataset.pair"
+            )
         if self.label is not None and self.label == self.attribute:
             raise ValueError(f"dataset.attribute: another one than the label {self.label} expected")
         if self.name == "outfits" and self.severity == "original":

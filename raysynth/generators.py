@@ -15,7 +15,7 @@ import numpy as np
 
 from raysynth.config import Config
 from raysynth.errors import DataError
-from raysynth.groups import Groups, aligned_groups
+from raysynth.groups import Groups, aligned_groups, largest_groups
 
 Engine = Literal["lora", "full"]
 Scope = Literal["group", "group_cluster", "class", "attribute", "all", "auto"]
@@ -193,7 +193,7 @@ def lending_group(config: Config, counts: np.ndarray, groups: Groups, group: int
     """The group whose models speak for one that has too few images for a model of its own.
 
     The largest group of its attribute (`synthesis.lender: attribute`, or models per attribute), if
-    that has a model; else the aligned group of its class (Basu et al., arXiv 2511.08711).
+    that has a model; else its class's (`class_lender`).
 
     Parameters
     ----------
@@ -207,7 +207,18 @@ def lending_group(config: Config, counts: np.ndarray, groups: Groups, group: int
         lender = int(same[counts[same].argmax()])
         if trained_groups(counts, config.finetune.min_images)[lender]:
             return lender
-    return int(aligned_groups(counts, groups)[groups.label(group)])
+    return class_lender(config, counts, groups, group)
+
+
+def class_lender(config: Config, counts: np.ndarray, groups: Groups, group: int) -> int:
+    """The aligned group of a group's class (Basu et al., arXiv 2511.08711).
+
+    The class's largest where the aligned one is itself too small to be trained on.
+    """
+    aligned = int(aligned_groups(counts, groups)[groups.label(group)])
+    if trained_groups(counts, config.finetune.min_images)[aligned]:
+        return aligned
+    return int(largest_groups(counts, groups)[groups.label(group)])
 
 
 def check_groups(counts: np.ndarray, groups: Groups, config: Config) -> None:
@@ -225,7 +236,7 @@ def check_groups(counts: np.ndarray, groups: Groups, config: Config) -> None:
     if recipe_of(config).training is None:
         return
     enough = trained_groups(counts, config.finetune.min_images)
-    short = [g for g in aligned_groups(np.asarray(counts), groups).tolist() if not enough[g]]
+    short = [g for g in largest_groups(counts, groups).tolist() if not enough[g]]
     if short:
         sizes = ", ".join(f"{groups.name(g)}: {int(counts[g])}" for g in short)
         raise DataError(

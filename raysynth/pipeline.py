@@ -28,9 +28,13 @@ WIDTH = {
 # Knobs that came later, and the value at which a stage does what it did without them: they are left
 # out there, so that what earlier versions made is still what it was.
 LATER: dict[str, dict[str, Any]] = {
+    "dataset": {"aligned": None},
     "classifier": {"head_real_share": 1.0},
     "search": {"head_real_shares": [1.0]},
 }
+
+# Raised when the same files are read as other rows: images ingested before are read again.
+READING = 2
 
 # Knobs of `classifier` that the references use too.
 NETWORK = (
@@ -388,9 +392,9 @@ def preflight(config: Config) -> None:
 
 
 def _source_digest(config: Config) -> dict[str, Any]:
-    """What identifies data outside the package: the metadata's content."""
+    """What identifies data outside the package: the metadata's content, and how it is read."""
     if config.dataset.name == "outfits":
         return {}
     from raysynth.datasets.files import folder_digest
 
-    return {"metadata": folder_digest(str(config.dataset.path))}
+    return {"metadata": folder_digest(str(config.dataset.path)), "reading": READING}

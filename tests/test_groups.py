@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -24,13 +26,22 @@ def test_index_label_attribute_and_name_agree():
             assert groups.index(groups.label(g), groups.attribute(g)) == g
             assert g in groups.of_label(groups.label(g))
     assert SIX.name(5) == "c/y"
-    assert Groups.from_dict(SIX.to_dict()) == SIX
+    named = replace(SIX, aligned=("y", "", "x"))
+    assert Groups.from_dict(SIX.to_dict()) == SIX and Groups.from_dict(named.to_dict()) == named
+    assert "aligned" not in SIX.to_dict()  # as tables had it before there was a choice
 
 
 @pytest.mark.parametrize(
     ("majority", "severity", "expected"),
     # UTKFace and CelebA-HQ in FFR's split files (arXiv 2308.04553)
-    [(5731, 0.9, 636), (5731, 0.99, 58), (934, 0.999, 1), (7797, 0.97, 242), (10, 0.999, 1)],
+    [
+        (5731, 0.9, 636),
+        (5731, 0.99, 58),
+        (934, 0.999, 1),
+        (7797, 0.97, 242),
+        (5335, 0.97, 166),
+        (10, 0.999, 1),
+    ],
 )
 def test_minority_size(majority, severity, expected):
     assert minority_size(majority, severity) == expected
@@ -47,6 +58,12 @@ def test_severity_thins_only_the_conflicting_groups():
 
 def test_aligned_groups_are_the_largest_of_their_class():
     assert aligned_groups(np.array([9, 1, 1, 9, 5, 6]), SIX).tolist() == [0, 3, 5]
+
+
+def test_a_named_group_is_aligned_unless_it_is_empty():
+    named = replace(SIX, aligned=("y", "", "x"))
+    assert aligned_groups(np.array([9, 1, 1, 9, 5, 6]), named).tolist() == [1, 3, 4]
+    assert aligned_groups(np.array([9, 0, 1, 9, 0, 6]), named).tolist() == [0, 3, 5]
 
 
 def test_an_empty_group_is_named():

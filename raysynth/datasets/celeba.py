@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from raysynth.datasets.files import read_files, require_files, some
+from raysynth.datasets.files import read_files, refuse_doubles, require_files, some
 from raysynth.errors import ConfigError, DataError
 from raysynth.tables import SPLITS
 
@@ -32,6 +32,12 @@ WORDS = {
     "Eyeglasses": ("without glasses", "with glasses"),
 }
 """How prompts speak of an attribute's absence and presence; others by their names."""
+ALIGNED = {
+    ("Blond_Hair", "Male"): ("male", "female"),
+    ("Smiling", "Male"): ("male", "female"),
+}
+"""What the label's absence and presence go with: FFR's for Smiling (arXiv 2308.04553), and the same
+for Blond_Hair, where women are the largest group with and without."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,11 @@ class CelebA:
         """Of WORDS, or the names with spaces."""
         return _words(self.attribute)
 
+    @property
+    def aligned(self) -> tuple[str, ...]:
+        """Of ALIGNED; none for other pairs."""
+        return ALIGNED.get((self.label, self.attribute), ())
+
     def listing(self) -> pa.Table:
         """`id` (= file name), `label, attribute: int32`, `split`; no image is opened.
 
@@ -85,7 +96,7 @@ class CelebA:
             )
         partition = partition.loc[values.index]
         names = values.index.astype(str).tolist()
-        require_files(f"{self.path}/{IMAGES}", names, ATTRIBUTES)
+        require_files(f"{self.path}/{IMAGES}", names, ATTRIBUTES, TREE)
         return pa.table(
             {
                 "id": pa.array(names, pa.string()),
@@ -123,6 +134,7 @@ class CelebA:
         wrong = [row for row in rows if len(row) != 2 or row[1] not in ("0", "1", "2")]
         if wrong:
             raise DataError(f"{self.path}/{PARTITION}: row {' '.join(wrong[0])!r}; {TREE}")
+        refuse_doubles(f"{self.path}/{IMAGES}", [name for name, _ in rows], PARTITION)
         return pd.Series({name: int(number) for name, number in rows})
 
     def _lines(self, name: str) -> list[str]:

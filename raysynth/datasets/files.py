@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import posixpath
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import fsspec
@@ -28,19 +29,21 @@ def read_files(path: str, names: Sequence[str], size: int | None) -> list[bytes 
     for name in names:
         try:
             encoded.append(to_rgb_bytes(filesystem.cat_file(f"{root}/{name}"), size))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError):
             encoded.append(None)
     return encoded
 
 
-def require_files(path: str, names: Sequence[str], source: str) -> None:
-    """Refuse names that leave the folder or are not there.
+def require_files(path: str, names: Sequence[str], source: str, tree: str = "") -> None:
+    """Refuse names that leave the folder, are not there, or name a file twice.
 
     Parameters
     ----------
     names : relative to `path`.
     source : who names them, e.g. "the metadata".
+    tree : the layout that is expected, for the message.
     """
+    refuse_doubles(path, names, source)
     outside = [name for name in names if _leaves(name)]
     if outside:
         raise DataError(
@@ -53,7 +56,7 @@ def require_files(path: str, names: Sequence[str], source: str) -> None:
     if gone:
         raise DataError(
             f"{path}: {some(gone)} named in {source} but not there. Fix: add the files or remove "
-            "the rows"
+            f"the rows{tree and '; ' + tree}"
         )
     if "file" in filesystem.protocol:
         real = os.path.realpath(root) + os.sep
@@ -63,6 +66,17 @@ def require_files(path: str, names: Sequence[str], source: str) -> None:
                 f"{path}: {some(linked)} is a link that leaves the folder. Fix: copy the files "
                 "into the folder"
             )
+
+
+def refuse_doubles(path: str, names: Sequence[str], source: str) -> None:
+    """Refuse names of one file in two rows: it may be in two splits, or in two groups."""
+    rows = Counter(posixpath.normpath(name) for name in names)
+    doubled = [name for name, count in rows.items() if count > 1]
+    if doubled:
+        raise DataError(
+            f"{path}: {some(doubled)} named more than once in {source}; expected a row per file. "
+            "Fix: remove doubles"
+        )
 
 
 def deal_splits(

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from raysynth.datasets.files import deal_splits, read_files, require_files, some
+from raysynth.datasets.files import deal_splits, read_files, require_files
 from raysynth.errors import DataError
 
 REQUIRED = ("file_name", "label", "attribute")
@@ -65,6 +65,11 @@ class Folder:
         """The names, underscores as spaces."""
         return tuple(name.replace("_", " ") for name in self.attribute_names)
 
+    @property
+    def aligned(self) -> tuple[str, ...]:
+        """None: the largest group of each class is its aligned one."""
+        return ()
+
     def listing(self) -> pa.Table:
         """`id` (= file_name), `label, attribute: int32`, `split`; no image is opened.
 
@@ -75,7 +80,9 @@ class Folder:
             are not there or that lie outside the folder.
         """
         frame = self._metadata()
-        require_files(self.path, [str(name) for name in frame["file_name"]], "the metadata")
+        require_files(
+            self.path, [str(name) for name in frame["file_name"]], "the metadata", EXPECTED_TREE
+        )
         label, attribute = _codes(frame["label"]), _codes(frame["attribute"])
         if "split" in frame:
             split = _read_splits(frame["split"])
@@ -99,7 +106,7 @@ class Folder:
         filesystem, root = fsspec.core.url_to_fs(self.path)
         if not filesystem.isdir(root):
             raise DataError(f"dataset.path: {self.path} is not a folder; {EXPECTED_TREE}")
-        for name, read in (("metadata.csv", pd.read_csv), ("metadata.parquet", pd.read_parquet)):
+        for name, read in (("metadata.csv", _read_csv), ("metadata.parquet", pd.read_parquet)):
             if filesystem.exists(f"{root}/{name}"):
                 with filesystem.open(f"{root}/{name}", "rb") as file:
                     return self._checked(_read(read, file, f"{self.path}/{name}"), name)
@@ -122,12 +129,15 @@ class Folder:
                 f"{where}: {int(empty.sum())} row(s) with an empty {'/'.join(REQUIRED)}, the first "
                 f"is row {int(np.flatnonzero(empty)[0]) + 1}. Fix: fill or remove them"
             )
-        doubled = frame["file_name"][frame["file_name"].duplicated()]
-        if len(doubled):
-            raise DataError(f"{where}: {some(doubled)} named more than once. Fix: remove doubles")
         if frame.empty:
             raise DataError(f"{where}: no rows; {EXPECTED_TREE}")
         return frame
+
+
+def _read_csv(file: Any) -> pd.DataFrame:
+    """Only empty cells are missing: `None` and `NA` may be names."""
+    frame: pd.DataFrame = pd.read_csv(file, keep_default_na=False, na_values=[""])
+    return frame
 
 
 def _read(read: Any, file: Any, where: str) -> pd.DataFrame:

@@ -41,6 +41,10 @@ class Dataset(Protocol):
     def attribute_words(self) -> tuple[str, ...]:
         """How prompts speak of the attributes."""
 
+    @property
+    def aligned(self) -> tuple[str, ...]:
+        """Name of the attribute that each label goes with; none: the largest group's."""
+
     def listing(self) -> pa.Table:
         """`id, label, attribute, split` and what the data set needs to make the images."""
 
@@ -128,7 +132,28 @@ def _groups(config: DatasetConfig, dataset: Dataset) -> Groups:
             dataset.attribute_names,
             dataset.attribute_words,
         ),
+        _aligned(config.aligned or {}, dataset),
     )
+
+
+def _aligned(given: dict[str, str], dataset: Dataset) -> tuple[str, ...]:
+    """The attribute's name for each label: as given, else the data set's own, else "".
+
+    Empty where none is named at all.
+    """
+    for said, found, known in (
+        ("label", given, dataset.label_names),
+        ("attribute", given.values(), dataset.attribute_names),
+    ):
+        if unknown := sorted(set(found) - set(known)):
+            raise ConfigError(
+                f"dataset.aligned: {', '.join(unknown)} is no {said} of this data set; expected "
+                f"{', '.join(known)}. Fix: a mapping of label names to attribute names"
+            )
+    own = dataset.aligned or ("",) * len(dataset.label_names)
+    named = zip(dataset.label_names, own, strict=True)
+    aligned = tuple(given.get(name, attribute) for name, attribute in named)
+    return aligned if any(aligned) else ()
 
 
 def _words(

@@ -96,6 +96,11 @@ class Outfits:
         """How prompts speak of the attributes."""
         return self.attributes
 
+    @property
+    def aligned(self) -> tuple[str, ...]:
+        """None: the largest group of each class, as the images are composed."""
+        return ()
+
     def listing(self) -> pa.Table:
         """One row per image, all splits (LISTING_SCHEMA); no image is composed.
 

@@ -71,6 +71,11 @@ class UTKFace:
         """How prompts speak of them."""
         return WORDS[self.attribute]
 
+    @property
+    def aligned(self) -> tuple[str, ...]:
+        """FFR's for gender x age: men young, women old; none for other pairs."""
+        return ("young", "old") if (self.label, self.attribute) == ("gender", "age") else ()
+
     def __post_init__(self) -> None:
         """Raises ConfigError when the pair is not two of gender, age and race."""
         for key, trait in (("label", self.label), ("attribute", self.attribute)):

@@ -35,6 +35,7 @@ class Waterbirds:
     attribute_names: ClassVar = ("land", "water")
     label_words: ClassVar = ("landbird", "waterbird")
     attribute_words: ClassVar = ("land", "water")
+    aligned: ClassVar = ("land", "water")
 
     def listing(self) -> pa.Table:
         """`id` (= img_filename), `label, attribute: int32`, `split`; no image is opened.
@@ -46,13 +47,13 @@ class Waterbirds:
         """
         frame = self._metadata()
         names = frame["img_filename"].astype(str).tolist()
-        require_files(self.path, names, "metadata.csv")
+        require_files(self.path, names, "metadata.csv", TREE)
         return pa.table(
             {
                 "id": pa.array(names, pa.string()),
-                "label": pa.array(frame["y"].tolist(), pa.int32()),
-                "attribute": pa.array(frame["place"].tolist(), pa.int32()),
-                "split": pa.array([SPLITS[number] for number in frame["split"]], pa.string()),
+                "label": pa.array(frame["y"].astype(int), pa.int32()),
+                "attribute": pa.array(frame["place"].astype(int), pa.int32()),
+                "split": pa.array([SPLITS[int(number)] for number in frame["split"]], pa.string()),
             }
         )
 
@@ -75,6 +76,11 @@ class Waterbirds:
             raise DataError(
                 f"{where}: column(s) {', '.join(missing)} missing; got "
                 f"{', '.join(map(str, frame.columns))}; {TREE}"
+            )
+        empty = frame.index[frame["img_filename"].isna()]
+        if len(empty):
+            raise DataError(
+                f"{where}: img_filename is empty in row {empty[0] + 1}; expected a file; {TREE}"
             )
         for column, values in (("y", (0, 1)), ("place", (0, 1)), ("split", (0, 1, 2))):
             foreign = frame[column][~frame[column].isin(values)]

@@ -55,7 +55,7 @@ def contrasts(
 
     Parameters
     ----------
-    counts : [G] training images per group; the images of a class's largest group are edited.
+    counts : [G] training images per group; the images of a class's aligned group are edited.
     """
     aligned = aligned_groups(np.asarray(counts), groups).tolist()
     found = []

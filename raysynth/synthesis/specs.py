@@ -12,8 +12,8 @@ import pyarrow as pa
 from raysynth.config import Config
 from raysynth.errors import StageError
 from raysynth.finetune.plan import SHARED, Adapter
-from raysynth.generators import lending_group, recipe_of, settled, trained_groups
-from raysynth.groups import Groups, aligned_groups
+from raysynth.generators import class_lender, lending_group, recipe_of, settled, trained_groups
+from raysynth.groups import Groups
 from raysynth.prompts import spoken
 from raysynth.tables import SYNTHETIC
 
@@ -59,7 +59,7 @@ def plan_specs(
     Parameters
     ----------
     adapters : what fine-tuning produced; none for `vanilla`.
-    counts : [G] training images per group; the largest of a class is its aligned group.
+    counts : [G] training images per group.
     sources : group -> ids of the real images that are edited for it, in turn (edit.deal_sources);
         None where images are drawn from noise.
 
@@ -112,8 +112,8 @@ def group_voices(
     if own and known:
         prompt = spoken(prompts, groups, group) if recipe.token else plain
         return [Voice(group, max(a.cluster, 0), a.name, prompt, prompts.negative) for a in own]
-    aligned = int(aligned_groups(counts, groups)[groups.label(group)])
-    for lender in (lending_group(config, counts, groups, group), aligned):
+    of_class = class_lender(config, counts, groups, group)
+    for lender in (lending_group(config, counts, groups, group), of_class):
         if lent := own or _speaking_for(adapters, groups, lender):
             label, attribute = groups.label(lender), groups.attribute(lender)
             swaps_label = label != groups.label(group)
@@ -122,7 +122,7 @@ def group_voices(
             return [Voice(group, max(a.cluster, 0), a.name, plain, negative) for a in lent]
     raise StageError(
         f"synthesis: no adapter speaks for group {groups.name(group)} ({counts[group]} training "
-        f"images): neither it nor its class's aligned group {groups.name(aligned)} has one; "
+        f"images): neither it nor its class's aligned group {groups.name(of_class)} has one; "
         "expected at least one fine-tuned adapter per class. Fix: a smaller finetune.min_images, "
         "or generator=vanilla"
     )

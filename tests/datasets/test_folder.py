@@ -7,10 +7,10 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from raysynth.config_files import load_config
-from raysynth.datasets.files import to_rgb_bytes
+from raysynth.datasets.files import read_files, to_rgb_bytes
 from raysynth.datasets.folder import Folder
 from raysynth.datasets.listing import list_dataset, split_counts
 from raysynth.errors import ConfigError, DataError
@@ -105,6 +105,13 @@ def test_links_that_leave_the_folder_are_refused(tmp_path):
         Folder(str(folder)).listing()
 
 
+def test_none_and_na_are_names(tmp_path):
+    folder = write_folder(tmp_path, balanced_rows(("NA", "dog"), ("None", "hat")))
+    _, groups, listing = list_dataset(config_for(folder).dataset, seed=0)
+    assert (groups.label_names, groups.attribute_names) == (("NA", "dog"), ("None", "hat"))
+    assert len(listing) == 40
+
+
 def test_metadata_problems_are_named(tmp_path):
     with pytest.raises(DataError, match="is not a folder"):
         Folder(str(tmp_path / "missing")).listing()
@@ -115,6 +122,10 @@ def test_metadata_problems_are_named(tmp_path):
     cases = [
         (frame.drop(columns="attribute"), r"column\(s\) attribute missing"),
         (pd.concat([frame, frame.head(1)]), "named more than once"),
+        (
+            pd.concat([frame, frame.head(1).assign(file_name="./" + frame["file_name"][0])]),
+            "named more than once",
+        ),
         (frame.assign(split="nowhere"), "split nowhere unknown"),
         (frame.assign(file_name="images/gone.png").head(1), "not there"),
         (frame.assign(label=None), "empty"),
@@ -157,6 +168,14 @@ def test_image_size_crops_the_centre_square():
     image = Image.new("RGB", (30, 10))
     image.paste((255, 255, 255), (10, 0, 20, 10))
     assert (pixels(image, size=10) == 255).all()
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_a_broken_avif_cannot_be_read(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "AVIF")
+    (tmp_path / "broken.avif").write_bytes(buffer.getvalue()[:-20] + b"\xff" * 20)
+    assert read_files(str(tmp_path), ["broken.avif"], None) == [None]
 
 
 def test_plain_rgb_bytes_pass_unchanged_and_broken_ones_raise():

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from raysynth.config_files import load_config
+from raysynth.datasets.celeba import CelebA
 from raysynth.datasets.ingest import ingest
 from raysynth.datasets.listing import list_dataset, split_counts
+from raysynth.datasets.utkface import UTKFace
 from raysynth.errors import ConfigError, DataError
-from raysynth.groups import Groups, subsample_to_severity
+from raysynth.groups import Groups, aligned_groups, subsample_to_severity
 from raysynth.progress import Progress
 from raysynth.tables import read_table
 
@@ -209,6 +212,50 @@ def test_foreign_files_are_refused_with_the_expected_tree(tmp_path):
         listed("utkface", tmp_path / "other")
 
 
+def test_missing_images_get_the_expected_tree(tmp_path):
+    birds = write_waterbirds(tmp_path / "birds")
+    (birds / "000.Some_Bird" / "Some_Bird_000.jpg").unlink()
+    with pytest.raises(DataError, match=r"not there.*; expected\n.*metadata\.csv"):
+        listed("waterbirds", birds)
+    faces = write_celeba(tmp_path / "faces")
+    (faces / "img_align_celeba" / "000001.jpg").unlink()
+    with pytest.raises(DataError, match=r"not there.*; expected\n.*list_attr_celeba"):
+        listed("celeba", faces)
+
+
+def test_waterbirds_numbers_may_be_decimal_and_empty_names_are_refused(tmp_path):
+    _, before, _ = listed("waterbirds", write_waterbirds(tmp_path))
+    frame = pd.read_csv(tmp_path / "metadata.csv")
+    decimal = frame.astype({"y": float, "split": float, "place": float})
+    decimal.to_csv(tmp_path / "metadata.csv", index=False)
+    assert listed("waterbirds", tmp_path)[1].equals(before)
+    frame.loc[1, "img_filename"] = None
+    frame.to_csv(tmp_path / "metadata.csv", index=False)
+    with pytest.raises(DataError, match=r"img_filename is empty in row 2; expected a file"):
+        listed("waterbirds", tmp_path)
+
+
+def test_an_image_in_two_rows_is_refused(tmp_path):
+    birds = write_waterbirds(tmp_path / "birds")
+    frame = pd.read_csv(birds / "metadata.csv")
+    again = frame.head(1).assign(split=2, img_filename="./" + frame["img_filename"][0])
+    pd.concat([frame, again]).to_csv(birds / "metadata.csv", index=False)
+    with pytest.raises(DataError, match=r"000\.jpg named more than once in metadata\.csv"):
+        listed("waterbirds", birds)
+    faces = write_celeba(tmp_path / "faces")
+    partition = faces / "list_eval_partition.txt"
+    whole = partition.read_text()
+    partition.write_text(whole + "000001.jpg 2\n")
+    with pytest.raises(DataError, match=r"000001\.jpg named more than once in list_eval"):
+        listed("celeba", faces)
+    partition.write_text(whole)
+    _, names, *rows = (faces / "list_attr_celeba.txt").read_text().splitlines()
+    lines = [str(len(rows) + 1), names, *rows, rows[0]]
+    (faces / "list_attr_celeba.txt").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"000001\.jpg named more than once in list_attr"):
+        listed("celeba", faces)
+
+
 def test_ingest_streams_a_published_layout_into_the_real_table(ray_local, tmp_path):
     folder = write_celeba(tmp_path / "celeba", each=1)
     overrides = ["dataset.name=celeba", f"dataset.path={folder}", "dataset.image_size=16"]
@@ -242,23 +289,91 @@ FFR = {
         0.999: [6, 5335, 7797, 8],
     },
 }
-TWO = Groups(("0", "1"), ("a", "b"), ("0", "1"), ("a", "b"))
+# Before thinning: FFR's aligned groups, and conflicting ones at least as large as UTKFace's and
+# CelebA-HQ's are; in UTKFace `old` is the larger group of both, in CelebA-HQ `female` is.
+WHOLE = {"utkface": [5200, 934, 5731, 1100], "celeba_hq": [6500, 5335, 7797, 3700]}
+NAMED = {
+    "utkface": Groups(*(("male", "female"), ("old", "young")) * 2, ("young", "old")),
+    "celeba_hq": Groups(*(("serious", "smiling"), ("female", "male")) * 2, ("male", "female")),
+}
 
 
 @pytest.mark.parametrize(
     ("name", "severity"), [(name, severity) for name, one in FFR.items() for severity in one]
 )
 def test_severity_gives_ffrs_published_counts(name, severity):
-    whole = [max(counts[g] for counts in FFR[name].values()) for g in range(4)]
-    whole = [900 if g in (0, 3) else whole[g] for g in range(4)]
-    group = np.repeat(np.arange(4), whole)
-    kept = subsample_to_severity(group, TWO, severity, seed=0)
+    group = np.repeat(np.arange(4), WHOLE[name])
+    kept = subsample_to_severity(group, NAMED[name], severity, seed=0)
     assert np.bincount(group[kept]).tolist() == FFR[name][severity]
+
+
+def table_of(sizes):
+    """A listing of four groups of these sizes, and 10 more of each to validate and to test."""
+    group = np.concatenate([np.repeat(np.arange(4), sizes), np.tile(np.arange(4), 20)])
+    split = ["train"] * sum(sizes) + ["validation"] * 40 + ["test"] * 40
+    return pa.table(
+        {
+            "id": [str(row) for row in range(len(group))],
+            "label": pa.array(group // 2, pa.int32()),
+            "attribute": pa.array(group % 2, pa.int32()),
+            "split": split,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "reader", "sizes", "severity", "expected"),
+    [
+        # blond men and women without blond hair conflict; ceil(n / 999) of the others remain
+        ("celeba", CelebA, [71629, 66874, 22880, 1387], 0.999, [67, 66874, 22880, 23]),
+        *(("utkface", UTKFace, WHOLE["utkface"], b, FFR["utkface"][b]) for b in FFR["utkface"]),
+    ],
+)
+def test_published_pairs_are_thinned_to_a_correlation(
+    monkeypatch, name, reader, sizes, severity, expected
+):
+    monkeypatch.setattr(reader, "listing", lambda self: table_of(sizes))
+    groups, _, counts = listed(name, "/unread", f"dataset.severity={severity}")
+    assert counts["train"].tolist() == expected
+    aligned = [groups.name(g) for g in aligned_groups(counts["train"], groups)]
+    assert (
+        aligned
+        == {
+            "celeba": ["not_blond_hair/male", "blond_hair/female"],
+            "utkface": ["male/young", "female/old"],
+        }[name]
+    )
+
+
+def test_other_pairs_align_with_the_largest_group_unless_named(tmp_path):
+    write_celeba(tmp_path)
+    pair = ("dataset.label=Male", "dataset.attribute=Blond_Hair")
+    assert listed("celeba", tmp_path, *pair)[0].aligned == ()
+    groups, *_ = listed("celeba", tmp_path, *pair, "dataset.aligned={male: not_blond_hair}")
+    assert groups.aligned == ("", "not_blond_hair")
+    birds = write_waterbirds(tmp_path / "birds", each=30)
+    swapped = "dataset.aligned={landbird: water}", "dataset.severity=0.9"
+    groups, _, counts = listed("waterbirds", birds, *swapped)
+    assert groups.aligned == ("water", "water") and counts["train"].tolist() == [3, 30, 3, 30]
+
+
+@pytest.mark.parametrize(
+    ("aligned", "says"),
+    [
+        ("{blond: male}", r"blond is no label of this data set; expected not_blond_hair, blond"),
+        ("{blond_hair: men}", r"men is no attribute of this data set; expected female, male"),
+    ],
+)
+def test_unknown_names_in_aligned_are_refused(tmp_path, aligned, says):
+    with pytest.raises(ConfigError, match=rf"dataset\.aligned: {says}"):
+        listed("celeba", write_celeba(tmp_path, each=1), f"dataset.aligned={aligned}")
+    with pytest.raises(ConfigError, match=r"dataset\.aligned: outfits is composed"):
+        load_config(None, [f"dataset.aligned={aligned}"])
 
 
 def test_a_thinned_validation_split_keeps_ten_of_each_group():
     validation = np.repeat(np.arange(4), [90, 119, 724, 90])  # FFR's UTKFace
-    kept = subsample_to_severity(validation, TWO, 0.999, seed=0, least=10)
+    kept = subsample_to_severity(validation, NAMED["utkface"], 0.999, seed=0, least=10)
     assert np.bincount(validation[kept]).tolist() == [10, 119, 724, 10]
 
 
@@ -266,9 +381,9 @@ def test_thinning_validation_is_a_choice(tmp_path):
     write_waterbirds(tmp_path, each=30)
     biased = "dataset.severity=0.9"
     counts = listed("waterbirds", tmp_path, biased)[2]
-    assert counts["train"].tolist() == [30, 3, 30, 3] and counts["validation"].tolist() == [30] * 4
+    assert counts["train"].tolist() == [30, 3, 3, 30] and counts["validation"].tolist() == [30] * 4
     counts = listed("waterbirds", tmp_path, biased, "dataset.thin_validation=true")[2]
-    assert counts["validation"].tolist() == [30, 10, 30, 10]
+    assert counts["validation"].tolist() == [30, 10, 10, 30]
     assert counts["test"].tolist() == [30] * 4
 
 

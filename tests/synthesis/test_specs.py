@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from raysynth.config import Config
 from raysynth.errors import StageError
 from raysynth.finetune.plan import Adapter
+from raysynth.generators import class_lender
 from raysynth.groups import Groups
 from raysynth.synthesis.specs import SPECS, image_seed, plan_specs
 
@@ -109,6 +111,13 @@ def test_where_no_group_of_the_attribute_has_a_model_the_class_lends():
         for lender in ("label", "attribute")
     }
     assert by["label"].equals(by["attribute"])
+
+
+def test_a_named_aligned_group_lends_and_the_largest_where_it_is_too_small():
+    """Dogs go with snow here, whichever group is larger."""
+    groups = replace(GROUPS, aligned=("snow", "snow", *[""] * (len(GROUPS.label_names) - 2)))
+    assert class_lender(config(), np.array([90, 4, 40, 50, 0, 0]), groups, 3) == 2
+    assert class_lender(config(), np.array([90, 4, 4, 50, 0, 0]), groups, 2) == 3
 
 
 def test_a_class_without_any_adapter_is_refused_by_name():
