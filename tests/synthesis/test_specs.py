@@ -181,7 +181,7 @@ def test_a_model_per_attribute_speaks_for_the_small_groups_of_its_attribute():
     adapters = [
         replace(adapter(-1, -1, f"attribute-{a}"), attribute=name) for a, name in enumerate(names)
     ]
-    shared = config(generator="shared")
+    shared = config(generator="shared", finetune={"per": "attribute"})
     rows = plan_specs(shared, adapters, GROUPS, COUNTS).to_pylist()
     assert [rows[7 * g]["adapter"] for g in range(6)] == ["attribute-0", "attribute-1"] * 3
     assert [rows[7 * g]["negative_prompt"] for g in (0, 1, 2, 3)] == ["", "dog", "cat", ""]
