@@ -20,6 +20,7 @@ from raysynth.datasets.utkface import UTKFace
 from raysynth.errors import ConfigError, DataError
 from raysynth.groups import Groups, aligned_groups, subsample_to_severity
 from raysynth.progress import Progress
+from raysynth.search.space import search_space
 from raysynth.tables import read_table
 
 FORTY = [
@@ -419,6 +420,18 @@ def test_thinning_validation_is_a_choice(tmp_path):
     counts = listed("waterbirds", tmp_path, biased, "dataset.thin_validation=true")[2]
     assert counts["validation"].tolist() == [30, 10, 10, 30]
     assert counts["test"].tolist() == [30] * 4
+
+
+# Training images: as published; UTKFace's by FFR's rule, eight times its test split.
+TRAINED = {"waterbirds": 4795, "celeba": 162770, "utkface": 8 * (723 + 103 + 710 + 121)}
+
+
+@pytest.mark.parametrize("name", list(TRAINED))
+def test_the_paper_scale_searches_reach_their_ratios_and_train_the_papers_beta(name):
+    config = load_config(str(Path(__file__).parents[2] / "configs" / f"{name}.yaml"), [])
+    kept = 4 * config.synthesis.images_per_group * config.selection.keep
+    assert max(config.search.ratios) * TRAINED[name] <= kept
+    assert search_space(config.search)["beta"] == config.classifier.beta == 0.5
 
 
 @pytest.mark.parametrize("name", ["waterbirds", "celeba", "utkface"])
