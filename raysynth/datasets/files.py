@@ -16,6 +16,8 @@ from PIL import Image, ImageOps
 from raysynth.errors import DataError
 
 METADATA = (".csv", ".parquet", ".txt")
+LEFT_OUT = "left_out"
+"""Metadata of a listing's schema: a sentence on the images that its reader left out."""
 ORIENTATION = 0x0112  # EXIF tag
 
 

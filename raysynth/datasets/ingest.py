@@ -8,8 +8,10 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import ray.data
+from rich.markup import escape
 
 from raysynth.config import Config
+from raysynth.datasets.files import LEFT_OUT
 from raysynth.datasets.listing import Dataset, list_dataset, split_counts
 from raysynth.errors import DataError
 from raysynth.groups import Groups, require_every_group
@@ -22,9 +24,13 @@ ROWS_PER_FILE = 1000
 def ingest(config: Config, work: str, progress: Progress) -> dict[str, Any]:
     """Write `work/<split>-<number>.parquet`; what is already there is not made again.
 
-    Returns the manifest's facts: `rows`, `counts` per split and group, `skipped` file names.
+    Returns the manifest's facts: `rows`, `counts` per split and group, `skipped` file names, and
+    what the reader left out, in words.
     """
     dataset, groups, listing = list_dataset(config.dataset, config.seed)
+    left_out = (listing.schema.metadata or {}).get(LEFT_OUT.encode(), b"").decode()
+    if left_out:
+        progress.say(f"  {escape(left_out)}")
     chunks = _chunks(listing)
     todo = _missing(chunks, work)
     total, done = sum(len(chunk) for chunk in todo), 0
@@ -47,6 +53,7 @@ def ingest(config: Config, work: str, progress: Progress) -> dict[str, Any]:
         "groups": groups.to_dict(),
         "counts": {split: counts[split].tolist() for split in SPLITS},
         "skipped": sorted(skipped),
+        LEFT_OUT: left_out,
     }
 
 

@@ -16,10 +16,14 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
-from raysynth.datasets.files import deal_splits, read_files
+from raysynth.datasets.files import LEFT_OUT, deal_splits, read_files, some
 from raysynth.errors import ConfigError, DataError
 
-NAME = re.compile(r"^(\d{1,3})_([01])_([0-4])_(\d+)\.jpg(\.chip\.jpg)?$")
+NAME = re.compile(
+    r"^(\d{1,3})_([01])_([0-4])(?:_(.*?))?[ .]*(?:j?pg)?(?P<chip>\.chip)?\.jpg$", re.IGNORECASE
+)
+"""Age, gender, race, time; some published names end in `.pg.chip.jpg` or ` .jpg.chip.jpg`."""
+SUFFIXES = (".jpg", ".jpeg", ".png")
 YOUNG = 5
 """Most years of the young (FFR)."""
 OLD = (20, 50)
@@ -39,6 +43,9 @@ SHARE = 0.1
 TREE = """expected
   <dataset.path>/26_0_2_20170104023102422.jpg.chip.jpg   age_gender_race_time, in any sub-folders
 Fix: dataset.path=<folder of the unpacked UTKFace images>"""
+
+Named = tuple[str, re.Match[str]]
+"""A file and what its name says."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +94,13 @@ class UTKFace:
     def listing(self) -> pa.Table:
         """`id` (= path in the folder), `label, attribute: int32`, `split`; no image is opened.
 
-        Files whose names do not follow the pattern (some published ones lack the race) and other
-        ages are left out. Raises DataError when nothing is left.
+        Of files of one name (a copy in another sub-folder, a face's photograph beside its chip) one
+        is kept. Names without age, gender and race (some published ones lack the race) and other
+        ages are left out. The schema's metadata says how many (`LEFT_OUT`). Raises DataError when
+        nothing is left.
         """
-        filesystem, root = fsspec.core.url_to_fs(self.path)
-        if not filesystem.isdir(root):
-            raise DataError(f"dataset.path: {self.path} is not a folder; {TREE}")
-        names = sorted(path.removeprefix(root).lstrip("/") for path in filesystem.find(root))
-        found = [(name, m) for name in names if (m := NAME.match(posixpath.basename(name)))]
+        names = self._names()
+        found, doubles = _one_each([(name, m) for name in names if (m := _match(name))])
         if not found:
             example = f", e.g. {names[0]}" if names else ""
             raise DataError(
@@ -112,7 +118,7 @@ class UTKFace:
                 "without age"
             )
         group = label[kept] * len(self.attribute_names) + attribute[kept]
-        return pa.table(
+        table = pa.table(
             {
                 "id": pa.array([found[row][0] for row in kept], pa.string()),
                 "label": pa.array(label[kept], pa.int32()),
@@ -120,6 +126,14 @@ class UTKFace:
                 "split": pa.array(deal_splits(group, SHARE, SHARE, self.seed), pa.string()),
             }
         )
+        return _with_left_out(table, names, doubles, len(found) - len(kept))
+
+    def _names(self) -> list[str]:
+        """All files, relative to the folder."""
+        filesystem, root = fsspec.core.url_to_fs(self.path)
+        if not filesystem.isdir(root):
+            raise DataError(f"dataset.path: {self.path} is not a folder; {TREE}")
+        return sorted(path.removeprefix(root).lstrip("/") for path in filesystem.find(root))
 
     def images(self, rows: pa.Table) -> list[bytes | None]:
         """Encoded 8-bit RGB image of each row; None where the file cannot be read."""
@@ -130,3 +144,29 @@ def _age(years: np.ndarray) -> np.ndarray:
     """0 old, 1 young, -1 neither."""
     old = (years >= OLD[0]) & (years <= OLD[1])
     return np.where(years <= YOUNG, 1, np.where(old, 0, -1))
+
+
+def _match(name: str) -> re.Match[str] | None:
+    return NAME.match(posixpath.basename(name))
+
+
+def _one_each(found: list[Named]) -> tuple[list[Named], list[str]]:
+    """One file of each face, a chip before a whole photograph, and the names of the others."""
+    one: dict[tuple[str | None, ...], Named] = {}
+    for name, m in sorted(found, key=lambda named: (not named[1]["chip"], named[0])):
+        one.setdefault(m.group(1, 2, 3, 4), (name, m))
+    kept = sorted(one.values(), key=lambda named: named[0])
+    names = {name for name, _ in kept}
+    return kept, [name for name, _ in found if name not in names]
+
+
+def _with_left_out(table: pa.Table, names: list[str], doubles: list[str], ages: int) -> pa.Table:
+    """The listing, with a sentence on the images that it leaves out, if any, in its metadata."""
+    unread = [name for name in names if name.lower().endswith(SUFFIXES) and not _match(name)]
+    counts = (
+        (len(unread), f"whose name gives no age, gender and race ({some(unread)})"),
+        (len(doubles), f"of the same name as one that is kept ({some(doubles)})"),
+        (ages, f"of ages from {YOUNG + 1} to {OLD[0] - 1} or above {OLD[1]}"),
+    )
+    said = "; ".join(f"{count:,} {why}" for count, why in counts if count)
+    return table.replace_schema_metadata({LEFT_OUT: f"left out: {said}"} if said else None)

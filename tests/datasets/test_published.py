@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from raysynth.config_files import load_config
 from raysynth.datasets.celeba import CelebA
@@ -19,6 +20,7 @@ from raysynth.datasets.utkface import UTKFace
 from raysynth.errors import ConfigError, DataError
 from raysynth.groups import Groups, aligned_groups, subsample_to_severity
 from raysynth.progress import Progress
+from raysynth.search.space import search_space
 from raysynth.tables import read_table
 
 FORTY = [
@@ -165,6 +167,32 @@ def test_utkface_names_are_its_metadata(tmp_path):
     assert not listing.equals(again)
 
 
+def test_utkface_takes_one_file_of_each_name_and_says_what_it_leaves_out(tmp_path):
+    _, before, _ = listed("utkface", write_utkface(tmp_path))
+    assert before.schema.metadata[b"left_out"].decode() == (
+        "left out: 1 whose name gives no age, gender and race "
+        "(part1/39_1_20170116174525125.jpg.chip.jpg); 20 of ages from 6 to 19 or above 50"
+    )
+    name = before["id"][0].as_py().split("/")[1]
+    write_image(tmp_path / "copy" / name)
+    write_image(tmp_path / "a_photograph" / name.replace(".chip.jpg", ""))
+    _, again, _ = listed("utkface", tmp_path)
+    assert [sum(name.split(".")[0] in i for i in t["id"].to_pylist()) for t in (before, again)] == [
+        1,
+        1,
+    ]
+    assert len(again) == len(before)
+    assert b"2 of the same name as one that is kept" in again.schema.metadata[b"left_out"]
+
+
+@pytest.mark.parametrize("end", [".pg.chip.jpg", " .jpg.chip.jpg", "jpg.chip.jpg", ".JPG", "_.jpg"])
+def test_utkface_reads_misspelt_ends_of_names(tmp_path, end):
+    write_image(write_utkface(tmp_path) / f"24_0_1_20170116220224657{end}")
+    _, listing, _ = listed("utkface", tmp_path)
+    row = listing["id"].to_pylist().index(f"24_0_1_20170116220224657{end}")
+    assert (listing["label"][row].as_py(), listing["attribute"][row].as_py()) == (0, 0)
+
+
 def test_utkface_takes_any_pair(tmp_path):
     write_utkface(tmp_path, each=20)
     pair = ("dataset.label=race", "dataset.attribute=gender")
@@ -260,10 +288,17 @@ def test_ingest_streams_a_published_layout_into_the_real_table(ray_local, tmp_pa
     folder = write_celeba(tmp_path / "celeba", each=1)
     overrides = ["dataset.name=celeba", f"dataset.path={folder}", "dataset.image_size=16"]
     facts = ingest(load_config(None, overrides), str(tmp_path / "real"), Progress())
-    assert facts["rows"] == 12
+    assert facts["rows"] == 12 and facts["left_out"] == ""
     table = read_table(str(tmp_path / "real"))
     image = Image.open(io.BytesIO(table["image"][0].as_py()["bytes"]))
     assert image.size == (16, 16)
+    said = io.StringIO()
+    overrides = ["dataset.name=utkface", f"dataset.path={write_utkface(tmp_path / 'utk')}"]
+    facts = ingest(
+        load_config(None, overrides), str(tmp_path / "faces"), Progress(Console(file=said))
+    )
+    assert facts["rows"] == 40 and facts["left_out"].startswith("left out: 1 whose name")
+    assert "left out: 1 whose name" in said.getvalue()
 
 
 @pytest.mark.parametrize("name", ["waterbirds", "celeba", "utkface"])
@@ -385,6 +420,18 @@ def test_thinning_validation_is_a_choice(tmp_path):
     counts = listed("waterbirds", tmp_path, biased, "dataset.thin_validation=true")[2]
     assert counts["validation"].tolist() == [30, 10, 10, 30]
     assert counts["test"].tolist() == [30] * 4
+
+
+# Training images: as published; UTKFace's by FFR's rule, eight times its test split.
+TRAINED = {"waterbirds": 4795, "celeba": 162770, "utkface": 8 * (723 + 103 + 710 + 121)}
+
+
+@pytest.mark.parametrize("name", list(TRAINED))
+def test_the_paper_scale_searches_reach_their_ratios_and_train_the_papers_beta(name):
+    config = load_config(str(Path(__file__).parents[2] / "configs" / f"{name}.yaml"), [])
+    kept = 4 * config.synthesis.images_per_group * config.selection.keep
+    assert max(config.search.ratios) * TRAINED[name] <= kept
+    assert search_space(config.search)["beta"] == config.classifier.beta == 0.5
 
 
 @pytest.mark.parametrize("name", ["waterbirds", "celeba", "utkface"])

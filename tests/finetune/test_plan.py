@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -55,6 +57,9 @@ def test_one_model_for_all_groups_that_are_large_enough(generator):
     assert (record.engine, record.scope, record.group, record.label) == ("full", "all", -1, "")
     (job,) = plan_jobs(config(generator, min_images=3), table(SIZES), GROUPS)
     assert len(job.ids) == sum(SIZES.values()) and job.conflicting == (1, 2, 5)
+    named = replace(GROUPS, aligned=("", "", "y"))
+    (job,) = plan_jobs(settings, table(SIZES), named)
+    assert job.conflicting == (4,), "the larger group of c, which goes with y"
 
 
 def test_one_model_per_class():

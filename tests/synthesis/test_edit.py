@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -76,6 +77,9 @@ def test_sources_are_aligned_images_and_no_two_groups_share_one(members):
     shuffled = members.take(np.random.default_rng(1).permutation(members.num_rows))
     assert deal_sources(shuffled, GROUPS, COUNTS, seed=0) == dealt, "whatever the rows' order"
     assert deal_sources(members, GROUPS, COUNTS, seed=1) != dealt
+    named = replace(GROUPS, aligned=(GROUPS.attribute_names[1], ""))
+    with pytest.raises(DataError, match=r"group pullover/gravel has 1 training image"):
+        deal_sources(members, named, COUNTS, seed=0)
 
 
 def test_too_few_images_to_edit_are_refused(members):
