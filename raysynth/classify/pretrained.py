@@ -30,6 +30,9 @@ from raysynth.config import ClassifierConfig
 from raysynth.errors import ModelError
 from raysynth.models.loading import load_or_explain, quiet_transformers
 
+PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
+"""Where transformers keeps a model's image processor."""
+
 
 class SmallResNetConfig(PretrainedConfig):
     """Shape of the small residual network: `widths` are the channels of its stages."""
@@ -175,7 +178,8 @@ def normalisation(classifier: ClassifierConfig) -> tuple[list[float], list[float
         When transformers cannot load what is there.
     """
     source = os.path.expanduser(classifier.backbone)
-    if os.path.isdir(source) and not os.path.exists(f"{source}/preprocessor_config.json"):
+    says = any(os.path.exists(f"{source}/{name}") for name in PREPROCESSING)
+    if os.path.isdir(source) and not says:
         return [0.5] * 3, [0.5] * 3
     known = load_or_explain(
         "classifier.backbone's image processor",
