@@ -110,7 +110,7 @@ class DatasetConfig(Section):
         if self.aligned and self.name == "outfits":
             raise ValueError(
                 "dataset.aligned: outfits is composed with its first garment on its first ground "
-                "and its second on its second; remove it, or swap the names in dataset.pair"
+                "and its second on its second. Fix: remove it, or swap the names in dataset.pair"
             )
         if self.label is not None and self.label == self.attribute:
             raise ValueError(f"dataset.attribute: another one than the label {self.label} expected")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from raysynth.benchmark.table import OURS, Entry, entry
+from raysynth.benchmark.table import OURS, Entry, entry, validation_marks
 
 RIVALS = ("reference", "control")
 """Kinds whose best row every row of ours is compared to."""
@@ -58,9 +58,7 @@ def comparisons(records: pd.DataFrame, baseline: str = "") -> list[Comparison]:
 def differences_markdown(records: pd.DataFrame, baseline: str = "") -> str:
     """A table per severity, in points; empty where there is nothing to compare."""
     found = comparisons(records, baseline)
-    uses_validation = records.drop_duplicates("row").set_index("row")["uses_validation"]
-    marks = {row: "*" if uses else "" for row, uses in uses_validation.items()}
-    text = ""
+    marks, text = validation_marks(records), ""
     for severity in dict.fromkeys(one.severity for one in found):
         columns = [one for one in found if one.severity == severity]
         rows = list(dict.fromkeys(row for one in columns for row in one.by_row))

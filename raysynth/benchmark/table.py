@@ -181,19 +181,24 @@ def entries(records: pd.DataFrame, measure: str) -> dict[str, dict[Any, Entry]]:
     }
 
 
+def validation_marks(records: pd.DataFrame) -> dict[str, str]:
+    """Row -> "*" where it trains on validation images, else ""."""
+    uses = records.drop_duplicates("row").set_index("row")["uses_validation"]
+    return {str(row): "*" if used else "" for row, used in uses.items()}
+
+
 def markdown(records: pd.DataFrame, command: str) -> str:
     """The table, in percent: WGA ± half its 95 % interval over seeds, and AGA."""
     severities = sorted(records["severity"].unique(), key=str)
     wga, aga = entries(records, "wga"), entries(records, "aga")
-    about = records.drop_duplicates("row").set_index("row")
+    about, marks = records.drop_duplicates("row").set_index("row"), validation_marks(records)
     lines = [
         "| row | kind | " + " | ".join(f"{severity}: WGA | AGA" for severity in severities) + " |",
         "| --- | --- |" + " ---: | ---: |" * len(severities),
     ]
     best = {s: max(w[s].mean for w in wga.values() if s in w) for s in severities}
     for row, at in wga.items():
-        marks = "*" if about["uses_validation"][row] else ""
-        line = [f"{row}{marks}", str(about["kind"][row])]
+        line = [f"{row}{marks[row]}", str(about["kind"][row])]
         for severity in severities:
             if severity not in at:
                 line += ["–", "–"]

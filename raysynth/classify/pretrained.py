@@ -24,14 +24,12 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
+from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
 
 from raysynth.classify.backbone import SmallNetwork, initialise
 from raysynth.config import ClassifierConfig
 from raysynth.errors import ModelError
 from raysynth.models.loading import load_or_explain, quiet_transformers
-
-PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
-"""Where transformers keeps a model's image processor."""
 
 
 class SmallResNetConfig(PretrainedConfig):
@@ -178,7 +176,8 @@ def normalisation(classifier: ClassifierConfig) -> tuple[list[float], list[float
         When transformers cannot load what is there.
     """
     source = os.path.expanduser(classifier.backbone)
-    says = any(os.path.exists(f"{source}/{name}") for name in PREPROCESSING)
+    files = (IMAGE_PROCESSOR_NAME, PROCESSOR_NAME)
+    says = any(os.path.exists(f"{source}/{name}") for name in files)
     if os.path.isdir(source) and not says:
         return [0.5] * 3, [0.5] * 3
     known = load_or_explain(

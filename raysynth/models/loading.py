@@ -128,7 +128,7 @@ def load_base(base: BaseConfigSection, parts: Sequence[str] = PARTS) -> Base:
         ),
         "vae": lambda: AutoencoderKL.from_pretrained(source, subfolder="vae", **weights),
         "unet": lambda: UNet2DConditionModel.from_pretrained(source, subfolder="unet", **weights),
-        "scheduler": lambda: _load_scheduler(source, hub),
+        "scheduler": lambda: load_scheduler(source, hub),
     }
     loaded = {
         part: frozen(load_or_explain(f"base.name: {part}", source, loaders[part]), device, plain)
@@ -239,7 +239,8 @@ def load_or_explain(what: str, source: str, loader: Callable[[], Any]) -> Any:
         ) from error
 
 
-def _load_scheduler(source: str, hub: dict[str, Any]) -> Any:
+def load_scheduler(source: str, hub: dict[str, Any]) -> Any:
+    """The scheduler of a folder or hub id; ValueError for a class that diffusers does not know."""
     import diffusers
 
     config = diffusers.DDPMScheduler.load_config(source, subfolder="scheduler", **hub)

@@ -48,7 +48,6 @@ def render(
     style = environment.loader.get_source(environment, "style.css")[0]  # type: ignore[union-attr]
     page: str = template.render(
         c=content,
-        failed=content.manifest["stages"].get("finetune", {}).get("facts", {}).get("failed", {}),
         config_yaml=yaml.safe_dump(content.config.model_dump(mode="json"), sort_keys=False),
         names=[content.groups.name(g) for g in groups],
         pairs=pairs,

@@ -30,7 +30,9 @@ def check_solver(config: Config) -> None:
     ------
     ConfigError
         As `build_solver`, for a base in a folder (what a hub id predicts is known when it is
-        loaded); or the generator edits, and the base's own solver cannot start midway.
+        loaded).
+    ModelError
+        The generator edits with the base's own solver, and diffusers does not know its class.
     """
     name, source = config.synthesis.solver, resolve(config.base.name)
     if not os.path.isdir(source):
@@ -38,10 +40,10 @@ def check_solver(config: Config) -> None:
     settings = json.loads((Path(source) / "scheduler" / "scheduler_config.json").read_text())
     _check_prediction(name, settings.get("prediction_type"))
     if name == "base" and recipe_of(config).edits:
-        import diffusers
+        from raysynth.models.loading import load_or_explain, load_scheduler
 
-        kind = getattr(diffusers, str(settings.get("_class_name")))
-        _check_midway(kind.from_config(settings))
+        loaded = load_or_explain("base.name: scheduler", source, lambda: load_scheduler(source, {}))
+        build_solver(name, loaded, edits=True)
 
 
 def build_solver(name: str, scheduler: Any, edits: bool = False) -> Any:

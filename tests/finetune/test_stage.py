@@ -22,13 +22,9 @@ class Said(Progress):
     def __init__(self) -> None:
         super().__init__()
         self.done: list[float] = []
-        self.lines: list[str] = []
 
     def update(self, what: str, done: float = 0, total: float = 0) -> None:
         self.done.append(done)
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def test_failures_are_named_and_trained_by_the_next_run(ray_local, room, tmp_path):

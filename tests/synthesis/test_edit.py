@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -20,13 +21,13 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
 )
 
-from raysynth.errors import ConfigError, DataError
+from raysynth.errors import ConfigError, DataError, ModelError
 from raysynth.progress import Progress
 from raysynth.synthesis import read_shards, run_synthesis
 from raysynth.synthesis.denoise import Edited, start_edit
 from raysynth.synthesis.edit import SOURCE_IMAGE, attach_sources, deal_sources
 from raysynth.synthesis.generator import ImageGenerator
-from raysynth.synthesis.solver import build_solver
+from raysynth.synthesis.solver import build_solver, check_solver
 from raysynth.synthesis.specs import plan_specs
 from raysynth.tables import REAL, decode_bytes, encode_png, read_table, with_groups, write_table
 from tests.synthesis.conftest import COUNTS, GROUPS, shared_record
@@ -208,3 +209,22 @@ def test_the_stage_edits_and_says_what(
     assert set(table["generator"].to_pylist()) == {"edit"}
     assert set(table["adapter"].to_pylist()) == {"shared"}
     assert SOURCE_IMAGE not in table.column_names
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "reason"),
+    [
+        ("PNDMScheduler", ConfigError, "takes .* evaluations for 10 steps"),
+        ("NoScheduler", ModelError, "unknown scheduler class 'NoScheduler'"),
+    ],
+)
+def test_a_bases_own_solver_is_looked_at_before_anything_is_loaded(
+    edit_config, tmp_path, kind, error, reason
+):
+    base = tmp_path / "base"
+    shutil.copytree(edit_config().base.name, base)
+    path = base / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({"_class_name": kind, "num_train_timesteps": 1000}))
+    config = edit_config(base={"name": str(base)}, synthesis={"solver": "base"})
+    with pytest.raises(error, match=reason):
+        check_solver(config)
