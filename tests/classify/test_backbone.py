@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ from transformers import (
 from raysynth.classify.backbone import check_backbone, linear_head
 from raysynth.classify.head import Head
 from raysynth.classify.network import build_network
-from raysynth.classify.pretrained import SmallResNet
+from raysynth.classify.pretrained import SmallResNet, normalisation
 from raysynth.errors import ModelError
 from raysynth.models.loading import load_clip
 from raysynth.pipeline import stage_digests
@@ -177,3 +178,29 @@ def test_a_training_process_of_the_small_network_never_imports_transformers():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (None, ([0.5] * 3, [0.5] * 3)),
+        ({"image_mean": [0.1] * 3, "image_std": [0.2] * 3}, ([0.1] * 3, [0.2] * 3)),
+        ({"do_normalize": False}, ([0.0] * 3, [1.0] * 3)),
+    ],
+)
+def test_a_backbones_own_normalisation_is_taken(tmp_path, monkeypatch, own, expected):
+    tiny_transformer("vit", str(tmp_path / "vit"))
+    if own is not None:
+        text = json.dumps({"image_processor_type": "ViTImageProcessor", **own})
+        (tmp_path / "vit" / "preprocessor_config.json").write_text(text)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert normalisation(tiny_config("classifier.backbone=~/vit").classifier) == expected
+
+
+def test_a_broken_image_processor_is_named(tmp_path):
+    folder = tiny_transformer("vit", str(tmp_path / "vit"))
+    (tmp_path / "vit" / "preprocessor_config.json").write_text("{")
+    with pytest.raises(
+        ModelError, match=r"classifier\.backbone's image processor cannot be loaded"
+    ):
+        normalisation(tiny_config(f"classifier.backbone={folder}").classifier)

@@ -221,6 +221,26 @@ def test_early_stopping_keeps_the_best_weights(room, tmp_path, monkeypatch):
     )
 
 
+def test_early_stopping_looks_at_the_end_and_trains_a_single_image(room, tmp_path, monkeypatch):
+    config = room.config(steps=5, patience=9, evaluate_steps=2, holdout=0.3)
+    held_out = iter([3.0, 2.0, 1.0])  # after 2, 4 and 5 steps
+    real_losses = training.losses
+
+    def losses(loop, phase, micro):
+        found = real_losses(loop, phase, micro)
+        return found if torch.is_grad_enabled() else found * 0 + next(held_out)
+
+    monkeypatch.setattr(training, "losses", losses)
+    pack = room.pack(config, tmp_path, ["3-0"])
+    assert train_pack(pack, quiet) == {}
+    assert next(held_out, None) is None
+    one = replace(
+        pack.jobs[0], name="one", ids=pack.jobs[0].ids[:1], groups=pack.jobs[0].groups[:1], batch=1
+    )
+    assert train_pack(replace(pack, jobs=[one]), quiet) == {}, "nothing is held out"
+    assert read_adapter(str(tmp_path / "one")).steps == 5
+
+
 def test_early_stopping_resumes(room, tmp_path, monkeypatch):
     config = room.config(steps=6, patience=3, evaluate_steps=2, ema=0.5)
     train_pack(room.pack(config, tmp_path / "through", ["3-0"]), quiet)

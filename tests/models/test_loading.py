@@ -223,3 +223,12 @@ def test_device_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="cannot use 'toaster'"):
         pick_device("toaster")
     assert pick_dtype("bfloat16", torch.device("cpu")) is torch.bfloat16
+
+
+@pytest.mark.parametrize(("own", "taken"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_a_gpu_that_only_emulates_bfloat16_takes_float16(monkeypatch, own, taken):
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation or own
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert pick_dtype("auto", torch.device("cuda")) is taken

@@ -212,3 +212,9 @@ def test_seeds_are_a_function_of_run_group_cluster_and_index():
     assert all(0 <= seed < 2**63 for seed in seeds.values())
     assert all(seeds[r["id"]] == r["seed"] for r in fewer)
     assert image_seed(12, 0, 1, 0) != image_seed(11, 0, 1, 0)
+
+
+def test_without_guidance_no_negative_prompt_is_heard_or_recorded():
+    off = config(synthesis={"guidance_scale": 1.0}, prompts={"negative": "blurry"})
+    table = plan_specs(off, ADAPTERS, GROUPS, COUNTS)
+    assert set(table["negative_prompt"].to_pylist()) == {""}
