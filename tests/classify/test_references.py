@@ -154,6 +154,17 @@ def test_self_picks_where_the_early_and_the_final_network_differ_most():
     assert disagreement(final, early, 2).tolist() == [1, 2]
 
 
+def test_self_weighs_a_disagreement_by_the_early_prediction():
+    """KL(early || final): an answer given up counts more than one gained, of the same logits."""
+    sure, unsure = [6.0, 0.0], [0.0, 0.0]
+    final = np.array([sure, unsure], np.float32)
+    early = np.array([unsure, sure], np.float32)
+    assert disagreement(final, early, 1).tolist() == [0]
+    p, q = (torch.tensor(logits).softmax(dim=1) for logits in (final, early))
+    authors = torch.nn.functional.kl_div(p.log(), q, reduction="none").mean(dim=1)
+    assert authors.argsort(descending=True)[:1].tolist() == [0]
+
+
 def test_self_stops_early_at_the_nearest_evaluations():
     logits = [np.full((24, 2), step, np.float32) for step in range(5)]
     earlier = tuple(zip((10, 20, 50, 60, 90), logits, strict=True))

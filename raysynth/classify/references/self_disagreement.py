@@ -32,13 +32,13 @@ SELF = Reference(
     uses_validation=True,
 )
 """The encoder is ERM's. On half of the validation images its predictions p are compared with those
-q of the same training stopped early; the n images of the largest KL(p || q) are where the network
-has learnt a minority by heart. The last layer goes on from ERM's by SGD on them (250 steps,
-batches of 32 with the classes equally often); neither the network nor the fine-tuning needs a
-group label. n of 20, 100, 500 (at most the half), the early stop at 10, 20 or 50 % and the
-learning rate are tuned by WGA on the other half. Momentum .9 and the halves' drawing within groups
-are ours. Early stops are taken among the training's evaluations, so its first snapshot has none
-and is ERM as it stands."""
+q of the same training stopped early; the n images of the largest KL(q || p), as the authors' code
+takes it, are where further training has taken the network's first answer away. The last layer goes
+on from ERM's by SGD on them (250 steps, batches of 32 with the classes equally often); neither the
+network nor the fine-tuning needs a group label. n of 20, 100, 500 (at most the half), the early
+stop at 10, 20 or 50 % and the learning rate are tuned by WGA on the other half. The halves' drawing
+within groups is ours. Early stops are taken among the training's evaluations, so its first snapshot
+has none and is ERM as it stands."""
 
 
 def fit_self(specs: Sequence[HeadSpec], seen: Seen) -> dict[str, Fitted]:
@@ -74,9 +74,9 @@ def early_stops(seen: Seen) -> dict[int, NDArray[np.float32]]:
 def disagreement(
     final: NDArray[np.float32], early: NDArray[np.float32], count: int
 ) -> NDArray[np.int64]:
-    """Rows of the `count` largest KL(final || early) of softmax predictions; logits [M, K]."""
+    """Rows of the `count` largest KL(early || final) of softmax predictions; logits [M, K]."""
     p, q = (torch.tensor(logits).log_softmax(dim=1) for logits in (final, early))
-    divergence = (p.exp() * (p - q)).sum(dim=1)
+    divergence = (q.exp() * (q - p)).sum(dim=1)
     return divergence.topk(count).indices.numpy()
 
 
