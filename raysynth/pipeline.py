@@ -74,9 +74,14 @@ def run_pipeline(
     return run
 
 
-def stage_digests(config: Config, until: str | None = None) -> dict[str, str]:
-    """Stage -> digest of a run's stages, without running them: runs share what is equal."""
-    pipeline = _Pipeline(config)
+def stage_digests(
+    config: Config, until: str | None = None, folders: dict[str, str] | None = None
+) -> dict[str, str]:
+    """Stage -> digest of a run's stages, without running them: runs share what is equal.
+
+    `folders`: path -> digest of data sets' folders that were read; the run's own is added.
+    """
+    pipeline = _Pipeline(config, folders=folders)
     pipeline.run(until)
     return {name: stage.digest for name, stage in pipeline.done.items()}
 
@@ -90,8 +95,10 @@ class _Pipeline:
         run: Run | None = None,
         session: Session | None = None,
         progress: Progress | None = None,
+        folders: dict[str, str] | None = None,
     ) -> None:
         self.config, self.progress = config, progress or Progress()
+        self._folders = {} if folders is None else folders
         self._run, self._session = run, session
         self.done: dict[str, Stage] = {}
         self.checked = False
@@ -115,7 +122,7 @@ class _Pipeline:
             return ingest(self.config, work, self.progress)
 
         inputs = {"dataset": self._knobs("dataset"), "seed": self.config.seed}
-        self._stage("ingest", inputs | _source_digest(self.config), build)
+        self._stage("ingest", inputs | _source_digest(self.config, self._folders), build)
 
     def _clustering(self) -> None:
         def build(work: str) -> dict[str, Any]:
@@ -391,10 +398,13 @@ def preflight(config: Config) -> None:
         check_groups(counts, groups, each)
 
 
-def _source_digest(config: Config) -> dict[str, Any]:
+def _source_digest(config: Config, folders: dict[str, str]) -> dict[str, Any]:
     """What identifies data outside the package: the metadata's content, and how it is read."""
     if config.dataset.name == "outfits":
         return {}
     from raysynth.datasets.files import folder_digest
 
-    return {"metadata": folder_digest(str(config.dataset.path)), "reading": READING}
+    path = str(config.dataset.path)
+    if path not in folders:
+        folders[path] = folder_digest(path)
+    return {"metadata": folders[path], "reading": READING}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, get_args
 
@@ -38,6 +38,8 @@ class Cell:
     config: Config
     stages: dict[str, str]
     """Stage -> digest; a generator's variant of a stage is `<stage>/<generator>`."""
+    read: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Digests of data sets' folders, read once for all cells of a plan."""
 
     @property
     def name(self) -> str:
@@ -65,7 +67,7 @@ class Cell:
         none = {"names": (), "controls": ()}
         references = self.config.references.model_copy(update=none)
         config = self.config.model_copy(update={"references": references})
-        return replace(self, config=config, stages=stage_digests(config, LAST_STAGE))
+        return replace(self, config=config, stages=stage_digests(config, LAST_STAGE, self.read))
 
 
 def plan_cells(config: Config) -> list[Cell]:
@@ -80,12 +82,14 @@ def plan_cells(config: Config) -> list[Cell]:
     settings = config.benchmark
     _check_names(settings)
     cells = []
+    read: dict[str, str] = {}
     for severity in settings.severities or (config.dataset.severity,):
         for seed in range(config.seed, config.seed + settings.seeds):
             for row, changes in settings.rows.items():
                 where = {"seed": seed, "dataset.severity": severity}
                 cell = _changed(config, row, where | _settings_of(row, changes))
-                cells.append(Cell(row, severity, seed, cell, stage_digests(cell, LAST_STAGE)))
+                stages = stage_digests(cell, LAST_STAGE, read)
+                cells.append(Cell(row, severity, seed, cell, stages, read))
     return cells
 
 

@@ -23,6 +23,7 @@ from raysynth.benchmark.table import entries, markdown, read_known, read_records
 from raysynth.benchmark.titles import reference_titles
 from raysynth.config import Config, DatasetConfig
 from raysynth.config_files import load_config
+from raysynth.datasets.files import folder_digest
 from raysynth.errors import ConfigError, StageError
 from raysynth.progress import Progress
 from tests.test_pipeline import miniature
@@ -68,6 +69,26 @@ def test_the_committed_records_are_of_the_committed_configuration(name):
     assert set(known["cell"]) <= {
         each.digest for cell in cells for each in (cell, cell.without_references)
     }
+
+
+def test_a_plan_reads_a_folder_once_and_the_next_plan_again(tmp_path, monkeypatch):
+    config = planned(tmp_path, severities=("original",), seeds=2)
+    dataset = DatasetConfig(name="folder", path=str(tmp_path / "birds"))
+    config = config.model_copy(update={"dataset": dataset})
+    (tmp_path / "birds").mkdir()
+    (tmp_path / "birds/metadata.csv").write_text("one")
+    reads = []
+
+    def counted(path):
+        reads.append(path)
+        return folder_digest(path)
+
+    monkeypatch.setattr("raysynth.datasets.files.folder_digest", counted)
+    cells = plan_cells(config)
+    assert len(cells) == 6 and cells[0].without_references.digest != cells[0].digest
+    assert reads == [dataset.path]
+    (tmp_path / "birds/metadata.csv").write_text("two")
+    assert plan_cells(config)[0].stages["ingest"] != cells[0].stages["ingest"]
 
 
 def test_two_generators_of_one_model_train_it_once(tmp_path):
