@@ -612,6 +612,13 @@ class BenchmarkConfig(Section):
         description="Row that the others are compared to seed by seed, beside the best reference "
         "and control; empty: none.",
     )
+    by_validation: dict[
+        Annotated[str, Field(pattern=NAME)], Annotated[tuple[str, ...], Field(min_length=2)]
+    ] = Field(
+        default_factory=dict,
+        description="Name -> rows: one more row of the table, which is at each severity and seed "
+        "the one of these of the best validation WGA. Nothing is trained for it.",
+    )
     severities: tuple[Annotated[float, Field(ge=0.5, lt=1.0)] | Literal["original"], ...] = Field(
         (), description="Severities of every row; none: `dataset.severity`."
     )

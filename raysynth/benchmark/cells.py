@@ -104,7 +104,18 @@ def _check_names(settings: BenchmarkConfig) -> None:
             f"benchmark.baseline is {settings.baseline!r}; expected one of the rows "
             f"({', '.join(settings.rows)}), or nothing. Fix: correct the name"
         )
-    if taken := set(settings.rows) & {*get_args(Reference), *get_args(Control)}:
+    for name, among in settings.by_validation.items():
+        if unknown := set(among) - set(settings.rows):
+            raise ConfigError(
+                f"benchmark.by_validation.{name} names {min(unknown)!r}; expected rows "
+                f"({', '.join(settings.rows)}). Fix: correct the name"
+            )
+        if name in settings.rows:
+            raise ConfigError(
+                f"benchmark.by_validation.{name} is the name of a row too. Fix: another name"
+            )
+    names = {*settings.rows, *settings.by_validation}
+    if taken := names & {*get_args(Reference), *get_args(Control)}:
         name = min(taken)
         raise ConfigError(
             f"benchmark.rows: {name!r} is the name of a reference or control, which has a row of "

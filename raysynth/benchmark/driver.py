@@ -19,7 +19,7 @@ from rich.console import Console
 from raysynth.benchmark.cells import LAST_STAGE, Cell, check_cells, plan_cells
 from raysynth.benchmark.table import REFERENCE_KINDS, read_known
 from raysynth.cluster import Session, address_of
-from raysynth.config import Config
+from raysynth.config import BenchmarkConfig, Config
 from raysynth.errors import RaysynthError
 from raysynth.pipeline import run_pipeline
 from raysynth.progress import Progress
@@ -41,8 +41,7 @@ class Finished:
     """Cell name -> reason."""
     known: pd.DataFrame
     """Records of earlier parts, see `benchmark.records`."""
-    baseline: str
-    """Row that the others are compared to, or empty."""
+    settings: BenchmarkConfig
 
 
 @dataclass
@@ -106,7 +105,7 @@ def run_benchmark(
                 check_cells(board.waiting)
                 session.start()
                 failed = _run_cells(config, root, board, display)
-    return Finished(root, board.shared, cells, failed, known, config.benchmark.baseline)
+    return Finished(root, board.shared, cells, failed, known, config.benchmark)
 
 
 def cells_to_run(cells: list[Cell], board: Board, known: pd.DataFrame) -> list[Cell]:

@@ -8,6 +8,7 @@ import sys
 from rich.console import Console
 from rich.markdown import Markdown
 
+from raysynth.benchmark.choices import choices_markdown, choose, with_choices
 from raysynth.benchmark.differences import differences_json, differences_markdown
 from raysynth.benchmark.driver import Finished
 from raysynth.benchmark.plot import wga_plot
@@ -27,16 +28,20 @@ def publish(finished: Finished, command: str) -> str:
     records = read_records(finished.cells, finished.shared, finished.known)
     if records.empty:
         raise StageError(_why_empty(finished))
-    table = markdown(records, command) + differences_markdown(records, finished.baseline)
+    write_atomic(f"{finished.root}/records.csv", records.to_csv(index=False).encode())
+    among, baseline = finished.settings.by_validation, finished.settings.baseline
+    choices = choose(records, among)
+    records = with_choices(records, choices)
+    table = markdown(records, command) + choices_markdown(choices, among)
+    table += differences_markdown(records, baseline)
     if finished.failed:
         table += "\nFailed cells:\n"
         table += "".join(f"- {name}: {reason}\n" for name, reason in finished.failed.items())
     write_atomic(f"{finished.root}/table.md", table.encode())
     write_atomic(f"{finished.root}/table.json", as_json(records).encode())
-    differences = json.dumps(differences_json(records, finished.baseline), indent=1) + "\n"
+    differences = json.dumps(differences_json(records, baseline), indent=1) + "\n"
     write_atomic(f"{finished.root}/differences.json", differences.encode())
-    write_atomic(f"{finished.root}/records.csv", records.to_csv(index=False).encode())
-    write_atomic(f"{finished.root}/wga.png", wga_plot(records, finished.baseline))
+    write_atomic(f"{finished.root}/wga.png", wga_plot(records, baseline))
     Console(file=sys.stdout, width=200).print(Markdown(table))
     return finished.root
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from raysynth.benchmark.cells import plan_cells
+from raysynth.benchmark.choices import choices_markdown, choose, with_choices
 from raysynth.benchmark.differences import comparisons, differences_json, differences_markdown
 from raysynth.benchmark.driver import Board, _run_cells, cells_to_run, run_benchmark
 from raysynth.benchmark.plot import wga_plot
@@ -123,6 +124,13 @@ def test_a_wrong_row_is_named(tmp_path):
             plan_cells(planned(tmp_path, {"vanilla": {}, name: {}}))
     with pytest.raises(ValidationError, match="pattern"):
         planned(tmp_path, {"erm (pretrained)": {}})
+    for name, rows, said in (
+        ("best", ("vanilla", "lora"), r"by_validation\.best names 'lora'; expected .*shared"),
+        ("auto", ("vanilla", "shared"), r"by_validation\.auto is the name of a row"),
+        ("erm", ("vanilla", "shared"), r"'erm' is the name of"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            plan_cells(planned(tmp_path, by_validation={name: rows}))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +243,8 @@ def recorded(cells, file) -> None:
 
 def test_recorded_cells_are_in_the_table_and_not_run_again(tmp_path):
     """All of them are recorded here, in two parts, so that Ray is not even started."""
-    config = planned(tmp_path, severities=(0.7, 0.8, "original"), seeds=2)
+    best = {"best": ("shared", "auto")}
+    config = planned(tmp_path, severities=(0.7, 0.8, "original"), seeds=2, by_validation=best)
     config = config.model_copy(update={"dataset": FOLDER})
     cells = plan_cells(config)
     files = [f"{tmp_path}/one.csv", f"{tmp_path}/two.csv"]
@@ -247,6 +256,8 @@ def test_recorded_cells_are_in_the_table_and_not_run_again(tmp_path):
     assert records.groupby("row").size().to_dict() == dict.fromkeys([*ROWS, "erm"], 6)
     table = json.loads((tmp_path / "table/table.json").read_text())
     assert table["auto"]["severities"]["original"]["wga"]["mean"] == pytest.approx(0.7)
+    assert len(table["best"]["severities"]["0.8"]["wga"]["seeds"]) == 2
+    assert "(taken: shared 6 ×)" in (tmp_path / "table/table.md").read_text()
     assert table["erm"]["severities"]["0.7"]["wga"]["seeds"] == pytest.approx([0.8, 0.8])
 
     # One part alone: the rest is missing in the table, and not run.
@@ -370,6 +381,29 @@ def test_one_severity_is_drawn_as_a_list_and_several_as_lines():
 
     assert size(many)[1] > 3 * size(few)[1] and size(many)[0] == size(few)[0]
     assert size(pd.concat([few, few.assign(severity=0.99)])) != size(few)
+
+
+def test_validation_chooses_a_row_at_every_seed_that_all_rows_have():
+    validation = {"one": (0.8, 0.7, 0.7), "two": (0.8, 0.9, None), "other": (1.0, 1.0, 1.0)}
+    wga = {"one": (0.6, 0.9, 0.9), "two": (0.9, 0.5, 0.5), "other": (1.0, 1.0, 1.0)}
+    rows = [
+        {"row": row, "kind": "raysynth", "severity": 0.9, "seed": seed, "repetition": 0}
+        | {"validation_wga": value, "wga": wga[row][seed]}
+        for row, values in validation.items()
+        for seed, value in enumerate(values)
+        if value is not None
+    ]
+    records = pd.DataFrame(rows)
+    among = {"either": ("one", "two")}
+    choices = choose(records, among)
+    assert [(one.seed, one.row) for one in choices] == [(0, "one"), (1, "two")]
+    found = with_choices(records, choices)
+    assert len(found) == len(records) + 2
+    assert entries(found, "wga")["either"][0.9].seeds == (0.6, 0.5)  # test WGA had no say
+    said = choices_markdown(choices, among)
+    assert "among one, two (taken: one 1 ×, two 1 ×)" in said
+    assert choose(records, {"all": ("one", "two", "three")}) == []
+    pd.testing.assert_frame_equal(with_choices(records, []), records)
 
 
 def test_rows_are_compared_seed_by_seed():
