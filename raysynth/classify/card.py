@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,10 +79,13 @@ def model_card(
     means = {
         key: float(np.mean([seed[key] for seed in seeds])) for key in ("wga", "aga", "weighted")
     }
+    first, head = plan["phases"][0], plan["heads"][0]
+    parameters = {name: first[name] for name in ("ratio", "steps")}
+    parameters["head_real_share"] = head["real_share"]
     return CARD.format(
         labels=", ".join(groups.label_names),
         attributes=" or ".join(groups.attribute_names),
-        training=_training(config, plan),
+        training=training_in_words(config, parameters),
         load="import raysynth.classify.pretrained  # registers the model\n" if own else "",
         dataset=config.dataset.name,
         severity=config.dataset.severity,
@@ -103,19 +106,25 @@ def model_card(
     )
 
 
-def _training(config: Config, plan: dict[str, Any]) -> str:
-    """The stages in words."""
-    ratio = plan["phases"][0]["ratio"]
+def training_in_words(config: Config, parameters: Mapping[str, Any]) -> str:
+    """How raysynth's own classifier was trained, in one sentence or two.
+
+    `parameters`: see `recipe.plan_of`.
+    """
+    ratio, share = float(parameters["ratio"]), float(parameters.get("head_real_share", 1.0))
     synthetic = f"group-balanced synthetic images, {ratio:g} per real one at most"
-    stage_one = synthetic if ratio else "the real images (the search chose no synthetic ones)"
-    objective = config.classifier.head_objective
-    if config.classifier.schedule == "joint":
-        return f"It was trained on the real images ({objective}) and on {synthetic}, together."
+    stage_one = synthetic if ratio else "the real images, no synthetic ones"
+    settings, objective = config.classifier, config.classifier.head_objective
+    if settings.schedule == "joint":
+        also = f" and on {synthetic}, together" if ratio else ", no synthetic ones"
+        return f"It was trained on the real images ({objective}){also}."
     second = f"trained all weights ({objective}) on the real training images"
-    if config.classifier.schedule == "head":
-        share = plan["heads"][0]["real_share"]
+    if settings.schedule == "head":
         images = "the real training images"
-        if share < 1:
+        if ratio and share < 1:
             images += f" (weight {share:g}) and the synthetic ones (weight {1 - share:g})"
         second = f"fitted the linear head ({objective}) on {images}, encoder frozen"
-    return f"Stage 1 trained the encoder on\n{stage_one}; stage 2 {second}."
+    first = f"Stage 1 trained the encoder on {stage_one}"
+    if not parameters["steps"]:
+        first = f"Stage 1 was left out (encoder: {settings.backbone}, as it was loaded)"
+    return f"{first}; stage 2 {second}."

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from raysynth.classify.card import training_in_words
 from raysynth.config import Config
 from raysynth.groups import Groups, aligned_groups
 from raysynth.runs import FOLDERS, Run, read_json
@@ -64,6 +65,7 @@ class Method:
     chosen: dict[str, Any]
     kind: str  # a key of KINDS
     uses_validation: bool  # it trained on validation images
+    pretrained: bool  # its trainings started from weights that knew something
     equalized_odds: Spread
     demographic_parity: Spread
     interval: dict[str, tuple[float, float]]  # wga, aga: 95 %, over the test images
@@ -71,8 +73,9 @@ class Method:
     @property
     def tags(self) -> tuple[str, ...]:
         """What a table says beside its name."""
-        trains = ("trains on validation images",) if self.uses_validation else ()
-        return (*filter(None, (KINDS[self.kind],)), *trains)
+        trains = "trains on validation images" if self.uses_validation else ""
+        start = "pretrained start" if self.pretrained else ""
+        return tuple(filter(None, (KINDS[self.kind], start, trains)))
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,13 @@ class Content:
         counts = self.selection["copies"]
         names = (self.groups.name(g) for g in range(self.groups.count))
         return np.array([sum(counts[name].values()) for name in names])
+
+    @property
+    def training(self) -> str:
+        """How the shipped classifier was trained, in words; empty if nothing is searched yet."""
+        if "parameters" not in self.best:
+            return ""
+        return training_in_words(self.config, self.best["parameters"])
 
     @property
     def ours(self) -> Method | None:
@@ -147,7 +157,10 @@ def read_content(config: Config, run: Run) -> Content:
         trials=_read_trials(f"{folders['search']}/trials.parquet"),
         best=read_json(f"{folders['search']}/best.json") or {},
         results=results,
-        methods=tuple(_method(name, values, groups) for name, values in ordered_methods(results)),
+        methods=tuple(
+            _method(name, values, groups, starts_pretrained(config, values["kind"]))
+            for name, values in ordered_methods(results)
+        ),
         timings={
             name: stage["seconds"] for name, stage in manifest["stages"].items() if name != "report"
         },
@@ -164,7 +177,15 @@ def ordered_methods(results: Mapping[str, Any]) -> list[tuple[str, dict[str, Any
     return sorted(methods, key=lambda item: (item[0] == OURS, order.get(item[0], len(order))))
 
 
-def _method(name: str, values: Mapping[str, Any], groups: Groups) -> Method:
+def starts_pretrained(config: Config, kind: str) -> bool:
+    """Whether trainings of a kind of `KINDS` start pretrained; controls train no network of it."""
+    if kind == "control":
+        return False
+    of_kind = config.for_references() if kind == "reference" else config
+    return of_kind.classifier.starts_pretrained
+
+
+def _method(name: str, values: Mapping[str, Any], groups: Groups, pretrained: bool) -> Method:
     return Method(
         name=name,
         title=TITLES.get(name, name.replace("_", " ")),
@@ -176,6 +197,7 @@ def _method(name: str, values: Mapping[str, Any], groups: Groups) -> Method:
         chosen=dict(values["chosen"]),
         kind=values["kind"],
         uses_validation=bool(values["uses_validation"]),
+        pretrained=pretrained,
         equalized_odds=_spread(values["equalized_odds"]),
         demographic_parity=_spread(values["demographic_parity"]),
         interval={key: tuple(bounds) for key, bounds in values["interval"].items()},

@@ -36,7 +36,11 @@ def print_summary(report: str, console: Console | None = None) -> None:
             f"{100 * values[key]['mean']:.1f} ± {100 * values[key]['std']:.1f}"
             for key in ("wga", "aga", "weighted")
         ]
-        table.add_row(TITLES.get(name, name), *cells, style="bold" if name == OURS else None)
+        title = TITLES.get(name, name) + "*" * values["uses_validation"]
+        table.add_row(title, *cells, style="bold" if name == OURS else None)
     console.print()
     console.print(table)
+    console.print(f"Rule: {results['selection_rule']}.", style="dim")
+    if any(values["uses_validation"] for _, values in methods):
+        console.print("* trains on validation images too.", style="dim")
     console.print(f"Report: {report}/index.html")

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from raysynth.classify.card import training_in_words
 from raysynth.progress import Progress
 from raysynth.report import run_report
 from raysynth.report.content import read_content
@@ -86,6 +87,9 @@ def test_the_page_tells_groups_methods_and_rules(page):
     for tag in ("real only", "trains on validation images", "control", "equalized odds"):
         assert tag in page
     assert "validation images alone" in page and "used once" in page
+    assert "the half of these that their tuning does not train on" in page
+    assert "Stage 1 trained the encoder on group-balanced synthetic images" in page
+    assert "pretrained" not in page.replace(page[page.index("Resolved configuration") :], "")
     assert "config_digest" not in page and "severity: 0.99" in page
 
 
@@ -195,8 +199,32 @@ def test_summary_ends_with_table_and_path(reported):
     lines = console.file.getvalue().rstrip().splitlines()
     assert lines[-1] == f"Report: {folder}/index.html"
     means = json.loads((folder / "results.json").read_text())["methods"]["raysynth"]
+    assert "Rule: validation worst-group accuracy." in lines
+    assert "* trains on validation images too." in lines
+    assert [line for line in lines if "*" in line][0].startswith("│ DFR (validation images)* ")
     row = next(line for line in lines if "│ raysynth" in line)
     assert f"{100 * means['wga']['mean']:.1f} ± {100 * means['wga']['std']:.1f}" in row
+
+
+def test_a_frozen_pretrained_backbone_is_told_as_what_it_is(tmp_path):
+    start = ("classifier.start=pretrained", "references.start=scratch")
+    config, run = make_run(tmp_path, *start)
+    best = finished(run, "search") / "best.json"
+    frozen = {"ratio": 0.3, "steps": 0, "head_real_share": 0.2}
+    best.write_text(json.dumps(json.loads(best.read_text()) | {"parameters": frozen}))
+    content = read_content(config, run)
+    assert content.training == (
+        "Stage 1 was left out (encoder: small, as it was loaded); stage 2 fitted the linear head "
+        "(balanced) on the real training images (weight 0.2) and the synthetic ones (weight 0.8), "
+        "encoder frozen."
+    )
+    assert content.ours.tags == ("pretrained start",)
+    assert content.best_reference.tags == ("real only",)
+    assert "control" in next(m for m in content.methods if m.kind == "control").tags
+    other = config.model_copy(
+        update={"classifier": config.classifier.model_copy(update={"schedule": "joint"})}
+    )
+    assert "real images (balanced), no synthetic" in training_in_words(other, frozen | {"ratio": 0})
 
 
 def test_a_run_without_search_and_adapters_is_reported_too(tmp_path):
