@@ -45,7 +45,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Quick modes, under 10 minutes; the full ones of docs/performance.md are single scripts.
+# Quick modes (16 minutes on two cores without bfloat16); the full ones of docs/performance.md are single scripts.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/regression.py
 

@@ -263,8 +263,8 @@ class FinetuneConfig(Section):
     holdout: Share = Field(0.1, description="Early stopping: share of an adapter's images.")
     overrides: dict[str, AdapterOverride] = Field(
         default_factory=dict,
-        description="Adapter name (`<group>-<cluster>`, `shared` or `class-<label>`) -> its own "
-        "steps, batch_size or learning_rate.",
+        description="Adapter name (`<group>-<cluster>`, `shared`, `class-<label>` or "
+        "`attribute-<attribute>`) -> its own steps, batch_size or learning_rate.",
     )
     adapters_per_worker: Count | Literal["auto"] = Field(
         "auto",

@@ -29,8 +29,9 @@ def augmented(images: Tensor, generator: torch.Generator, flip: bool, padding: i
         columns = _reflected(columns + shifts[1], width)  # [B, W]
     if mirrored is not None:
         columns = torch.where(mirrored, width - 1 - columns, columns)
-    source = rows.view(-1, height, 1) * width + columns.view(-1, 1, width)  # [B or 1, H, W]
-    source = source.to(images.device).reshape(-1, 1, height * width)
+    where = images.device  # B * (H + W) numbers are sent, not B * H * W
+    rows, columns = rows.to(where).view(-1, height, 1), columns.to(where).view(-1, 1, width)
+    source = (rows * width + columns).reshape(-1, 1, height * width)  # [B or 1, 1, H * W]
     flat = images.reshape(count, channels, height * width)
     return flat.gather(2, source.expand(count, channels, -1)).view(images.shape)
 

@@ -36,6 +36,24 @@ def test_every_head_is_at_the_minimum_of_its_objective(classes):
         assert slopes(features, label, weights, decay, head) < 1e-5
 
 
+def test_heads_are_scikit_learns_logistic_regressions():
+    """Of mean cross-entropy and decay / 2 * ||W||^2, C is 1 / (N * decay)."""
+    from sklearn.linear_model import LogisticRegression
+
+    torch.manual_seed(0)
+    label = np.arange(150) % 3
+    features = torch.randn(150, 6) * torch.linspace(0.5, 3, 6) + torch.tensor(np.eye(3, 6)[label])
+    features = features.float()
+    x = ((features - features.mean(dim=0)) / features.std(dim=0)).double().numpy()
+    decays = [0.01, 0.3]
+    heads = fit_heads(features, label, image_weights(label, "erm"), decays, 3)
+    for decay, head in zip(decays, heads, strict=True):
+        peer = LogisticRegression(C=1 / (len(label) * decay), tol=1e-8, max_iter=1000)
+        logs = peer.fit(x, label).predict_log_proba(x)
+        ours = (features @ head.weight.T + head.bias).log_softmax(dim=1)
+        np.testing.assert_allclose(ours.numpy(), logs, atol=1e-3)
+
+
 def test_a_head_does_not_depend_on_its_neighbours():
     torch.manual_seed(0)
     features, label = torch.randn(300, 8), np.arange(300) % 2

@@ -201,7 +201,7 @@ def test_summary_ends_with_table_and_path(reported):
     means = json.loads((folder / "results.json").read_text())["methods"]["raysynth"]
     assert "Rule: validation worst-group accuracy." in lines
     assert "* trains on validation images too." in lines
-    assert [line for line in lines if "*" in line][0].startswith("│ DFR (validation images)* ")
+    assert next(line for line in lines if "*" in line).startswith("│ DFR (validation images)* ")
     row = next(line for line in lines if "│ raysynth" in line)
     assert f"{100 * means['wga']['mean']:.1f} ± {100 * means['wga']['std']:.1f}" in row
 
