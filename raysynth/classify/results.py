@@ -21,7 +21,7 @@ from raysynth.runs import write_atomic
 
 SELECTION_RULE = (
     "validation worst-group accuracy, ties by the average over groups, chooses every setting, head "
-    "and stopping point; test images are used once, by the classifiers below"
+    "and stopping point; test images are used once, by the final classifiers"
 )
 PREDICTIONS = pa.schema(
     [
