@@ -117,7 +117,7 @@ def training_in_words(config: Config, parameters: Mapping[str, Any]) -> str:
     settings, objective = config.classifier, config.classifier.head_objective
     if settings.schedule == "joint":
         also = f" and on {synthetic}, together" if ratio else ", no synthetic ones"
-        return f"It was trained on the real images ({objective}){also}."
+        return f"The classifier was trained on the real images ({objective}){also}."
     second = f"trained all weights ({objective}) on the real training images"
     if settings.schedule == "head":
         images = "the real training images"
