@@ -29,7 +29,7 @@ WIDTH = {
 # out there, so that what earlier versions made is still what it was.
 LATER: dict[str, dict[str, Any]] = {
     "dataset": {"aligned": None},
-    "classifier": {"head_real_share": 1.0},
+    "classifier": {"head_real_share": 1.0, "mixture_learning_rates": None},
     "search": {"head_real_shares": [1.0]},
 }
 
@@ -349,8 +349,9 @@ class _Pipeline:
 
     def _searched(self) -> dict[str, Any]:
         """The classifier knobs that a trial uses: not the seeds and mixtures that come later."""
+        later = ("seeds", "mixtures", "mixture_learning_rates")
         knobs = self._knobs("classifier").items()
-        return {k: value for k, value in knobs if k not in ("seeds", "mixtures")} | self._tower()
+        return {k: value for k, value in knobs if k not in later} | self._tower()
 
     def _network(self) -> dict[str, Any]:
         """The classifier knobs that references share: the network and how images reach it."""

@@ -64,6 +64,7 @@ class Method:
     chosen: dict[str, Any]
     kind: str  # a key of KINDS
     uses_validation: bool  # it trained on validation images
+    synthetic: str  # mixtures: their synthetic images, in words
     equalized_odds: Spread
     demographic_parity: Spread
     interval: dict[str, tuple[float, float]]  # wga, aga: 95 %, over the test images
@@ -72,7 +73,7 @@ class Method:
     def tags(self) -> tuple[str, ...]:
         """What a table says beside its name."""
         trains = ("trains on validation images",) if self.uses_validation else ()
-        return (*filter(None, (KINDS[self.kind],)), *trains)
+        return (*filter(None, (KINDS[self.kind], self.synthetic)), *trains)
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,10 @@ def read_content(config: Config, run: Run) -> Content:
         trials=_read_trials(f"{folders['search']}/trials.parquet"),
         best=read_json(f"{folders['search']}/best.json") or {},
         results=results,
-        methods=tuple(_method(name, values, groups) for name, values in ordered_methods(results)),
+        methods=tuple(
+            _method(name, values, groups, config.generator)
+            for name, values in ordered_methods(results)
+        ),
         timings={
             name: stage["seconds"] for name, stage in manifest["stages"].items() if name != "report"
         },
@@ -164,7 +168,15 @@ def ordered_methods(results: Mapping[str, Any]) -> list[tuple[str, dict[str, Any
     return sorted(methods, key=lambda item: (item[0] == OURS, order.get(item[0], len(order))))
 
 
-def _method(name: str, values: Mapping[str, Any], groups: Groups) -> Method:
+def synthetic_images(values: Mapping[str, Any], generator: str) -> str:
+    """Whose images a mixture of results.json trained on, and how many of those it asks for."""
+    if not (found := values.get("synthetic")):
+        return ""
+    wanted, used = found["wanted"], found["used"]
+    return f"{used:,} {f'of {wanted:,} ' * (used < wanted)}{generator} images"
+
+
+def _method(name: str, values: Mapping[str, Any], groups: Groups, generator: str) -> Method:
     return Method(
         name=name,
         title=TITLES.get(name, name.replace("_", " ")),
@@ -176,6 +188,7 @@ def _method(name: str, values: Mapping[str, Any], groups: Groups) -> Method:
         chosen=dict(values["chosen"]),
         kind=values["kind"],
         uses_validation=bool(values["uses_validation"]),
+        synthetic=synthetic_images(values, generator),
         equalized_odds=_spread(values["equalized_odds"]),
         demographic_parity=_spread(values["demographic_parity"]),
         interval={key: tuple(bounds) for key, bounds in values["interval"].items()},
