@@ -405,7 +405,9 @@ class ClassifierConfig(Section):
         4, description="Evaluations on validation per training: early stopping's, ASHA's rungs."
     )
     batch_size: Count = Field(128, description="Images per step.")
-    ratio: Annotated[float, Field(ge=0)] = Field(1.0, description="Synthetic / real images used.")
+    ratio: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="Synthetic / real images used; above 0: one of each group at least."
+    )
     beta: Share = Field(0.5, description="Stage 1 loss = beta * CE + (1-beta) * SupCon.")
     temperature: Rate = Field(0.1, description="SupCon's temperature.")
     learning_rate: Rate = Field(

@@ -371,9 +371,10 @@ def preflight(config: Config) -> None:
     ------
     ConfigError, DataError, ModelError
         Too few CPUs or GPUs on this machine; a data set or base model that is not what it should
-        be; a group with fewer images than clusters.
+        be; a group with fewer images than clusters, or than references need for validation.
     """
     from raysynth.classify.backbone import check_backbone
+    from raysynth.classify.reference_stage import check_halves
     from raysynth.clustering.kmeans import check_cluster_counts
     from raysynth.datasets.listing import list_dataset, split_counts
     from raysynth.models.sources import check_base, check_clip, check_encoder
@@ -385,7 +386,9 @@ def preflight(config: Config) -> None:
     check_encoder(config.clustering.encoder)
     check_backbone(config)
     _, groups, listing = list_dataset(config.dataset, config.seed)
-    counts = split_counts(listing, groups)["train"]
+    splits = split_counts(listing, groups)
+    check_halves(config.references.names, splits["validation"], groups)
+    counts = splits["train"]
     check_cluster_counts(counts, groups, config.clustering, config.finetune.min_images)
     for each in candidates(config):
         check_solver(each)

@@ -67,6 +67,11 @@ def miniature(folder: Path, *more: str):
         ),
         (["classifier.backbone=/nowhere/resnet"], ModelError, "no config.json"),
         (["synthesis.solver=ddim"], ConfigError, "synthesis.solver"),
+        (
+            ["dataset.validation_images=4", "references.names=[erm, dfr_validation, self]"],
+            DataError,
+            r"dfr_validation, self .* got pullover/grass: 1, .* Fix: leave dfr_validation and self",
+        ),
         (["dataset.train_images=20000"], DataError, "too few shipped"),
     ],
 )

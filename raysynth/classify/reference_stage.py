@@ -8,6 +8,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import ray
+from numpy.typing import NDArray
 
 from raysynth.classify.controls import CONTROLS
 from raysynth.classify.data import load_real_data
@@ -25,6 +26,7 @@ from raysynth.classify.results import (
 from raysynth.classify.tuning import tuning_of
 from raysynth.classify.units import run_units, start_workers
 from raysynth.config import Config, ReferencesConfig
+from raysynth.errors import DataError
 from raysynth.groups import Groups
 from raysynth.progress import Progress
 
@@ -48,11 +50,14 @@ def run_references(
     ------
     StageError
         Naming the trainings that failed.
+    DataError
+        See `check_halves`.
     """
     config, folder = config.for_references(), f"{work}/units"
     progress.update("decoding images")
     ready = start_workers(config)
     data = load_real_data(config, real, groups)
+    check_halves(config.references.names, data.validation.counts(groups.count), groups)
     make_folder(folder)
     tuning = tuning_of(config.references.names, config.references, config.references.seeds)
     ray.get(ready)
@@ -75,6 +80,22 @@ def run_references(
         "methods": {name: values["wga"]["mean"] for name, values in methods.items()},
         "training_seconds": round(sum(record["seconds"] for record in records.values()), 1),
     }
+
+
+def check_halves(names: Sequence[str], counts: NDArray[np.int64], groups: Groups) -> None:
+    """Refuse references that are fitted to half of the validation images where a group has one.
+
+    `counts` [G]: validation images. Raises DataError.
+    """
+    halved = [name for name in names if REFERENCES[name].uses_validation]
+    few = [f"{groups.name(g)}: {counts[g]}" for g in range(groups.count) if counts[g] < 2]
+    if halved and few:
+        raise DataError(
+            f"references.names: {', '.join(halved)} are fitted to half of each group's validation "
+            f"images and chosen by the other half; got {', '.join(few)}; expected at least 2 of "
+            f"each group. Fix: leave {' and '.join(halved)} out of references.names, or add "
+            "validation images of these groups"
+        )
 
 
 def make_folder(folder: str) -> None:
