@@ -105,8 +105,16 @@ class _Pipeline:
     def run(self, until: str | None) -> None:
         for name in FOLDERS:
             getattr(self, f"_{name}")()
+            if name == "ingest" and self._trains_classifiers(until):
+                from raysynth.datasets.listing import check_sides
+
+                check_sides(self.config.classifier, self.done["ingest"].facts.get("sides", ()))
             if name == until:
                 return
+
+    def _trains_classifiers(self, until: str | None) -> bool:
+        order, first = list(FOLDERS), "synthesis" if self.config.generator == AUTO else "references"
+        return until is None or order.index(until) >= order.index(first)
 
     def _ingest(self) -> None:
         def build(work: str) -> dict[str, Any]:
