@@ -405,7 +405,9 @@ class ClassifierConfig(Section):
         4, description="Evaluations on validation per training: early stopping's, ASHA's rungs."
     )
     batch_size: Count = Field(128, description="Images per step.")
-    ratio: Annotated[float, Field(ge=0)] = Field(1.0, description="Synthetic / real images used.")
+    ratio: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="Synthetic / real images used; above 0: one of each group at least."
+    )
     beta: Share = Field(0.5, description="Stage 1 loss = beta * CE + (1-beta) * SupCon.")
     temperature: Rate = Field(0.1, description="SupCon's temperature.")
     learning_rate: Rate = Field(
@@ -451,6 +453,12 @@ class ClassifierConfig(Section):
     seeds: Count = Field(3, description="Seeds of each final classifier.")
     mixtures: tuple[Mixture, ...] = Field(
         (), description="Also trained on the run's synthetic images, tuned like the references."
+    )
+    mixture_learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="Peak learning rates tried for the mixtures, on validation. None: "
+        "references.learning_rates; where these were not given and follow another start, those of "
+        "`start`.",
     )
 
     @property
@@ -741,19 +749,39 @@ class Config(Section):
             "search": ours and self.search.steps[1] > 0,
         }
         for name in (section for section, is_tuned in tuned.items() if is_tuned):
-            section = getattr(self, name)
-            given = section.model_fields_set
-            own = {key: rate for key, rate in PRETRAINED_RATES[name].items() if key not in given}
-            # Not marked as given, so that a benchmark's row with another backbone has its own.
-            filled = type(section).model_construct(given, **dict(section) | own)
-            object.__setattr__(self, name, filled)
+            given, rates = getattr(self, name).model_fields_set, PRETRAINED_RATES[name].items()
+            self._fill(name, {key: rate for key, rate in rates if key not in given})
+        self._rates_of_the_mixtures()
         return self
+
+    def _rates_of_the_mixtures(self) -> None:
+        """Where references start otherwise, mixtures have the rates of their own start."""
+        classifier, references = self.classifier, self.references
+        told = classifier.mixture_learning_rates or "learning_rates" in references.model_fields_set
+        if told or not classifier.mixtures:
+            return
+        rates = ReferencesConfig.model_fields["learning_rates"].default
+        if classifier.starts_pretrained:
+            rates = PRETRAINED_RATES["references"]["learning_rates"]
+        if rates != references.learning_rates:
+            self._fill("classifier", {"mixture_learning_rates": rates})
+
+    def _fill(self, name: str, values: dict[str, Any]) -> None:
+        """Set a section's fields without marking them as given: a row may have its own."""
+        section = getattr(self, name)
+        filled = type(section).model_construct(section.model_fields_set, **dict(section) | values)
+        object.__setattr__(self, name, filled)
 
     def for_references(self) -> Config:
         """This configuration with the start that references have."""
         start = self.references.start or self.classifier.start
         classifier = self.classifier.model_copy(update={"start": start})
         return self.model_copy(update={"classifier": classifier})
+
+    def for_mixtures(self) -> ReferencesConfig:
+        """What mixtures are tuned over: `references`, with the learning rates of their start."""
+        rates = self.classifier.mixture_learning_rates or self.references.learning_rates
+        return self.references.model_copy(update={"learning_rates": rates})
 
     def digest(self) -> str:
         """Hex digest of everything that can change a result (not where it runs)."""

@@ -29,7 +29,7 @@ WIDTH = {
 # out there, so that what earlier versions made is still what it was.
 LATER: dict[str, dict[str, Any]] = {
     "dataset": {"aligned": None},
-    "classifier": {"head_real_share": 1.0},
+    "classifier": {"head_real_share": 1.0, "mixture_learning_rates": None},
     "search": {"head_real_shares": [1.0]},
 }
 
@@ -112,8 +112,16 @@ class _Pipeline:
     def run(self, until: str | None) -> None:
         for name in FOLDERS:
             getattr(self, f"_{name}")()
+            if name == "ingest" and self._trains_classifiers(until):
+                from raysynth.datasets.listing import check_sides
+
+                check_sides(self.config.classifier, self.done["ingest"].facts.get("sides", ()))
             if name == until:
                 return
+
+    def _trains_classifiers(self, until: str | None) -> bool:
+        order, first = list(FOLDERS), "synthesis" if self.config.generator == AUTO else "references"
+        return until is None or order.index(until) >= order.index(first)
 
     def _ingest(self) -> None:
         def build(work: str) -> dict[str, Any]:
@@ -356,8 +364,9 @@ class _Pipeline:
 
     def _searched(self) -> dict[str, Any]:
         """The classifier knobs that a trial uses: not the seeds and mixtures that come later."""
+        later = ("seeds", "mixtures", "mixture_learning_rates")
         knobs = self._knobs("classifier").items()
-        return {k: value for k, value in knobs if k not in ("seeds", "mixtures")} | self._tower()
+        return {k: value for k, value in knobs if k not in later} | self._tower()
 
     def _network(self) -> dict[str, Any]:
         """The classifier knobs that references share: the network and how images reach it."""
@@ -377,9 +386,10 @@ def preflight(config: Config) -> None:
     ------
     ConfigError, DataError, ModelError
         Too few CPUs or GPUs on this machine; a data set or base model that is not what it should
-        be; a group with fewer images than clusters.
+        be; a group with fewer images than clusters, or than references need for validation.
     """
     from raysynth.classify.backbone import check_backbone
+    from raysynth.classify.references.checks import check_halves
     from raysynth.clustering.kmeans import check_cluster_counts
     from raysynth.datasets.listing import list_dataset, split_counts
     from raysynth.models.sources import check_base, check_clip, check_encoder
@@ -391,7 +401,9 @@ def preflight(config: Config) -> None:
     check_encoder(config.clustering.encoder)
     check_backbone(config)
     _, groups, listing = list_dataset(config.dataset, config.seed)
-    counts = split_counts(listing, groups)["train"]
+    splits = split_counts(listing, groups)
+    check_halves(config.references.names, splits["validation"], groups)
+    counts = splits["train"]
     check_cluster_counts(counts, groups, config.clustering, config.finetune.min_images)
     for each in candidates(config):
         check_solver(each)

@@ -9,6 +9,7 @@ from raysynth.benchmark.cells import plan_cells
 from raysynth.config import Config
 from raysynth.config_files import load_config, resolve_storage
 from raysynth.errors import ConfigError
+from raysynth.pipeline import stage_digests
 
 
 def test_defaults_are_the_embedded_run():
@@ -172,6 +173,37 @@ def test_learning_rates_follow_the_backbone_unless_given():
     theirs = ["classifier.backbone=microsoft/resnet-50", "references.start=scratch"]
     assert load_config(None, theirs).references.learning_rates == (3e-3,)
     assert load_config(None, theirs).classifier.learning_rate == 1e-4
+
+
+def test_mixtures_have_the_learning_rates_of_their_own_start():
+    """References may start otherwise, or not be there at all."""
+    tower = ["classifier.backbone=microsoft/resnet-50", "classifier.mixtures=[usb]"]
+    for more, theirs, mixed in (
+        ([], (1e-4,), (1e-4,)),
+        (("references.start=scratch",), (3e-3,), (1e-4,)),
+        (("classifier.start=scratch", "references.start=pretrained"), (1e-4,), (3e-3,)),
+        (("references.names=[]",), (3e-3,), (1e-4,)),
+        (("references.start=scratch", "references.learning_rates=[0.01]"), (0.01,), (0.01,)),
+        (
+            ("references.start=scratch", "classifier.mixture_learning_rates=[0.02]"),
+            (3e-3,),
+            (0.02,),
+        ),
+    ):
+        config = load_config(None, [*tower, *more])
+        assert config.references.learning_rates == theirs
+        assert config.for_mixtures().learning_rates == mixed
+        again = Config.model_validate(config.model_dump())
+        assert again == config and again.for_mixtures() == config.for_mixtures()
+
+
+def test_the_mixtures_rates_are_the_classifications_alone():
+    """And part of its digest only where they are not the references'."""
+    same, other = (
+        stage_digests(load_config(None, [f"classifier.mixture_learning_rates={rates}"]))
+        for rates in ("null", "[0.01]")
+    )
+    assert {name for name in same if same[name] != other[name]} == {"classification", "report"}
 
 
 def test_a_row_with_another_backbone_has_that_backbones_rates():

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from raysynth.config_files import load_config
+from raysynth.datasets.listing import check_sides
 from raysynth.errors import ConfigError, DataError, ModelError
 from raysynth.pipeline import preflight, run_pipeline
 from raysynth.runs import FOLDERS, Run
@@ -67,6 +69,11 @@ def miniature(folder: Path, *more: str):
         ),
         (["classifier.backbone=/nowhere/resnet"], ModelError, "no config.json"),
         (["synthesis.solver=ddim"], ConfigError, "synthesis.solver"),
+        (
+            ["dataset.validation_images=4", "references.names=[erm, dfr_validation, self]"],
+            DataError,
+            r"dfr_validation, self .* got pullover/grass: 1, .* Fix: leave dfr_validation and self",
+        ),
         (["dataset.train_images=20000"], DataError, "too few shipped"),
     ],
 )
@@ -193,6 +200,21 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_ids(tmp_path):
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         ids.append(sorted(read_table(str(folder / "mini/synthetic"))["id"].to_pylist()))
     assert ids[0] == ids[1] and len(set(ids[0])) == 800
+
+
+def test_images_of_several_sizes_are_refused_before_anything_is_made_of_them(tmp_path, ray_local):
+    folder = write_folder(tmp_path / "data", balanced_rows(each=16))
+    Image.new("RGB", (12, 9)).save(folder / "images/cat-day-3.png")
+    place = ["dataset.name=folder", f"dataset.path={folder}", "resources.workers=1"]
+    config = miniature(tmp_path / "runs", *place, "dataset.severity=original")
+    assert (
+        run_pipeline(config, until="ingest").manifest()["stages"]["ingest"]["facts"]["rows"] == 64
+    )
+    with pytest.raises(DataError, match=r"sides are 8 to 12 pixels.*classifier\.image_size=<pix"):
+        run_pipeline(config)
+    check_sides(load_config(None, ["classifier.image_size=16"]).classifier, [8, 12])
+    check_sides(config.classifier, [])
+    check_sides(config.classifier, [32, 32])
 
 
 @pytest.mark.slow

@@ -142,6 +142,7 @@ def _records(cell: Cell, name: str, values: Mapping[str, Any]) -> list[dict[str,
                 "cell": cell.digest,
                 "validation_wga": values["validation"]["wga"]["seeds"][repetition],
                 **measures,
+                **{f"synthetic_{key}": count for key, count in values.get("synthetic", {}).items()},
                 "groups": json.dumps(
                     {group: each["seeds"][repetition] for group, each in values["groups"].items()}
                 ),
@@ -218,7 +219,19 @@ def markdown(records: pd.DataFrame, command: str) -> str:
     ]
     if about["uses_validation"].any():
         lines.append("\\* trains on validation images too.")
+    lines += _shortages(records)
     return "\n".join(lines) + "\n"
+
+
+def _shortages(records: pd.DataFrame) -> list[str]:
+    """A sentence on the mixtures for which fewer synthetic images were kept than they ask for."""
+    if "synthetic_wanted" not in records:
+        return []
+    sums = records.groupby("row", sort=False)[["synthetic_used", "synthetic_wanted"]].sum()
+    shares = (sums["synthetic_used"] / sums["synthetic_wanted"]).items()
+    short = [f"{row} {100 * share:.0f} %" for row, share in shares if share < 1]
+    said = "Of the synthetic images that they ask for, mixtures had, where fewer were kept: "
+    return [said + ", ".join(short) + "."] if short else []
 
 
 def as_json(records: pd.DataFrame) -> str:

@@ -96,17 +96,33 @@ def with_clip(config: Config) -> Config:
 def check_backbone(config: Config) -> None:
     """Refuse, without loading weights, a backbone that cannot be built or would cheat.
 
+    (What a hub id holds is known when it is loaded.)
+
     Raises
     ------
     ModelError
-        A folder that transformers cannot read.
+        A folder that transformers cannot read, or whose model does not take the images or has
+        several heads.
     ConfigError
         Embedded pretrained weights for other widths, or for a pair of garments that they know.
     """
     _check_folder(with_clip(config).classifier.backbone)
+    named = os.path.expanduser(config.classifier.backbone)
+    if named not in (SMALL, CLIP) and os.path.isdir(named):
+        from raysynth.classify.pretrained import check_shape
+
+        check_shape(named, _image_side(config))
     for classifier in (config.classifier, config.for_references().classifier):
         if classifier.backbone == SMALL and classifier.starts_pretrained:
             _check_embedded(config, classifier)
+
+
+def _image_side(config: Config) -> int | None:
+    """Side of the classifier's images in pixels, where it is known before they are decoded."""
+    from raysynth.datasets.outfits import SIZE
+
+    stored = SIZE if config.dataset.name == "outfits" else config.dataset.image_size
+    return config.classifier.image_size or stored
 
 
 def _check_folder(name: str) -> None:
@@ -137,8 +153,8 @@ def _check_embedded(config: Config, classifier: ClassifierConfig) -> None:
         )
 
 
-def build_model(classifier: ClassifierConfig, label_names: tuple[str, ...]) -> Any:
-    """The backbone with a fresh head for these labels.
+def build_model(classifier: ClassifierConfig, label_names: tuple[str, ...], size: int) -> Any:
+    """The backbone with a fresh head for these labels, for images of `size` x `size` pixels.
 
     Random parts come from torch's global generator. Weights are read from safetensors only.
 
@@ -154,7 +170,7 @@ def build_model(classifier: ClassifierConfig, label_names: tuple[str, ...]) -> A
         return network
     from raysynth.classify.pretrained import load_model
 
-    return load_model(classifier, label_names)
+    return load_model(classifier, label_names, size)
 
 
 def load_embedded(network: SmallNetwork, name: str) -> None:
@@ -171,7 +187,8 @@ def linear_head(model: nn.Module, classes: int) -> nn.Linear:
     Raises
     ------
     ModelError
-        When there is none, so that no head could be refitted on frozen features.
+        When there is none, so that no head could be refitted on frozen features; see also
+        `check_head`.
     """
     linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == classes]
     if not linear:
@@ -180,3 +197,31 @@ def linear_head(model: nn.Module, classes: int) -> nn.Linear:
             "outputs, so stage 2 has no head to fit. Fix: choose a model with a linear head"
         )
     return linear[-1]
+
+
+def check_head(name: str, head: nn.Linear, features: Tensor | None, logits: Tensor) -> None:
+    """Raise ModelError unless the logits [B, K] of a model are `head` of its features [B, D]."""
+    if features is not None and features.ndim == 2:
+        difference = float((head(features) - logits).abs().max())
+        if difference <= 1e-3 * max(1.0, float(logits.abs().max())):
+            return
+    raise several_heads(name)
+
+
+def several_heads(name: str) -> ModelError:
+    """The refusal of a model whose logits are not one linear layer on its features."""
+    return ModelError(
+        f"classifier.backbone: the logits of {name} are not its last linear layer on its features "
+        "(a distilled model's are the mean of two heads); expected one linear head, which stage 2 "
+        "fits. Fix: choose the model with a single head, e.g. DeiTForImageClassification instead "
+        "of DeiTForImageClassificationWithTeacher"
+    )
+
+
+def other_size(name: str, size: int, error: Exception) -> ModelError:
+    """The refusal of a model that fails at images of `size` pixels."""
+    return ModelError(
+        f"classifier.backbone: {name} does not take images of {size} x {size} pixels "
+        f"({str(error).splitlines()[0]}). Fix: classifier.image_size=<the image_size in its "
+        "config.json>"
+    )

@@ -170,8 +170,8 @@ def _not_square(where: str) -> DataError:
 def draw_balanced(group: NDArray[Any], count: int, groups: int, seed: int) -> NDArray[np.int64]:
     """Rows of a group-balanced draw without replacement: `count` in all, or as many as there are.
 
-    Every group gives the same number, at most what the smallest group has. A larger draw contains
-    the smaller one of the same seed, so ratios differ in size, not in luck.
+    Every group gives the same number, at least one, at most what the smallest group has. A larger
+    draw contains the smaller one of the same seed, so ratios differ in size, not in luck.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def draw_balanced(group: NDArray[Any], count: int, groups: int, seed: int) -> ND
             f"sizes {sizes.tolist()}; a balanced draw needs every group. Fix: generate more "
             "(synthesis.images_per_group) or keep more (selection.keep)"
         )
-    each = min(round(count / groups), int(sizes.min()))
+    each = min(max(1, round(count / groups)), int(sizes.min()))
     rows = [
         np.random.default_rng([seed, 101, g]).permutation(np.flatnonzero(group == g))[:each]
         for g in range(groups)

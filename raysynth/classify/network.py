@@ -11,7 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from raysynth.classify.backbone import NORMALISATION, SMALL, build_model, linear_head, with_clip
+from raysynth.classify.backbone import (
+    NORMALISATION,
+    SMALL,
+    build_model,
+    check_head,
+    linear_head,
+    other_size,
+    with_clip,
+)
 from raysynth.classify.data import ImageSet
 from raysynth.classify.head import Head
 from raysynth.config import Config
@@ -27,7 +35,10 @@ class Network:
     """A classifier with its head apart: `features` (encoder), `head` (linear), both trainable."""
 
     def __init__(self, model: Any, config: Config, label_names: tuple[str, ...], size: int) -> None:
-        """Take over a model of `build_model`; `size`: side of its images, pixels."""
+        """Take over a model of `build_model`; `size`: side of its images, pixels.
+
+        Raises ModelError where the model does not take such images, or has not one linear head.
+        """
         self.classifier, self.label_names, self.size = config.classifier, label_names, size
         self.device = pick_device(config.base.device)
         # Measured on CPU: channels last saves a fifth of a small network's step.
@@ -42,6 +53,8 @@ class Network:
         self._mean = torch.tensor(self.mean, device=self.device).view(shape) * 255
         self._std = torch.tensor(self.std, device=self.device).view(shape) * 255
         self._features: Tensor | None = None
+        if config.classifier.backbone != SMALL:
+            self._check()
 
     def _normalisation(self) -> tuple[list[float], list[float]]:
         """The named backbone's own; the small one's is to [-1, 1]."""
@@ -50,6 +63,19 @@ class Network:
         from raysynth.classify.pretrained import normalisation
 
         return normalisation(self.classifier)
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        """Raise ModelError where the model does not take its images, or has not one linear head."""
+        training, name = self.model.training, type(self.model).__name__
+        generator = torch.Generator().manual_seed(0)  # torch's global one decides the weights
+        pixels = torch.rand((2, 3, self.size, self.size), generator=generator).to(self.device)
+        try:
+            logits = self.model.eval()(pixel_values=pixels).logits
+        except (RuntimeError, ValueError) as error:
+            raise other_size(name, self.size, error) from None
+        check_head(name, self.head, self._features, logits)
+        self.model.train(training)
 
     def _catch(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._features = inputs[0]
@@ -129,5 +155,5 @@ def build_network(config: Config, groups: Groups, size: int, seed: int) -> Netwo
     """A fresh network for these labels; its random weights are a function of `seed`."""
     torch.manual_seed(seed)
     config = with_clip(config)
-    model = build_model(config.classifier, groups.label_names)
+    model = build_model(config.classifier, groups.label_names, size)
     return Network(model, config, groups.label_names, size)

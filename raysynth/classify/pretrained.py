@@ -6,9 +6,12 @@ embeddings, with transformers' Auto classes.
 
 from __future__ import annotations
 
+import copy
+import inspect
 import os
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
@@ -26,10 +29,13 @@ from transformers import (
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
 
-from raysynth.classify.backbone import SmallNetwork, initialise
+from raysynth.classify.backbone import SmallNetwork, initialise, other_size, several_heads
 from raysynth.config import ClassifierConfig
 from raysynth.errors import ModelError
 from raysynth.models.loading import load_or_explain, quiet_transformers
+
+MARKED = 1009
+"""A number of labels that no other layer has outputs, to tell a model's heads."""
 
 
 class SmallResNetConfig(PretrainedConfig):
@@ -118,8 +124,11 @@ AutoConfig.register(SmallResNetConfig.model_type, SmallResNetConfig, exist_ok=Tr
 AutoModelForImageClassification.register(SmallResNetConfig, SmallResNet, exist_ok=True)
 
 
-def load_model(classifier: ClassifierConfig, label_names: tuple[str, ...]) -> Any:
+def load_model(classifier: ClassifierConfig, label_names: tuple[str, ...], size: int) -> Any:
     """The transformers model that the configuration names, with a fresh head for these labels.
+
+    Position embeddings that were learnt at another side than `size` pixels are resized, so that the
+    model, saved, takes images of `size` without being told.
 
     Raises
     ------
@@ -135,14 +144,15 @@ def load_model(classifier: ClassifierConfig, label_names: tuple[str, ...]) -> An
         if isinstance(config, CLIPConfig):
             return _load_clip(classifier, name, config, label_names)
         if not classifier.starts_pretrained:
-            return AutoModelForImageClassification.from_config(config)
-        return AutoModelForImageClassification.from_pretrained(
+            return at_size(AutoModelForImageClassification.from_config(config), size)
+        model = AutoModelForImageClassification.from_pretrained(
             name,
             config=config,
             ignore_mismatched_sizes=True,
             use_safetensors=True,
             dtype=torch.float32,  # trained as such, whatever the file has
         )
+        return at_size(model, size)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"classifier.backbone: transformers cannot load {name!r} for image classification "
@@ -163,6 +173,72 @@ def _load_clip(
         model.clip.vision_model = whole.vision_model
         model.clip.visual_projection = whole.visual_projection
     return model
+
+
+def at_size(model: PreTrainedModel, size: int) -> PreTrainedModel:
+    """The model for images of `size` pixels, its position embeddings resized as it does itself.
+
+    A model that takes any size, or has no such embeddings, is returned as it is.
+    """
+    resized = {
+        f"{name}.position_embeddings": module
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "position_embeddings", None), nn.Parameter)
+        and hasattr(module, "interpolate_pos_encoding")
+    }
+    asks = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
+    known = getattr(model.config, "image_size", size)
+    if not asks or not resized or np.all(np.asarray(known) == size):
+        return model
+    config = copy.deepcopy(model.config)
+    config.image_size = size
+    other = type(model)(config)
+    shapes, state = other.state_dict(), model.state_dict()
+    for key, module in resized.items():
+        state[key] = module.interpolate_pos_encoding(torch.empty_like(shapes[key]), size, size)
+    other.load_state_dict(state)
+    return other
+
+
+def check_shape(folder: str, size: int | None) -> None:
+    """Refuse a folder's model by its shape alone, without weights; nothing is computed.
+
+    `size`: side of the images in pixels; None: not known yet.
+
+    Raises
+    ------
+    ModelError
+        Several layers make its logits, or it fails at this size but not at its own.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, num_labels=MARKED)
+        if isinstance(config, CLIPConfig):
+            return  # see ClipClassifier
+        shape = getattr(config, "vision_config", config)
+        own = int(np.max(getattr(shape, "image_size", size or 224)))
+        with torch.device("meta"):
+            model = AutoModelForImageClassification.from_config(config).eval()
+            calls = _calls_of_heads(model)
+            model(pixel_values=torch.empty(1, 3, own, own))
+    except (OSError, ValueError, RuntimeError, TypeError):
+        return  # loading explains it, or it cannot be told without weights
+    name = type(model).__name__
+    if len(calls) > 1:
+        raise several_heads(name)
+    try:
+        with torch.device("meta"):
+            at_size(model, size or own)(pixel_values=torch.empty(1, 3, size or own, size or own))
+    except (ValueError, RuntimeError) as error:
+        raise other_size(name, size or own, error) from None
+
+
+def _calls_of_heads(model: nn.Module) -> list[nn.Module]:
+    """The linear layers of MARKED outputs, once for every time that they are called."""
+    calls: list[nn.Module] = []
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.out_features == MARKED:
+            module.register_forward_hook(lambda module, *_: calls.append(module))
+    return calls
 
 
 def normalisation(classifier: ClassifierConfig) -> tuple[list[float], list[float]]:
@@ -208,11 +284,19 @@ def save(
 
 
 def image_processor(mean: list[float], std: list[float], size: int) -> BaseImageProcessor:
-    """Preprocessing with this normalisation, to `size` x `size` pixels."""
+    """Preprocessing with this normalisation: the centre square at `size` x `size` pixels, bicubic.
+
+    It resizes before it crops where `tables.decode_images` crops first: equal but for rounding.
+    """
     # The Pillow variant needs no torchvision; older transformers have it under the plain name.
-    name = "ViTImageProcessorPil"
-    kind = getattr(transformers, name if hasattr(transformers, name) else "ViTImageProcessor")
-    return kind(size={"height": size, "width": size}, image_mean=mean, image_std=std)
+    name = "CLIPImageProcessorPil"
+    kind = getattr(transformers, name if hasattr(transformers, name) else "CLIPImageProcessor")
+    return kind(
+        size={"shortest_edge": size},
+        crop_size={"height": size, "width": size},
+        image_mean=mean,
+        image_std=std,
+    )
 
 
 def _names(label_names: tuple[str, ...]) -> dict[str, Any]:

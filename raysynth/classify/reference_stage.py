@@ -13,6 +13,7 @@ from raysynth.classify.controls import CONTROLS
 from raysynth.classify.data import load_real_data
 from raysynth.classify.final import Final, predict_test
 from raysynth.classify.references import REFERENCES
+from raysynth.classify.references.checks import check_halves
 from raysynth.classify.results import (
     SELECTION_RULE,
     Truth,
@@ -48,11 +49,14 @@ def run_references(
     ------
     StageError
         Naming the trainings that failed.
+    DataError
+        See `check_halves`.
     """
     config, folder = config.for_references(), f"{work}/units"
     progress.update("decoding images")
     ready = start_workers(config)
     data = load_real_data(config, real, groups)
+    check_halves(config.references.names, data.validation.counts(groups.count), groups)
     make_folder(folder)
     tuning = tuning_of(config.references.names, config.references, config.references.seeds)
     ray.get(ready)

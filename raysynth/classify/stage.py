@@ -73,7 +73,7 @@ def run_classification(
     make_folder(folder)
     ray.get(ready)
     ours = [plan_of(best["parameters"], settings, seed) for seed in range(settings.seeds)]
-    tuning = tuning_of(settings.mixtures, config.references, settings.seeds)
+    tuning = tuning_of(settings.mixtures, config.for_mixtures(), settings.seeds)
     # The winner's seeds wait for nothing: trained beside the tuning, no worker stands idle.
     records = run_units(
         tuning.first + ours,
@@ -119,7 +119,7 @@ def _rows(
 ) -> tuple[dict[str, Any], list[Named]]:
     """The rows of the mixtures and of ours, and all predictions; `found`: theirs, then ours."""
     own = found[len(mixed) :]
-    methods, named = reference_rows(mixed, found[: len(mixed)], truth, config.references)
+    methods, named = reference_rows(mixed, found[: len(mixed)], truth, config.for_mixtures())
     for name in config.classifier.mixtures:
         methods[name]["synthetic"] = _synthetic(name, config, data, progress)
     methods[OURS] = _own_row(mine, own, truth, config)
@@ -128,7 +128,7 @@ def _rows(
 
 def _synthetic(name: str, config: Config, data: Data, progress: Progress) -> dict[str, int]:
     """Synthetic images that a mixture asks for by its definition, and those that there were."""
-    first = tuning_of([name], config.references, 1).first[0].phases[0]
+    first = tuning_of([name], config.for_mixtures(), 1).first[0].phases[0]
     wanted, used = mixture_counts(first.images, data)
     if used < wanted:
         progress.say(f"  {name} asks for {wanted} synthetic images; {used} were kept and used")

@@ -127,8 +127,8 @@ def mixture_counts(images: str, data: Data) -> tuple[int, int]:
     """Synthetic images that usb, asb or synthetic_fill asks for, and those that it gets."""
     sizes, there = (part.counts(data.groups.count) for part in (data.train, data.synthetic))
     wanted = fill_counts("usb" if images == "usb" else "asb", sizes)
-    # FFR's step 1 stays balanced: the smallest group decides.
-    there = np.full_like(there, there.min()) if images == "synthetic_fill" else there
+    if images == "synthetic_fill":  # FFR's step 1 stays balanced: the smallest group decides
+        wanted, there = np.maximum(wanted, 1), np.full_like(there, there.min())
     return int(wanted.sum()), int(np.minimum(wanted, there).sum())
 
 

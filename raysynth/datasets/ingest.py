@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import fsspec
 import numpy as np
 import pyarrow as pa
 import ray.data
+from PIL import Image
 from rich.markup import escape
 
 from raysynth.config import Config
@@ -24,8 +26,9 @@ ROWS_PER_FILE = 1000
 def ingest(config: Config, work: str, progress: Progress) -> dict[str, Any]:
     """Write `work/<split>-<number>.parquet`; what is already there is not made again.
 
-    Returns the manifest's facts: `rows`, `counts` per split and group, `skipped` file names, and
-    what the reader left out, in words.
+    Returns the manifest's facts: `rows`, `counts` per split and group, `skipped` file names, what
+    the reader left out, in words, and `sides`: the shortest and the longest of the images written
+    now, pixels (empty: none).
     """
     dataset, groups, listing = list_dataset(config.dataset, config.seed)
     left_out = (listing.schema.metadata or {}).get(LEFT_OUT.encode(), b"").decode()
@@ -34,6 +37,7 @@ def ingest(config: Config, work: str, progress: Progress) -> dict[str, Any]:
     chunks = _chunks(listing)
     todo = _missing(chunks, work)
     total, done = sum(len(chunk) for chunk in todo), 0
+    sides: set[int] = set()
     if todo:
         blocks = ray.data.from_arrow(todo).map_batches(
             _write_chunk,
@@ -43,6 +47,7 @@ def ingest(config: Config, work: str, progress: Progress) -> dict[str, Any]:
         )
         for batch in blocks.iter_batches(batch_size=1, batch_format="pyarrow"):
             done += batch["rows"][0].as_py()
+            sides.update(batch["sides"][0].as_py())
             progress.update("images", done, total)
     skipped = _skipped(chunks, work)
     if skipped and config.dataset.on_error == "refuse":
@@ -54,6 +59,7 @@ def ingest(config: Config, work: str, progress: Progress) -> dict[str, Any]:
         "counts": {split: counts[split].tolist() for split in SPLITS},
         "skipped": sorted(skipped),
         LEFT_OUT: left_out,
+        "sides": [min(sides), max(sides)] if sides else [],
     }
 
 
@@ -88,7 +94,14 @@ def _write_chunk(chunk: pa.Table, dataset: Dataset, groups: Groups, work: str) -
         schema=with_groups(REAL, groups),
     )
     write_table(table, f"{work}/{chunk['file'][0].as_py()}")
-    return pa.table({"rows": [len(images)]})
+    sides = {side for image in images if image is not None for side in _size(image)}
+    ends = [min(sides), max(sides)] if sides else []
+    return pa.table({"rows": [len(images)], "sides": pa.array([ends], pa.list_(pa.int64()))})
+
+
+def _size(image: bytes) -> tuple[int, int]:
+    """Width and height of an encoded image, from its header."""
+    return Image.open(io.BytesIO(image)).size
 
 
 def _skipped(chunks: list[pa.Table], work: str) -> set[str]:

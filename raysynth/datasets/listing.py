@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from raysynth.config import DatasetConfig
+from raysynth.config import ClassifierConfig, DatasetConfig
 from raysynth.datasets.celeba import CelebA
 from raysynth.datasets.folder import Folder
 from raysynth.datasets.outfits import Outfits
@@ -106,6 +106,20 @@ def split_counts(listing: pa.Table, groups: Groups) -> dict[str, np.ndarray]:
     """Images per group, [G], of each split."""
     group, split = listing["group"].to_numpy(), np.asarray(listing["split"].to_pylist())
     return {name: np.bincount(group[split == name], minlength=groups.count) for name in SPLITS}
+
+
+def check_sides(config: ClassifierConfig, sides: Sequence[int]) -> None:
+    """Refuse images that no classifier takes as they are: not all square and of one size.
+
+    `sides`: the shortest and the longest of the stored images, pixels; none: not known. Raises
+    DataError.
+    """
+    if config.image_size is None and len(set(sides)) > 1:
+        raise DataError(
+            f"classifier.image_size is not set and the real images' sides are {sides[0]} to "
+            f"{sides[1]} pixels; expected square images of one size, as a classifier needs them. "
+            "Fix: classifier.image_size=<pixels>, e.g. 224, at which their centre squares are taken"
+        )
 
 
 def _thin(listing: pa.Table, groups: Groups, config: DatasetConfig, seed: int) -> pa.Table:

@@ -66,6 +66,7 @@ class Method:
     kind: str  # a key of KINDS
     uses_validation: bool  # it trained on validation images
     pretrained: bool  # its trainings started from weights that knew something
+    synthetic: str  # mixtures: their synthetic images, in words
     equalized_odds: Spread
     demographic_parity: Spread
     interval: dict[str, tuple[float, float]]  # wga, aga: 95 %, over the test images
@@ -75,7 +76,7 @@ class Method:
         """What a table says beside its name."""
         trains = "trains on validation images" if self.uses_validation else ""
         start = "pretrained start" if self.pretrained else ""
-        return tuple(filter(None, (KINDS[self.kind], start, trains)))
+        return tuple(filter(None, (KINDS[self.kind], self.synthetic, start, trains)))
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,7 @@ def read_content(config: Config, run: Run) -> Content:
         best=read_json(f"{folders['search']}/best.json") or {},
         results=results,
         methods=tuple(
-            _method(name, values, groups, starts_pretrained(config, values["kind"]))
-            for name, values in ordered_methods(results)
+            _method(name, values, groups, config) for name, values in ordered_methods(results)
         ),
         timings={
             name: stage["seconds"] for name, stage in manifest["stages"].items() if name != "report"
@@ -185,7 +185,15 @@ def starts_pretrained(config: Config, kind: str) -> bool:
     return of_kind.classifier.starts_pretrained
 
 
-def _method(name: str, values: Mapping[str, Any], groups: Groups, pretrained: bool) -> Method:
+def synthetic_images(values: Mapping[str, Any], generator: str) -> str:
+    """Whose images a mixture of results.json trained on, and how many of those it asks for."""
+    if not (found := values.get("synthetic")):
+        return ""
+    wanted, used = found["wanted"], found["used"]
+    return f"{used:,} {f'of {wanted:,} ' * (used < wanted)}{generator} images"
+
+
+def _method(name: str, values: Mapping[str, Any], groups: Groups, config: Config) -> Method:
     return Method(
         name=name,
         title=TITLES.get(name, name.replace("_", " ")),
@@ -197,7 +205,8 @@ def _method(name: str, values: Mapping[str, Any], groups: Groups, pretrained: bo
         chosen=dict(values["chosen"]),
         kind=values["kind"],
         uses_validation=bool(values["uses_validation"]),
-        pretrained=pretrained,
+        pretrained=starts_pretrained(config, values["kind"]),
+        synthetic=synthetic_images(values, config.generator),
         equalized_odds=_spread(values["equalized_odds"]),
         demographic_parity=_spread(values["demographic_parity"]),
         interval={key: tuple(bounds) for key, bounds in values["interval"].items()},

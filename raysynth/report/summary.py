@@ -7,7 +7,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from raysynth.report.content import OURS, TITLES, ordered_methods
+from raysynth.report.content import OURS, TITLES, ordered_methods, synthetic_images
 from raysynth.runs import read_json
 
 
@@ -36,7 +36,9 @@ def print_summary(report: str, console: Console | None = None) -> None:
             f"{100 * values[key]['mean']:.1f} ± {100 * values[key]['std']:.1f}"
             for key in ("wga", "aga", "weighted")
         ]
+        images = synthetic_images(values, results["generator"])
         title = TITLES.get(name, name) + "*" * values["uses_validation"]
+        title += f" ({images})" if images else ""
         table.add_row(title, *cells, style="bold" if name == OURS else None)
     console.print()
     console.print(table)

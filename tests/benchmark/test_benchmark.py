@@ -371,6 +371,20 @@ def test_intervals_are_over_run_seeds():
     assert "80.0 ± 24.8" in markdown(records, "command")
 
 
+def test_mixtures_that_had_fewer_images_than_they_ask_for_are_named():
+    own = {"kind": "mixture", "severity": 0.9, "repetition": 0, "wga": 0.7, "aga": 0.9}
+    rows = [
+        {"row": f"{name} (edits images)", "seed": seed, "synthetic_wanted": 40} | own | {more: used}
+        for name, used in (("usb", 30), ("asb", 40))
+        for seed, more in ((0, "synthetic_used"), (1, "of an older version"))
+    ]
+    records = pd.DataFrame(rows).assign(uses_validation=False)
+    records.loc[records["synthetic_used"].isna(), "synthetic_wanted"] = None
+    table = markdown(records, "command")
+    assert "mixtures had, where fewer were kept: usb (edits images) 75 %.\n" in table
+    assert "mixtures" not in markdown(records.drop(columns="synthetic_wanted"), "command")
+
+
 def test_one_severity_is_drawn_as_a_list_and_several_as_lines():
     own = {"kind": "raysynth", "seed": 0, "repetition": 0, "wga": 0.7}
     few = pd.DataFrame([{"row": f"r{n}", "severity": 0.9} | own for n in range(3)])

@@ -7,12 +7,19 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 from transformers import (
+    AutoImageProcessor,
     AutoModelForImageClassification,
+    DeiTConfig,
+    DeiTForImageClassificationWithTeacher,
     ResNetConfig,
     ResNetForImageClassification,
+    SiglipConfig,
+    SiglipForImageClassification,
     ViTConfig,
     ViTForImageClassification,
 )
@@ -24,6 +31,7 @@ from raysynth.classify.pretrained import SmallResNet, normalisation
 from raysynth.errors import ModelError
 from raysynth.models.loading import load_clip
 from raysynth.pipeline import stage_digests
+from raysynth.tables import decode_bytes, encode_png
 from tests.classify.tiny import SIDE, tiny_config, tiny_data, tiny_groups, tiny_images
 
 
@@ -32,21 +40,27 @@ def small(seed: int = 0, *overrides: str):
 
 
 def tiny_transformer(kind: str, folder: str) -> str:
-    if kind == "resnet":
+    shape = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "image_size": SIDE,
+        "patch_size": 4,
+    }
+    if kind == "deit":
+        config = DeiTConfig(**shape, num_labels=5)
+        DeiTForImageClassificationWithTeacher(config).save_pretrained(folder)
+    elif kind == "siglip":
+        config = SiglipConfig(vision_config=shape, num_labels=5)
+        SiglipForImageClassification(config).save_pretrained(folder)
+    elif kind == "resnet":
         config = ResNetConfig(
             embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=5
         )
         ResNetForImageClassification(config).save_pretrained(folder)
     else:
-        config = ViTConfig(
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=32,
-            image_size=SIDE,
-            patch_size=4,
-            num_labels=5,
-        )
+        config = ViTConfig(**shape, num_labels=5)
         ViTForImageClassification(config).save_pretrained(folder)
     return folder
 
@@ -74,8 +88,6 @@ def test_save_pretrained_round_trip_through_the_auto_classes(tmp_path):
     assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
 
-    from transformers import AutoImageProcessor
-
     model = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
     assert isinstance(model, SmallResNet)
     assert model.config.id2label == {0: "a", 1: "b"}
@@ -84,6 +96,68 @@ def test_save_pretrained_round_trip_through_the_auto_classes(tmp_path):
     with torch.no_grad():
         logits = model(**processor(pixels, return_tensors="pt")).logits
     assert torch.allclose(logits, expected, atol=1e-4)
+
+
+def test_the_saved_processor_takes_the_centre_square_as_training_did(tmp_path):
+    network = small()
+    network.save_pretrained(str(tmp_path))
+    rng = np.random.default_rng(0)
+    photographs = [
+        Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize(sides)
+        for sides in ((48, 24), (24, 60), (36, 36))
+    ]
+    column = pa.array([encode_png(np.asarray(image)) for image in photographs])
+    ours = decode_bytes(column, SIDE).transpose(0, 3, 1, 2)
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    pixels = processor(photographs, return_tensors="pt")["pixel_values"]
+    assert np.abs(ours - (pixels * 127.5 + 127.5).numpy()).max() < 2.5  # of 255: one more rounding
+    model = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+    network.model.eval()
+    with torch.no_grad():
+        expected = network(torch.from_numpy(ours))[1]
+        assert torch.allclose(model(pixels).logits, expected, atol=0.02)
+
+
+def test_a_transformer_at_another_size_is_saved_at_that_size(tmp_path):
+    """As loaded by who knows nothing of it: no flag tells its forward to resize its positions."""
+    folder = tiny_transformer("vit", str(tmp_path / "vit"))
+    config = tiny_config(f"classifier.backbone={folder}", "classifier.image_size=20")
+    check_backbone(config)
+    images = tiny_images([2] * 4, tiny_groups(), 0, side=20)
+    network = build_network(config, tiny_groups(), 20, 0)
+    expected = network.outputs(images)[1]
+    own = AutoModelForImageClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        x = torch.from_numpy(images.pixels) / 127.5 - 1
+        resized = own.vit(pixel_values=x, interpolate_pos_encoding=True).last_hidden_state[:, 0]
+    assert torch.allclose(network.head(resized), expected, atol=1e-5)
+
+    network.save_pretrained(str(tmp_path / "model"))
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "model").eval()
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "model")
+    pixels = [image.transpose(1, 2, 0) for image in images.pixels]
+    with torch.no_grad():
+        logits = model(**processor(pixels, return_tensors="pt")).logits
+    assert model.config.image_size == 20 and torch.allclose(logits, expected, atol=1e-4)
+
+
+def test_a_transformer_that_takes_one_size_only_is_refused_before_loading(tmp_path):
+    folder = tiny_transformer("siglip", str(tmp_path / "siglip"))
+    config = tiny_config(f"classifier.backbone={folder}", "classifier.image_size=20")
+    check_backbone(tiny_config(f"classifier.backbone={folder}", f"classifier.image_size={SIDE}"))
+    for check in (check_backbone, lambda config: build_network(config, tiny_groups(), 20, 0)):
+        with pytest.raises(ModelError, match=r"does not take images of 20 x 20 pixels .*Fix: clas"):
+            check(config)
+    assert build_network(config, tiny_groups(), SIDE, 0).head.out_features == 2
+
+
+def test_a_model_of_two_heads_is_refused(tmp_path):
+    """Validation would judge one of them, test the mean of both."""
+    folder = tiny_transformer("deit", str(tmp_path / "deit"))
+    config = tiny_config(f"classifier.backbone={folder}")
+    for check in (check_backbone, lambda config: build_network(config, tiny_groups(), SIDE, 0)):
+        with pytest.raises(ModelError, match=r"WithTeacher are not its last linear layer"):
+            check(config)
 
 
 @pytest.mark.parametrize("kind", ["resnet", "vit"])

@@ -10,6 +10,7 @@ import torch
 
 from raysynth.classify.head import Head
 from raysynth.classify.plan import TRAINED, HeadSpec, told
+from raysynth.classify.references.checks import check_halves
 from raysynth.classify.references import REFERENCES
 from raysynth.classify.references.dfr_train import fit_dfr_train
 from raysynth.classify.references.dfr_validation import fit_dfr_validation, halves
@@ -22,7 +23,8 @@ from raysynth.classify.references.reference import Setting, merged, settings
 from raysynth.classify.references.self_disagreement import disagreement, early_stops, fit_self
 from raysynth.classify.stage_two import Features, Seen
 from raysynth.classify.training import fit
-from tests.classify.tiny import tiny_config, tiny_data, tiny_groups
+from raysynth.errors import DataError
+from tests.classify.tiny import tiny_config, tiny_data, tiny_groups, tiny_images
 
 SETTING = Setting(0.1, 3e-3)
 CPU = torch.device("cpu")
@@ -127,6 +129,36 @@ def test_averaged_regression_of_three_labels():
     x = rng.normal(size=(90, 4)) + 3 * np.eye(3, 4)[y]
     head = averaged_regression(x, y, [np.arange(90)], 1.0, "l2", *standardisation(x), CPU)
     assert (head.predict(torch.tensor(x, dtype=torch.float32)) == y).mean() > 0.9
+
+
+def test_a_regression_without_a_label_is_refused():
+    y = np.arange(90) % 3
+    x = np.eye(3, 4)[y]
+    some = [np.flatnonzero(y < 2)]
+    with pytest.raises(DataError, match=r"no image of label\(s\) \[2\] among the 60"):
+        averaged_regression(x, y, some, 1.0, "l2", *standardisation(x), CPU)
+
+
+def test_halves_need_two_validation_images_of_each_group():
+    groups = tiny_groups()
+    check_halves(["erm", "dfr_train"], np.array([5, 1, 1, 5]), groups)
+    check_halves(["dfr_validation", "self"], np.array([5, 2, 2, 5]), groups)
+    with pytest.raises(DataError, match=r"self are .* got a/2: 1; .* Fix: leave self out"):
+        check_halves(["erm", "self"], np.array([5, 1, 2, 5]), groups)
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_two_validation_images_and_one_training_image_of_a_group_are_enough(labels):
+    groups = tiny_groups(labels, 2)
+    counts = [8, 1] * labels
+    data = replace(
+        tiny_data(groups),
+        train=tiny_images(counts, groups, 1),
+        validation=tiny_images([2] * len(counts), groups, 2),
+    )
+    plan = merged(planned(name) for name in ("dfr_train", "dfr_validation", "self"))[0]
+    *_, last = fit(plan, data, tiny_config())
+    assert all(len(one.head.bias) == labels for one in last.fitted.values())
 
 
 def test_dfr_on_training_images_beats_the_shortcut():

@@ -51,6 +51,22 @@ def test_ratio_decides_how_many_synthetic_images():
     assert whole.parts == (data.train,) and len(whole.rows) == 56
 
 
+@pytest.mark.parametrize("images", ["synthetic", "joint"])
+def test_a_ratio_of_hardly_anything_takes_one_image_of_each_group(images):
+    data = tiny_data()
+    few = training_set(replace(REAL, images=images, ratio=0.01), data, 0)  # 0.56 images
+    assert len(set(few.rows) - set(range(len(data.train)) if images == "joint" else ())) == 4
+    assert len(next(few.batches(16, 0, 0))) > 0
+
+
+def test_balanced_data_ask_ffr_for_one_image_of_each_group():
+    even = replace(tiny_data(), train=tiny_images([5] * 4, tiny_groups(), 1))
+    first = training_set(replace(REAL, images="synthetic_fill"), even, 0)
+    assert np.bincount(first.group).tolist() == [1, 1, 1, 1]
+    assert mixture_counts("synthetic_fill", even) == (4, 4)
+    assert mixture_counts("usb", even) == (0, 0)
+
+
 def test_subset_has_the_smallest_groups_size():
     subset = training_set(replace(REAL, images="real_subset"), tiny_data(), 3)
     assert np.bincount(subset.group).tolist() == [4, 4, 4, 4]

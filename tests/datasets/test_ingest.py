@@ -21,6 +21,7 @@ def test_outfits_becomes_the_real_table(ray_local, tmp_path):
     table = read_table(str(tmp_path))
     assert facts["rows"] == len(table) == 56
     assert facts["counts"]["train"] == [18, 2, 2, 18]
+    assert facts["sides"] == [32, 32]
     assert table.schema.names == REAL.names
     assert groups_of(table.schema).label_names == ("pullover", "coat")
     assert decode_images(table["image"]).shape == (56, 32, 32, 3)

@@ -29,10 +29,11 @@ ACCURACY = {
     "group_dro": (0.88, 0.32, 0.45, 0.90),
     "erm_balanced_head": (0.91, 0.52, 0.60, 0.93),
     "dfr_validation": (0.89, 0.70, 0.72, 0.90),
+    "usb": (0.93, 0.45, 0.50, 0.94),
     "clip_balanced_head": (0.85, 0.68, 0.70, 0.86),
     "raysynth": (0.90, 0.75, 0.81, 0.89),
 }
-KIND = {"raysynth": "raysynth", "clip_balanced_head": "control"}
+KIND = {"raysynth": "raysynth", "clip_balanced_head": "control", "usb": "mixture"}
 Draw = Callable[[int, int], np.ndarray]
 
 
@@ -246,6 +247,7 @@ def results(rng: np.random.Generator) -> dict:
                 "aga": [seeds.mean() - 0.02, seeds.mean() + 0.02],
             },
         }
+    methods["usb"]["synthetic"] = {"wanted": 83, "used": 36}
     return {"selection_rule": "validation worst-group accuracy", "methods": methods}
 
 

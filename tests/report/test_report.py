@@ -16,7 +16,7 @@ from rich.console import Console
 from raysynth.classify.card import training_in_words
 from raysynth.progress import Progress
 from raysynth.report import run_report
-from raysynth.report.content import read_content
+from raysynth.report.content import read_content, synthetic_images
 from raysynth.report.copies import pair_sheets
 from raysynth.report.page import number, percent, seconds
 from raysynth.report.sheets import contact_sheets
@@ -225,6 +225,17 @@ def test_a_frozen_pretrained_backbone_is_told_as_what_it_is(tmp_path):
         update={"classifier": config.classifier.model_copy(update={"schedule": "joint"})}
     )
     assert "real images (balanced), no synthetic" in training_in_words(other, frozen | {"ratio": 0})
+
+
+def test_mixtures_say_whose_images_and_how_many_they_had(reported, page):
+    had = "36 of 83 clustered_dreambooth images"
+    assert f'<span class="tag">mixed in</span> <span class="tag">{had}</span>' in page
+    console = Console(file=io.StringIO(), width=140)
+    print_summary(str(reported[2]), console)
+    assert f"USB mixing ({had})" in console.file.getvalue()
+    assert synthetic_images({"synthetic": {"wanted": 8000, "used": 8000}}, "edit") == (
+        "8,000 edit images"
+    )
 
 
 def test_a_run_without_search_and_adapters_is_reported_too(tmp_path):

@@ -57,7 +57,8 @@ def fit_dfr_validation(specs: Sequence[HeadSpec], seen: Seen) -> dict[str, Fitte
 def halves(group: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Sorted rows to train on and rows to tune on: half of each group each, at random.
 
-    Of an odd number the tuning half gets one more; a group of one image tunes only.
+    Of an odd number the tuning half gets one more; a group of one image, which the stage refuses,
+    would tune only.
     """
     rng = np.random.default_rng([seed, 307])
     fit = [

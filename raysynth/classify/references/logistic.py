@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from raysynth.classify.head import Head
+from raysynth.errors import DataError
 
 STRENGTHS = (3.0, 1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01, 0.003)
 """Inverse penalties C that the authors of DFR try on Waterbirds or on CelebA (in their code)."""
@@ -31,10 +32,16 @@ def averaged_regression(
     """Mean of the regressions on each subset of rows, on features (x - center) / scale.
 
     Two labels give the published solver (liblinear); more are fitted one against the rest. The
-    standardisation is folded into the head.
+    standardisation is folded into the head. DataError where a subset lacks one of the labels.
     """
     weights, biases = [], []
+    known = np.unique(label)
     for rows in subsets:
+        if lacking := np.setdiff1d(known, label[rows]).tolist():
+            raise DataError(
+                f"DFR: no image of label(s) {lacking} among the {len(rows)} that a regression is "
+                f"fitted to; expected all of {known.tolist()}. Fix: add images of that label"
+            )
         weight, bias = _regression(
             (features[rows] - center) / scale, label[rows], strength, penalty
         )
