@@ -220,7 +220,7 @@ def check_shape(folder: str, size: int | None) -> None:
             model = AutoModelForImageClassification.from_config(config).eval()
             calls = _calls_of_heads(model)
             model(pixel_values=torch.empty(1, 3, own, own))
-    except (OSError, ValueError, RuntimeError, TypeError):
+    except (OSError, ValueError, RuntimeError, TypeError, AttributeError, ImportError):
         return  # loading explains it, or it cannot be told without weights
     name = type(model).__name__
     if len(calls) > 1:
