@@ -60,13 +60,10 @@ def plan(
     config = load_config(*split_arguments(arguments or []))
     from rich.console import Console
 
-    from raysynth.generators import candidates
     from raysynth.planning import plan_run, print_plan
 
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    for each in candidates(config):
-        console.rule(f"generator: {each.generator}", align="left")
-        print_plan(plan_run(each, tflops), console)
+    print_plan(plan_run(config, tflops), console)
 
 
 @app.command()

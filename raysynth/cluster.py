@@ -242,22 +242,30 @@ def check_before_ray(config: Config) -> None:
         import torch
 
         available["GPU"] = torch.cuda.device_count()
-    check_cluster(config, available, "this machine")
+    _check_asked(
+        config,
+        available,
+        "this machine",
+        "name a cluster (resources.address or RAY_ADDRESS; resources.autoscales=true is for one "
+        "that grows on demand)",
+    )
 
 
-def check_cluster(
-    config: Config, available: dict[str, float], where: str = "the Ray cluster"
-) -> None:
-    """Refuse a configuration that asks for more CPUs or GPUs than are there.
+def check_cluster(config: Config, available: dict[str, float]) -> None:
+    """Refuse a configuration that asks for more CPUs or GPUs than the Ray cluster has.
 
     Raises
     ------
     ConfigError
         Unless `resources.autoscales` says that the cluster grows on demand.
     """
+    if not config.resources.autoscales:
+        advice = "set resources.autoscales=true if the cluster grows on demand"
+        _check_asked(config, available, "the Ray cluster", advice)
+
+
+def _check_asked(config: Config, available: dict[str, float], where: str, advice: str) -> None:
     resources, search = config.resources, config.search
-    if resources.autoscales:
-        return
     asked = {
         "CPU": (resources.workers * resources.cpus_per_worker, "cpus_per_worker"),
         "GPU": (resources.workers * resources.gpus_per_worker, "gpus_per_worker"),
@@ -275,8 +283,7 @@ def check_cluster(
             if number > there:
                 raise ConfigError(
                     f"{section}.{count} x {section}.{key}: asks for {number:g} {kind}s, {where} "
-                    f"has {there:g}. Fix: lower {section}.{count} or {section}.{key}, or set "
-                    "resources.autoscales=true if the cluster grows on demand"
+                    f"has {there:g}. Fix: lower {section}.{count} or {section}.{key}, or {advice}"
                 )
 
 

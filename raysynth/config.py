@@ -129,9 +129,12 @@ class BaseConfigSection(Section):
     """The text-to-image base model and the CLIP that embeds and scores."""
 
     name: str = Field(
-        "embedded", description="`embedded`, folder or hub id (Stable Diffusion 1.x)."
+        "embedded",
+        description="`embedded`, folder or hub id owner/model (Stable Diffusion 1.x).",
     )
-    clip: str = Field("embedded", description="`embedded`, folder or hub id (transformers CLIP).")
+    clip: str = Field(
+        "embedded", description="`embedded`, folder or hub id owner/model (transformers CLIP)."
+    )
     revision: str | None = Field(None, description="Hub revision of `name`; None: the newest.")
     device: str = Field("auto", description="auto: cuda, mps or cpu by probing; or a torch device.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -601,10 +604,14 @@ class ResourcesConfig(Section):
         0.0, description="GPUs of one worker; a fraction shares a GPU."
     )
     autoscales: bool = Field(
-        False, description="The cluster grows on demand: allow asking for more than it has now."
+        False,
+        description="The cluster grows on demand: allow asking for more than it has now; "
+        "a local Ray never grows.",
     )
     object_store_memory: Annotated[int, Field(ge=78_643_200)] = Field(
-        400_000_000, description="Local Ray's object store, bytes."
+        400_000_000,
+        description="Local Ray's object store, bytes; `raysynth plan` says what the classifiers' "
+        "images take.",
     )
 
 

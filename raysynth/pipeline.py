@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from raysynth.cluster import Session, check_before_ray
+from raysynth.cluster import Session
 from raysynth.config import Config
 from raysynth.errors import ConfigError
-from raysynth.generators import AUTO, candidates, check_groups, synthesis_inputs, training_inputs
+from raysynth.generators import AUTO, candidates, synthesis_inputs, training_inputs
 from raysynth.groups import Groups
 from raysynth.models.sources import CLIP
+from raysynth.preflight import preflight, warnings_of
 from raysynth.progress import Progress
 from raysynth.runs import FOLDERS, Run, Stage, stage_digest, stage_kind
 
@@ -339,6 +340,8 @@ class _Pipeline:
         """All that can be refused before Ray starts; only when something has to be done."""
         if not self.checked:
             preflight(self.config)
+            for warning in warnings_of(self.config):
+                self.progress.say(f"  {warning}")
             self.checked = True
 
     @property
@@ -377,37 +380,6 @@ class _Pipeline:
     def _tower(self) -> dict[str, Any]:
         """What `classifier.backbone: clip` stands for."""
         return {"tower": self._base("clip")} if self.config.classifier.backbone == CLIP else {}
-
-
-def preflight(config: Config) -> None:
-    """Refuse what cannot work before Ray is started.
-
-    Raises
-    ------
-    ConfigError, DataError, ModelError
-        Too few CPUs or GPUs on this machine; a data set or base model that is not what it should
-        be; a group with fewer images than clusters, or than references need for validation.
-    """
-    from raysynth.classify.backbone import check_backbone
-    from raysynth.classify.references.checks import check_halves
-    from raysynth.clustering.kmeans import check_cluster_counts
-    from raysynth.datasets.listing import list_dataset, split_counts
-    from raysynth.models.sources import check_base, check_clip, check_encoder
-    from raysynth.synthesis.solver import check_solver
-
-    check_before_ray(config)
-    check_base(config.base)
-    check_clip(config.base)
-    check_encoder(config.clustering.encoder)
-    check_backbone(config)
-    _, groups, listing = list_dataset(config.dataset, config.seed)
-    splits = split_counts(listing, groups)
-    check_halves(config.references.names, splits["validation"], groups)
-    counts = splits["train"]
-    check_cluster_counts(counts, groups, config.clustering, config.finetune.min_images)
-    for each in candidates(config):
-        check_solver(each)
-        check_groups(counts, groups, each)
 
 
 def _source_digest(config: Config, folders: dict[str, str]) -> dict[str, Any]:

@@ -1,51 +1,40 @@
 """`raysynth plan`: what a run would do and need, before any cluster is touched.
 
 Groups and images are counted from the listing; parameters, FLOPs and activations come from the
-models' configurations (finetune/estimate.py); hours are FLOPs over an assumed sustained rate. Every
+models' configurations (raysynth/costs.py); hours are FLOPs over an assumed sustained rate. Every
 assumption is printed beside the numbers.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from dataclasses import dataclass, field, replace
-from typing import Any
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from raysynth.clustering.kmeans import of_group
 from raysynth.config import Config
-from raysynth.datasets.listing import list_dataset, split_counts
-from raysynth.finetune.estimate import STABLE_DIFFUSION_1, UNetCost, unet_cost
-from raysynth.finetune.plan import SHARED, Job, budget_of
 from raysynth.generators import (
+    AUTO,
     Recipe,
-    Training,
-    check_groups,
+    candidates,
     lending_group,
     recipe_of,
     settled,
     trained_groups,
+    training_inputs,
 )
 from raysynth.groups import Groups
-from raysynth.models.sources import resolve
+from raysynth.preflight import check_configuration, warnings_of
+
+if TYPE_CHECKING:
+    from raysynth.costs import Shape
+    from raysynth.finetune.estimate import UNetCost
 
 TERAFLOPS = 60.0
 """Assumed sustained rate, TFLOP/s; an A100 multiplies bfloat16 at 312 at most."""
-PNG_BYTES = 1.7
-"""Bytes per pixel of a photograph as PNG."""
-FRAMEWORK_BYTES = 1.0e9
-"""CUDA context and libraries."""
-ENCODER_BYTES = 0.42e9
-"""VAE and text encoder of Stable Diffusion 1.x, two bytes per number."""
-STATE_BYTES = 16
-"""Per trained number in float32: value, gradient, AdamW's two moments."""
-RESNET_50_FLOPS = 8.2e9
-"""Forward pass at 224 x 224 (He et al. 2016: 4.1 GFLOP of multiply-adds)."""
-GPUS_GB = (24, 40, 80)
 
 
 @dataclass(frozen=True)
@@ -62,25 +51,41 @@ class GroupPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run would do and need."""
+class GeneratorPlan:
+    """What one generator is trained on and makes."""
 
-    generator: str
-    """What is trained and how images are made, in words."""
+    words: str
+    """What is trained and how images are made."""
     groups: list[GroupPlan]
     adapters: int
-    """Fine-tunings of the run."""
+    """Fine-tunings."""
     steps: int
     """Optimizer steps of all adapters together."""
+    rows: int
+    """Images that pass the UNet in all of them."""
+    lent_by: str
+    """Generator before it that trains the same adapters; "": none."""
     cost: UNetCost
     one_adapter_gb: float
     """GPU memory to train one adapter."""
     side_by_side: dict[int, int]
     """GPU memory, GB -> adapters that train at once."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do and need."""
+
+    generators: dict[str, GeneratorPlan]
+    """By name: one, or the candidates of `auto`."""
     gpu_hours: dict[str, float]
-    """Stage -> hours of one GPU."""
+    """Stage -> hours of one GPU, of all generators together."""
     storage_gb: dict[str, float]
-    assumptions: list[str] = field(default_factory=list)
+    host_gb: dict[str, float]
+    """Main memory of the classification stages, see `costs.host_bytes`."""
+    store_bytes: int
+    """`resources.object_store_memory` that a local Ray would need, if it has less; else 0."""
+    assumptions: list[str]
 
 
 def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
@@ -91,49 +96,73 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     ConfigError, DataError, ModelError
         As the run itself would, before its first stage.
     """
+    groups, listing = check_configuration(config)
+    # After all that is refused: diffusers takes many seconds.
+    from raysynth import costs
+    from raysynth.datasets.listing import split_counts
+
+    counts = split_counts(listing, groups)
     assumptions = [f"{teraflops:g} TFLOP/s sustained per GPU (--tflops)"]
-    _, groups, listing = list_dataset(config.dataset, config.seed)
-    counts = split_counts(listing, groups)["train"]
-    check_groups(counts, groups, config)
-    config = settled(config, counts)
-    recipe = recipe_of(config)
-    jobs = _jobs(config, recipe.training, groups, counts)
-    made = config.synthesis.images_per_group
-    per_group = [
-        GroupPlan(groups.name(g), int(n), own, _model(config, groups, counts, g, own), made)
-        for g, n in enumerate(counts.tolist())
-        for own in [sum(job.group == g for job in jobs)]
-    ]
-    clustered = recipe.training is not None and recipe.training.scope == "group_cluster"
-    if not isinstance(config.clustering.k, int) and clustered:
-        assumptions.append(
-            f"clusters per group: the most that clustering.max_k={config.clustering.max_k} and "
-            f"min_size={config.clustering.min_size} allow, equally large; silhouette may find fewer"
-        )
-    shape, encoders = _shapes(config, assumptions)
-    settings, training = config.finetune, recipe.training
-    lora = training is None or training.engine == "lora"
-    cost = unet_cost(
-        shape, settings.targets if lora else None, settings.rank, settings.gradient_checkpointing
-    )
-    cost = replace(cost, trained=cost.trained if training is not None else 0)
-    memory = _memory(config, training, cost, encoders)
+    each: dict[str, Config] = {
+        one.generator: settled(one, counts["train"]) for one in candidates(config)
+    }
+    shape = costs.base_shape(config, assumptions)
+    splits = {name: int(n.sum()) for name, n in counts.items()}
+    images = costs.image_sizes(config, splits, groups.count, shape, assumptions)
+    generators: dict[str, GeneratorPlan] = {}
+    for name, one in each.items():
+        same = [n for n in generators if training_inputs(each[n]) == training_inputs(one)]
+        lent_by = same[0] if same and recipe_of(one).training is not None else ""
+        generators[name] = _generator(one, groups, counts["train"], shape, lent_by)
+    trained = [one for one in generators.values() if not one.lent_by]
+    flops = {
+        "fine-tuning": sum(one.rows * one.cost.training for one in trained),
+        "generation": sum(costs.generation_flops(one, shape, images) for one in each.values()),
+        "classifiers": costs.classifier_flops(config, images),
+    }
+    weights = 4.0 * sum(one.adapters * one.cost.trained for one in trained)
+    host = costs.host_bytes(config, images)
+    needed = math.ceil(host["object store"])
+    _assume(config, list(each.values()), generators, assumptions)
     return Plan(
-        generator=_in_words(recipe),
-        groups=per_group,
-        adapters=len(jobs),
-        steps=sum(job.steps for job in jobs),
-        cost=cost,
-        one_adapter_gb=memory(1) / 1e9,
-        side_by_side={gb: _most(memory, gb * 1e9 * settings.memory_share, lora) for gb in GPUS_GB},
-        gpu_hours=_hours(config, cost, jobs, len(per_group), teraflops, assumptions),
-        storage_gb=_storage(config, cost, len(jobs), len(listing), len(per_group), assumptions),
+        generators=generators,
+        gpu_hours={name: value / (teraflops * 1e12) / 3600 for name, value in flops.items()},
+        storage_gb=_gb(costs.storage_bytes(images, weights, list(each.values()))),
+        host_gb=_gb(host),
+        store_bytes=needed if needed > config.resources.object_store_memory else 0,
         assumptions=assumptions,
     )
 
 
 def print_plan(plan: Plan, console: Console) -> None:
     """Print a plan as tables."""
+    several = len(plan.generators) > 1
+    for name, one in plan.generators.items():
+        if several:
+            console.rule(f"generator: {name}", align="left")
+        _print_generator(one, console)
+    if several:
+        console.rule(f"all {len(plan.generators)} candidates, one run", align="left")
+    host, hours, storage = plan.host_gb, plan.gpu_hours, plan.storage_gb
+    store = f" (a local Ray: resources.object_store_memory={plan.store_bytes})"
+    _print_lines(
+        {
+            "GPU-hours": f"{sum(hours.values()):,.2f}: "
+            + ", ".join(f"{name} {value:,.2f}" for name, value in hours.items()),
+            "storage": f"{sum(storage.values()):,.2f} GB: "
+            + ", ".join(f"{name} {value:,.2f}" for name, value in storage.items()),
+            "host memory": f"{host['driver']:,.2f} GB in the driver, {host['object store']:,.2f} "
+            f"GB in Ray's object store, the driver's and every training node's"
+            f"{store if plan.store_bytes else ''}, {host['worker']:,.2f} GB in each worker",
+        },
+        console,
+    )
+    console.print("[bold]assumed[/]")
+    for assumption in plan.assumptions:
+        console.print(f"  - {assumption}")
+
+
+def _print_generator(plan: GeneratorPlan, console: Console) -> None:
     table = Table(title="groups", title_justify="left")
     for name in ("group", "training images", "generated by", "synthetic images"):
         table.add_column(name, justify="left" if name == "group" else "right")
@@ -145,24 +174,60 @@ def print_plan(plan: Plan, console: Console) -> None:
     adapters = f"{plan.adapters:,} adapter{'s' * (plan.adapters != 1)}"
     table.add_row("all", f"{images:,}", adapters, f"{synthetic:,}")
     console.print(table)
-    hours, storage = sum(plan.gpu_hours.values()), sum(plan.storage_gb.values())
-    fitting = ", ".join(f"{n} in {gb} GB" for gb, n in plan.side_by_side.items())
+    cost, trained = plan.cost, f"{plan.cost.trained / 1e6:,.2f} M trained per adapter, "
     lines = {
-        "generator": plan.generator,
-        "UNet": f"{plan.cost.parameters / 1e6:,.1f} M parameters, {plan.cost.trained / 1e6:,.2f} M "
-        f"trained per adapter, {plan.cost.forward / 1e9:,.1f} GFLOP per image and step",
-        "fine-tuning": f"{adapters}, {plan.steps:,} steps together",
-        "GPU memory": f"{plan.one_adapter_gb:.1f} GB for one adapter; at once: {fitting}",
-        "GPU-hours": f"{hours:,.2f}: "
-        + ", ".join(f"{name} {value:,.2f}" for name, value in plan.gpu_hours.items()),
-        "storage": f"{storage:,.2f} GB: "
-        + ", ".join(f"{name} {value:,.2f}" for name, value in plan.storage_gb.items()),
+        "generator": plan.words,
+        "UNet": f"{cost.parameters / 1e6:,.1f} M parameters, {trained if plan.adapters else ''}"
+        f"{cost.forward / 1e9:,.1f} GFLOP per image and step",
     }
+    if plan.adapters:
+        lent = f"; those of {plan.lent_by}, trained once" if plan.lent_by else ""
+        fitting = ", ".join(f"{n} in {gb} GB" for gb, n in plan.side_by_side.items())
+        lines |= {
+            "fine-tuning": f"{adapters}, {plan.steps:,} steps together{lent}",
+            "GPU memory": f"{plan.one_adapter_gb:.1f} GB for one adapter; at once: {fitting}",
+        }
+    _print_lines(lines, console)
+
+
+def _print_lines(lines: dict[str, str], console: Console) -> None:
     for name, text in lines.items():
         console.print(f"[bold]{name:<12}[/] {text}")
-    console.print("[bold]assumed[/]")
-    for assumption in plan.assumptions:
-        console.print(f"  - {assumption}")
+
+
+def _generator(
+    config: Config, groups: Groups, counts: np.ndarray, shape: Shape, lent_by: str
+) -> GeneratorPlan:
+    """The plan of one generator; `counts` [G]: training images."""
+    from raysynth import costs
+    from raysynth.finetune.plan import expected_adapters
+
+    recipe, made = recipe_of(config), config.synthesis.images_per_group
+    adapters = expected_adapters(config, groups, counts)
+    per_group = [
+        GroupPlan(groups.name(g), int(n), own, _model(config, groups, counts, g, own), made)
+        for g, n in enumerate(counts.tolist())
+        for own in [sum(adapter.group == g for adapter in adapters)]
+    ]
+    cost, one, side_by_side = costs.training_cost(config, shape), 0.0, {}
+    if recipe.training is not None:
+        memory = costs.training_memory(config, recipe.training, cost, shape.encoders)
+        share, lora = config.finetune.memory_share, recipe.training.engine == "lora"
+        one = memory(1) / 1e9
+        side_by_side = {
+            gb: costs.most_at_once(memory, gb * 1e9 * share, lora) for gb in costs.GPUS_GB
+        }
+    return GeneratorPlan(
+        words=_in_words(recipe),
+        groups=per_group,
+        adapters=len(adapters),
+        steps=sum(adapter.steps for adapter in adapters),
+        rows=sum(adapter.work for adapter in adapters) * costs.rows_per_image(config),
+        lent_by=lent_by,
+        cost=cost,
+        one_adapter_gb=one,
+        side_by_side=side_by_side,
+    )
 
 
 def _in_words(recipe: Recipe) -> str:
@@ -188,142 +253,36 @@ def _model(config: Config, groups: Groups, counts: np.ndarray, group: int, own: 
     return f"{groups.name(lending_group(config, counts, groups, group))}'s"
 
 
-def _jobs(
-    config: Config, training: Training | None, groups: Groups, counts: np.ndarray
-) -> list[Job]:
-    """The adapters, with clusters of equal size: names, groups and budgets are what is needed."""
-    if training is None:
-        return []
-    settings, clustering = config.finetune, config.clustering
-    enough = trained_groups(counts, settings.min_images)
-    sizes: dict[tuple[str, int], int] = {}
-    if training.scope == "all":
-        sizes["shared", SHARED] = int(counts[enough].sum())
-    elif training.shared:
-        by_label = (counts * enough).reshape(-1, len(groups.attribute_names))
-        images = by_label.sum(1 if training.scope == "class" else 0)
-        sizes |= {(f"{training.scope}-{k}", SHARED): int(n) for k, n in enumerate(images) if n}
-    else:
-        for g in np.flatnonzero(enough).tolist():
-            asked = of_group(clustering, groups, g).k
-            most = asked if isinstance(asked, int) else clustering.max_k
-            most = most if training.scope == "group_cluster" else 1
-            k = max(1, min(most, int(counts[g]) // clustering.min_size))
-            sizes |= {(f"{g}-{number}", g): int(counts[g]) // k for number in range(k)}
-    return [
-        Job(
-            name=name,
-            scope=training.scope,
-            group=g,
-            cluster=0,
-            label=SHARED,
-            attribute=SHARED,
-            ids=("",) * images,
-            groups=(),
-            prompts={},
-            plain_prompts={},
-            conflicting=(),
-            oversample=0.0,
-            max_passes=training.max_passes,
-            steps=steps,
-            batch=batch,
-            learning_rate=rate,
+def _assume(
+    config: Config,
+    each: list[Config],
+    generators: dict[str, GeneratorPlan],
+    assumptions: list[str],
+) -> None:
+    """Say what the numbers rest on."""
+    from raysynth.costs import PNG_BYTES
+
+    scopes = {t.scope for one in each if (t := recipe_of(one).training) is not None}
+    if not isinstance(config.clustering.k, int) and "group_cluster" in scopes:
+        assumptions.append(
+            f"clusters per group: the most that clustering.max_k={config.clustering.max_k} and "
+            f"min_size={config.clustering.min_size} allow, equally large; silhouette may find fewer"
         )
-        for (name, g), images in sizes.items()
-        for steps, batch, rate in [budget_of(config, training, name, images)]
+    if config.generator == AUTO:
+        assumptions.append(
+            f"generator=auto: all candidates ({', '.join(generators)}) are trained and generate, "
+            "equal models once; each, and their mix, trains classifiers"
+        )
+    assumptions += [
+        "classifiers: a ResNet-50's FLOPs at their image size, every trial to its end, with all "
+        "evaluations, tunings and seeds",
+        "GPU-hours leave out what CLIP and the autoencoder do, and DreamBooth's prior images",
+        f"PNG takes {PNG_BYTES:g} bytes per pixel",
+        "host memory: training, validation and kept images as 8-bit pixels at the classifier's "
+        "size; test images in the workers; the processes themselves come on top",
+        *warnings_of(config),
     ]
 
 
-def _shapes(config: Config, assumptions: list[str]) -> tuple[dict[str, Any], float]:
-    """The UNet's configuration, and the bytes of the encoders beside it."""
-    source = resolve(config.base.name)
-    if os.path.isdir(source):
-        with open(f"{source}/unet/config.json") as file:
-            shape: dict[str, Any] = json.load(file)
-        files = [
-            os.path.join(folder, name)
-            for part in ("vae", "text_encoder")
-            for folder, _, names in os.walk(f"{source}/{part}")
-            for name in names
-            if name.endswith(".safetensors")
-        ]
-        return shape, float(sum(os.path.getsize(name) for name in files))
-    assumptions.append(
-        f"{source} has the shape of Stable Diffusion 1.x (the hub is not asked for a plan)"
-    )
-    return dict(STABLE_DIFFUSION_1), ENCODER_BYTES
-
-
-def _memory(config: Config, training: Training | None, cost: UNetCost, encoders: float) -> Any:
-    """Adapters -> bytes of a training step; where nothing is trained, those of one image."""
-    rows, copies, lora = 1, 0, True
-    if training is not None:
-        rows = training.batch_size * (2 if training.prior_weight else 1)
-        copies = bool(training.ema) + bool(config.finetune.patience)
-        lora = training.engine == "lora"
-    per_adapter = (STATE_BYTES + 4 * copies) * cost.trained + rows * cost.activations
-    base = FRAMEWORK_BYTES + encoders + (2 * cost.parameters if lora else 0)
-    return lambda adapters: base + adapters * per_adapter
-
-
-def _most(memory: Any, budget: float, lora: bool) -> int:
-    """Adapters whose step fits; a full fine-tuning trains one at a time."""
-    one = memory(1) <= budget
-    if not one or not lora:
-        return int(one)
-    return 1 + int((budget - memory(1)) // (memory(2) - memory(1)))
-
-
-def _hours(
-    config: Config,
-    cost: UNetCost,
-    jobs: list[Job],
-    groups: int,
-    teraflops: float,
-    assumptions: list[str],
-) -> dict[str, float]:
-    synthesis, classifier, recipe = config.synthesis, config.classifier, recipe_of(config)
-    prior = recipe.training is not None and recipe.training.prior_weight
-    rows = config.finetune.accumulation * (2 if prior else 1)
-    others = config.references
-    tried = len(others.names) * len(others.weight_decays) * len(others.learning_rates)
-    steps = config.search.trials * sum(config.search.steps) / 2
-    steps += (tried + len(others.names) * (others.seeds - 1)) * others.steps
-    steps += classifier.seeds * classifier.steps
-    side = classifier.image_size or config.dataset.image_size or 32
-    forward = RESNET_50_FLOPS * (side / 224) ** 2
-    assumptions.append("classifier: a ResNet-50's FLOPs at its image size, every trial to its end")
-    flops = {
-        "fine-tuning": sum(job.work for job in jobs) * rows * cost.training,
-        "generation": groups
-        * synthesis.images_per_group
-        * recipe.evaluations(synthesis.steps)
-        * cost.forward,
-        "classifiers": steps * classifier.batch_size * 3 * forward,
-    }
-    return {name: value / (teraflops * 1e12) / 3600 for name, value in flops.items()}
-
-
-def _storage(
-    config: Config,
-    cost: UNetCost,
-    adapters: int,
-    images: int,
-    groups: int,
-    assumptions: list[str],
-) -> dict[str, float]:
-    side = config.dataset.image_size or 32
-    made = config.synthesis.image_size or (512 if config.base.name != "embedded" else 32)
-    if config.dataset.image_size is None and config.dataset.name != "outfits":
-        side = 512
-        assumptions.append("real images of 512 x 512 pixels (dataset.image_size is not set)")
-    assumptions.append(f"PNG takes {PNG_BYTES:g} bytes per pixel")
-    candidates = groups * config.synthesis.images_per_group
-    found = {
-        "real": images * side**2 * PNG_BYTES / 1e9,
-        "synthetic": candidates * made**2 * PNG_BYTES / 1e9,
-        "adapters": adapters * cost.trained * 4 / 1e9,
-    }
-    if recipe_of(config).edits:
-        found["sources, until all are edited"] = candidates * side**2 * PNG_BYTES / 1e9
-    return found
+def _gb(found: dict[str, float]) -> dict[str, float]:
+    return {name: value / 1e9 for name, value in found.items()}

@@ -12,6 +12,8 @@ import yaml
 from raysynth.cli import main, split_arguments
 from raysynth.config import Config
 from raysynth.config_docs import markdown
+from raysynth.config_files import load_config
+from raysynth.planning import plan_run
 from tests.datasets.test_published import write_waterbirds
 
 ROOT = Path(__file__).parent.parent
@@ -98,6 +100,18 @@ def test_configuration_needs_neither_torch_nor_ray():
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_what_is_checked_before_ray_does_not_import_it():
+    """Ray reads its environment when it is imported, and the session has not set that yet."""
+    code = (
+        "import sys; from raysynth.config_files import load_config;"
+        "from raysynth.preflight import preflight;"
+        "preflight(load_config(None, ['resources.workers=1', 'search.concurrent=1']));"
+        "print([m for m in ('ray', 'diffusers', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 def test_help_keys_names_every_key_and_the_page_in_docs_is_in_step():
     text = _raysynth("config", "--help-keys").stdout
     assert text == markdown()
@@ -121,14 +135,35 @@ def test_plan_counts_without_starting_anything(inside, tmp_path):
     assert list(tmp_path.iterdir()) == []
     vanilla = inside("plan", "generator=vanilla", f"storage_path={tmp_path}")
     assert "the base" in vanilla.stdout and "0 adapters" in vanilla.stdout
+    assert "for one adapter" not in vanilla.stdout and "per adapter" not in vanilla.stdout
     edit = inside("plan", "generator=edit", "dataset.severity=0.999", f"storage_path={tmp_path}")
     assert "full weights, one per attribute; edits real images" in edit.stdout
     assert "2 adapters" in edit.stdout and "the attribute's, lent" in edit.stdout
     shared = inside("plan", "generator=shared", f"storage_path={tmp_path}")
     assert "one for all groups; draws from noise" in shared.stdout
     assert "1 adapter," in shared.stdout and "the shared one" in shared.stdout
+    assert "GB in the driver" in shared.stdout and "object_store_memory" not in shared.stdout
     refused = inside("plan", "finetune.min_images=4000", f"storage_path={tmp_path}")
     assert refused.returncode == 2 and "finetune.min_images=4000" in refused.stderr
+
+
+def test_plan_of_auto_counts_all_candidates_and_equal_models_once(inside, tmp_path):
+    auto = load_config(None, ["generator=auto", f"storage_path={tmp_path}"])
+    whole = plan_run(auto)
+    alone = {
+        name: plan_run(auto.model_copy(update={"generator": name})) for name in auto.candidates
+    }
+    assert list(whole.generators) == list(auto.candidates)
+    assert whole.generators["edit"].lent_by == "shared" and not whole.generators["shared"].lent_by
+    for stage in ("generation", "fine-tuning"):
+        counted = [a.gpu_hours[stage] for name, a in alone.items()]
+        if stage == "fine-tuning":
+            counted.remove(alone["edit"].gpu_hours[stage])
+        assert whole.gpu_hours[stage] == pytest.approx(sum(counted))
+    assert whole.gpu_hours["classifiers"] > alone["shared"].gpu_hours["classifiers"]
+    printed = inside("plan", "generator=auto", f"storage_path={tmp_path}").stdout
+    assert "those of shared, trained once" in printed and "all 4 candidates, one run" in printed
+    assert printed.count("GPU-hours  ") == 1 and "all candidates (vanilla, " in printed
 
 
 def test_plan_of_the_paper_scale_needs_no_model_and_no_hub(inside, tmp_path):
@@ -138,5 +173,6 @@ def test_plan_of_the_paper_scale_needs_no_model_and_no_hub(inside, tmp_path):
     assert printed.returncode == 0, printed.stderr
     assert "859.5 M parameters" in printed.stdout and "100 TFLOP/s" in printed.stdout
     assert "shape of Stable Diffusion 1.x" in printed.stdout
+    assert "a local Ray: resources.object_store_memory=" in printed.stdout
     missing = inside("plan", str(file), "dataset.path=/nowhere")
     assert missing.returncode == 2 and "metadata.csv" in missing.stderr

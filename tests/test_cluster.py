@@ -27,6 +27,24 @@ def test_more_cpus_than_this_machine_has_are_refused_before_ray_starts(monkeypat
         check_before_ray(load_config(None, ["resources.gpus_per_worker=64"]))
 
 
+def test_a_local_ray_does_not_grow(monkeypatch):
+    """It would wait for ever. A job has RAY_ADDRESS, a notebook perhaps a Ray that is asked."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    grows = load_config(None, ["resources.workers=4000", "resources.autoscales=true"])
+    with pytest.raises(ConfigError, match=r"this machine has .*Fix: .*resources\.address"):
+        check_before_ray(grows)
+    with socket.socket() as head:
+        head.bind(("127.0.0.1", 0))
+        head.listen()
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{head.getsockname()[1]}")
+        check_before_ray(grows)
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0})
+    check_before_ray(grows)
+
+
 def test_a_task_is_compared_with_all_of_ray_and_not_with_its_node(ray_local):
     """A benchmark's cell on a cluster: its node may be a small one."""
 

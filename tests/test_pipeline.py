@@ -17,7 +17,9 @@ from PIL import Image
 from raysynth.config_files import load_config
 from raysynth.datasets.listing import check_sides
 from raysynth.errors import ConfigError, DataError, ModelError
-from raysynth.pipeline import preflight, run_pipeline
+from raysynth.pipeline import run_pipeline
+from raysynth.planning import plan_run
+from raysynth.preflight import preflight, warnings_of
 from raysynth.runs import FOLDERS, Run
 from raysynth.tables import read_table
 from tests.datasets.test_folder import balanced_rows, write_folder
@@ -75,11 +77,42 @@ def miniature(folder: Path, *more: str):
             r"dfr_validation, self .* got pullover/grass: 1, .* Fix: leave dfr_validation and self",
         ),
         (["dataset.train_images=20000"], DataError, "too few shipped"),
+        (["base.clip=/nope"], ModelError, "base.clip: no folder"),
+        (["clustering.encoder=dinov2"], ModelError, "clustering.encoder"),
+        (["clustering.k={9: 2}"], ConfigError, "clustering.k"),
+        (["finetune.overrides={0-2: {steps: 3}}"], ConfigError, "no adapter 0-2; .* of 0-0, 0-1,"),
     ],
 )
 def test_what_cannot_work_is_refused_before_ray_starts(tmp_path, overrides, error, said):
+    config = miniature(tmp_path, *overrides)
     with pytest.raises(error, match=said):
-        preflight(miniature(tmp_path, *overrides))
+        preflight(config)
+    if not overrides[0].startswith("resources"):
+        with pytest.raises(error, match=said):
+            plan_run(config)
+
+
+def test_a_plan_does_not_ask_what_this_machine_has(tmp_path):
+    many = ["resources.workers=4000", "resources.gpus_per_worker=1", "search.gpus_per_trial=1"]
+    assert plan_run(miniature(tmp_path, *many, "resources.address=10.0.0.5:6379")).generators
+
+
+def test_embedded_models_with_other_images_are_warned_of(tmp_path):
+    folder = ["dataset.name=folder", f"dataset.path={tmp_path}"]
+    (said,) = warnings_of(load_config(None, folder))
+    assert "base.name and base.clip: the embedded models know ten kinds of garments" in said
+    (said,) = warnings_of(load_config(None, [*folder, "base.name=owner/model"]))
+    assert said.startswith("base.clip: the embedded")
+    assert not warnings_of(load_config(None, [*folder, "base.name=a/b", "base.clip=a/c"]))
+    assert not warnings_of(load_config())
+
+
+def test_a_run_prints_its_warning_once(tmp_path, ray_local, capsys):
+    rows = balanced_rows(("coat", "bag"), ("grass", "gravel"), each=16)
+    data = ["dataset.name=folder", f"dataset.path={write_folder(tmp_path / 'data', rows)}"]
+    config = miniature(tmp_path, *data, "dataset.severity=original")
+    run_pipeline(config, until="ingest")
+    assert capsys.readouterr().out.count("dataset.name=folder is strange to them") == 1
 
 
 def test_a_base_folder_without_a_unet_is_refused(tmp_path):

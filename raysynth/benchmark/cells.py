@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from raysynth.config import BenchmarkConfig, Config, Control, Reference, Section
 from raysynth.config_files import explain
 from raysynth.errors import ConfigError
-from raysynth.pipeline import preflight, stage_digests
+from raysynth.pipeline import stage_digests
+from raysynth.preflight import preflight
 from raysynth.runs import shared_name
 
 LAST_STAGE = "classification"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from raysynth.config import ClassifierConfig, Config
 from raysynth.errors import ConfigError, ModelError
-from raysynth.models.sources import CLIP, resolve
+from raysynth.models.sources import CLIP, is_path, resolve
 
 SMALL = "small"
 NORMALISATION = 0.5
@@ -126,13 +126,12 @@ def _image_side(config: Config) -> int | None:
 
 
 def _check_folder(name: str) -> None:
-    looks_local = os.path.isabs(name) or name.startswith((".", "~"))
-    if name == SMALL or (not looks_local and not os.path.isdir(name)):
+    if name == SMALL or not is_path(name):
         return
     if not os.path.isfile(os.path.join(os.path.expanduser(name), "config.json")):
         raise ModelError(
             f"classifier.backbone: no config.json in {name}; expected `small`, `clip`, a hub id "
-            "or a folder written by save_pretrained. Fix: check the path"
+            "(owner/model) or a folder written by save_pretrained. Fix: check the path"
         )
 
 

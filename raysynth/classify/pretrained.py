@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from raysynth.classify.backbone import SmallNetwork, initialise, other_size, sev
 from raysynth.config import ClassifierConfig
 from raysynth.errors import ModelError
 from raysynth.models.loading import load_or_explain, quiet_transformers
+from raysynth.models.sources import variant_of
 
 MARKED = 1009
 """A number of labels that no other layer has outputs, to tell a model's heads."""
@@ -169,7 +171,9 @@ def _load_clip(
     model = ClipClassifier(ClipClassifierConfig(**shape | _names(label_names)))
     if classifier.starts_pretrained:
         # The whole CLIP: its image tower alone would be read with a complaint about the rest.
-        whole = CLIPModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
+        whole = CLIPModel.from_pretrained(
+            name, use_safetensors=True, variant=variant_of(Path(name)), dtype=torch.float32
+        )
         model.clip.vision_model = whole.vision_model
         model.clip.visual_projection = whole.visual_projection
     return model

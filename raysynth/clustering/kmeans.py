@@ -101,6 +101,12 @@ def check_cluster_counts(
         )
 
 
+def most_clusters(config: ClusteringConfig, images: int) -> int:
+    """Clusters that a group of this many images can have at most; `config`: with its own `k`."""
+    most = config.k if isinstance(config.k, int) else config.max_k
+    return max(1, min(most, images // config.min_size))
+
+
 def cluster_group(
     embeddings: np.ndarray, config: ClusteringConfig, seed: int, group: int
 ) -> Clustering:

@@ -11,6 +11,7 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
+from raysynth.clustering.kmeans import most_clusters, of_group
 from raysynth.config import Config
 from raysynth.errors import ConfigError
 from raysynth.generators import Training, check_groups, recipe_of, settled, trained_groups
@@ -128,8 +129,60 @@ def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
         weak = tuple(g for g in present if training.shared and g not in aligned)
         job = _job(config, groups, own, ids[own.rows], group[own.rows], weak)
         jobs.append(job)
-    _check_overrides(config, [job.name for job in jobs])
+    check_overrides(config, [job.name for job in jobs])
     return jobs
+
+
+@dataclass(frozen=True)
+class Expected:
+    """An adapter of a run whose clusters are not known yet."""
+
+    name: str
+    group: int
+    """Group, or SHARED."""
+    steps: int
+    """Optimizer steps, at most."""
+    batch: int
+    """Images per step."""
+
+    @property
+    def work(self) -> int:
+        """Images that pass the UNet until the last step."""
+        return self.steps * self.batch
+
+
+def expected_adapters(config: Config, groups: Groups, counts: np.ndarray) -> list[Expected]:
+    """The adapters of `plan_jobs` before the clusters are known: as many as there can be.
+
+    A group's clusters are taken as equally large. No other name can come up: clusters below
+    `clustering.min_size` are merged.
+
+    Parameters
+    ----------
+    counts : [G] training images per group.
+    """
+    config = settled(config, counts)
+    training = recipe_of(config).training
+    if training is None:
+        return []
+    enough = trained_groups(counts, config.finetune.min_images)
+    sizes: dict[tuple[str, int], int] = {}
+    if training.scope == "all":
+        sizes["shared", SHARED] = int(counts[enough].sum())
+    elif training.shared:
+        by_label = (counts * enough).reshape(-1, len(groups.attribute_names))
+        images = by_label.sum(1 if training.scope == "class" else 0)
+        sizes |= {(f"{training.scope}-{k}", SHARED): int(n) for k, n in enumerate(images) if n}
+    else:
+        for g in np.flatnonzero(enough).tolist():
+            k = 1
+            if training.scope == "group_cluster":
+                k = most_clusters(of_group(config.clustering, groups, g), int(counts[g]))
+            sizes |= {(f"{g}-{number}", g): int(counts[g]) // k for number in range(k)}
+    return [
+        Expected(name, group, *budget_of(config, training, name, images)[:2])
+        for (name, group), images in sizes.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -286,10 +339,11 @@ def read_adapter(folder: str) -> Adapter | None:
     return Adapter(**json.loads(filesystem.cat_file(path))) if filesystem.exists(path) else None
 
 
-def _check_overrides(config: Config, names: Sequence[str]) -> None:
+def check_overrides(config: Config, names: Sequence[str]) -> None:
+    """Refuse `finetune.overrides` of adapters that are not among `names`; raises ConfigError."""
     unknown = sorted(set(config.finetune.overrides) - set(names))
     if unknown:
         raise ConfigError(
-            f"finetune.overrides: no adapter {', '.join(unknown)}; this run has "
-            f"{', '.join(names) or 'none'}. Fix: name one of them, or remove the entry"
+            f"finetune.overrides: no adapter {', '.join(unknown)}; expected one of "
+            f"{', '.join(names)}. Fix: name one of them, or remove the entry"
         )

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 from raysynth.config import BaseConfigSection
 from raysynth.errors import ConfigError, ModelError
 from raysynth.models.device import pick_device, pick_dtype, weight_dtype
-from raysynth.models.sources import check_base, check_clip, resolve
+from raysynth.models.sources import check_base, check_clip, resolve, variant_of
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 PIXELS_AT_ONCE = 2**20
@@ -116,18 +117,26 @@ def load_base(base: BaseConfigSection, parts: Sequence[str] = PARTS) -> Base:
     dtype = pick_dtype(base.dtype, device)
     plain = _plain_attention(base, device)
     hub = {} if os.path.isdir(source) else {"revision": base.revision}
-    weights = {"use_safetensors": True, "torch_dtype": weight_dtype(dtype, device), **hub}
-    text = {"attn_implementation": "eager" if plain else "sdpa", **weights}
-    text["dtype"] = text.pop("torch_dtype")
+    number = weight_dtype(dtype, device)
+
+    def weights(part: str) -> dict[str, Any]:
+        variant = variant_of(Path(source) / part)
+        return {"subfolder": part, "use_safetensors": True, "variant": variant, **hub}
+
     loaders: dict[str, Callable[[], Any]] = {
         "tokenizer": lambda: transformers.CLIPTokenizer.from_pretrained(
             source, subfolder="tokenizer", **hub
         ),
         "text_encoder": lambda: transformers.CLIPTextModel.from_pretrained(
-            source, subfolder="text_encoder", **text
+            source,
+            dtype=number,
+            attn_implementation="eager" if plain else "sdpa",
+            **weights("text_encoder"),
         ),
-        "vae": lambda: AutoencoderKL.from_pretrained(source, subfolder="vae", **weights),
-        "unet": lambda: UNet2DConditionModel.from_pretrained(source, subfolder="unet", **weights),
+        "vae": lambda: AutoencoderKL.from_pretrained(source, torch_dtype=number, **weights("vae")),
+        "unet": lambda: UNet2DConditionModel.from_pretrained(
+            source, torch_dtype=number, **weights("unet")
+        ),
         "scheduler": lambda: load_scheduler(source, hub),
     }
     loaded = {
@@ -153,6 +162,7 @@ def load_clip(base: BaseConfigSection) -> Clip:
         lambda: transformers.CLIPModel.from_pretrained(
             source,
             use_safetensors=True,
+            variant=variant_of(Path(source)),
             dtype=weight_dtype(dtype, device),
             attn_implementation="eager" if plain else "sdpa",
         ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 from raysynth.config import BaseConfigSection
@@ -26,6 +27,8 @@ CLIP_TREE = {
     "config.json": "model*.safetensors",
     "tokenizer_config.json": "*processor_config.json",
 }
+WEIGHTS = r"(?:diffusion_pytorch_|)model(?:\.(.+?))?(?:-\d+-of-\d+)?\.safetensors"
+"""Files of weights; the group is their variant."""
 
 
 def resolve(name: str, clip: bool = False) -> str:
@@ -39,14 +42,43 @@ def resolve(name: str, clip: bool = False) -> str:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return str(folder.absolute())
-    is_path = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
-    if is_path or folder.exists():
+    if is_path(name):
         raise ModelError(
             f"base.{'clip' if clip else 'name'}: no folder {name}; expected `embedded`, a model "
-            "folder, or a hub id such as owner/model. Fix: check the path (on a cluster every node "
-            "must see it)"
+            "folder, or a hub id of the form owner/model. Fix: check the path (on a cluster every "
+            f"node must see it){_beside(folder)}"
         )
     return name
+
+
+def is_path(name: str) -> bool:
+    """Whether a configured model can only be a folder, if it is anything.
+
+    A hub id is owner/model. Where a folder has the owner's name, a folder inside it is meant.
+    """
+    folder = Path(name).expanduser()
+    looks = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1
+    return looks or folder.exists() or folder.parent.is_dir()
+
+
+def _beside(folder: Path) -> str:
+    """What is to be said of a name that would be a hub id, were there no folder `owner`."""
+    if len(folder.parts) != 2 or not folder.parent.is_dir():
+        return ""
+    return f"; if the hub's is meant, run where there is no folder {folder.parent}"
+
+
+def variant_of(folder: Path) -> str | None:
+    """diffusers' and transformers' `variant` of a model folder's weights, such as fp16.
+
+    None where there are weights without one, which are taken then.
+    """
+    found = {
+        match[1]
+        for path in folder.glob("*.safetensors")
+        if (match := re.fullmatch(WEIGHTS, path.name)) is not None
+    }
+    return None if None in found else min(found, default=None)
 
 
 def check_base(base: BaseConfigSection) -> None:
@@ -76,16 +108,16 @@ def check_encoder(name: str) -> None:
 
     (What a hub id holds is known when it is loaded.)
     """
-    folder = os.path.expanduser(name)
-    is_path = os.path.isabs(folder) or name.startswith(".") or os.path.isdir(folder)
-    if name == CLIP or not is_path:
+    if name == CLIP or not is_path(name):
         return
+    folder = os.path.expanduser(name)
     needed = ("config.json", "preprocessor_config.json")
     missing = [file for file in needed if not os.path.isfile(os.path.join(folder, file))]
     if missing:
         raise ModelError(
-            f"clustering.encoder: {name} lacks {', '.join(missing)}; expected `clip`, a hub id, or "
-            "a folder in which save_pretrained wrote a vision model and its image processor. Fix: "
+            f"clustering.encoder: {name} lacks {', '.join(missing)}; expected `clip`, a hub "
+            "id (owner/model), or a folder in which save_pretrained wrote a vision model and its "
+            "image processor. Fix: "
             "check the path (on a cluster every node must see it)"
         )
 

@@ -12,7 +12,7 @@ from raysynth.classify.controls import CONTROLS
 from raysynth.classify.controls.control import run_control
 from raysynth.config_files import load_config
 from raysynth.errors import ConfigError
-from raysynth.pipeline import preflight
+from raysynth.preflight import preflight
 from raysynth.progress import Progress
 from tests.classify.tiny import tiny_config, tiny_groups, write_tiny_run
 

@@ -10,8 +10,8 @@ import torch
 
 from raysynth.classify.head import Head
 from raysynth.classify.plan import TRAINED, HeadSpec, told
-from raysynth.classify.references.checks import check_halves
 from raysynth.classify.references import REFERENCES
+from raysynth.classify.references.checks import check_halves
 from raysynth.classify.references.dfr_train import fit_dfr_train
 from raysynth.classify.references.dfr_validation import fit_dfr_validation, halves
 from raysynth.classify.references.logistic import (

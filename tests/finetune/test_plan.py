@@ -145,7 +145,7 @@ def test_overrides_have_the_last_word():
     jobs = plan_jobs(config(max_passes=1, overrides={"3-0": own}), table(SIZES), GROUPS)
     job = next(job for job in jobs if job.name == "3-0")
     assert (job.batch, job.steps, job.learning_rate) == (3, 7, 0.5)
-    with pytest.raises(ConfigError, match=r"no adapter 9-9; this run has 0-0, 0-1"):
+    with pytest.raises(ConfigError, match=r"no adapter 9-9; expected one of 0-0, 0-1"):
         plan_jobs(config(overrides={"9-9": own}), table(SIZES), GROUPS)
 
 

@@ -59,7 +59,7 @@ def test_the_class_token_counts(tmp_path, kind):
 def test_folders_without_a_model_are_refused(tmp_path):
     check_encoder("clip")
     check_encoder("facebook/dinov2-small")
-    for name in (str(tmp_path), "/nowhere/dino", "./nowhere"):
+    for name in (str(tmp_path), "/nowhere/dino", "./nowhere", "dinov2"):
         with pytest.raises(ModelError, match=r"clustering\.encoder: .* lacks config\.json.*Fix"):
             check_encoder(name)
     (write_encoder(tmp_path, "vit") / "model.safetensors").write_bytes(b"broken")

@@ -20,7 +20,7 @@ from raysynth.finetune.grouped_lora import TARGETS, inject
 from raysynth.models.device import pick_device, pick_dtype
 from raysynth.models.loading import PARTS, encode_prompts, images_at_once, load_base, load_clip
 from raysynth.models.pretrain.words import build_tokenizer
-from raysynth.models.sources import EMBEDDED, check_base, check_clip, resolve
+from raysynth.models.sources import EMBEDDED, check_base, check_clip, resolve, variant_of
 from tests.synthesis.random_models import write_clip
 
 
@@ -167,6 +167,36 @@ def test_names():
         resolve("./nowhere")
 
 
+def test_a_name_that_is_no_hub_id_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve("models/sd15") == "models/sd15"
+    for name in ("sd15", "a/b/c"):
+        with pytest.raises(ModelError, match=rf"base\.name: no folder {name}; .*owner/model"):
+            resolve(name)
+    (tmp_path / "models").mkdir()
+    with pytest.raises(ModelError, match=r"base\.clip: no folder models/clip.*no folder models"):
+        resolve("models/clip", clip=True)
+    (tmp_path / "models" / "sd15").mkdir()
+    assert resolve("models/sd15") == str(tmp_path / "models" / "sd15")
+
+
+def test_weights_in_half_precision_only(sd1, tmp_path):
+    """As `save_pretrained(variant="fp16")` leaves a folder, and half of the hub's downloads."""
+    copy = shutil.copytree(sd1, tmp_path / "model")
+    for path in copy.glob("*/*model.safetensors"):
+        path.rename(path.with_name(path.name.replace("model.", "model.fp16.")))
+    check_base(section(copy))
+    half, whole = load_base(section(copy)), load_base(section(sd1))
+    for part in ("unet", "vae", "text_encoder"):
+        pairs = zip(
+            getattr(half, part).parameters(), getattr(whole, part).parameters(), strict=True
+        )
+        assert all(torch.equal(*pair) for pair in pairs)
+    assert variant_of(sd1 / "unet") is None and variant_of(copy / "unet") == "fp16"
+    (copy / "unet" / "diffusion_pytorch_model-00001-of-00002.safetensors").touch()
+    assert variant_of(copy / "unet") is None, "weights without a variant come first"
+
+
 def test_too_long_prompt_is_refused(sd1):
     base = load_base(section(sd1), parts=("text_encoder", "tokenizer"))
     with pytest.raises(ConfigError, match=r"prompts\.template.*at most 24"):
@@ -204,6 +234,14 @@ def test_clip_prepares_images_as_its_processor_does(clip_folder):
     theirs = processor(Image.fromarray(smooth), return_tensors="pt")["pixel_values"]
     ours = clip._prepare(torch.from_numpy(smooth[None]))
     assert (ours - theirs).abs().max() < 0.05
+
+
+def test_a_clip_in_half_precision_only(clip_folder, tmp_path):
+    copy = shutil.copytree(clip_folder, tmp_path / "clip")
+    (copy / "model.safetensors").rename(copy / "model.fp16.safetensors")
+    pixels = np.zeros((1, 32, 32, 3), np.uint8)
+    theirs, ours = (load_clip(section(clip=str(f))).images(pixels) for f in (clip_folder, copy))
+    assert np.array_equal(theirs, ours)
 
 
 def test_clip_folder_without_weights_is_refused(tmp_path):
