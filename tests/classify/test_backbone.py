@@ -222,8 +222,10 @@ def test_pretrained_false_keeps_the_shape_only(tmp_path):
 
 def test_folder_without_a_model_is_refused_before_loading(tmp_path):
     config = tiny_config(f"classifier.backbone={tmp_path}")
-    with pytest.raises(ModelError, match=r"classifier\.backbone: no config\.json"):
-        check_backbone(config)
+    for named in (str(tmp_path), "resnet50", "~/nothing"):
+        with pytest.raises(ModelError, match=r"classifier\.backbone: no config\.json"):
+            check_backbone(tiny_config(f"classifier.backbone={named}"))
+    check_backbone(tiny_config("classifier.backbone=microsoft/resnet-50"))
     with pytest.raises(ModelError, match="cannot load"):
         build_network(config, tiny_groups(), SIDE, 0)
     check_backbone(tiny_config())
