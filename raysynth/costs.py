@@ -189,7 +189,7 @@ def classifier_flops(config: Config, images: Images) -> float:
 def trainings(config: Config) -> list[tuple[Plan, int]]:
     """The classifiers' trainings of a run: (plan, how often); the search's all to their end."""
     search, classifier = config.search, config.classifier
-    found = _tuned(classifier.mixtures, config.references, classifier.seeds)
+    found = _tuned(classifier.mixtures, config.for_mixtures(), classifier.seeds)
     found += _tuned(config.references.names, config.references, config.references.seeds)
     chosen, grid = configured(classifier), head_grid(search)
     if config.generator == AUTO:
