@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -75,7 +76,7 @@ def test_a_parquet_read_starts_one_footer_reader():
     assert FooterFileIndexer(ignore_missing_paths=False)._num_actors == 1
 
 
-def test_a_worker_that_waits_for_its_next_block_is_kept(ray_local):
+def test_a_worker_that_waits_for_its_next_block_is_kept(ray_local, tmp_path):
     """While actors hold nearly all CPUs, Ray ends whoever idles for a second unless told not to."""
     ray = ray_local
 
@@ -85,15 +86,21 @@ def test_a_worker_that_waits_for_its_next_block_is_kept(ray_local):
             return True
 
     @ray.remote(num_cpus=0.25)
-    def who() -> int:
-        time.sleep(0.5)  # so that the two do not share a worker
+    def who(folder: Path) -> int:
+        (folder / str(os.getpid())).touch()
+        while len(list(folder.iterdir())) < 2:  # the two do not share a worker
+            time.sleep(0.05)
         return os.getpid()
+
+    def workers(folder: Path) -> set[int]:
+        folder.mkdir()
+        return set(ray.get([who.remote(folder) for _ in range(2)], timeout=120))
 
     holder = Holder.remote()
     ray.get(holder.ready.remote())
-    before = set(ray.get([who.remote() for _ in range(2)]))
+    before = workers(tmp_path / "before")
     time.sleep(3)
-    after = set(ray.get([who.remote() for _ in range(2)]))
+    after = workers(tmp_path / "after")
     ray.kill(holder)
     assert len(before) == 2 and after == before
 
