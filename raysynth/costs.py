@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from raysynth.classify.plan import Plan
 from raysynth.classify.recipe import configured, head_grid, plan_of
 from raysynth.config import Config, ReferencesConfig
+from raysynth.datasets.listing import stored_side
 from raysynth.generators import AUTO, Training, candidates, recipe_of
-from raysynth.models.sources import resolve
+from raysynth.models.sources import resolve, vae_factor
 
 if TYPE_CHECKING:
     from raysynth.finetune.estimate import UNetCost
@@ -101,15 +102,16 @@ def base_shape(config: Config, assumptions: list[str]) -> Shape:
         if name.endswith(".safetensors")
     ]
     size = float(sum(os.path.getsize(name) for name in files))
-    return Shape(unet, size, 2 ** (len(vae["block_out_channels"]) - 1))
+    return Shape(unet, size, vae_factor(vae))
 
 
 def image_sizes(
     config: Config, splits: dict[str, int], groups: int, shape: Shape, assumptions: list[str]
 ) -> Images:
     """The run's images; says what is assumed of them."""
-    real = config.dataset.image_size or (32 if config.dataset.name == "outfits" else PHOTOGRAPH)
-    if config.dataset.image_size is None and config.dataset.name != "outfits":
+    known = stored_side(config.dataset)
+    real = known or PHOTOGRAPH
+    if known is None:
         assumptions.append(f"real images of {real} x {real} pixels (dataset.image_size is not set)")
     made, selection = groups * config.synthesis.images_per_group, config.selection
     share = selection.keep if selection.rule in ("quantile", "random") else 1.0

@@ -15,7 +15,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from raysynth import costs
 from raysynth.config import Config
+from raysynth.datasets.listing import split_counts
+from raysynth.finetune.plan import expected_adapters
 from raysynth.generators import (
     AUTO,
     Recipe,
@@ -30,7 +33,6 @@ from raysynth.groups import Groups
 from raysynth.preflight import check_configuration, warnings_of
 
 if TYPE_CHECKING:
-    from raysynth.costs import Shape
     from raysynth.finetune.estimate import UNetCost
 
 TERAFLOPS = 60.0
@@ -97,10 +99,6 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
         As the run itself would, before its first stage.
     """
     groups, listing = check_configuration(config)
-    # After all that is refused: diffusers takes many seconds.
-    from raysynth import costs
-    from raysynth.datasets.listing import split_counts
-
     counts = split_counts(listing, groups)
     assumptions = [f"{teraflops:g} TFLOP/s sustained per GPU (--tflops)"]
     each: dict[str, Config] = {
@@ -196,12 +194,9 @@ def _print_lines(lines: dict[str, str], console: Console) -> None:
 
 
 def _generator(
-    config: Config, groups: Groups, counts: np.ndarray, shape: Shape, lent_by: str
+    config: Config, groups: Groups, counts: np.ndarray, shape: costs.Shape, lent_by: str
 ) -> GeneratorPlan:
     """The plan of one generator; `counts` [G]: training images."""
-    from raysynth import costs
-    from raysynth.finetune.plan import expected_adapters
-
     recipe, made = recipe_of(config), config.synthesis.images_per_group
     adapters = expected_adapters(config, groups, counts)
     per_group = [
@@ -260,8 +255,6 @@ def _assume(
     assumptions: list[str],
 ) -> None:
     """Say what the numbers rest on."""
-    from raysynth.costs import PNG_BYTES
-
     scopes = {t.scope for one in each if (t := recipe_of(one).training) is not None}
     if not isinstance(config.clustering.k, int) and "group_cluster" in scopes:
         assumptions.append(
@@ -277,7 +270,7 @@ def _assume(
         "classifiers: a ResNet-50's FLOPs at their image size, every trial to its end, with all "
         "evaluations, tunings and seeds",
         "GPU-hours leave out what CLIP and the autoencoder do, and DreamBooth's prior images",
-        f"PNG takes {PNG_BYTES:g} bytes per pixel",
+        f"PNG takes {costs.PNG_BYTES:g} bytes per pixel",
         "host memory: training, validation and kept images as 8-bit pixels at the classifier's "
         "size; test images in the workers; the processes themselves come on top",
         *warnings_of(config),

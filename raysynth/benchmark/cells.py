@@ -113,14 +113,16 @@ def _check_names(settings: BenchmarkConfig) -> None:
             )
         if name in settings.rows:
             raise ConfigError(
-                f"benchmark.by_validation.{name} is the name of a row too. Fix: another name"
+                f"benchmark.by_validation.{name} is the name of a row too; expected one that no "
+                f"row has. Fix: call it otherwise, e.g. {name}-by-validation"
             )
     names = {*settings.rows, *settings.by_validation}
     if taken := names & {*get_args(Reference), *get_args(Control)}:
         name = min(taken)
+        where = "rows" if name in settings.rows else "by_validation"
         raise ConfigError(
-            f"benchmark.rows: {name!r} is the name of a reference or control, which has a row of "
-            f"its own in the table. Fix: call the row otherwise, e.g. {name}-ours"
+            f"benchmark.{where}: {name!r} is the name of a reference or control, which has a row "
+            f"of its own in the table. Fix: call the row otherwise, e.g. {name}-ours"
         )
 
 

@@ -42,6 +42,7 @@ class Finished:
     known: pd.DataFrame
     """Records of earlier parts, see `benchmark.records`."""
     settings: BenchmarkConfig
+    """What its table compares: `baseline`, `by_validation`."""
 
 
 @dataclass

@@ -110,19 +110,13 @@ def check_backbone(config: Config) -> None:
     named = os.path.expanduser(config.classifier.backbone)
     if named not in (SMALL, CLIP) and os.path.isdir(named):
         from raysynth.classify.pretrained import check_shape
+        from raysynth.datasets.listing import stored_side
 
-        check_shape(named, _image_side(config))
+        side = config.classifier.image_size or stored_side(config.dataset)
+        check_shape(named, side)
     for classifier in (config.classifier, config.for_references().classifier):
         if classifier.backbone == SMALL and classifier.starts_pretrained:
             _check_embedded(config, classifier)
-
-
-def _image_side(config: Config) -> int | None:
-    """Side of the classifier's images in pixels, where it is known before they are decoded."""
-    from raysynth.datasets.outfits import SIZE
-
-    stored = SIZE if config.dataset.name == "outfits" else config.dataset.image_size
-    return config.classifier.image_size or stored
 
 
 def _check_folder(name: str) -> None:

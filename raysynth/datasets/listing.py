@@ -11,7 +11,7 @@ import pyarrow as pa
 from raysynth.config import ClassifierConfig, DatasetConfig
 from raysynth.datasets.celeba import CelebA
 from raysynth.datasets.folder import Folder
-from raysynth.datasets.outfits import Outfits
+from raysynth.datasets.outfits import SIZE, Outfits
 from raysynth.datasets.utkface import UTKFace
 from raysynth.datasets.waterbirds import Waterbirds
 from raysynth.errors import ConfigError, DataError
@@ -106,6 +106,11 @@ def split_counts(listing: pa.Table, groups: Groups) -> dict[str, np.ndarray]:
     """Images per group, [G], of each split."""
     group, split = listing["group"].to_numpy(), np.asarray(listing["split"].to_pylist())
     return {name: np.bincount(group[split == name], minlength=groups.count) for name in SPLITS}
+
+
+def stored_side(config: DatasetConfig) -> int | None:
+    """Side of the real table's images, pixels; None: that of the files, not known yet."""
+    return SIZE if config.name == "outfits" else config.image_size
 
 
 def check_sides(config: ClassifierConfig, sides: Sequence[int]) -> None:

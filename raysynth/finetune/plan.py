@@ -115,7 +115,7 @@ def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
         A class has no group that is large enough.
     """
     ids = np.array(clusters["id"].to_pylist(), dtype=object)
-    group = clusters["group"].to_numpy()
+    group, cluster = clusters["group"].to_numpy(), clusters["cluster"].to_numpy()
     counts = np.bincount(group, minlength=groups.count)
     config = settled(config, counts)
     training = recipe_of(config).training
@@ -124,7 +124,8 @@ def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
     check_groups(counts, groups, config)
     aligned = set(aligned_groups(counts, groups).tolist())
     jobs = []
-    for own in _shares(training, clusters, counts, groups, config.finetune.min_images):
+    least = config.finetune.min_images
+    for own in _shares(training, group, cluster, counts, groups, least):
         present = np.unique(group[own.rows]).tolist()
         weak = tuple(g for g in present if training.shared and g not in aligned)
         job = _job(config, groups, own, ids[own.rows], group[own.rows], weak)
@@ -154,8 +155,8 @@ class Expected:
 def expected_adapters(config: Config, groups: Groups, counts: np.ndarray) -> list[Expected]:
     """The adapters of `plan_jobs` before the clusters are known: as many as there can be.
 
-    A group's clusters are taken as equally large. No other name can come up: clusters below
-    `clustering.min_size` are merged.
+    A group's clusters are taken as equally large, but for the remainder. No other name can come
+    up: clusters below `clustering.min_size` are merged.
 
     Parameters
     ----------
@@ -165,23 +166,16 @@ def expected_adapters(config: Config, groups: Groups, counts: np.ndarray) -> lis
     training = recipe_of(config).training
     if training is None:
         return []
-    enough = trained_groups(counts, config.finetune.min_images)
-    sizes: dict[tuple[str, int], int] = {}
-    if training.scope == "all":
-        sizes["shared", SHARED] = int(counts[enough].sum())
-    elif training.shared:
-        by_label = (counts * enough).reshape(-1, len(groups.attribute_names))
-        images = by_label.sum(1 if training.scope == "class" else 0)
-        sizes |= {(f"{training.scope}-{k}", SHARED): int(n) for k, n in enumerate(images) if n}
-    else:
-        for g in np.flatnonzero(enough).tolist():
-            k = 1
-            if training.scope == "group_cluster":
-                k = most_clusters(of_group(config.clustering, groups, g), int(counts[g]))
-            sizes |= {(f"{g}-{number}", g): int(counts[g]) // k for number in range(k)}
+    cluster = []
+    for g, images in enumerate(counts.tolist()):
+        k = most_clusters(of_group(config.clustering, groups, g), images)
+        cluster.append(np.minimum(np.arange(images) // max(1, images // k), k - 1))
+    group = np.repeat(np.arange(groups.count), counts)
     return [
-        Expected(name, group, *budget_of(config, training, name, images)[:2])
-        for (name, group), images in sizes.items()
+        Expected(own.name, own.group, *budget_of(config, training, own.name, len(own.rows))[:2])
+        for own in _shares(
+            training, group, np.concatenate(cluster), counts, groups, config.finetune.min_images
+        )
     ]
 
 
@@ -233,10 +227,14 @@ def _job(
 
 
 def _shares(
-    training: Training, clusters: pa.Table, counts: np.ndarray, groups: Groups, min_images: int
+    training: Training,
+    group: np.ndarray,
+    cluster: np.ndarray,
+    counts: np.ndarray,
+    groups: Groups,
+    min_images: int,
 ) -> list[_Share]:
-    """What every adapter is trained on."""
-    group, cluster = clusters["group"].to_numpy(), clusters["cluster"].to_numpy()
+    """What every adapter is trained on; `group`, `cluster`: [N] of the training images."""
     enough = trained_groups(counts, min_images)
     if training.scope == "all":
         every = np.flatnonzero(enough[group])

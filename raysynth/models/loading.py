@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from raysynth.config import BaseConfigSection
 from raysynth.errors import ConfigError, ModelError
 from raysynth.models.device import pick_device, pick_dtype, weight_dtype
-from raysynth.models.sources import check_base, check_clip, resolve, variant_of
+from raysynth.models.sources import check_base, check_clip, resolve, vae_factor, variant_of
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 PIXELS_AT_ONCE = 2**20
@@ -266,8 +266,7 @@ def _sizes(source: str, hub: dict[str, Any]) -> tuple[tuple[int, int, int], int]
     unet = UNet2DConditionModel.load_config(source, subfolder="unet", **hub)
     vae = AutoencoderKL.load_config(source, subfolder="vae", **hub)
     side = unet["sample_size"]
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    return (unet["in_channels"], side, side), side * factor
+    return (unet["in_channels"], side, side), side * vae_factor(vae)
 
 
 def _pixel_statistics(source: str) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from raysynth.config import BaseConfigSection
 from raysynth.errors import ModelError
@@ -63,7 +65,7 @@ def is_path(name: str) -> bool:
 
 def _beside(folder: Path) -> str:
     """What is to be said of a name that would be a hub id, were there no folder `owner`."""
-    if len(folder.parts) != 2 or not folder.parent.is_dir():
+    if folder.is_absolute() or len(folder.parts) != 2 or not folder.parent.is_dir():
         return ""
     return f"; if the hub's is meant, run where there is no folder {folder.parent}"
 
@@ -79,6 +81,11 @@ def variant_of(folder: Path) -> str | None:
         if (match := re.fullmatch(WEIGHTS, path.name)) is not None
     }
     return None if None in found else min(found, default=None)
+
+
+def vae_factor(config: Mapping[str, Any]) -> int:
+    """Pixels per latent position, of an autoencoder's configuration."""
+    return int(2 ** (len(config["block_out_channels"]) - 1))
 
 
 def check_base(base: BaseConfigSection) -> None:

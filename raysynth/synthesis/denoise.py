@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from raysynth.models.loading import Base
+from raysynth.models.sources import vae_factor
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,12 @@ class Edited:
     """[B] share of the noise schedule outside the mask; 0: nothing changes there. None: all 0."""
 
 
-def vae_factor(base: Base) -> int:
-    """Pixels per latent position."""
-    return 2 ** (len(base.vae.config.block_out_channels) - 1)
-
-
 def latent_shape(base: Base, image_size: int | None) -> tuple[int, int, int]:
     """(C, H, W) of the latents of one image of `image_size` pixels (None: the base model's own)."""
     channels, height, width = base.latent_shape
     if image_size is None:
         return channels, height, width
-    side = image_size // vae_factor(base)
+    side = image_size // vae_factor(base.vae.config)
     return channels, side, side
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from raysynth.config import Config
 from raysynth.generators import recipe_of
 from raysynth.models.loading import encode_prompts, images_at_once, load_base, round_weights
+from raysynth.models.sources import vae_factor
 from raysynth.synthesis.banks import open_bank
 from raysynth.synthesis.compiled import Compiler
 from raysynth.synthesis.denoise import (
@@ -23,7 +24,6 @@ from raysynth.synthesis.denoise import (
     draw_noise,
     encode,
     latent_shape,
-    vae_factor,
 )
 from raysynth.synthesis.masks import Contrast, attribute_mask, spread_over
 from raysynth.synthesis.solver import build_solver
@@ -73,7 +73,7 @@ class ImageGenerator:
         self.strength, self.outside = recipe.strength, synthesis.strength_outside
         self.margin = synthesis.mask_margin
         self.shape = latent_shape(self.base, config.synthesis.image_size)
-        self.side = self.shape[1] * vae_factor(self.base)
+        self.side = self.shape[1] * vae_factor(self.base.vae.config)
         self.decoded_at_once = synthesis.decode_batch_size or images_at_once(
             self.side, DECODE_BATCH
         )

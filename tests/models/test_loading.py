@@ -165,6 +165,8 @@ def test_names():
     assert resolve("owner/model") == "owner/model"
     with pytest.raises(ModelError, match=r"no folder \./nowhere"):
         resolve("./nowhere")
+    with pytest.raises(ModelError, match=r"every node must see it\)$"):  # no hub id was meant
+        resolve("/nowhere")
 
 
 def test_a_name_that_is_no_hub_id_is_a_folder(tmp_path, monkeypatch):
