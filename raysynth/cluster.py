@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -45,6 +45,9 @@ LOCAL_ENVIRONMENT = {
     # its workers started anew, 1.5 CPU seconds for 64 images. Milliseconds.
     "RAY_idle_worker_killing_time_threshold_ms": "30000",
 }
+
+LOCAL_STARTS = 3
+"""Attempts to start a local Ray."""
 
 REACH_SECONDS = 10.0
 """To wait for an answer of a cluster's address."""
@@ -117,16 +120,8 @@ class Session:
         if is_local(self.config.resources):
             for key, value in LOCAL_ENVIRONMENT.items():
                 os.environ.setdefault(key, value)
-            with _held_stderr():
-                _init(
-                    "local",
-                    "is this machine overloaded, or its memory or /tmp full? Fix: run the same "
-                    "command again when it is not; it goes on where it was",
-                    num_cpus=logical_cpus(),
-                    object_store_memory=self.config.resources.object_store_memory,
-                    include_dashboard=False,
-                )
-            self._note_down(_ray_processes())
+            _start_local(self.config.resources)
+            self._note_down(_processes())
         else:
             address = address_of(self.config.resources)
             _init(address, "Fix: see the head's log; its Ray and Python must be of these versions")
@@ -152,15 +147,7 @@ class Session:
                 f"{self._root} is being run by process {driver.pid} on this machine. Fix: wait for "
                 "it, stop it, or give this run another name (name=...)"
             )
-        left = [p for p in (_alive(*pair) for pair in note["ray"]) if p is not None]
-        for process in left:
-            process.terminate()
-        deadline = time.monotonic() + 10
-        while left and time.monotonic() < deadline:
-            left = [p for p in left if p.is_running() and p.status() != "zombie"]
-            time.sleep(0.1)
-        for process in left:
-            process.kill()
+        _stop(note["ray"])
 
     def _note_down(self, processes: list[tuple[int, float]]) -> None:
         import psutil
@@ -168,6 +155,33 @@ class Session:
         me = psutil.Process()
         note = {"driver": (me.pid, me.create_time()), "ray": processes}
         self._note.write_text(json.dumps(note))
+
+
+def _start_local(resources: ResourcesConfig) -> None:
+    """Start a Ray on this machine; once more where it does not come up.
+
+    Its daemon waits 15 s for processes of its own and ends, and the driver waits 30 s for the
+    daemon: on a machine that is busy for a moment (load above about 8 per core) too short.
+    """
+    for start in range(1, LOCAL_STARTS + 1):
+        before = _processes()
+        try:
+            with _held_stderr():
+                _init(
+                    "local",
+                    "is this machine overloaded, or its memory or /tmp full? Fix: run the same "
+                    "command again when it is not; it goes on where it was",
+                    num_cpus=logical_cpus(),
+                    object_store_memory=resources.object_store_memory,
+                    include_dashboard=False,
+                )
+        except StageError:
+            _stop([pair for pair in _processes() if pair not in before])  # Ray leaves them running
+            if start == LOCAL_STARTS:
+                raise
+            print(f"raysynth: Ray did not start, trying again ({start})", file=sys.stderr)
+        else:
+            return
 
 
 def _init(address: str, advice: str, **settings: Any) -> None:
@@ -299,8 +313,8 @@ def _alive(pid: int, created: float) -> Any:
         return None
 
 
-def _ray_processes() -> list[tuple[int, float]]:
-    """Pid and start time of the local Ray's daemons: this process's children."""
+def _processes() -> list[tuple[int, float]]:
+    """Pid and start time of this process's children, which a local Ray's daemons are."""
     import psutil
 
     found = []
@@ -310,6 +324,21 @@ def _ray_processes() -> list[tuple[int, float]]:
         except psutil.NoSuchProcess:
             continue
     return found
+
+
+def _stop(processes: Iterable[tuple[int, float]]) -> None:
+    """End those of these processes (pid, start time) that are still there."""
+    left = [process for process in (_alive(*pair) for pair in processes) if process is not None]
+    for process in left:
+        process.terminate()
+    deadline = time.monotonic() + 10
+    while left and time.monotonic() < deadline:
+        left = [
+            process for process in left if process.is_running() and process.status() != "zombie"
+        ]
+        time.sleep(0.1)
+    for process in left:
+        process.kill()
 
 
 @contextmanager

@@ -189,5 +189,38 @@ def test_a_terminated_driver_says_how_to_go_on_and_leaves_nothing(tmp_path, numb
     assert not psutil.wait_procs(daemons, timeout=20)[1]
 
 
+LOST = """
+import threading, time
+import psutil
+from raysynth.cluster import Session
+from raysynth.config_files import load_config
+
+def lose_the_first_daemon():
+    while True:
+        for process in psutil.Process().children(recursive=True):
+            if process.name() == "raylet":
+                process.kill()
+                return
+        time.sleep(0.01)
+
+with Session(load_config(), {root!r}) as session:
+    threading.Thread(target=lose_the_first_daemon, daemon=True).start()
+    session.start()
+    import ray
+    print(ray.get(ray.remote(lambda: "works").remote()), flush=True)
+    print([p.name() for p in psutil.Process().children(recursive=True)].count("gcs_server"))
+"""
+
+
+@pytest.mark.cluster
+def test_a_ray_whose_daemon_is_lost_while_it_starts_is_started_again(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", LOST.format(root=str(tmp_path))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["works", "1"]  # nothing of the first start is left
+    assert "Ray did not start, trying again (1)" in done.stderr
+
+
 def _born(process: subprocess.Popen) -> float:
     return psutil.Process(process.pid).create_time()
