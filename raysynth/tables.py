@@ -47,6 +47,8 @@ SYNTHETIC = pa.schema(
         pa.field("nearest_similarity", pa.float32()),
     ]
 )
+ROW_GROUP_BYTES = 4 * 2**20
+"""What a reader of some rows reads at least: ten images of 512 pixels, 500 of 64."""
 _HF_TYPES = {"float": "float32"}  # Arrow prints float32 as `float`
 SPLITS = ("train", "validation", "test")
 
@@ -104,13 +106,33 @@ def read_table(
 
 
 def read_parts(
-    folder: str, columns: Sequence[str] | None = None, files: Sequence[str] | None = None
+    folder: str,
+    columns: Sequence[str] | None = None,
+    files: Sequence[str] | None = None,
+    ids: pa.Array | None = None,
 ) -> Iterator[pa.Table]:
-    """As `read_table`, a file at a time: a large data set's images do not fit into memory."""
+    """As `read_table`, a part at a time: a large data set's images do not fit into memory.
+
+    A part is a file; with `ids` (strings) it is a row group's rows with these ids, and row groups
+    that hold none are not read.
+    """
     filesystem, _ = fsspec.core.url_to_fs(folder)
+    wanted = list(columns) if columns else None
     for name in files if files is not None else parquet_files(folder):
-        with filesystem.open(name, "rb") as file:
-            yield pq.ParquetFile(file).read(columns=list(columns) if columns else None)
+        # Some rows: without the read-ahead of file systems that fetch more than is asked for.
+        cache = {} if ids is None else {"cache_type": "none"}
+        with filesystem.open(name, "rb", **cache) as file:
+            parquet = pq.ParquetFile(file)
+            if ids is None:
+                yield parquet.read(columns=wanted)
+                continue
+            chosen, first = pc.is_in(parquet.read(columns=["id"])["id"], value_set=ids), 0
+            for number in range(parquet.num_row_groups):
+                rows = parquet.metadata.row_group(number).num_rows
+                mine = chosen.slice(first, rows)
+                if pc.any(mine).as_py():
+                    yield parquet.read_row_group(number, columns=wanted).filter(mine)
+                first += rows
 
 
 def count_rows(folder: str, files: Sequence[str]) -> int:
@@ -127,9 +149,15 @@ def write_table(table: pa.Table, path: str) -> None:
     """One Parquet file (zstd) at a path or URI, whole or not at all; parents are made."""
     filesystem, name = fsspec.core.url_to_fs(path)
     filesystem.makedirs(name.rsplit("/", 1)[0], exist_ok=True)
+    write_atomic(path, to_parquet(table))
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """A Parquet file (zstd) of row groups of about ROW_GROUP_BYTES."""
+    rows = max(1, table.num_rows * ROW_GROUP_BYTES // max(table.nbytes, 1))
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    write_atomic(path, buffer.getvalue())
+    pq.write_table(table, buffer, compression="zstd", row_group_size=rows)
+    return buffer.getvalue()
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

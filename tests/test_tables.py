@@ -8,15 +8,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 import pytest
+from fsspec.implementations.local import LocalFileOpener
 
 from raysynth.groups import Groups
 from raysynth.tables import (
+    IMAGE,
     REAL,
     SYNTHETIC,
     decode_images,
     encode_png,
     groups_of,
     parquet_files,
+    read_parts,
     read_table,
     with_groups,
     write_table,
@@ -26,7 +29,7 @@ GROUPS = Groups(("a", "b", "c"), ("x", "y"), ("an a", "a b", "a c"), ("x", "y"))
 
 
 def rows(sizes: list[int]) -> pa.Table:
-    pixels = [np.full((s, s, 3), 7 * i, np.uint8) for i, s in enumerate(sizes)]
+    pixels = [np.full((s, s, 3), 7 * i % 256, np.uint8) for i, s in enumerate(sizes)]
     count = len(sizes)
     columns = {
         "id": [f"r{i}" for i in range(count)],
@@ -56,6 +59,29 @@ def test_pyarrow_and_hugging_face_read_it_as_it_is(tmp_path):
     assert features["label"] == {"names": ["a", "b", "c"], "_type": "ClassLabel"}
     scores = json.loads(with_groups(SYNTHETIC, GROUPS).metadata[b"huggingface"])["info"]["features"]
     assert scores["clip_score"] == {"dtype": "float32", "_type": "Value"}
+
+
+def test_rows_are_read_without_the_images_between_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("raysynth.tables.ROW_GROUP_BYTES", 1 << 20)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 256, 256, 3), np.uint8)
+    table = rows([4] * 40)
+    images = pa.array([{"bytes": encode_png(p), "path": None} for p in noise], IMAGE)
+    path = tmp_path / "train-00000.parquet"
+    write_table(table.set_column(1, "image", images), str(path))
+    sizes: list[int] = []
+    read = LocalFileOpener.read
+
+    def counted(self, length=-1):
+        data = read(self, length)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(LocalFileOpener, "read", counted)
+    parts = list(read_parts(str(tmp_path), ["id", "image"], ids=pa.array(["r30", "r7", "no"])))
+    assert [part["id"].to_pylist() for part in parts] == [["r7"], ["r30"]]
+    assert (decode_images(parts[1]["image"])[0] == noise[30]).all()
+    # Two row groups of some five images each, the ids and the footer, out of forty images.
+    assert sum(sizes) < path.stat().st_size / 3
 
 
 def test_images_of_several_sizes_need_a_size():

@@ -74,10 +74,10 @@ def read_images(real: str, ids: Sequence[str], size: int) -> np.ndarray:
     """
     wanted, missing = pa.array(ids, pa.string()), np.ones(len(ids), bool)
     pixels = np.empty((len(ids), size, size, 3), np.uint8)
-    for part in read_parts(real, ["id", "image"], split_files(real, "train")):
+    for part in read_parts(real, ["id", "image"], split_files(real, "train"), wanted):
         place = pc.index_in(part["id"], value_set=wanted)
-        rows = np.asarray(place.drop_null())
-        pixels[rows] = decode_images(part["image"].filter(pc.is_valid(place)), size)
+        rows = np.asarray(place)
+        pixels[rows] = decode_images(part["image"], size)
         missing[rows] = False
     if missing.any():
         raise DataError(

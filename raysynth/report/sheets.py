@@ -7,15 +7,13 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 from PIL import Image, ImageDraw
 
 from raysynth.report.content import Content
 from raysynth.runs import Run
-from raysynth.tables import decode_images, parquet_files, read_table
+from raysynth.tables import decode_images, read_parts, read_table
 
 COLUMNS = 6
 ROWS = 3
@@ -107,13 +105,9 @@ def _ids(chosen: dict[Key, list[str]], kinds: Sequence[str]) -> list[str]:
 
 
 def thumbnails(folder: str, ids: Sequence[str]) -> dict[str, Image.Image]:
-    """Reduced images by id; files are read one at a time, so that a table may exceed memory."""
-    filesystem, _ = fsspec.core.url_to_fs(folder)
-    wanted = ds.field("id").isin(pa.array(ids, pa.string()))
+    """Reduced images by id; a table may exceed memory."""
     found: dict[str, Image.Image] = {}
-    for name in parquet_files(folder):
-        table = ds.dataset(name, filesystem=filesystem, format="parquet")
-        rows = table.to_table(columns=["id", "image"], filter=wanted)
+    for rows in read_parts(folder, ["id", "image"], ids=pa.array(ids, pa.string())):
         for position, identity in enumerate(rows["id"].to_pylist()):
             image = Image.fromarray(decode_images(rows["image"].slice(position, 1))[0])
             image.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.LANCZOS)

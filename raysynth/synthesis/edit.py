@@ -11,17 +11,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray
 
 from raysynth.clustering.pool import TASK_CPUS
 from raysynth.errors import DataError
 from raysynth.groups import Groups, aligned_groups
-from raysynth.tables import split_files, write_table
+from raysynth.tables import read_parts, split_files, write_table
 
 SOURCE_IMAGE = "source_image"
 """Column of encoded images (PNG bytes) beside the specs."""
@@ -96,9 +94,11 @@ def write_specs(specs: pa.Table, real: str, folder: str) -> None:
 
 def attach_sources(specs: pa.Table, real: str, file: str, path: str) -> int:
     """Write those specs that edit an image of one file of the real table; returns how many."""
-    filesystem, _ = fsspec.core.url_to_fs(real)
-    with filesystem.open(file, "rb") as opened:
-        images = pq.ParquetFile(opened).read(columns=["id", "image"])
+    sources = pc.unique(specs["source"])
+    parts = list(read_parts(real, ["id", "image"], [file], sources))
+    if not parts:
+        return 0
+    images = pa.concat_tables(parts)
     place = pc.index_in(specs["source"], value_set=images["id"].combine_chunks())
     mine = specs.filter(pc.is_valid(place))
     if mine.num_rows:

@@ -17,13 +17,12 @@ from typing import Any
 import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raysynth.errors import DataError
 from raysynth.groups import Groups
 from raysynth.runs import write_atomic
 from raysynth.synthesis.timeline import spans_of
-from raysynth.tables import SYNTHETIC, read_table, with_groups
+from raysynth.tables import SYNTHETIC, read_table, to_parquet, with_groups
 
 MANIFEST = "manifest.json"
 
@@ -89,9 +88,7 @@ def write_shard(
     table = table.sort_by("row")
     spans = spans_of(table["spans"])
     table = table.select(SYNTHETIC.names).cast(with_groups(SYNTHETIC, groups))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    data = sink.getvalue()
+    data = to_parquet(table)
     write_atomic(f"{folder}/{shard.file}", data)
     digest = hashlib.sha256(data).hexdigest()
     return Written(ShardRecord(shard.file, shard.group, table.num_rows, digest), spans)
