@@ -32,6 +32,7 @@ from PIL import Image
 
 from raysynth.config import Config
 from raysynth.config_files import load_config
+from raysynth.finetune.plan import Adapter, read_adapters
 from raysynth.generators import recipe_of
 from raysynth.groups import Groups
 from raysynth.runs import FOLDERS
@@ -70,7 +71,7 @@ def knobs(root: Path, images: int) -> list[str]:
     ]
 
 
-def prepare(root: Path | None, quick: bool) -> tuple[Path, list[dict[str, Any]], Groups]:
+def prepare(root: Path | None, quick: bool) -> tuple[Path, list[Adapter], Groups]:
     """The run, its 12 adapters, which are fine-tuned unless they are there, and its groups."""
     root = root or Path(tempfile.mkdtemp(prefix="raysynth-bench-")) / "generation"
     trained = root / "adapters" / "adapters.json"
@@ -78,7 +79,7 @@ def prepare(root: Path | None, quick: bool) -> tuple[Path, list[dict[str, Any]],
         print("  fine-tuning 12 adapters", file=sys.stderr)
         overrides = [*knobs(root, IMAGES), *(QUICK_ADAPTERS if quick else [])]
         run([sys.executable, str(Path(__file__).parents[1] / "jobs" / "finetune.py"), *overrides])
-    adapters = json.loads(trained.read_text())
+    adapters = read_adapters(str(trained.parent))
     if len(adapters) != ADAPTERS:
         raise SystemExit(f"{root}: {len(adapters)} adapters, expected {ADAPTERS}")
     return root, adapters, _groups(root)
@@ -87,7 +88,6 @@ def prepare(root: Path | None, quick: bool) -> tuple[Path, list[dict[str, Any]],
 def child(root: Path, images: int, work: str, variant: str) -> None:
     """raysynth's stage in this process; prints its facts."""
     from raysynth.cluster import Session
-    from raysynth.finetune.plan import read_adapters
     from raysynth.progress import Progress
     from raysynth.synthesis.actor import DiffusionSampler, Task
     from raysynth.synthesis.shards import read_manifest
@@ -177,9 +177,7 @@ def peer(
 
     from raysynth.models.sources import resolve
 
-    group_of = {
-        a["name"]: a["group"] for a in json.loads((root / "adapters/adapters.json").read_text())
-    }
+    group_of = {adapter.name: adapter.group for adapter in read_adapters(f"{root}/adapters")}
     with tempfile.TemporaryDirectory(prefix="raysynth-") as out:
         command = [sys.executable, str(PEER), str(root / "adapters"), out]
         command += ["--base", resolve(config.base.name), "--images", str(per_adapter)]

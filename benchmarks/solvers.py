@@ -24,6 +24,7 @@ from measure import RESULTS, finish, parser
 
 from raysynth.config_files import load_config
 from raysynth.errors import ConfigError
+from raysynth.finetune.plan import Adapter
 from raysynth.generators import recipe_of
 from raysynth.groups import Groups
 from raysynth.synthesis.generator import ImageGenerator
@@ -39,9 +40,9 @@ BAR, QUICK_BAR = 0.01, 0.03
 class Bench:
     """One generator, whose solver, steps and guidance are turned."""
 
-    def __init__(self, root: Path, adapters: list[dict[str, Any]], groups: Groups, each: int):
+    def __init__(self, root: Path, adapters: list[Adapter], groups: Groups, each: int):
         self.config = load_config(None, knobs(root, IMAGES))
-        names = [adapter["name"] for adapter in adapters]
+        names = [adapter.name for adapter in adapters]
         self.generate = ImageGenerator(self.config, str(root / "adapters"), names)
         self.rows = [adapter for adapter in adapters for _ in range(each)]
         self.groups, self.judge = groups, load_judge()
@@ -54,11 +55,11 @@ class Bench:
         start, parts = time.process_time(), []
         for first in range(0, len(self.rows), BATCH):
             rows = self.rows[first : first + BATCH]
-            prompts, names = [r["prompt"] for r in rows], [r["name"] for r in rows]
+            prompts, names = [row.prompt for row in rows], [row.name for row in rows]
             seeds = range(first, first + len(rows))
             parts.append(generate(prompts, [""] * len(rows), names, seeds))
         spent = time.process_time() - start
-        group = np.array([row["group"] for row in self.rows])
+        group = np.array([row.group for row in self.rows])
         judged = accuracies(self.judge, np.concatenate(parts), group, self.groups)
         result = {
             "solver": solver,
