@@ -257,13 +257,13 @@ def host_bytes(config: Config, images: Images) -> dict[str, float]:
 
 def _tuned(names: Sequence[str], config: ReferencesConfig, seeds: int) -> list[tuple[Plan, int]]:
     """Every setting of every reference or mixture once, then the further seeds of the best."""
-    from raysynth.classify.references import REFERENCES
-    from raysynth.classify.references.reference import merged, settings
+    from raysynth.classify.references import every_setting
+    from raysynth.classify.references.reference import merged
 
-    tried = settings(config)
-    plans = [REFERENCES[name].plan(config, setting, 0) for name in names for setting in tried]
-    further = [(REFERENCES[name].plan(config, tried[0], 1), seeds - 1) for name in names]
-    return [*((plan, 1) for plan in merged(plans)), *further]
+    tried = every_setting(names, config)
+    one_each = {name: replace(plan, seed=1) for name, _, plan in tried}
+    further = [(plan, seeds - 1) for plan in one_each.values()]
+    return [*((plan, 1) for plan in merged(plan for _, _, plan in tried)), *further]
 
 
 def _read(path: str) -> dict[str, Any]:

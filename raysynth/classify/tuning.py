@@ -9,8 +9,8 @@ from typing import Any
 from raysynth.classify.final import Final
 from raysynth.classify.metrics import GroupMetrics
 from raysynth.classify.plan import Plan
-from raysynth.classify.references import REFERENCES
-from raysynth.classify.references.reference import Setting, merged, settings
+from raysynth.classify.references import every_setting
+from raysynth.classify.references.reference import Setting, merged
 from raysynth.classify.units import Records
 from raysynth.config import ReferencesConfig
 
@@ -50,12 +50,7 @@ class Tuning:
 
 def tuning_of(names: Sequence[str], config: ReferencesConfig, seeds: int) -> Tuning:
     """Every reference at every setting."""
-    entries = [
-        (name, setting, REFERENCES[name].plan(config, setting, seed=0))
-        for name in names
-        for setting in settings(config)
-    ]
-    return Tuning(tuple(entries), seeds)
+    return Tuning(every_setting(names, config), seeds)
 
 
 def choose(
