@@ -101,10 +101,9 @@ def attach_sources(specs: pa.Table, real: str, file: str, path: str) -> int:
     images = pa.concat_tables(parts)
     place = pc.index_in(specs["source"], value_set=images["id"].combine_chunks())
     mine = specs.filter(pc.is_valid(place))
-    if mine.num_rows:
-        encoded = pc.struct_field(images["image"], "bytes").cast(pa.large_binary())
-        data = encoded.take(place.drop_null())  # images may be taken often: over 2 GiB
-        write_table(mine.append_column(SOURCE_IMAGE, data), path)
+    encoded = pc.struct_field(images["image"], "bytes").cast(pa.large_binary())
+    data = encoded.take(place.drop_null())  # images may be taken often: over 2 GiB
+    write_table(mine.append_column(SOURCE_IMAGE, data), path)
     return int(mine.num_rows)
 
 
