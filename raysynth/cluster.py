@@ -12,8 +12,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -48,6 +48,8 @@ LOCAL_ENVIRONMENT = {
 
 LOCAL_STARTS = 3
 """Attempts to start a local Ray."""
+REFUSALS = (ValueError, OSError)
+"""What Ray raises of a setting or a folder; no later start would get further."""
 
 REACH_SECONDS = 10.0
 """To wait for an answer of a cluster's address."""
@@ -161,7 +163,13 @@ def _start_local(resources: ResourcesConfig) -> None:
     """Start a Ray on this machine; once more where it does not come up.
 
     Its daemon waits 15 s for processes of its own and ends, and the driver waits 30 s for the
-    daemon: on a machine that is busy for a moment (load above about 8 per core) too short.
+    daemon: on a machine that is busy for a moment (load above about 8 per core) too short. What Ray
+    refuses, such as an object store larger than the memory, is not tried again.
+
+    Raises
+    ------
+    StageError
+        Ray refuses a setting, or has not come up LOCAL_STARTS times.
     """
     for start in range(1, LOCAL_STARTS + 1):
         before = _processes()
@@ -175,9 +183,9 @@ def _start_local(resources: ResourcesConfig) -> None:
                     object_store_memory=resources.object_store_memory,
                     include_dashboard=False,
                 )
-        except StageError:
+        except StageError as error:
             _stop([pair for pair in _processes() if pair not in before])  # Ray leaves them running
-            if start == LOCAL_STARTS:
+            if start == LOCAL_STARTS or isinstance(error.__cause__, REFUSALS):
                 raise
             print(f"raysynth: Ray did not start, trying again ({start})", file=sys.stderr)
         else:
@@ -326,19 +334,22 @@ def _processes() -> list[tuple[int, float]]:
     return found
 
 
-def _stop(processes: Iterable[tuple[int, float]]) -> None:
+def _stop(processes: Sequence[tuple[int, float]]) -> None:
     """End those of these processes (pid, start time) that are still there."""
-    left = [process for process in (_alive(*pair) for pair in processes) if process is not None]
-    for process in left:
-        process.terminate()
+    import psutil
+
+    def left() -> list[Any]:
+        return [process for pair in processes if (process := _alive(*pair)) is not None]
+
+    for process in left():
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
     deadline = time.monotonic() + 10
-    while left and time.monotonic() < deadline:
-        left = [
-            process for process in left if process.is_running() and process.status() != "zombie"
-        ]
+    while left() and time.monotonic() < deadline:
         time.sleep(0.1)
-    for process in left:
-        process.kill()
+    for process in left():
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from raysynth.cluster import Session, check_before_ray, check_cluster, check_reachable
+from raysynth.cluster import LOCAL_STARTS, Session, check_before_ray, check_cluster, check_reachable
 from raysynth.config_files import load_config
 from raysynth.errors import ConfigError, StageError
 
@@ -118,7 +118,10 @@ def test_an_address_where_nothing_answers_is_refused_at_once():
 
 
 def test_what_ray_says_when_it_does_not_start_is_one_line_with_a_fix(monkeypatch, tmp_path):
+    starts = []
+
     def slow(**_: object) -> None:
+        starts.append(0)
         raise Exception("The current node timed out during startup.\nand more")
 
     monkeypatch.setattr("ray.init", slow)
@@ -130,6 +133,26 @@ def test_what_ray_says_when_it_does_not_start_is_one_line_with_a_fix(monkeypatch
     ):
         session.start()
     assert "and more" not in str(said.value)
+    assert len(starts) == LOCAL_STARTS
+
+
+@pytest.mark.parametrize("refusal", [ValueError("too little memory"), OSError("path too long")])
+def test_what_ray_refuses_is_not_tried_again(monkeypatch, tmp_path, capsys, refusal):
+    starts = []
+
+    def refuse(**_: object) -> None:
+        starts.append(0)
+        raise refusal
+
+    monkeypatch.setattr("ray.init", refuse)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with (
+        pytest.raises(StageError, match=str(refusal)),
+        Session(load_config(None, []), str(tmp_path)) as session,
+    ):
+        session.start()
+    assert len(starts) == 1 and "trying again" not in capsys.readouterr().err
 
 
 def test_a_second_driver_is_refused_and_a_dead_ones_ray_is_stopped(tmp_path):

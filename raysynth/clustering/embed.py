@@ -18,7 +18,7 @@ from raysynth.models.encoder import load_encoder
 from raysynth.models.loading import load_clip
 from raysynth.models.sources import CLIP
 from raysynth.progress import Progress
-from raysynth.tables import decode_images, read_table, split_files
+from raysynth.tables import count_rows, decode_images, read_table, split_files
 
 VECTOR = pa.list_(pa.float32())
 MIRRORED = pa.field("mirrored", VECTOR)
@@ -102,7 +102,7 @@ def embed_real_images(config: Config, real: str, progress: Progress) -> tuple[pa
     Two tables EMBEDDINGS (and ENCODED), sorted by id; vectors are L2-normalised.
     """
     files = [*split_files(real, "train"), *split_files(real, "validation")]
-    total = read_table(real, ["id"], files).num_rows
+    total = count_rows(real, files)
     dataset = ray.data.read_parquet(
         files, columns=["id", "image", "group", "split"], num_cpus=TASK_CPUS
     ).repartition(target_num_rows_per_block=config.clustering.batch_size)
