@@ -1,11 +1,15 @@
-"""Does an attribute look the same in every class? The ground's tint in outfits, by group.
+"""Does an attribute look the same in every class, a label under every attribute? Outfits, by group.
 
     python benchmarks/look.py CONFIG [CONFIG ...] --stages runs/benchmarks/stages
 
-For each row of the benchmarks whose images are there: how much blue exceeds the mean of red and
-green (of 255), over the three outermost columns of kept images, mean per group; real validation
-images for comparison. Where grounds of one attribute differ between classes, the tint tells the
-label: a new shortcut, made by the synthetic set.
+For each row of the benchmarks whose images are there, means over a group's kept images, of 255;
+real validation images for comparison:
+
+- tint: how much blue exceeds the mean of red and green over the three outermost columns. Where
+  grounds of one attribute differ between classes, the tint tells the label: a new shortcut, made by
+  the synthetic set.
+- brightness of the garment, with its standard deviation. Where one label differs between
+  attributes, a garment between two labels is drawn for one group alone.
 """
 
 from __future__ import annotations
@@ -27,16 +31,30 @@ EDGE = 3
 """Columns on either side: no garment reaches them."""
 
 
-def tint(images: Any) -> float:
+MIDDLE = slice(10, 22), slice(11, 21)
+"""Rows and columns that every garment covers."""
+
+
+def tint(pixels: np.ndarray) -> float:
     """Blue above the mean of red and green, in the outermost columns of [N, H, W, 3] images."""
-    pixels = decode_images(images).astype(np.float32)
     edges = np.concatenate([pixels[:, :, :EDGE], pixels[:, :, -EDGE:]], axis=2)
     return float((edges[..., 2] - edges[..., :2].mean(-1)).mean())
 
 
-def by_group(table: Any, groups: int) -> list[float]:
-    """The tint of each group's images."""
-    return [tint(table.filter(pc.equal(table["group"], g))["image"]) for g in range(groups)]
+def brightness(pixels: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation over images [N, H, W, 3] of what they show in their middle."""
+    each = pixels[:, MIDDLE[0], MIDDLE[1]].mean((1, 2, 3))
+    return float(each.mean()), float(each.std())
+
+
+def line(name: str, table: Any, groups: int) -> str:
+    """A row's name, tints and brightnesses of its groups."""
+    of_group = [table.filter(pc.equal(table["group"], g))["image"] for g in range(groups)]
+    pixels = [decode_images(images).astype(np.float32) for images in of_group]
+    tints = " ".join(f"{tint(images):6.1f}" for images in pixels)
+    return f"  {name:<32} {tints}  |" + "".join(
+        f"{mean:6.0f} ±{std:3.0f}" for mean, std in map(brightness, pixels)
+    )
 
 
 def main() -> None:
@@ -58,15 +76,16 @@ def main() -> None:
         table = read_table(str(real))
         groups, where = groups_of(table.schema), f"severity {cell.severity}, seed {cell.seed}"
         if str(real) not in seen:
-            print(f"{where}: {', '.join(groups.name(g) for g in range(groups.count))}")
+            names = ", ".join(groups.name(g) for g in range(groups.count))
+            print(f"{where}, tint and brightness: {names}")
             validation = table.filter(pc.equal(table["split"], "validation"))
-            print(f"  {'real':<32}", *(f"{x:6.1f}" for x in by_group(validation, groups.count)))
+            print(line("real", validation, groups.count))
         seen |= {str(real), str(kept)}
         chosen = read_table(str(kept), files=[f"{kept}/selection.parquet"])
         ids = chosen.filter(chosen["kept"])["id"].combine_chunks()
         images = read_shards(str(made), ["id", "image", "group"])
         images = images.filter(pc.is_in(images["id"], value_set=ids))
-        print(f"  {cell.row:<32}", *(f"{x:6.1f}" for x in by_group(images, groups.count)))
+        print(line(cell.row, images, groups.count))
 
 
 if __name__ == "__main__":

@@ -192,8 +192,8 @@ def settled(config: Config, counts: np.ndarray) -> Config:
 def lending_group(config: Config, counts: np.ndarray, groups: Groups, group: int) -> int:
     """The group whose models speak for one that has too few images for a model of its own.
 
-    The largest group of its attribute (`synthesis.lender: attribute`, or models per attribute), if
-    that has a model; else its class's (`class_lender`).
+    The largest group of its attribute (`synthesis.lender: attribute`), if that has a model of its
+    own; else its class's (`class_lender`).
 
     Parameters
     ----------
@@ -201,8 +201,7 @@ def lending_group(config: Config, counts: np.ndarray, groups: Groups, group: int
     """
     training, counts = recipe_of(config).training, np.asarray(counts)
     shared = training is not None and training.shared
-    rule = config.finetune.per if shared else config.synthesis.lender
-    if rule == "attribute":
+    if config.synthesis.lender == "attribute" and not shared:
         same = np.arange(groups.attribute(group), groups.count, len(groups.attribute_names))
         lender = int(same[counts[same].argmax()])
         if trained_groups(counts, config.finetune.min_images)[lender]:
@@ -283,12 +282,18 @@ def synthesis_inputs(config: Config) -> dict[str, Any]:
             knobs |= {"mask_margin", "strength_outside"}
     if config.synthesis.compile:  # rounds elsewhere
         knobs.add("compile")
-    lends = recipe.training is not None and not recipe.training.shared
-    if lends and config.synthesis.lender != "label":
-        knobs.add("lender")
+    by_attribute = False
+    if recipe.training is not None:
+        asked = config.synthesis.lender == "attribute"
+        if asked and not recipe.training.shared:
+            knobs.add("lender")
+        scope = recipe.training.scope
+        by_attribute = scope == "attribute" or (asked and scope not in ("all", "class"))
     return {
         "generator": {"name": recipe.name, "guidance_scale": recipe.guidance_scale},
         "knobs": config.synthesis.model_dump(mode="json", include=knobs),
         "prompts": config.prompts.model_dump(mode="json"),
         "min_images": config.finetune.min_images,
+        # Until 2026-11-28 the other label's word was a negative prompt there.
+        **({"small": "as the others"} if by_attribute else {}),
     }

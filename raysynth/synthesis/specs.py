@@ -90,12 +90,16 @@ def group_voices(
     """The models that generate a group, with their prompts.
 
     A group that no model was trained on (fewer than `finetune.min_images` images) takes those of
-    another: one word swapped, the rare token dropped, the other group's word as negative prompt.
-    That is the aligned group of its class with `synthesis.lender: label` (Basu et al., arXiv
+    another, one word swapped and the rare token dropped. That is the aligned group of its class
+    with `synthesis.lender: label`, its attribute's word as negative prompt (Basu et al., arXiv
     2511.08711, their rule at severity 0.999), or the largest group of its attribute, whose models
-    have seen what the attribute looks like here. A model for all groups has learnt the attribute
-    from other classes and speaks for it as for the others; the negative prompt would only drive its
-    colours too far.
+    have seen what the attribute looks like here. A model for all groups or for an attribute has
+    learnt the attribute from other classes and speaks for the group as for the others.
+
+    The lender's label is never a negative prompt: it makes shapes purer than those of the groups
+    that are not lent to, what lies between two labels is then drawn for one of them alone, and the
+    attribute tells which (docs/results.md, severity 0.999). Nor is the attribute of a model for all
+    groups, whose colours it would drive too far (docs/decisions.md).
     """
     counts = np.asarray(counts)
     config = settled(config, counts)
@@ -106,7 +110,7 @@ def group_voices(
     own = _speaking_for(adapters, groups, group)
     enough = trained_groups(counts, config.finetune.min_images)
     known = enough[group]
-    if recipe.training.scope == "all":
+    if recipe.training.scope in ("all", "attribute"):
         width = len(groups.attribute_names)
         known = enough.reshape(-1, width)[:, groups.attribute(group)].any()
     if own and known:
@@ -115,9 +119,8 @@ def group_voices(
     of_class = class_lender(config, counts, groups, group)
     for lender in (lending_group(config, counts, groups, group), of_class):
         if lent := own or _speaking_for(adapters, groups, lender):
-            label, attribute = groups.label(lender), groups.attribute(lender)
-            swaps_label = label != groups.label(group)
-            word = groups.label_words[label] if swaps_label else groups.attribute_words[attribute]
+            same_class = groups.label(lender) == groups.label(group)
+            word = groups.attribute_words[groups.attribute(lender)] if same_class else ""
             negative = ", ".join(part for part in (prompts.negative, word) if part)
             return [Voice(group, max(a.cluster, 0), a.name, plain, negative) for a in lent]
     raise StageError(

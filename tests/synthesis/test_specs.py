@@ -85,14 +85,14 @@ def test_small_groups_borrow_the_aligned_groups_model():
 
 
 def test_small_groups_borrow_from_the_group_of_their_attribute():
-    """The label's word swapped, the lender's label as negative prompt."""
+    """The label's word swapped; the lender's is no negative prompt."""
     lent = config(synthesis={"lender": "attribute"})
     rows = plan_specs(lent, ADAPTERS, GROUPS, COUNTS).to_pylist()
     cats, dogs = ([r for r in rows if r["group"] == group] for group in (1, 2))
     assert {(r["adapter"], r["prompt"], r["negative_prompt"]) for r in cats} == {
-        ("3-0", "a photo of a cat on warm sand", "dog")
+        ("3-0", "a photo of a cat on warm sand", "")
     }
-    assert {r["negative_prompt"] for r in dogs} == {"cat"}
+    assert {r["negative_prompt"] for r in dogs} == {""}
     assert {r["adapter"] for r in dogs} == {"0-0", "0-1", "0-2"}
     by_class = plan_specs(config(), ADAPTERS, GROUPS, COUNTS).to_pylist()
     assert [r["prompt"] for r in rows[:7]] == [r["prompt"] for r in by_class[:7]]
@@ -176,7 +176,7 @@ def test_a_model_per_class_speaks_for_its_class():
 
 
 def test_a_model_per_attribute_speaks_for_the_small_groups_of_its_attribute():
-    """Whatever `lender` says: another label's word swapped, that label as negative prompt."""
+    """As for the groups that it was trained on: a negative prompt would tell the two apart."""
     names = GROUPS.attribute_names
     adapters = [
         replace(adapter(-1, -1, f"attribute-{a}"), attribute=name) for a, name in enumerate(names)
@@ -184,9 +184,9 @@ def test_a_model_per_attribute_speaks_for_the_small_groups_of_its_attribute():
     shared = config(generator="shared", finetune={"per": "attribute"})
     rows = plan_specs(shared, adapters, GROUPS, COUNTS).to_pylist()
     assert [rows[7 * g]["adapter"] for g in range(6)] == ["attribute-0", "attribute-1"] * 3
-    assert [rows[7 * g]["negative_prompt"] for g in (0, 1, 2, 3)] == ["", "dog", "cat", ""]
+    assert {row["negative_prompt"] for row in rows} == {""}
     assert [rows[7 * g]["prompt"] for g in (1, 3)] == [
-        "a photo of a cat on warm sand",
+        "a photo of a sks cat on warm sand",
         "a photo of a sks dog on warm sand",
     ]
     only_snow = plan_specs(shared, adapters[:1], GROUPS, [90, 4, 80, 4, 50, 4]).to_pylist()
