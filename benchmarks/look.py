@@ -29,8 +29,6 @@ from raysynth.tables import decode_images, groups_of, read_table
 
 EDGE = 3
 """Columns on either side: no garment reaches them."""
-
-
 MIDDLE = slice(10, 22), slice(11, 21)
 """Rows and columns that every garment covers."""
 

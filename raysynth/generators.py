@@ -192,21 +192,28 @@ def settled(config: Config, counts: np.ndarray) -> Config:
 def lending_group(config: Config, counts: np.ndarray, groups: Groups, group: int) -> int:
     """The group whose models speak for one that has too few images for a model of its own.
 
-    The largest group of its attribute (`synthesis.lender: attribute`), if that has a model of its
-    own; else its class's (`class_lender`).
+    The largest group of its attribute (`synthesis.lender: attribute`, or models per attribute), if
+    that has a model; else its class's (`class_lender`).
 
     Parameters
     ----------
     counts : [G] training images per group.
     """
-    training, counts = recipe_of(config).training, np.asarray(counts)
-    shared = training is not None and training.shared
-    if config.synthesis.lender == "attribute" and not shared:
+    counts = np.asarray(counts)
+    if _lent_by_attribute(config):
         same = np.arange(groups.attribute(group), groups.count, len(groups.attribute_names))
         lender = int(same[counts[same].argmax()])
         if trained_groups(counts, config.finetune.min_images)[lender]:
             return lender
     return class_lender(config, counts, groups, group)
+
+
+def _lent_by_attribute(config: Config) -> bool:
+    """Whether a small group may be drawn by a model of its attribute instead of its class."""
+    training = recipe_of(config).training
+    if training is None or training.scope in ("all", "class"):
+        return False
+    return training.scope == "attribute" or config.synthesis.lender == "attribute"
 
 
 def class_lender(config: Config, counts: np.ndarray, groups: Groups, group: int) -> int:
@@ -282,13 +289,9 @@ def synthesis_inputs(config: Config) -> dict[str, Any]:
             knobs |= {"mask_margin", "strength_outside"}
     if config.synthesis.compile:  # rounds elsewhere
         knobs.add("compile")
-    by_attribute = False
-    if recipe.training is not None:
-        asked = config.synthesis.lender == "attribute"
-        if asked and not recipe.training.shared:
-            knobs.add("lender")
-        scope = recipe.training.scope
-        by_attribute = scope == "attribute" or (asked and scope not in ("all", "class"))
+    by_attribute = _lent_by_attribute(config)
+    if by_attribute and recipe.training is not None and not recipe.training.shared:
+        knobs.add("lender")
     return {
         "generator": {"name": recipe.name, "guidance_scale": recipe.guidance_scale},
         "knobs": config.synthesis.model_dump(mode="json", include=knobs),
