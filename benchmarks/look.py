@@ -1,6 +1,6 @@
 """Does an attribute look the same in every class, a label under every attribute? Outfits, by group.
 
-    python benchmarks/look.py CONFIG [CONFIG ...] --stages runs/benchmarks/stages
+    python benchmarks/look.py CONFIG [CONFIG ...] --stages runs/benchmarks/stages [--sheets FOLDER]
 
 For each row of the benchmarks whose images are there, means over a group's kept images, of 255;
 real validation images for comparison:
@@ -10,20 +10,24 @@ real validation images for comparison:
   the synthetic set.
 - brightness of the garment, with its standard deviation. Where one label differs between
   attributes, a garment between two labels is drawn for one group alone.
+
+`--sheets`: the images too, one picture per severity and seed, every row's groups below each other.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
 from raysynth.benchmark.cells import plan_cells
 from raysynth.config_files import load_config
 from raysynth.generators import AUTO
+from raysynth.report.sheets import Strip, captioned, mosaic
 from raysynth.synthesis.shards import read_shards
 from raysynth.tables import decode_images, groups_of, read_table
 
@@ -31,6 +35,8 @@ EDGE = 3
 """Columns on either side: no garment reaches them."""
 MIDDLE = slice(10, 22), slice(11, 21)
 """Rows and columns that every garment covers."""
+ACROSS = 14
+"""Images of a group in a picture."""
 
 
 def tint(pixels: np.ndarray) -> float:
@@ -45,24 +51,40 @@ def brightness(pixels: np.ndarray) -> tuple[float, float]:
     return float(each.mean()), float(each.std())
 
 
-def line(name: str, table: Any, groups: int) -> str:
-    """A row's name, tints and brightnesses of its groups."""
+def pixels_of(table: pa.Table, groups: int) -> list[np.ndarray]:
+    """[G] images [N, H, W, 3] of a table's groups."""
     of_group = [table.filter(pc.equal(table["group"], g))["image"] for g in range(groups)]
-    pixels = [decode_images(images).astype(np.float32) for images in of_group]
+    return [decode_images(images) for images in of_group]
+
+
+def line(name: str, pixels: list[np.ndarray]) -> str:
+    """A row's name, tints and brightnesses of its groups."""
+    pixels = [images.astype(np.float32) for images in pixels]
     tints = " ".join(f"{tint(images):6.1f}" for images in pixels)
     return f"  {name:<32} {tints}  |" + "".join(
         f"{mean:6.0f} ±{std:3.0f}" for mean, std in map(brightness, pixels)
     )
 
 
+def strip(name: str, pixels: list[np.ndarray]) -> Strip:
+    """The first images of every group, a line each."""
+    shown = [Image.fromarray(image) for images in pixels for image in images[:ACROSS]]
+    return Strip(name, sum(map(len, pixels)), mosaic(shown, ACROSS))
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("configs", nargs="+")
     options.add_argument("--stages", type=Path, required=True, help="folder of finished stages")
+    options.add_argument("--sheets", type=Path, help="folder for pictures of the images")
+    options.add_argument("--rows", nargs="+", help="only these rows, in this order")
     arguments = options.parse_args()
     cells = [cell for name in arguments.configs for cell in plan_cells(load_config(name, []))]
+    if rows := arguments.rows:
+        cells = sorted((c for c in cells if c.row in rows), key=lambda cell: rows.index(cell.row))
     cells.sort(key=lambda cell: (str(cell.severity), cell.seed))  # all of one data set together
     seen: set[str] = set()
+    sheets: dict[str, list[Strip]] = {}
     for cell in cells:
         if cell.config.generator == AUTO:  # its images are those of another row
             continue
@@ -77,13 +99,22 @@ def main() -> None:
             names = ", ".join(groups.name(g) for g in range(groups.count))
             print(f"{where}, tint and brightness: {names}")
             validation = table.filter(pc.equal(table["split"], "validation"))
-            print(line("real", validation, groups.count))
+            pixels = pixels_of(validation, groups.count)
+            print(line("real", pixels))
+            sheets[f"{where}: {names}"] = [strip("real", pixels)]
         seen |= {str(real), str(kept)}
         chosen = read_table(str(kept), files=[f"{kept}/selection.parquet"])
         ids = chosen.filter(chosen["kept"])["id"].combine_chunks()
         images = read_shards(str(made), ["id", "image", "group"])
         images = images.filter(pc.is_in(images["id"], value_set=ids))
-        print(line(cell.row, images, groups.count))
+        pixels = pixels_of(images, groups.count)
+        print(line(cell.row, pixels))
+        sheets[f"{where}: {names}"].append(strip(cell.row, pixels))
+    if arguments.sheets:
+        arguments.sheets.mkdir(parents=True, exist_ok=True)
+        for title, strips in sheets.items():
+            name = title.split(":")[0].replace(", ", "-").replace(" ", "-")
+            captioned(title, strips).save(arguments.sheets / f"{name}.png")
 
 
 if __name__ == "__main__":

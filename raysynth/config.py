@@ -237,7 +237,11 @@ class FinetuneConfig(Section):
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="AdamW's weight decay.")
     max_grad_norm: Rate = Field(1.0, description="Gradient clipping norm, per adapter.")
-    prompt_dropout: Share = Field(0.1, description="Share of images trained without prompt (CFG).")
+    prompt_dropout: Share | None = Field(
+        None,
+        description="Share of images trained without prompt (CFG). None: 0.1, and 0 for models per "
+        "attribute.",
+    )
     flip: bool = Field(True, description="Mirror half of the images left-right.")
     ema: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None,

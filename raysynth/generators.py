@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from raysynth.config import Config
+from raysynth.config import Config, FinetuneConfig
 from raysynth.errors import DataError
 from raysynth.groups import Groups, aligned_groups, largest_groups
 
@@ -108,6 +108,9 @@ _OWN: dict[str, tuple[Engine, Scope]] = {
 UNMASKED = 0.85
 """Strength of edits of whole images: less leaves a trace of the old attribute (decisions.md)."""
 
+PROMPT_DROPOUT = 0.1
+"""Share of images that are trained without prompt (Ho & Salimans 2022: 0.1 and 0.2 do best)."""
+
 MASK_DRAWS = 4
 """Noises that a mask is averaged over (DiffEdit's are 10; 8 overlap no better, decisions.md)."""
 
@@ -160,6 +163,22 @@ def recipe_of(config: Config) -> Recipe:
         strength=config.synthesis.strength or (1.0 if masked else UNMASKED),
         guidance_scale=budget.guidance_scale if guidance is None else guidance,
     )
+
+
+def prompt_dropout(settings: FinetuneConfig, scope: str) -> float:
+    """Share of a model's images that are trained without their prompt.
+
+    None for a model per attribute unless it is asked for: what such a model draws without words is
+    the label it saw, guidance steers away from it, and the other label's images come out purer than
+    real ones (docs/decisions.md, 2026-11-28).
+
+    Parameters
+    ----------
+    scope : what the model is trained on, see `Training.scope`.
+    """
+    if settings.prompt_dropout is not None:
+        return settings.prompt_dropout
+    return 0.0 if scope == "attribute" else PROMPT_DROPOUT
 
 
 def trained_groups(counts: np.ndarray, min_images: int) -> np.ndarray:
@@ -261,8 +280,8 @@ def training_inputs(config: Config) -> dict[str, Any]:
     training, settings = recipe_of(config).training, config.finetune
     if training is None:
         return {"training": None}
-    knobs = {"min_images", "accumulation", "weight_decay", "max_grad_norm", "prompt_dropout"}
-    knobs |= {"flip", "precision", "gradient_checkpointing", "overrides", "patience"}
+    knobs = {"min_images", "accumulation", "weight_decay", "max_grad_norm", "flip"}
+    knobs |= {"precision", "gradient_checkpointing", "overrides", "patience"}
     if training.engine == "lora":
         knobs |= {"targets", "rank", "alpha"}
     if training.shared:
@@ -272,9 +291,12 @@ def training_inputs(config: Config) -> dict[str, Any]:
     if settings.patience:
         knobs |= {"evaluate_steps", "holdout"}
     by_class = training.scope == "auto" and config.synthesis.lender == "label"
+    dropout = {"prompt_dropout": prompt_dropout(settings, training.scope)}
+    if training.scope == "auto" and not by_class:  # one for all groups, or one per attribute
+        dropout["per_attribute"] = prompt_dropout(settings, "attribute")
     return {
         "training": asdict(training) | ({"lender": "label"} if by_class else {}),
-        "knobs": settings.model_dump(mode="json", include=knobs),
+        "knobs": settings.model_dump(mode="json", include=knobs) | dropout,
         "prompts": config.prompts.model_dump(mode="json", include={"template", "token"}),
     }
 

@@ -85,6 +85,15 @@ def test_stages_depend_on_what_they_use_and_on_nothing_else():
     assert digests("generator=vanilla", "prompts.token=xyz", "finetune.steps=3")[0] == plain[0]
 
 
+def test_prompt_dropout_is_an_input_where_the_data_decide_the_scope_too():
+    own = digests("generator=shared")[0]
+    assert digests("generator=shared", "finetune.prompt_dropout=0.1")[0] != own
+    per_attribute = digests("generator=shared", "finetune.per=attribute")[0]
+    asked = "finetune.prompt_dropout=0"
+    assert digests("generator=shared", "finetune.per=attribute", asked)[0] == per_attribute
+    assert digests("generator=lora", "finetune.prompt_dropout=0.1") == digests("generator=lora")
+
+
 @pytest.mark.parametrize(
     ("generator", "lends"),
     [

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from raysynth.config import FinetuneConfig
 from raysynth.finetune.plan import SHARED, Job
+from raysynth.generators import prompt_dropout
 
 _ROWS, _NOISE, _START, _PRIOR_IMAGE, _PRIOR_ROWS, _HELD_OUT = range(1, 7)
 _NOBODY = -1
@@ -41,7 +42,7 @@ def draw(job: Job, config: FinetuneConfig, seed: int) -> Draws:
     shape = (job.steps * config.accumulation, job.batch)
     rows = _draw_rows(job, shape, held_out_rows(job, config, seed), rng)
     flips = rng.random(shape) < (0.5 if config.flip else 0.0)
-    dropped = rng.random(shape) < config.prompt_dropout
+    dropped = rng.random(shape) < prompt_dropout(config, job.scope)
     uniform = rng.random(shape, dtype=np.float32).clip(1e-6, 1 - 1e-6)
     return Draws(rows, flips, dropped, uniform)
 

@@ -160,6 +160,24 @@ def test_held_out_images_are_never_trained_on():
 
 
 @pytest.mark.parametrize(
+    ("settings", "share"),
+    [
+        ({"per": "all"}, 0.1),
+        ({"per": "class"}, 0.1),
+        ({"per": "attribute"}, 0.0),
+        ({"min_images": 7}, 0.0),  # a group is too small: a model per attribute
+        ({"per": "attribute", "prompt_dropout": 0.3}, 0.3),
+    ],
+)
+def test_a_model_per_attribute_always_hears_its_prompts(settings, share):
+    """Else it learns to draw the label it sees without being asked, and guidance avoids that."""
+    settings = config("shared", **{"steps": 200, "batch_size": 32, "min_images": 1, **settings})
+    for job in plan_jobs(settings, table(SIZES), GROUPS):
+        dropped = draw(job, settings.finetune, seed=0).dropped.mean()
+        assert dropped == pytest.approx(share, abs=0.03 * (share > 0))
+
+
+@pytest.mark.parametrize(
     ("per_worker", "workers", "sizes"),
     [("auto", 2, [2, 3]), (1, 2, [1] * 5), (2, 2, [2, 2, 1]), ("auto", 9, [1] * 5)],
 )

@@ -113,7 +113,8 @@ def test_the_first_shard_is_on_disk_before_the_last_image(
     monkeypatch.setattr("raysynth.synthesis.collect.POLL_SECONDS", 0.05)
     config = make_config(
         generator="vanilla",
-        synthesis={"images_per_group": 16, "batch_size": 4, "steps": 30, "rows_per_shard": 4},
+        # Long enough for the process that writes the first shard to start, on a busy machine too.
+        synthesis={"images_per_group": 64, "batch_size": 4, "steps": 30, "rows_per_shard": 4},
     )
     seen: list[float] = []
 
@@ -122,7 +123,7 @@ def test_the_first_shard_is_on_disk_before_the_last_image(
             seen.append(done)
 
     facts = synthesize(config, "", clusters_folder, tmp_path, Watch(look))
-    assert facts["rows"] == 64
+    assert facts["rows"] == 256
     assert seen, "no shard was there while images were missing"
 
 
