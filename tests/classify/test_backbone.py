@@ -176,7 +176,7 @@ def test_transformers_models_from_a_local_folder(kind, tmp_path):
 
 
 def test_clip_is_a_linear_head_on_its_image_embeddings(tmp_path):
-    config = tiny_config("classifier.backbone=clip")
+    config = tiny_config("classifier.backbone=clip", "base.dtype=float32")
     images = tiny_images([4] * 4, tiny_groups(), 0, side=32)
     network = build_network(config, tiny_groups(), 32, 0)
     features, logits = network.outputs(images)
