@@ -101,7 +101,7 @@ def main() -> None:
             validation = table.filter(pc.equal(table["split"], "validation"))
             pixels = pixels_of(validation, groups.count)
             print(line("real", pixels))
-            sheets[f"{where}: {names}"] = [strip("real", pixels)]
+            sheets[where] = [strip("real", pixels)]
         seen |= {str(real), str(kept)}
         chosen = read_table(str(kept), files=[f"{kept}/selection.parquet"])
         ids = chosen.filter(chosen["kept"])["id"].combine_chunks()
@@ -109,12 +109,12 @@ def main() -> None:
         images = images.filter(pc.is_in(images["id"], value_set=ids))
         pixels = pixels_of(images, groups.count)
         print(line(cell.row, pixels))
-        sheets[f"{where}: {names}"].append(strip(cell.row, pixels))
+        sheets[where].append(strip(cell.row, pixels))
     if arguments.sheets:
         arguments.sheets.mkdir(parents=True, exist_ok=True)
-        for title, strips in sheets.items():
-            name = title.split(":")[0].replace(", ", "-").replace(" ", "-")
-            captioned(title, strips).save(arguments.sheets / f"{name}.png")
+        for where, strips in sheets.items():
+            name = where.replace(", ", "-").replace(" ", "-")
+            captioned(f"{where}: {names}", strips).save(arguments.sheets / f"{name}.png")
 
 
 if __name__ == "__main__":
