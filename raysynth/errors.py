@@ -1,8 +1,14 @@
-"""The errors that users see: each says what, where, got, expected and how to fix it."""
+"""The errors that users see: each says what, where, got, expected and how to fix it.
+
+`exit_code` is the command's: 2, refused: the same command will be refused again; 3, try again: the
+same command goes on where it was. (1 is a fault of raysynth's own, 130 and 143 a stop from outside.)
+"""
 
 
 class RaysynthError(Exception):
     """Anything raysynth refuses on purpose; the CLI prints it without a traceback."""
+
+    exit_code = 2
 
 
 class ConfigError(RaysynthError):
@@ -19,3 +25,11 @@ class ModelError(RaysynthError):
 
 class StageError(RaysynthError):
     """A stage ended with failures; names them and what can be done."""
+
+    exit_code = 3
+
+
+class StorageError(RaysynthError):
+    """Storage cannot be read or written now: full, refused, unreachable. The run goes on later."""
+
+    exit_code = 3
