@@ -13,8 +13,8 @@ from raysynth.generators import candidates, check_groups, recipe_of
 from raysynth.groups import Groups
 
 
-def preflight(config: Config) -> None:
-    """Refuse what cannot work, here or anywhere.
+def preflight(config: Config) -> tuple[Groups, pa.Table]:
+    """Refuse what cannot work, here or anywhere; the groups and the listing of what can.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def preflight(config: Config) -> None:
         As `check_configuration`.
     """
     check_before_ray(config)
-    check_configuration(config)
+    return check_configuration(config)
 
 
 def check_configuration(config: Config) -> tuple[Groups, pa.Table]:

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image, features
 
 from raysynth.config_files import load_config
-from raysynth.datasets.files import read_files, to_rgb_bytes
 from raysynth.datasets.folder import Folder
 from raysynth.datasets.listing import list_dataset, split_counts
+from raysynth.datasets.pictures import read_files, to_rgb_bytes
 from raysynth.errors import ConfigError, DataError
 
 
