@@ -84,6 +84,11 @@ class DatasetConfig(Section):
     image_size: Annotated[int, Field(ge=8, le=4096)] | None = Field(
         None, description="Side of the stored square images, pixels; None: as they come (folder)."
     )
+    max_megapixels: Annotated[float, Field(gt=0.0, le=178.0)] = Field(
+        64.0,
+        description="Images of more million pixels are unreadable (by their header: a few bytes "
+        "can declare any size, and decoding takes 4 bytes per pixel and more).",
+    )
     label_words: dict[str, str] | None = Field(
         None, description="Label name -> words in prompts; None: from the data set."
     )

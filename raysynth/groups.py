@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -11,6 +14,10 @@ from raysynth.errors import DataError
 
 ROUNDED_DOWN = 0.9
 """Severity up to which FFR's published counts are rounded down."""
+LONGEST_NAME = 100
+"""Characters of a label's or an attribute's name."""
+SHOWN = 8
+"""Names that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -139,13 +146,61 @@ def subsample_to_severity(
     return np.sort(np.concatenate(kept))
 
 
-def require_every_group(counts: np.ndarray, groups: Groups, split: str) -> None:
-    """Refuse a split in which a label has no image of some attribute."""
-    empty = [groups.name(g) for g in range(groups.count) if counts[g] == 0]
-    if empty:
-        sizes = ", ".join(f"{groups.name(g)}: {counts[g]}" for g in range(groups.count))
+def require_every_group(counts: np.ndarray, groups: Groups, split: str, least: int = 1) -> None:
+    """Refuse a split in which a label has fewer than `least` images with some attribute."""
+    few = [g for g in range(groups.count) if counts[g] < least]
+    if few:
+        found = "no" if all(counts[g] == 0 for g in few) else f"fewer than {least}"
+        fix = "add such images, or drop that label or attribute from the metadata"
+        if least > 1:
+            fix += f"; or take more for {split} (of a folder without split: dataset.{split}_share)"
         raise DataError(
-            f"dataset: no {split} image in group(s) {', '.join(empty)}; got {sizes}; expected at "
-            "least 1 image of every label with every attribute. Fix: add such images, or drop that "
-            "label or attribute from the metadata"
+            f"dataset: {found} {split} image in group(s) {_few(groups.name(g) for g in few)}; got "
+            f"{_few(f'{groups.name(g)}: {counts[g]}' for g in range(groups.count))}; expected at "
+            f"least {least} of every label with every attribute. Fix: {fix}"
         )
+
+
+def check_names(groups: Groups) -> None:
+    """Refuse names that cannot stand in records, pages and messages, and groups of one name.
+
+    Raises
+    ------
+    DataError
+        One label or one attribute only; a name that is blank, has control characters or more than
+        LONGEST_NAME; two groups that are both called `a/b/c`.
+    """
+    for what, names, one in (
+        ("label", groups.label_names, "nothing to tell apart"),
+        ("attribute", groups.attribute_names, "nothing that a label could go with"),
+    ):
+        if len(names) < 2:
+            raise DataError(
+                f"dataset: one {what} only ({_few(names)}), which is {one}; expected two or more "
+                f"{what}s. Fix: add images of another {what}"
+            )
+        if wrong := [name for name in names if not _speakable(name)]:
+            raise DataError(
+                f"dataset: {what} name {_few(map(ascii, wrong))}; expected 1 to {LONGEST_NAME} "
+                "characters, not all of them blank, without line breaks and control characters. "
+                "Fix: rename it in the metadata"
+            )
+    named = Counter(groups.name(g) for g in range(groups.count))
+    if twice := [name for name, count in named.items() if count > 1]:
+        raise DataError(
+            f"dataset: two groups (label/attribute) are both called {_few(twice)}; expected a name "
+            "for each. Fix: rename labels or attributes in the metadata so that none holds a `/`"
+        )
+
+
+def _speakable(name: str) -> bool:
+    controls = {"Cc", "Cs", "Zl", "Zp"}
+    plain = not any(unicodedata.category(character) in controls for character in name)
+    return plain and bool(name.strip()) and len(name) <= LONGEST_NAME
+
+
+def _few(names: Iterable[str]) -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    shown = ", ".join(name if len(name) <= 40 else f"{name[:37]}..." for name in names[:SHOWN])
+    return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 
 from raysynth.cluster import Session
 from raysynth.config import Config
@@ -29,13 +30,13 @@ WIDTH = {
 # Knobs that came later, and the value at which a stage does what it did without them: they are left
 # out there, so that what earlier versions made is still what it was.
 LATER: dict[str, dict[str, Any]] = {
-    "dataset": {"aligned": None},
+    "dataset": {"aligned": None, "max_megapixels": 64.0},
     "classifier": {"head_real_share": 1.0, "mixture_learning_rates": None},
     "search": {"head_real_shares": [1.0]},
 }
 
 # Raised when the same files are read as other rows: images ingested before are read again.
-READING = 2
+READING = 3
 
 # Knobs of `classifier` that the references use too.
 NETWORK = (
@@ -130,6 +131,8 @@ class _Pipeline:
 
             return ingest(self.config, work, self.progress)
 
+        self.progress.stage("ingest")
+        self.progress.update("content of the data set's files")
         inputs = {"dataset": self._knobs("dataset"), "seed": self.config.seed}
         self._stage("ingest", inputs | _source_digest(self.config, self._folders), build)
 
@@ -339,9 +342,12 @@ class _Pipeline:
     def _check_once(self) -> None:
         """All that can be refused before Ray starts; only when something has to be done."""
         if not self.checked:
-            preflight(self.config)
-            for warning in warnings_of(self.config):
-                self.progress.say(f"  {warning}")
+            from raysynth.datasets.listing import few_measured, split_counts
+
+            groups, listing = preflight(self.config)
+            few = few_measured(split_counts(listing, groups), groups)
+            for warning in [*warnings_of(self.config), *few]:
+                self.progress.say(f"  {escape(warning)}")
             self.checked = True
 
     @property
@@ -383,12 +389,14 @@ class _Pipeline:
 
 
 def _source_digest(config: Config, folders: dict[str, str]) -> dict[str, Any]:
-    """What identifies data outside the package: the metadata's content, and how it is read."""
+    """What identifies data outside the package: the files' content, and how it is read."""
     if config.dataset.name == "outfits":
         return {}
-    from raysynth.datasets.files import folder_digest
+    from raysynth.datasets.contents import folder_digest
+    from raysynth.datasets.files import reaching
 
     path = str(config.dataset.path)
     if path not in folders:
-        folders[path] = folder_digest(path)
+        with reaching(path):
+            folders[path] = folder_digest(path)
     return {"metadata": folders[path], "reading": READING}

@@ -13,8 +13,8 @@ from raysynth.generators import candidates, check_groups, recipe_of
 from raysynth.groups import Groups
 
 
-def preflight(config: Config) -> None:
-    """Refuse what cannot work, here or anywhere.
+def preflight(config: Config) -> tuple[Groups, pa.Table]:
+    """Refuse what cannot work, here or anywhere; the groups and the listing of what can.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def preflight(config: Config) -> None:
         As `check_configuration`.
     """
     check_before_ray(config)
-    check_configuration(config)
+    return check_configuration(config)
 
 
 def check_configuration(config: Config) -> tuple[Groups, pa.Table]:
@@ -38,8 +38,8 @@ def check_configuration(config: Config) -> tuple[Groups, pa.Table]:
     ------
     ConfigError, DataError, ModelError
         A data set, base model, encoder or backbone that is not what it should be; a solver that
-        does not fit the base; a group with fewer images than clusters, or than references need
-        for validation; an override of an adapter that there cannot be.
+        does not fit the base; a group with fewer images than clusters, or than an accuracy needs;
+        an override of an adapter that there cannot be.
     """
     # On demand: torch takes seconds, and a wrong model's name needs none.
     from raysynth.models.sources import check_base, check_clip, check_encoder
@@ -49,7 +49,6 @@ def check_configuration(config: Config) -> tuple[Groups, pa.Table]:
     check_encoder(config.clustering.encoder)
 
     from raysynth.classify.backbone import check_backbone
-    from raysynth.classify.references.checks import check_halves
     from raysynth.clustering.kmeans import check_cluster_counts
     from raysynth.datasets.listing import list_dataset, split_counts
     from raysynth.finetune.plan import check_overrides, expected_adapters
@@ -57,9 +56,7 @@ def check_configuration(config: Config) -> tuple[Groups, pa.Table]:
 
     check_backbone(config)
     _, groups, listing = list_dataset(config.dataset, config.seed)
-    splits = split_counts(listing, groups)
-    check_halves(config.references.names, splits["validation"], groups)
-    counts = splits["train"]
+    counts = split_counts(listing, groups)["train"]
     check_cluster_counts(counts, groups, config.clustering, config.finetune.min_images)
     for each in candidates(config):
         check_solver(each)

@@ -17,13 +17,15 @@ from raysynth.errors import DataError
 from raysynth.groups import Groups
 from raysynth.runs import write_atomic
 
+STORED = ("PNG", "JPEG", "WEBP")
+"""Formats of the tables' images: no other parser is asked to read them."""
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 REAL = pa.schema(
     [
         ("id", pa.string()),
         ("image", IMAGE),
-        ("label", pa.int32()),
-        ("attribute", pa.int32()),
+        ("label", pa.int64()),
+        ("attribute", pa.int64()),
         ("group", pa.int32()),
         ("split", pa.string()),
     ]
@@ -60,7 +62,9 @@ def with_groups(schema: pa.Schema, groups: Groups) -> pa.Schema:
         for field in schema
     }
     features["image"] = {"_type": "Image"}
+    # Of int64 columns: `datasets` drops the names of any other (tables of before have int32).
     features["label"] = {"names": list(groups.label_names), "_type": "ClassLabel"}
+    features["attribute"] = {"names": list(groups.attribute_names), "_type": "ClassLabel"}
     return schema.with_metadata(
         {
             "raysynth": json.dumps(groups.to_dict()),
@@ -102,7 +106,8 @@ def read_table(
     folder: str, columns: Sequence[str] | None = None, files: Sequence[str] | None = None
 ) -> pa.Table:
     """One table from the Parquet files below a folder or URI (or from `files`), in name order."""
-    return pa.concat_tables(list(read_parts(folder, columns, files)))
+    # permissive: labels of tables made before are int32.
+    return pa.concat_tables(list(read_parts(folder, columns, files)), promote_options="permissive")
 
 
 def read_parts(
@@ -190,7 +195,7 @@ def decode_bytes(column: pa.ChunkedArray | pa.Array, size: int | None = None) ->
     """As `decode_images`, of a column of encoded images."""
     pixels = np.zeros((0, size or 0, size or 0, 3), np.uint8)
     for place, data in enumerate(column):  # chunk by chunk: one array holds 2 GiB at most
-        image = Image.open(io.BytesIO(data.as_py())).convert("RGB")
+        image = Image.open(io.BytesIO(data.as_py()), formats=STORED).convert("RGB")
         if size is not None and image.size != (size, size):
             image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
         if not place:

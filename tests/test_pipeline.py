@@ -10,19 +10,22 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from raysynth.config_files import load_config
-from raysynth.datasets.listing import check_sides
+from raysynth.datasets.listing import check_sides, few_measured
 from raysynth.errors import ConfigError, DataError, ModelError
 from raysynth.pipeline import run_pipeline
-from raysynth.planning import plan_run
+from raysynth.planning import plan_run, print_plan
 from raysynth.preflight import preflight, warnings_of
 from raysynth.runs import FOLDERS, Run
-from raysynth.tables import read_table
+from raysynth.tables import SPLITS, read_table
 from tests.datasets.test_folder import balanced_rows, write_folder
+from tests.report.made_run import GROUPS
 
 MINIATURE = [
     "name=mini",
@@ -72,9 +75,9 @@ def miniature(folder: Path, *more: str):
         (["classifier.backbone=/nowhere/resnet"], ModelError, "no config.json"),
         (["synthesis.solver=ddim"], ConfigError, "synthesis.solver"),
         (
-            ["dataset.validation_images=4", "references.names=[erm, dfr_validation, self]"],
+            ["dataset.validation_images=4"],
             DataError,
-            r"dfr_validation, self .* got pullover/grass: 1, .* Fix: leave dfr_validation and self",
+            r"fewer than 2 validation image.* got pullover/grass: 1, .* at least 2 of every",
         ),
         (["dataset.train_images=20000"], DataError, "too few shipped"),
         (["base.clip=/nope"], ModelError, "base.clip: no folder"),
@@ -105,6 +108,21 @@ def test_embedded_models_with_other_images_are_warned_of(tmp_path):
     assert said.startswith("base.clip: the embedded")
     assert not warnings_of(load_config(None, [*folder, "base.name=a/b", "base.clip=a/c"]))
     assert not warnings_of(load_config())
+
+
+def test_few_images_to_measure_on_are_counted_and_warned_of(tmp_path, capsys):
+    plan = plan_run(miniature(tmp_path, "dataset.validation_images=8"))
+    (group, *_) = next(iter(plan.generators.values())).groups
+    assert (group.validation, group.test) == (2, 10)
+    few = [said for said in plan.assumptions if said.startswith("dataset: 4 group(s)")]
+    assert [said.split(":")[1][:53] for said in few] == [
+        " 4 group(s) have fewer than 20 validation images, pul",
+        " 4 group(s) have fewer than 20 test images, pullover/",
+    ]
+    print_plan(plan, Console(width=120))
+    row = next(line for line in capsys.readouterr().out.splitlines() if "pullover/grass" in line)
+    assert [cell.strip() for cell in row.split("│")][2:5] == ["64", "2", "10"]
+    assert not few_measured({name: np.full(4, 20) for name in SPLITS}, GROUPS)
 
 
 def test_a_run_prints_its_warning_once(tmp_path, ray_local, capsys):

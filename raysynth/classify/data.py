@@ -140,7 +140,7 @@ def _image_set(parts: Iterator[pa.Table], count: int, size: int | None, where: s
                     raise _not_square(where)
                 pixels[place : place + len(planes)] = planes
                 place += len(planes)
-    table = pa.concat_tables(rest)
+    table = pa.concat_tables(rest, promote_options="permissive")
     return ImageSet(
         pixels,
         table["label"].to_numpy().astype(np.int64),

@@ -5,6 +5,7 @@ Any two of its forty attributes are label and attribute; the field's pair is Blo
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import fsspec
@@ -12,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from raysynth.datasets.files import read_files, refuse_doubles, require_files, some
+from raysynth.datasets.files import clipped, refuse_doubles, require_files, require_two, some
+from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
 from raysynth.errors import ConfigError, DataError
 from raysynth.tables import SPLITS
 
@@ -52,6 +54,11 @@ class CelebA:
     label: str = "Blond_Hair"
     attribute: str = "Male"
     image_size: int | None = None
+    megapixels: float = MEGAPIXELS
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when label and attribute are one."""
+        require_two(self.label, self.attribute)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -106,25 +113,36 @@ class CelebA:
             }
         )
 
-    def images(self, rows: pa.Table) -> list[bytes | None]:
-        """Encoded 8-bit RGB image of each row; None where the file cannot be read."""
-        return read_files(f"{self.path}/{IMAGES}", rows["id"].to_pylist(), self.image_size)
+    def images(self, rows: pa.Table) -> list[bytes | Unreadable]:
+        """Encoded 8-bit RGB image of each row, or why the file cannot be read."""
+        folder, names = f"{self.path}/{IMAGES}", rows["id"].to_pylist()
+        return read_files(folder, names, self.image_size, self.megapixels)
 
     def _attributes(self) -> pd.DataFrame:
         """[N, 40] of -1 and 1 by file name."""
         lines = self._lines(ATTRIBUTES)
+        if not lines[0].strip().isdigit():
+            raise DataError(
+                f"{self.path}/{ATTRIBUTES}: the first line is not the number of images but "
+                f"{clipped(lines[0])!r}; {TREE}"
+            )
         names = lines[1].split() if len(lines) > 2 else []
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise DataError(
+                f"{self.path}/{ATTRIBUTES}: {some(twice)} named more than once in the second "
+                f"line; expected a column per attribute; {TREE}"
+            )
         for key, name in (("label", self.label), ("attribute", self.attribute)):
             if names and name not in names:
                 raise ConfigError(
                     f"dataset.{key}: no attribute {name!r} in {self.path}/{ATTRIBUTES}; expected "
-                    f"one of {', '.join(names)}. Fix: dataset.{key}=<one of them>"
+                    f"one of {', '.join(names)[:600]}. Fix: dataset.{key}=<one of them>"
                 )
         rows = [line.split() for line in lines[2:]]
         wrong = [row for row in rows if len(row) != len(names) + 1 or set(row[1:]) - {"-1", "1"}]
         if not rows or wrong or lines[0].strip() != str(len(rows)):
-            found = f"{lines[0].strip()!r} images announced, {len(rows)} listed"
-            first = f", the first foreign row begins {' '.join(wrong[0][:3])!r}" if wrong else ""
+            found = f"{clipped(lines[0])!r} images announced, {len(rows)} listed"
+            first = f", the first foreign row begins {_start(wrong[0])!r}" if wrong else ""
             raise DataError(f"{self.path}/{ATTRIBUTES}: {found}{first}; {TREE}")
         values = np.array([row[1:] for row in rows]).astype(np.int8)
         return pd.DataFrame(values, index=pd.Index([row[0] for row in rows]), columns=names)
@@ -133,16 +151,20 @@ class CelebA:
         rows = [line.split() for line in self._lines(PARTITION)]
         wrong = [row for row in rows if len(row) != 2 or row[1] not in ("0", "1", "2")]
         if wrong:
-            raise DataError(f"{self.path}/{PARTITION}: row {' '.join(wrong[0])!r}; {TREE}")
+            raise DataError(f"{self.path}/{PARTITION}: row {_start(wrong[0])!r}; {TREE}")
         refuse_doubles(f"{self.path}/{IMAGES}", [name for name, _ in rows], PARTITION)
         return pd.Series({name: int(number) for name, number in rows})
 
     def _lines(self, name: str) -> list[str]:
         filesystem, root = fsspec.core.url_to_fs(self.path)
-        if not filesystem.exists(f"{root}/{name}"):
+        if not filesystem.isfile(f"{root}/{name}"):
             raise DataError(f"dataset.path: no {self.path}/{name}; {TREE}")
         text = filesystem.cat_file(f"{root}/{name}").decode("utf-8", "replace")
         return [line for line in text.splitlines() if line.strip()] or [""]
+
+
+def _start(row: list[str]) -> str:
+    return clipped(" ".join(row[:3]))
 
 
 def _names(attribute: str) -> tuple[str, ...]:

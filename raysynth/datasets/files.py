@@ -1,43 +1,51 @@
-"""Image files of any data set: are they there, in which split, and as 8-bit RGB."""
+"""The files of any data set: where they lie, are they there, and in which split."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 import posixpath
+import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import fsspec
 import numpy as np
-from PIL import Image, ImageOps
 
-from raysynth.errors import DataError
+from raysynth.errors import ConfigError, DataError, RaysynthError
 
-METADATA = (".csv", ".parquet", ".txt")
 LEFT_OUT = "left_out"
 """Metadata of a listing's schema: a sentence on the images that its reader left out."""
-ORIENTATION = 0x0112  # EXIF tag
+LONGEST = 100
+"""Characters of a name, or of another program's message, that are shown."""
 
 
-def read_files(path: str, names: Sequence[str], size: int | None) -> list[bytes | None]:
-    """Encoded 8-bit RGB image of each file below a folder or URI; None where it cannot be read.
-
-    `size`: as in `to_rgb_bytes`.
-    """
-    filesystem, root = fsspec.core.url_to_fs(path)
-    encoded: list[bytes | None] = []
-    for name in names:
-        try:
-            encoded.append(to_rgb_bytes(filesystem.cat_file(f"{root}/{name}"), size))
-        except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError):
-            encoded.append(None)
-    return encoded
+@contextmanager
+def reaching(path: str) -> Iterator[None]:
+    """Whatever a file system raises on the way to a data set is a DataError with the fix."""
+    try:
+        yield
+    except RaysynthError:
+        raise
+    except ImportError as error:
+        raise DataError(
+            f"dataset.path: {clipped(path)} needs a package that is not installed: "
+            f"{clipped(error)}. Fix: install the filesystem's package (s3fs, gcsfs, adlfs), here "
+            "and on the workers"
+        ) from None
+    except Exception as error:  # remote file systems raise what their packages do
+        known = isinstance(error, OSError) or "Protocol not known" in str(error)
+        if not known and "://" not in path:
+            raise
+        raise DataError(
+            f"dataset.path: {clipped(path)} cannot be read: {type(error).__name__}: "
+            f"{clipped(error)}. Fix: a folder that this user may read, or a URI (s3://, gs://) "
+            "whose storage answers and takes this user's credentials"
+        ) from None
 
 
 def require_files(path: str, names: Sequence[str], source: str, tree: str = "") -> None:
-    """Refuse names that leave the folder, are not there, or name a file twice.
+    """Refuse names that leave the folder, are not there, are no plain files, or name one twice.
 
     Parameters
     ----------
@@ -53,21 +61,53 @@ def require_files(path: str, names: Sequence[str], source: str, tree: str = "") 
             "without `..`. Fix: move the files into the folder"
         )
     filesystem, root = fsspec.core.url_to_fs(path)
-    present = {found.removeprefix(root).lstrip("/") for found in filesystem.find(root)}
-    gone = [name for name in names if posixpath.normpath(name) not in present]
+    if "file" in filesystem.protocol:
+        gone = _require_plain(path, root, names)
+    else:
+        present = {found.removeprefix(root).lstrip("/") for found in filesystem.find(root)}
+        gone = [name for name in names if posixpath.normpath(name) not in present]
     if gone:
         raise DataError(
             f"{path}: {some(gone)} named in {source} but not there. Fix: add the files or remove "
             f"the rows{tree and '; ' + tree}"
         )
-    if "file" in filesystem.protocol:
-        real = os.path.realpath(root) + os.sep
-        linked = [n for n in names if not os.path.realpath(f"{root}/{n}").startswith(real)]
-        if linked:
-            raise DataError(
-                f"{path}: {some(linked)} is a link that leaves the folder. Fix: copy the files "
-                "into the folder"
-            )
+
+
+def _require_plain(path: str, root: str, names: Sequence[str]) -> list[str]:
+    """The names that are not there; links that leave the folder and special files are refused."""
+    real = os.path.realpath(root)
+    folders: dict[str, bool] = {}  # linked sub-folders are followed as long as they stay inside
+    gone, linked, special = [], [], []
+    for name in names:
+        full = f"{root}/{name}"
+        try:
+            mode, itself = os.stat(full).st_mode, os.lstat(full).st_mode
+        except (OSError, ValueError):  # ValueError: a name that no file can have
+            gone.append(name)
+            continue
+        folder = os.path.dirname(full)
+        if folder not in folders:
+            folders[folder] = is_inside(folder, real)
+        if not folders[folder] or (stat.S_ISLNK(itself) and not is_inside(full, real)):
+            linked.append(name)
+        elif not stat.S_ISREG(mode):
+            special.append(name)
+    if linked:
+        raise DataError(
+            f"{path}: {some(linked)} is a link that leaves the folder, or lies in one. Fix: copy "
+            "the files into the folder"
+        )
+    if special:
+        raise DataError(
+            f"{path}: {some(special)} is no plain file but a folder, a pipe, a socket or a device. "
+            "Fix: name image files only"
+        )
+    return gone
+
+
+def is_inside(path: str, real: str) -> bool:
+    """Whether a path ends, all links followed, below the real path of a folder or at it."""
+    return os.path.commonpath([os.path.realpath(path), real]) == real
 
 
 def refuse_doubles(path: str, names: Sequence[str], source: str) -> None:
@@ -78,6 +118,16 @@ def refuse_doubles(path: str, names: Sequence[str], source: str) -> None:
         raise DataError(
             f"{path}: {some(doubled)} named more than once in {source}; expected a row per file. "
             "Fix: remove doubles"
+        )
+
+
+def require_two(label: str, attribute: str) -> None:
+    """Refuse one property of the images as both label and attribute: either may be the default."""
+    if label == attribute:
+        raise ConfigError(
+            f"dataset.attribute: another one than the label {clipped(label)} expected, got the "
+            "same (one of the two may be the default). Fix: name both, dataset.label=... "
+            "dataset.attribute=..."
         )
 
 
@@ -96,61 +146,17 @@ def deal_splits(
     return named
 
 
-def folder_digest(path: str) -> str:
-    """SHA-256 of all names and sizes below a folder and of its metadata files; "" without one."""
-    filesystem, root = fsspec.core.url_to_fs(path)
-    digest = hashlib.sha256()
-    if not filesystem.isdir(root):
-        return ""
-    for name, facts in sorted(filesystem.find(root, detail=True).items()):
-        digest.update(f"{name.removeprefix(root)} {facts['size']}\n".encode())
-        if name.endswith(METADATA):
-            digest.update(filesystem.cat_file(name))
-    return digest.hexdigest()
-
-
-def to_rgb_bytes(data: bytes, size: int | None = None) -> bytes:
-    """An encoded image as 8-bit RGB: the same bytes if it is so already, else PNG.
-
-    EXIF rotation is applied; transparency is laid on white; 16-bit gray is scaled to 8 bit; CMYK,
-    palette and gray are converted. `size`: centre square, resized to this side in pixels.
-
-    Raises ValueError or OSError when the bytes are no image that can be read whole.
-    """
-    image = Image.open(io.BytesIO(data))
-    image.load()
-    turned = ImageOps.exif_transpose(image)
-    upright = image.getexif().get(ORIENTATION, 1) == 1
-    if image.mode == "RGB" and upright and size is None:
-        return data
-    rgb = _to_rgb(turned)
-    if size is not None:
-        rgb = ImageOps.fit(rgb, (size, size), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    rgb.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        levels = np.asarray(image).astype(np.float64) / 257.0
-        if levels.min() < 0 or levels.max() > 255:
-            raise ValueError("integer image beyond 16 bit")
-        return Image.fromarray(np.round(levels).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("floating-point image: its range is unknown")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
 def some(names: Iterable[object]) -> str:
-    """The first three of some names, and how many more there are."""
+    """The first three of some names, and how many more there are; long ones are cut."""
     names = list(names)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(str(name) for name in names[:3]) + more
+    return ", ".join(clipped(name) for name in names[:3]) + more
+
+
+def clipped(text: object) -> str:
+    """One line of at most LONGEST characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 
 
 def _leaves(name: str) -> bool:

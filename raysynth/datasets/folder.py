@@ -6,15 +6,17 @@ Columns: `file_name` (relative to the folder), `label`, `attribute`, and optiona
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from raysynth.datasets.files import deal_splits, read_files, require_files
+from raysynth.datasets.files import deal_splits, require_files, some
+from raysynth.datasets.metadata import ordered, read_metadata
+from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
 from raysynth.errors import DataError
+from raysynth.tables import SPLITS
 
 REQUIRED = ("file_name", "label", "attribute")
 SPLIT_NAMES = {
@@ -26,6 +28,9 @@ SPLIT_NAMES = {
     "dev": "validation",
     "test": "test",
 }
+FEW, ROWS_PER_VALUE = 20, 10
+"""Names of a column that are few; beyond, each must have the rows of two groups: one training, two
+validation and two test images."""
 EXPECTED_TREE = """expected
   <dataset.path>/metadata.csv      file_name,label,attribute[,split]
   <dataset.path>/images/0001.jpg   any sub-folders, named in file_name"""
@@ -44,15 +49,16 @@ class Folder:
     test_share: float = 0.2
     image_size: int | None = None
     seed: int = 0
+    megapixels: float = MEGAPIXELS
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """Names of the label values, sorted."""
+        """Names of the label values as they are written; numbers by value, others as text."""
         return _names(self._metadata()["label"])
 
     @property
     def attribute_names(self) -> tuple[str, ...]:
-        """Names of the attribute values, sorted."""
+        """Names of the attribute values, as those of the labels."""
         return _names(self._metadata()["attribute"])
 
     @property
@@ -80,9 +86,8 @@ class Folder:
             are not there or that lie outside the folder.
         """
         frame = self._metadata()
-        require_files(
-            self.path, [str(name) for name in frame["file_name"]], "the metadata", EXPECTED_TREE
-        )
+        names = [name.replace("\\", "/") for name in frame["file_name"]]  # as Windows writes them
+        require_files(self.path, names, "the metadata", EXPECTED_TREE)
         label, attribute = _codes(frame["label"]), _codes(frame["attribute"])
         if "split" in frame:
             split = _read_splits(frame["split"])
@@ -91,38 +96,31 @@ class Folder:
             split = deal_splits(group, self.validation_share, self.test_share, self.seed)
         return pa.table(
             {
-                "id": pa.array(frame["file_name"].astype(str).tolist(), pa.string()),
+                "id": pa.array(names, pa.string()),
                 "label": pa.array(label, pa.int32()),
                 "attribute": pa.array(attribute, pa.int32()),
                 "split": pa.array(split, pa.string()),
             }
         )
 
-    def images(self, rows: pa.Table) -> list[bytes | None]:
-        """Encoded 8-bit RGB image of each row; None where the file cannot be read."""
-        return read_files(self.path, rows["id"].to_pylist(), self.image_size)
+    def images(self, rows: pa.Table) -> list[bytes | Unreadable]:
+        """Encoded 8-bit RGB image of each row, or why the file cannot be read."""
+        return read_files(self.path, rows["id"].to_pylist(), self.image_size, self.megapixels)
 
     def _metadata(self) -> pd.DataFrame:
         filesystem, root = fsspec.core.url_to_fs(self.path)
         if not filesystem.isdir(root):
             raise DataError(f"dataset.path: {self.path} is not a folder; {EXPECTED_TREE}")
-        for name, read in (("metadata.csv", _read_csv), ("metadata.parquet", pd.read_parquet)):
-            if filesystem.exists(f"{root}/{name}"):
-                with filesystem.open(f"{root}/{name}", "rb") as file:
-                    return self._checked(_read(read, file, f"{self.path}/{name}"), name)
+        for name in ("metadata.csv", "metadata.parquet"):
+            frame = read_metadata(self.path, name, REQUIRED, EXPECTED_TREE, ("split",))
+            if frame is not None:
+                return self._checked(frame, name)
         raise DataError(
             f"dataset.path: no metadata.csv or metadata.parquet in {self.path}; {EXPECTED_TREE}"
         )
 
     def _checked(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
         where = f"{self.path}/{name}"
-        missing = [column for column in REQUIRED if column not in frame]
-        if missing:
-            raise DataError(
-                f"{where}: column(s) {', '.join(missing)} missing; got "
-                f"{', '.join(map(str, frame.columns))}; expected {', '.join(REQUIRED)} and "
-                "optionally split. Fix: rename or add the column"
-            )
         empty = frame[list(REQUIRED)].isna().any(axis=1)
         if empty.any():
             raise DataError(
@@ -131,37 +129,39 @@ class Folder:
             )
         if frame.empty:
             raise DataError(f"{where}: no rows; {EXPECTED_TREE}")
+        for column in ("label", "attribute"):
+            values = frame[column].nunique()
+            if values > FEW and values * ROWS_PER_VALUE > len(frame):
+                raise DataError(
+                    f"{where}: {column}: {values:,} different values in {len(frame):,} rows "
+                    f"({some(frame[column].unique())}); expected a few names. Fix: cut a "
+                    "continuous value into ranges, such as young and old"
+                )
         return frame
 
 
-def _read_csv(file: Any) -> pd.DataFrame:
-    """Only empty cells are missing: `None` and `NA` may be names."""
-    frame: pd.DataFrame = pd.read_csv(file, keep_default_na=False, na_values=[""])
-    return frame
-
-
-def _read(read: Any, file: Any, where: str) -> pd.DataFrame:
-    try:
-        frame: pd.DataFrame = read(file)
-    except (ValueError, OSError, pa.ArrowException) as error:
-        raise DataError(f"{where}: cannot be read as a table: {error}") from None
-    return frame
-
-
 def _names(column: pd.Series) -> tuple[str, ...]:
-    return tuple(str(value) for value in sorted(column.unique()))
+    return tuple(ordered(column.unique().tolist()))
 
 
 def _codes(column: pd.Series) -> np.ndarray:
-    values = sorted(column.unique())
-    return column.map({value: i for i, value in enumerate(values)}).to_numpy(np.int64)
+    place = {name: number for number, name in enumerate(_names(column))}
+    return column.map(place).to_numpy(np.int64)
 
 
 def _read_splits(column: pd.Series) -> list[str]:
-    unknown = sorted({str(s) for s in column if str(s).lower() not in SPLIT_NAMES})
-    if unknown:
+    said = ["" if pd.isna(name) else str(name).lower() for name in column]
+    if unknown := sorted(set(said) - set(SPLIT_NAMES)):
         raise DataError(
-            f"metadata: split {', '.join(unknown)} unknown; expected train, validation or test. "
-            "Fix: rename, or drop the column for a split stratified by group"
+            f"metadata: split {some(name or '(empty)' for name in unknown)} unknown; expected "
+            "train, validation or test. Fix: rename, or drop the column for a split stratified by "
+            "group"
         )
-    return [SPLIT_NAMES[str(split).lower()] for split in column]
+    split = [SPLIT_NAMES[name] for name in said]
+    if gone := [name for name in SPLITS if name not in split]:
+        raise DataError(
+            f"metadata: the split column has no {' and no '.join(gone)} rows. Fix: call some of "
+            f"the other rows {' and some '.join(gone)} (validation is best cut from train), or "
+            "drop the column for a split stratified by group"
+        )
+    return split

@@ -2,42 +2,62 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+from collections import defaultdict
 from typing import Any
 
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray.data
 from PIL import Image
 from rich.markup import escape
 
 from raysynth.config import Config
-from raysynth.datasets.files import LEFT_OUT
-from raysynth.datasets.listing import Dataset, list_dataset, split_counts
+from raysynth.datasets.files import LEFT_OUT, clipped, some
+from raysynth.datasets.listing import Dataset, list_dataset, require_splits, split_counts
+from raysynth.datasets.pictures import Unreadable
 from raysynth.errors import DataError
-from raysynth.groups import Groups, require_every_group
+from raysynth.groups import Groups
 from raysynth.progress import Progress
-from raysynth.tables import IMAGE, REAL, SPLITS, read_table, with_groups, write_table
+from raysynth.tables import (
+    IMAGE,
+    REAL,
+    SPLITS,
+    STORED,
+    read_parts,
+    read_table,
+    with_groups,
+    write_table,
+)
 
 ROWS_PER_FILE = 1000
+REASONS = 5
+"""Unreadable images whose reasons are said."""
+REPEATED = "repeated"
 
 
 def ingest(config: Config, work: str, progress: Progress) -> dict[str, Any]:
     """Write `work/<split>-<number>.parquet`; what is already there is not made again.
 
-    Returns the manifest's facts: `rows`, `counts` per split and group, `skipped` file names, what
-    the reader left out, in words, and `sides`: the shortest and the longest of the images written
-    now, pixels (empty: none).
+    Returns the manifest's facts: `rows`, `counts` per split and group, `skipped` file names,
+    `left_out`: what is not in the table and why, and `repeated`: pictures that are there twice,
+    both in words, and `sides`: the shortest and the longest of the images written now, pixels
+    (empty: none).
+
+    Raises
+    ------
+    DataError
+        Images that cannot be read (unless they are skipped), or too few of some group.
     """
     dataset, groups, listing = list_dataset(config.dataset, config.seed)
-    left_out = (listing.schema.metadata or {}).get(LEFT_OUT.encode(), b"").decode()
-    if left_out:
-        progress.say(f"  {escape(left_out)}")
     chunks = _chunks(listing)
     todo = _missing(chunks, work)
     total, done = sum(len(chunk) for chunk in todo), 0
     sides: set[int] = set()
+    hashes: dict[str, list[bytes]] = {}
     if todo:
         blocks = ray.data.from_arrow(todo).map_batches(
             _write_chunk,
@@ -48,17 +68,27 @@ def ingest(config: Config, work: str, progress: Progress) -> dict[str, Any]:
         for batch in blocks.iter_batches(batch_size=1, batch_format="pyarrow"):
             done += batch["rows"][0].as_py()
             sides.update(batch["sides"][0].as_py())
+            hashes[batch["file"][0].as_py()] = batch["hashes"][0].as_py()
             progress.update("images", done, total)
     skipped = _skipped(chunks, work)
+    why = _why(skipped, listing, dataset)
     if skipped and config.dataset.on_error == "refuse":
-        _refuse(skipped, chunks, config, work)
+        _refuse(skipped, why, chunks, config, work)
     counts = _written_counts(listing, skipped, groups)
+    left_out = _left_out(listing, why)
+    for file in (chunk["file"][0].as_py() for chunk in chunks):
+        if file not in hashes:
+            hashes[file] = _read_hashes(work, file)
+    repeated = _repeated(chunks, skipped, hashes)
+    for sentence in filter(None, (left_out, repeated)):
+        progress.say(f"  {escape(sentence)}")
     return {
         "rows": int(sum(c.sum() for c in counts.values())),
         "groups": groups.to_dict(),
         "counts": {split: counts[split].tolist() for split in SPLITS},
         "skipped": sorted(skipped),
         LEFT_OUT: left_out,
+        REPEATED: repeated,
         "sides": [min(sides), max(sides)] if sides else [],
     }
 
@@ -84,24 +114,30 @@ def _missing(chunks: list[pa.Table], work: str) -> list[pa.Table]:
 def _write_chunk(chunk: pa.Table, dataset: Dataset, groups: Groups, work: str) -> pa.Table:
     """In a Ray worker: decode or compose the rows' images and write their file."""
     images = dataset.images(chunk)
-    good = np.array([image is not None for image in images])
-    kept = chunk.filter(pa.array(good))
-    column = pa.array(
-        [{"bytes": image, "path": None} for image in images if image is not None], IMAGE
-    )
+    good = [image for image in images if not isinstance(image, Unreadable)]
+    kept = chunk.filter(pa.array([not isinstance(image, Unreadable) for image in images]))
+    column = pa.array([{"bytes": image, "path": None} for image in good], IMAGE)
     table = pa.table(
-        [column if name == "image" else kept[name] for name in REAL.names],
+        [column if field.name == "image" else kept[field.name].cast(field.type) for field in REAL],
         schema=with_groups(REAL, groups),
     )
-    write_table(table, f"{work}/{chunk['file'][0].as_py()}")
-    sides = {side for image in images if image is not None for side in _size(image)}
+    file = chunk["file"][0].as_py()
+    write_table(table, f"{work}/{file}")
+    sides = {side for image in good for side in _size(image)}
     ends = [min(sides), max(sides)] if sides else []
-    return pa.table({"rows": [len(images)], "sides": pa.array([ends], pa.list_(pa.int64()))})
+    return pa.table(
+        {
+            "file": [file],
+            "rows": [len(images)],
+            "sides": pa.array([ends], pa.list_(pa.int64())),
+            "hashes": pa.array([_hashes(column)], pa.list_(pa.binary())),
+        }
+    )
 
 
 def _size(image: bytes) -> tuple[int, int]:
     """Width and height of an encoded image, from its header."""
-    return Image.open(io.BytesIO(image)).size
+    return Image.open(io.BytesIO(image), formats=STORED).size
 
 
 def _skipped(chunks: list[pa.Table], work: str) -> set[str]:
@@ -110,22 +146,81 @@ def _skipped(chunks: list[pa.Table], work: str) -> set[str]:
     return listed - set(read_table(work, columns=["id"])["id"].to_pylist())
 
 
-def _refuse(skipped: set[str], chunks: list[pa.Table], config: Config, work: str) -> None:
+def _why(skipped: set[str], listing: pa.Table, dataset: Dataset) -> str:
+    """How many cannot be read, and why not the first: read again, for workers only count them."""
+    if not skipped:
+        return ""
+    first = sorted(skipped)[:REASONS]
+    rows = listing.take(pc.index_in(pa.array(first), value_set=listing["id"].combine_chunks()))
+    reasons = (
+        f"{clipped(name)}: {read.reason if isinstance(read, Unreadable) else 'readable again'}"
+        for name, read in zip(first, dataset.images(rows), strict=True)
+    )
+    more = "; ..." if len(skipped) > len(first) else ""
+    return f"{len(skipped):,} image(s) that cannot be read ({'; '.join(reasons)}{more})"
+
+
+def _refuse(skipped: set[str], why: str, chunks: list[pa.Table], config: Config, work: str) -> None:
     """Name the broken images; their files are dropped, to be made again when they are mended."""
     filesystem, root = fsspec.core.url_to_fs(work)
     for chunk in chunks:
         if skipped.intersection(chunk["id"].to_pylist()):
             filesystem.rm(f"{root}/{chunk['file'][0].as_py()}")
-    some = ", ".join(sorted(skipped)[:10]) + (" ..." if len(skipped) > 10 else "")
     raise DataError(
-        f"dataset: {len(skipped)} image(s) in {config.dataset.path} cannot be read: {some}. "
-        "Fix: replace or remove them, or set dataset.on_error=skip to leave them out"
+        f"dataset: {config.dataset.path} holds {why}. Fix: replace or remove them, or set "
+        "dataset.on_error=skip to leave them out"
     )
+
+
+def _left_out(listing: pa.Table, why: str) -> str:
+    """What the reader left out and what cannot be read, as one sentence; empty: nothing."""
+    said = (listing.schema.metadata or {}).get(LEFT_OUT.encode(), b"").decode()
+    if not why:
+        return said
+    return f"{said}; {why}" if said else f"left out: {why}"
+
+
+def _hashes(image: pa.Array | pa.ChunkedArray) -> list[bytes]:
+    """SHA-256 of each image of a column."""
+    return [hashlib.sha256(x.as_buffer()).digest() for x in pc.struct_field(image, "bytes")]
+
+
+def _read_hashes(work: str, file: str) -> list[bytes]:
+    """Those of a file that was written before this start."""
+    parts = read_parts(work, ["image"], [f"{work}/{file}"])
+    return [key for part in parts for key in _hashes(part["image"])]
+
+
+def _repeated(chunks: list[pa.Table], skipped: set[str], hashes: dict[str, list[bytes]]) -> str:
+    """A warning of pictures that are in the table twice, byte for byte; empty: none is.
+
+    In two splits: an accuracy on them is memory, and the likeness from which on a generated image
+    counts as a copy, taken from validation images, is out of reach. With two labels: one is wrong.
+    """
+    first: dict[bytes, str] = {}
+    split_of: dict[bytes, set[str]] = defaultdict(set)
+    label_of: dict[bytes, set[int]] = defaultdict(set)
+    for chunk in chunks:
+        rows = [row for row in chunk.to_pylist() if row["id"] not in skipped]
+        for row, key in zip(rows, hashes[rows[0]["file"]] if rows else [], strict=True):
+            first.setdefault(key, row["id"])
+            split_of[key].add(row["split"])
+            label_of[key].add(row["label"])
+    said = []
+    for split in SPLITS[1:]:
+        twice = [key for key, found in split_of.items() if {"train", split} <= found]
+        if twice:
+            names = some(first[key] for key in twice)
+            said.append(f"{len(twice):,} {split} picture(s) are training pictures too ({names})")
+    if mixed := [key for key, found in label_of.items() if len(found) > 1]:
+        names = some(first[key] for key in mixed)
+        said.append(f"{len(mixed):,} picture(s) are there with different labels ({names})")
+    fix = "Fix: leave each picture in one split, with one label"
+    return f"the same picture twice: {'; '.join(said)}. {fix}" if said else ""
 
 
 def _written_counts(listing: pa.Table, skipped: set[str], groups: Groups) -> dict[str, np.ndarray]:
     keep = np.array([i not in skipped for i in listing["id"].to_pylist()])
     counts = split_counts(listing.filter(pa.array(keep)), groups)
-    for split in SPLITS:
-        require_every_group(counts[split], groups, split)
+    require_splits(counts, groups)
     return counts

@@ -10,14 +10,20 @@ import pyarrow as pa
 
 from raysynth.config import ClassifierConfig, DatasetConfig
 from raysynth.datasets.celeba import CelebA
+from raysynth.datasets.files import clipped, reaching, some
 from raysynth.datasets.folder import Folder
 from raysynth.datasets.outfits import SIZE, Outfits
+from raysynth.datasets.pictures import Unreadable
 from raysynth.datasets.utkface import UTKFace
 from raysynth.datasets.waterbirds import Waterbirds
 from raysynth.errors import ConfigError, DataError
-from raysynth.groups import Groups, require_every_group, subsample_to_severity
+from raysynth.groups import Groups, check_names, require_every_group, subsample_to_severity
 from raysynth.tables import SPLITS
 
+LEAST = {"train": 1, "validation": 2, "test": 2}
+"""Images of every group that a split has at least."""
+FEW = 20
+"""Images of a group with fewer of which its accuracy says little."""
 VALIDATION_LEAST = 10
 """Images that a thinned validation split keeps of each group at least (FFR)."""
 
@@ -48,23 +54,23 @@ class Dataset(Protocol):
     def listing(self) -> pa.Table:
         """`id, label, attribute, split` and what the data set needs to make the images."""
 
-    def images(self, rows: pa.Table) -> Sequence[bytes | None]:
-        """Encoded image of each row; None where a file cannot be read."""
+    def images(self, rows: pa.Table) -> Sequence[bytes | Unreadable]:
+        """Encoded image of each row, or why a file cannot be read."""
 
 
 def open_dataset(config: DatasetConfig, seed: int) -> Dataset:
     """The data set that the configuration names; raises ConfigError or DataError."""
-    path, size = str(config.path), config.image_size
+    path, size, most = str(config.path), config.image_size, config.max_megapixels
     pair = {"label": config.label, "attribute": config.attribute}
     asked = {key: name for key, name in pair.items() if name is not None}
     if config.name == "folder":
-        return Folder(path, config.validation_share, config.test_share, size, seed)
+        return Folder(path, config.validation_share, config.test_share, size, seed, most)
     if config.name == "waterbirds":
-        return Waterbirds(path, size)
+        return Waterbirds(path, size, most)
     if config.name == "celeba":
-        return CelebA(path, image_size=size, **asked)
+        return CelebA(path, image_size=size, megapixels=most, **asked)
     if config.name == "utkface":
-        return UTKFace(path, image_size=size, seed=seed, **asked)
+        return UTKFace(path, image_size=size, seed=seed, megapixels=most, **asked)
     assert isinstance(config.severity, float)
     return Outfits(
         pair=config.pair,
@@ -83,23 +89,45 @@ def list_dataset(config: DatasetConfig, seed: int) -> tuple[Dataset, Groups, pa.
     Raises
     ------
     DataError
-        Files or groups are not what the run needs; nothing has been decoded yet.
+        Files, names or groups are not what the run needs; nothing has been decoded yet.
     """
     try:
-        dataset = open_dataset(config, seed)
-        listing = dataset.listing()
+        with reaching(str(config.path or "")):
+            dataset = open_dataset(config, seed)
+            listing = dataset.listing()
+            groups = _groups(config, dataset)
     except ValueError as error:
         raise DataError(str(error)) from None
-    groups = _groups(config, dataset)
+    check_names(groups)
     label, attribute = listing["label"].to_numpy(), listing["attribute"].to_numpy()
     group = label * len(groups.attribute_names) + attribute
     listing = listing.append_column("group", pa.array(group, pa.int32()))
     if config.name != "outfits" and isinstance(config.severity, float):
         listing = _thin(listing, groups, config, seed)
-    counts = split_counts(listing, groups)
-    for split in SPLITS:
-        require_every_group(counts[split], groups, split)
+    require_splits(split_counts(listing, groups), groups)
     return dataset, groups, listing
+
+
+def require_splits(counts: dict[str, np.ndarray], groups: Groups) -> None:
+    """Refuse splits, split -> [G] images, in which an accuracy of a group would be of one image."""
+    for split in SPLITS:
+        require_every_group(counts[split], groups, split, LEAST[split])
+
+
+def few_measured(counts: dict[str, np.ndarray], groups: Groups) -> list[str]:
+    """Warnings of groups whose accuracy is measured on a handful; `counts`: split -> [G] images."""
+    warnings = []
+    for split in ("validation", "test"):
+        few = [g for g in range(groups.count) if counts[split][g] < FEW]
+        if few:
+            least = min(few, key=lambda g: int(counts[split][g]))
+            warnings.append(
+                f"dataset: {len(few)} group(s) have fewer than {FEW} {split} images, "
+                f"{groups.name(least)} {counts[split][least]}: each of those is "
+                f"{100 / counts[split][least]:.0f} points of its accuracy, and the worst group may "
+                "be the unluckiest. Fix: more images of it in that split"
+            )
+    return warnings
 
 
 def split_counts(listing: pa.Table, groups: Groups) -> dict[str, np.ndarray]:
@@ -166,8 +194,8 @@ def _aligned(given: dict[str, str], dataset: Dataset) -> tuple[str, ...]:
     ):
         if unknown := sorted(set(found) - set(known)):
             raise ConfigError(
-                f"dataset.aligned: {', '.join(unknown)} is no {said} of this data set; expected "
-                f"{', '.join(known)}. Fix: a mapping of label names to attribute names"
+                f"dataset.aligned: {some(unknown)} is no {said} of this data set; expected "
+                f"{_listed(known)}. Fix: a mapping of label names to attribute names"
             )
     own = dataset.aligned or ("",) * len(dataset.label_names)
     named = zip(dataset.label_names, own, strict=True)
@@ -181,7 +209,12 @@ def _words(
     unknown = sorted(set(given or {}) - set(names))
     if unknown:
         raise ConfigError(
-            f"dataset.{key}: {', '.join(unknown)} is no name in this data set; expected "
-            f"{', '.join(names)}. Fix: use the names of the metadata"
+            f"dataset.{key}: {some(unknown)} is no name in this data set; expected "
+            f"{_listed(names)}. Fix: use the names of the metadata"
         )
     return tuple((given or {}).get(name, word) for name, word in zip(names, default, strict=True))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" or one of {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(map(clipped, names[:8])) + more

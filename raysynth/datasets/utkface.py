@@ -8,6 +8,7 @@ divided 80/10/10 from the seed, as FFR does.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from dataclasses import dataclass
@@ -16,11 +17,22 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
-from raysynth.datasets.files import LEFT_OUT, deal_splits, read_files, some
+from raysynth.datasets.contents import walk
+from raysynth.datasets.files import (
+    LEFT_OUT,
+    clipped,
+    deal_splits,
+    is_inside,
+    require_files,
+    require_two,
+    some,
+)
+from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
 from raysynth.errors import ConfigError, DataError
 
 NAME = re.compile(
-    r"^(\d{1,3})_([01])_([0-4])(?:_(.*?))?[ .]*(?:j?pg)?(?P<chip>\.chip)?\.jpg$", re.IGNORECASE
+    r"^(\d{1,3})_([01])_([0-4])(?:_(.*?))?[ .]*(?:j?pg)?(?P<chip>\.chip)?\.(?:jpe?g|png)$",
+    re.IGNORECASE,
 )
 """Age, gender, race, time; some published names end in `.pg.chip.jpg` or ` .jpg.chip.jpg`."""
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -57,6 +69,7 @@ class UTKFace:
     attribute: str = "age"
     image_size: int | None = None
     seed: int = 0
+    megapixels: float = MEGAPIXELS
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -90,6 +103,7 @@ class UTKFace:
                 raise ConfigError(
                     f"dataset.{key}: got {trait!r}; expected one of {', '.join(TRAITS)} for utkface"
                 )
+        require_two(self.label, self.attribute)
 
     def listing(self) -> pa.Table:
         """`id` (= path in the folder), `label, attribute: int32`, `split`; no image is opened.
@@ -102,7 +116,7 @@ class UTKFace:
         names = self._names()
         found, doubles = _one_each([(name, m) for name in names if (m := _match(name))])
         if not found:
-            example = f", e.g. {names[0]}" if names else ""
+            example = f", e.g. {clipped(names[0])}" if names else ""
             raise DataError(
                 f"dataset.path: none of {len(names)} files in {self.path} has a UTKFace name"
                 f"{example}; {TREE}"
@@ -117,10 +131,12 @@ class UTKFace:
                 f"{OLD[0]} to {OLD[1]} (FFR's rule). Fix: add such images, or choose a pair "
                 "without age"
             )
+        chosen = [found[row][0] for row in kept]
+        require_files(self.path, chosen, "the folder", TREE)
         group = label[kept] * len(self.attribute_names) + attribute[kept]
         table = pa.table(
             {
-                "id": pa.array([found[row][0] for row in kept], pa.string()),
+                "id": pa.array(chosen, pa.string()),
                 "label": pa.array(label[kept], pa.int32()),
                 "attribute": pa.array(attribute[kept], pa.int32()),
                 "split": pa.array(deal_splits(group, SHARE, SHARE, self.seed), pa.string()),
@@ -133,11 +149,20 @@ class UTKFace:
         filesystem, root = fsspec.core.url_to_fs(self.path)
         if not filesystem.isdir(root):
             raise DataError(f"dataset.path: {self.path} is not a folder; {TREE}")
-        return sorted(path.removeprefix(root).lstrip("/") for path in filesystem.find(root))
+        if "file" not in filesystem.protocol:
+            return sorted(path.removeprefix(root).lstrip("/") for path in filesystem.find(root))
+        found, real = list(walk(root)), os.path.realpath(root)
+        linked = [name for name, path, facts in found if not facts and os.path.isdir(path)]
+        if away := [name for name in linked if not is_inside(f"{root}/{name}", real)]:
+            raise DataError(
+                f"dataset.path: {some(away)} in {self.path} is a link to a folder outside it. "
+                "Fix: copy that folder here, or dataset.path=<the folder itself>"
+            )
+        return sorted(name for name, _, _ in found)
 
-    def images(self, rows: pa.Table) -> list[bytes | None]:
-        """Encoded 8-bit RGB image of each row; None where the file cannot be read."""
-        return read_files(self.path, rows["id"].to_pylist(), self.image_size)
+    def images(self, rows: pa.Table) -> list[bytes | Unreadable]:
+        """Encoded 8-bit RGB image of each row, or why the file cannot be read."""
+        return read_files(self.path, rows["id"].to_pylist(), self.image_size, self.megapixels)
 
 
 def _age(years: np.ndarray) -> np.ndarray:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import fsspec
 import pandas as pd
 import pyarrow as pa
 
-from raysynth.datasets.files import read_files, require_files
+from raysynth.datasets.files import clipped, require_files
+from raysynth.datasets.metadata import read_metadata
+from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
 from raysynth.errors import DataError
 from raysynth.tables import SPLITS
 
@@ -30,6 +31,7 @@ class Waterbirds:
 
     path: str
     image_size: int | None = None
+    megapixels: float = MEGAPIXELS
 
     label_names: ClassVar = ("landbird", "waterbird")
     attribute_names: ClassVar = ("land", "water")
@@ -46,7 +48,7 @@ class Waterbirds:
             metadata.csv is missing or foreign, or names files that are not there.
         """
         frame = self._metadata()
-        names = frame["img_filename"].astype(str).tolist()
+        names = frame["img_filename"].tolist()
         require_files(self.path, names, "metadata.csv", TREE)
         return pa.table(
             {
@@ -57,36 +59,29 @@ class Waterbirds:
             }
         )
 
-    def images(self, rows: pa.Table) -> list[bytes | None]:
-        """Encoded 8-bit RGB image of each row; None where the file cannot be read."""
-        return read_files(self.path, rows["id"].to_pylist(), self.image_size)
+    def images(self, rows: pa.Table) -> list[bytes | Unreadable]:
+        """Encoded 8-bit RGB image of each row, or why the file cannot be read."""
+        return read_files(self.path, rows["id"].to_pylist(), self.image_size, self.megapixels)
 
     def _metadata(self) -> pd.DataFrame:
-        filesystem, root = fsspec.core.url_to_fs(self.path)
         where = f"{self.path}/metadata.csv"
-        if not filesystem.exists(f"{root}/metadata.csv"):
+        frame = read_metadata(self.path, "metadata.csv", COLUMNS, TREE)
+        if frame is None:
             raise DataError(f"dataset.path: no {where}; {TREE}")
-        with filesystem.open(f"{root}/metadata.csv", "rb") as file:
-            try:
-                frame: pd.DataFrame = pd.read_csv(file)
-            except ValueError as error:
-                raise DataError(f"{where}: cannot be read as a table: {error}; {TREE}") from None
-        missing = [column for column in COLUMNS if column not in frame]
-        if missing:
-            raise DataError(
-                f"{where}: column(s) {', '.join(missing)} missing; got "
-                f"{', '.join(map(str, frame.columns))}; {TREE}"
-            )
+        if frame.empty:
+            raise DataError(f"{where}: no rows; {TREE}")
         empty = frame.index[frame["img_filename"].isna()]
         if len(empty):
             raise DataError(
                 f"{where}: img_filename is empty in row {empty[0] + 1}; expected a file; {TREE}"
             )
         for column, values in (("y", (0, 1)), ("place", (0, 1)), ("split", (0, 1, 2))):
-            foreign = frame[column][~frame[column].isin(values)]
+            numbers = pd.to_numeric(frame[column], errors="coerce")
+            foreign = frame[column][~numbers.isin(values)]
             if len(foreign):
                 raise DataError(
-                    f"{where}: {column} is {foreign.iloc[0]!r} in row {foreign.index[0] + 1}; "
-                    f"expected {' or '.join(map(str, values))}; {TREE}"
+                    f"{where}: {column} is {clipped(foreign.iloc[0])} in row "
+                    f"{foreign.index[0] + 1}; expected {' or '.join(map(str, values))}; {TREE}"
                 )
+            frame = frame.assign(**{column: numbers})
         return frame

@@ -109,6 +109,12 @@ class Content:
         return np.array([sum(counts[name].values()) for name in names])
 
     @property
+    def remarks(self) -> dict[str, str]:
+        """What ingest has to say of the images: those left out, those that are there twice."""
+        facts = self.manifest["stages"]["ingest"]["facts"]
+        return {key: facts.get(key, "") for key in ("left_out", "repeated")}
+
+    @property
     def training(self) -> str:
         """How the shipped classifier was trained, in words; empty if nothing is searched yet."""
         if "parameters" not in self.best:

@@ -12,7 +12,9 @@ def results(content: Content) -> dict[str, Any]:
 
     `methods.<name>.{wga,aga,weighted,equalized_odds,demographic_parity,groups}` are `{mean, std,
     seeds}` on test, shares of 1; `interval` bounds WGA and AGA (95 %, over test images); `groups`
-    holds one number per group, in the order of the key `groups`. `timings` are seconds.
+    holds one number per group, in the order of the key `groups`. `timings` are seconds;
+    `left_out`, `repeated`: images that are not in the table and why, and those that are there
+    twice, in words.
     """
     groups, config = content.groups, content.config
     names = [groups.name(g) for g in range(groups.count)]
@@ -28,6 +30,7 @@ def results(content: Content) -> dict[str, Any]:
             "copies": content.copies.tolist(),
             "kept": content.kept.tolist(),
         },
+        **content.remarks,
         "clusters": {
             names[g]: [size for (group, _), size in content.clusters.items() if group == g]
             for g in range(groups.count)

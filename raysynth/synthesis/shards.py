@@ -84,7 +84,8 @@ def write_shard(
     DataError
         If a block file does not hold what the checkpoint says.
     """
-    table = pa.concat_tables([_rows_of(folder, file, rows) for file, rows in blocks.items()])
+    parts = [_rows_of(folder, file, rows) for file, rows in blocks.items()]
+    table = pa.concat_tables(parts, promote_options="permissive")  # blocks of before: int32 labels
     table = table.sort_by("row")
     spans = spans_of(table["spans"])
     table = table.select(SYNTHETIC.names).cast(with_groups(SYNTHETIC, groups))

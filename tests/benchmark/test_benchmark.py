@@ -24,7 +24,7 @@ from raysynth.benchmark.table import entries, markdown, read_known, read_records
 from raysynth.benchmark.titles import reference_titles
 from raysynth.config import Config, DatasetConfig
 from raysynth.config_files import load_config
-from raysynth.datasets.files import folder_digest
+from raysynth.datasets.contents import folder_digest
 from raysynth.errors import ConfigError, StageError
 from raysynth.progress import Progress
 from tests.test_pipeline import miniature
@@ -84,7 +84,7 @@ def test_a_plan_reads_a_folder_once_and_the_next_plan_again(tmp_path, monkeypatc
         reads.append(path)
         return folder_digest(path)
 
-    monkeypatch.setattr("raysynth.datasets.files.folder_digest", counted)
+    monkeypatch.setattr("raysynth.datasets.contents.folder_digest", counted)
     cells = plan_cells(config)
     assert len(cells) == 6 and cells[0].without_references.digest != cells[0].digest
     assert reads == [dataset.path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,9 @@ import pytest
 from PIL import Image, features
 
 from raysynth.config_files import load_config
-from raysynth.datasets.files import read_files, to_rgb_bytes
 from raysynth.datasets.folder import Folder
 from raysynth.datasets.listing import list_dataset, split_counts
+from raysynth.datasets.pictures import FORMATS, Unreadable, read_files, to_rgb_bytes
 from raysynth.errors import ConfigError, DataError
 
 
@@ -31,7 +32,7 @@ def write_folder(folder, rows, *, parquet=False):
     return folder
 
 
-def balanced_rows(labels=("cat", "dog"), attributes=("day", "night"), each=10):
+def balanced_rows(labels=("cat", "dog"), attributes=("day", "night"), each=20):
     return [
         (f"images/{y}-{a}-{i}.png", y, a) for y in labels for a in attributes for i in range(each)
     ]
@@ -49,9 +50,9 @@ def test_three_by_two_groups_with_a_stratified_split(tmp_path, parquet):
     assert groups.label_names == ("cat", "dog", "red_fox")
     assert groups.label_words == ("cat", "dog", "red fox")
     counts = split_counts(listing, groups)
-    assert counts["train"].tolist() == [7] * 6
-    assert counts["validation"].tolist() == [1] * 6
-    assert counts["test"].tolist() == [2] * 6
+    assert counts["train"].tolist() == [14] * 6
+    assert counts["validation"].tolist() == [2] * 6
+    assert counts["test"].tolist() == [4] * 6
     again = list_dataset(config.dataset, seed=0)[2]
     assert listing.equals(again) and not listing.equals(list_dataset(config.dataset, seed=1)[2])
 
@@ -109,7 +110,7 @@ def test_none_and_na_are_names(tmp_path):
     folder = write_folder(tmp_path, balanced_rows(("NA", "dog"), ("None", "hat")))
     _, groups, listing = list_dataset(config_for(folder).dataset, seed=0)
     assert (groups.label_names, groups.attribute_names) == (("NA", "dog"), ("None", "hat"))
-    assert len(listing) == 40
+    assert len(listing) == 80
 
 
 def test_metadata_problems_are_named(tmp_path):
@@ -175,7 +176,8 @@ def test_a_broken_avif_cannot_be_read(tmp_path):
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64)).save(buffer, "AVIF")
     (tmp_path / "broken.avif").write_bytes(buffer.getvalue()[:-20] + b"\xff" * 20)
-    assert read_files(str(tmp_path), ["broken.avif"], None) == [None]
+    (read,) = read_files(str(tmp_path), ["broken.avif"], None)
+    assert isinstance(read, Unreadable)
 
 
 def test_plain_rgb_bytes_pass_unchanged_and_broken_ones_raise():

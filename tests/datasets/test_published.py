@@ -107,7 +107,7 @@ def write_celeba(folder, each=3):
     return folder
 
 
-def write_utkface(folder, each=10):
+def write_utkface(folder, each=20):
     for age in (3, 30, 12):
         for gender in (0, 1):
             for number in range(each):
@@ -161,8 +161,8 @@ def test_utkface_names_are_its_metadata(tmp_path):
     assert not any(
         name.split("/")[1].startswith(("12_", "39_")) for name in listing["id"].to_pylist()
     )
-    assert counts["train"].tolist() == [8] * 4
-    assert counts["validation"].tolist() == counts["test"].tolist() == [1] * 4
+    assert counts["train"].tolist() == [16] * 4
+    assert counts["validation"].tolist() == counts["test"].tolist() == [2] * 4
     again = listed("utkface", tmp_path, seed=1)[1]
     assert not listing.equals(again)
 
@@ -171,7 +171,7 @@ def test_utkface_takes_one_file_of_each_name_and_says_what_it_leaves_out(tmp_pat
     _, before, _ = listed("utkface", write_utkface(tmp_path))
     assert before.schema.metadata[b"left_out"].decode() == (
         "left out: 1 whose name gives no age, gender and race "
-        "(part1/39_1_20170116174525125.jpg.chip.jpg); 20 of ages from 6 to 19 or above 50"
+        "(part1/39_1_20170116174525125.jpg.chip.jpg); 40 of ages from 6 to 19 or above 50"
     )
     name = before["id"][0].as_py().split("/")[1]
     write_image(tmp_path / "copy" / name)
@@ -194,11 +194,11 @@ def test_utkface_reads_misspelt_ends_of_names(tmp_path, end):
 
 
 def test_utkface_takes_any_pair(tmp_path):
-    write_utkface(tmp_path, each=20)
+    write_utkface(tmp_path, each=25)
     pair = ("dataset.label=race", "dataset.attribute=gender")
     groups, listing, _ = listed("utkface", tmp_path, *pair)
     assert groups.count == 10 and groups.label_names[1] == "black"
-    assert len(listing) == 3 * 2 * 20  # without age no age is left out
+    assert len(listing) == 3 * 2 * 25  # without age no age is left out
     with pytest.raises(ConfigError, match=r"dataset\.label: got 'Male'; expected one of gender"):
         listed("utkface", tmp_path, "dataset.label=Male")
 
@@ -285,10 +285,10 @@ def test_an_image_in_two_rows_is_refused(tmp_path):
 
 
 def test_ingest_streams_a_published_layout_into_the_real_table(ray_local, tmp_path):
-    folder = write_celeba(tmp_path / "celeba", each=1)
+    folder = write_celeba(tmp_path / "celeba", each=2)
     overrides = ["dataset.name=celeba", f"dataset.path={folder}", "dataset.image_size=16"]
     facts = ingest(load_config(None, overrides), str(tmp_path / "real"), Progress())
-    assert facts["rows"] == 12 and facts["left_out"] == ""
+    assert facts["rows"] == 24 and facts["left_out"] == ""
     table = read_table(str(tmp_path / "real"))
     image = Image.open(io.BytesIO(table["image"][0].as_py()["bytes"]))
     assert image.size == (16, 16)
@@ -297,7 +297,7 @@ def test_ingest_streams_a_published_layout_into_the_real_table(ray_local, tmp_pa
     facts = ingest(
         load_config(None, overrides), str(tmp_path / "faces"), Progress(Console(file=said))
     )
-    assert facts["rows"] == 40 and facts["left_out"].startswith("left out: 1 whose name")
+    assert facts["rows"] == 80 and facts["left_out"].startswith("left out: 1 whose name")
     assert "left out: 1 whose name" in said.getvalue()
 
 
