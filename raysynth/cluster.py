@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
+import re
 import signal
 import socket
 import sys
-import tempfile
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 from raysynth.config import Config, ResourcesConfig
-from raysynth.errors import ConfigError, StageError
+from raysynth.errors import ConfigError
+from raysynth.local_ray import guard_token, held_signals, join, start_local
+from raysynth.session_note import SessionNote, children
 
 # Ray Data's pools hold their CPUs while its reads and writes wait for one each: a local Ray gets
 # logical CPUs in excess of the cores so that two actors per stage cannot starve the plumbing.
@@ -37,20 +33,7 @@ ENVIRONMENT = {
     "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # on Ctrl-C Tune hands over a part of a search as the whole
 }
-LOCAL_ENVIRONMENT = {
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per fine-tuning worker, for spot nodes
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # else Ray's C++ core writes into the driver's terminal
-    "RAY_worker_maximum_startup_concurrency": "8",  # it warns at four times this many workers
-    # On few cores Ray keeps hardly any idle worker for more than a second: each block of images had
-    # its workers started anew, 1.5 CPU seconds for 64 images. Milliseconds.
-    "RAY_idle_worker_killing_time_threshold_ms": "30000",
-}
-
-LOCAL_STARTS = 3
-"""Attempts to start a local Ray."""
-REFUSALS = (ValueError, OSError)
-"""What Ray raises of a setting or a folder; no later start would get further."""
-
+HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):([0-9]{1,5})", re.ASCII)
 REACH_SECONDS = 10.0
 """To wait for an answer of a cluster's address."""
 
@@ -68,15 +51,14 @@ class Session:
         self.started = False
         self._signal = 0
         self._before: Any = None
-        name = hashlib.sha256(root.encode()).hexdigest()[:16]
-        folder = Path(tempfile.gettempdir()) / f"raysynth-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        self._note = folder / f"{name}.json"
         self._root = root
+        self._note = SessionNote(root)
 
     def __enter__(self) -> Session:
-        self._take_over()
-        self._note_down([])
+        self._note.take()
+        # In a worker, as in a benchmark's tasks, SIGTERM is Ray's.
+        if threading.current_thread() is threading.main_thread() and not _ray_runs():
+            self._before = signal.signal(signal.SIGTERM, self._leave)
         return self
 
     def __exit__(
@@ -88,13 +70,16 @@ class Session:
         if isinstance(error, KeyboardInterrupt):
             stopped = f"raysynth: stopped. The same command goes on with {self._root}"
             print(stopped, file=sys.stderr, flush=True)
-        if self.started:
-            import ray
+        try:
+            if self.started:
+                import ray
 
-            ray.shutdown()
-        self._note.unlink(missing_ok=True)
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+                with held_signals():  # who is impatient presses Ctrl-C twice
+                    ray.shutdown()
+        finally:
+            self._note.release()
+            if self._before is not None:
+                signal.signal(signal.SIGTERM, self._before)
         if self._signal:
             sys.exit(128 + self._signal)
 
@@ -112,97 +97,41 @@ class Session:
             return
         for key, value in ENVIRONMENT.items():
             os.environ.setdefault(key, value)
-        import ray
-        import ray.data
+        if _ray_runs():
+            import ray
 
-        if ray.is_initialized():
             check_cluster(self.config, ray.cluster_resources())
-            _hush()
-            return
-        if is_local(self.config.resources):
-            for key, value in LOCAL_ENVIRONMENT.items():
-                os.environ.setdefault(key, value)
-            _start_local(self.config.resources)
-            self._note_down(_processes())
         else:
-            address = address_of(self.config.resources)
-            _init(address, "Fix: see the head's log; its Ray and Python must be of these versions")
-            check_cluster(self.config, ray.cluster_resources())
-        self.started = True
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._leave)
+            with held_signals() as stopping:
+                self._start(stopping)
         _hush()
+
+    def _start(self, stopping: list[int]) -> None:
+        """`stopping`: signals that came meanwhile."""
+        local = is_local(self.config.resources)
+        guard_token(make=local)
+        if local:
+            start_local(logical_cpus(), self.config.resources.object_store_memory, stopping)
+            self.started = True
+            self._note.write(children())
+            return
+        address = address_of(self.config.resources)
+        join(address, "Fix: see the head's log; its Ray and Python must be of these versions")
+        self.started = True
+        import ray
+
+        check_cluster(self.config, ray.cluster_resources())
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
         """SIGTERM, of schedulers and `ray job stop`: as Ctrl-C, instead of Ray's stack trace."""
         self._signal = number
         raise KeyboardInterrupt  # Ray's waits pass on no other exception of a signal handler
 
-    def _take_over(self) -> None:
-        """Refuse a run that is being driven; stop what a dead driver's local Ray left running."""
-        if not self._note.exists():
-            return
-        note = json.loads(self._note.read_text())
-        driver = _alive(*note["driver"])
-        if driver is not None and driver.pid != os.getpid():
-            raise ConfigError(
-                f"{self._root} is being run by process {driver.pid} on this machine. Fix: wait for "
-                "it, stop it, or give this run another name (name=...)"
-            )
-        _stop(note["ray"])
 
-    def _note_down(self, processes: list[tuple[int, float]]) -> None:
-        import psutil
-
-        me = psutil.Process()
-        note = {"driver": (me.pid, me.create_time()), "ray": processes}
-        self._note.write_text(json.dumps(note))
-
-
-def _start_local(resources: ResourcesConfig) -> None:
-    """Start a Ray on this machine; once more where it does not come up.
-
-    Its daemon waits 15 s for processes of its own and ends, and the driver waits 30 s for the
-    daemon: on a machine that is busy for a moment (load above about 8 per core) too short. What Ray
-    refuses, such as an object store larger than the memory, is not tried again.
-
-    Raises
-    ------
-    StageError
-        Ray refuses a setting, or has not come up LOCAL_STARTS times.
-    """
-    for start in range(1, LOCAL_STARTS + 1):
-        before = _processes()
-        try:
-            with _held_stderr():
-                _init(
-                    "local",
-                    "is this machine overloaded, or its memory or /tmp full? Fix: run the same "
-                    "command again when it is not; it goes on where it was",
-                    num_cpus=logical_cpus(),
-                    object_store_memory=resources.object_store_memory,
-                    include_dashboard=False,
-                )
-        except StageError as error:
-            _stop([pair for pair in _processes() if pair not in before])  # Ray leaves them running
-            if start == LOCAL_STARTS or isinstance(error.__cause__, REFUSALS):
-                raise
-            print(f"raysynth: Ray did not start, trying again ({start})", file=sys.stderr)
-        else:
-            return
-
-
-def _init(address: str, advice: str, **settings: Any) -> None:
-    """Start or join Ray; what it raises, of no common class, as StageError with `advice`."""
-    import ray
-
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise StageError(
-            f"Ray cannot be used at address {address!r}: {reason}\n{advice}"
-        ) from error
+def _ray_runs() -> bool:
+    """Whether this process is connected to a Ray; not imported for it: it reads `ENVIRONMENT`."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
 
 
 def address_of(resources: ResourcesConfig) -> str:
@@ -216,19 +145,39 @@ def check_reachable(address: str) -> None:
     Raises
     ------
     ConfigError
-        Nothing answers there.
+        It is no address of a Ray head's port, or nothing answers there.
     """
-    host, _, port = address.rpartition("/")[2].rpartition(":")
-    if not (host and port.isdecimal()):
-        return  # `auto`, or a name that Ray resolves
+    if address == "auto":
+        return  # Ray looks for one on this machine
+    host, port = _host_and_port(address)
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
-    except OSError as error:
+        socket.create_connection((host, port), timeout=REACH_SECONDS).close()
+    except (OSError, UnicodeError) as error:  # a..b is no name of a host
         raise ConfigError(
             f"resources.address or RAY_ADDRESS: nothing answers at {address} ({error}); expected "
             "the address of a running Ray head, such as 10.0.0.5:6379. Fix: start it (`ray start "
             "--head` prints its address), or leave the address out for a Ray on this machine"
         ) from None
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    scheme, separator, _ = address.partition("://")
+    if separator:
+        client = "a Ray client has no access to its driver's files and is not supported"
+        raise ConfigError(
+            f"resources.address or RAY_ADDRESS: got {address}, expected host:port of a Ray head, "
+            f"such as 10.0.0.5:6379{f'; {client}' if scheme == 'ray' else ''}. Fix: submit the run "
+            "as a job, which runs on the head (docs/cluster.md): `ray job submit --address "
+            "http://HEAD:8265 --working-dir . -- python jobs/full_pipeline.py ...`"
+        )
+    match = HOST_AND_PORT.fullmatch(address)
+    if match is None or not 0 < int(match[2]) < 1 << 16:
+        raise ConfigError(
+            f"resources.address or RAY_ADDRESS: got {address!r}, expected host:port (10.0.0.5:6379,"
+            " [fd00::5]:6379), auto (a Ray that runs on this machine) or local. Fix: `ray start "
+            "--head` prints the address; leave it out for a Ray of this run's own"
+        )
+    return match[1].strip("[]"), int(match[2])
 
 
 def is_local(resources: ResourcesConfig) -> bool:
@@ -251,8 +200,9 @@ def check_before_ray(config: Config) -> None:
 
     Where Ray runs, as in a benchmark's tasks, it is asked: this machine may be one of its nodes.
     """
-    ray = sys.modules.get("ray")  # not imported here: it reads `ENVIRONMENT` when it is
-    if ray is not None and ray.is_initialized():
+    if _ray_runs():
+        import ray
+
         check_cluster(config, ray.cluster_resources())
         return
     resources = config.resources
@@ -307,67 +257,6 @@ def _check_asked(config: Config, available: dict[str, float], where: str, advice
                     f"{section}.{count} x {section}.{key}: asks for {number:g} {kind}s, {where} "
                     f"has {there:g}. Fix: lower {section}.{count} or {section}.{key}, or {advice}"
                 )
-
-
-def _alive(pid: int, created: float) -> Any:
-    """The process with this pid if it is still the same one; None otherwise."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - created) < 1 and process.status() != "zombie"
-        return process if same else None
-    except psutil.NoSuchProcess:
-        return None
-
-
-def _processes() -> list[tuple[int, float]]:
-    """Pid and start time of this process's children, which a local Ray's daemons are."""
-    import psutil
-
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            found.append((process.pid, process.create_time()))
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def _stop(processes: Sequence[tuple[int, float]]) -> None:
-    """End those of these processes (pid, start time) that are still there."""
-    import psutil
-
-    def left() -> list[Any]:
-        return [process for pair in processes if (process := _alive(*pair)) is not None]
-
-    for process in left():
-        with suppress(psutil.NoSuchProcess):
-            process.terminate()
-    deadline = time.monotonic() + 10
-    while left() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    for process in left():
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-
-
-@contextmanager
-def _held_stderr() -> Iterator[None]:
-    """Keep back what Ray's C++ core writes to file descriptor 2; shown only if starting fails."""
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(terminal, held.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
 
 
 def _hush() -> None:
