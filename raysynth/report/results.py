@@ -15,7 +15,7 @@ def results(content: Content) -> dict[str, Any]:
     holds one number per group, in the order of the key `groups`. `timings` are seconds.
     """
     groups, config = content.groups, content.config
-    names = [groups.name(g) for g in range(groups.count)]
+    names = groups.names
     return {
         "dataset": config.dataset.name,
         "severity": config.dataset.severity,
