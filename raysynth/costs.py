@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from raysynth.classify.plan import Plan
 from raysynth.classify.recipe import configured, head_grid, plan_of
+from raysynth.clustering.batches import images_at_once, rows_at_once
 from raysynth.config import Config, ReferencesConfig
 from raysynth.datasets.listing import stored_side
 from raysynth.generators import AUTO, Training, candidates, recipe_of
-from raysynth.models.sources import resolve, vae_factor
+from raysynth.models.sources import CLIP, resolve, vae_factor
 
 if TYPE_CHECKING:
     from raysynth.finetune.estimate import UNetCost
@@ -30,6 +31,9 @@ RESNET_50_FLOPS = 8.2e9
 """Forward pass at 224 x 224 (He et al. 2016: 4.1 GFLOP of multiply-adds)."""
 STABLE_DIFFUSION_FACTOR = 8
 """Pixels per latent position of Stable Diffusion 1.x."""
+FLOAT_BYTES = 4
+CLIP_SIDE = 224
+"""Side of the images that CLIP sees, pixels."""
 PHOTOGRAPH = 512
 """Side of a real image, pixels, where nobody says."""
 GPUS_GB = (24, 40, 80)
@@ -253,6 +257,20 @@ def host_bytes(config: Config, images: Images) -> dict[str, float]:
         "object store": images.shared_bytes,
         "worker": float(images.splits["test"] * images.image_bytes),
     }
+
+
+def embedding_bytes(config: Config, images: Images) -> float:
+    """Main memory of an actor that embeds the real images, beside its models and libraries.
+
+    A batch as it is encoded, some of it decoded (bytes, then floats that are reduced), and what the
+    models see of it.
+    """
+    side, encoded = images.real_side, images.real_side**2 * PNG_BYTES
+    rows = images.splits["train"] + images.splits["validation"]
+    batch = rows_at_once(min(config.clustering.batch_size, rows), encoded)
+    decoded = min(batch, images_at_once(side, side)) * side**2 * 3 * (1 + 2 * FLOAT_BYTES)
+    models = 2 + (config.clustering.encoder != CLIP)  # mirrored images too
+    return batch * (encoded + models * FLOAT_BYTES * 3 * CLIP_SIDE**2) + decoded
 
 
 def _tuned(names: Sequence[str], config: ReferencesConfig, seeds: int) -> list[tuple[Plan, int]]:

@@ -56,6 +56,18 @@ class Groups:
         label, attribute = self.label(group), self.attribute(group)
         return f"{self.label_names[label]}/{self.attribute_names[attribute]}"
 
+    @property
+    def names(self) -> list[str]:
+        """[G] names that records are keyed by: `name`, with the index where two would be equal.
+
+        Label `a/b` with attribute `c` and label `a` with attribute `b/c` have one name: keyed by
+        it, the second would replace the first, and the worst group may be gone.
+        """
+        found = [self.name(g) for g in range(self.count)]
+        if len(set(found)) == len(found):
+            return found
+        return [f"{g}: {name}" for g, name in enumerate(found)]
+
     def of_label(self, label: int) -> range:
         """The groups of a class."""
         width = len(self.attribute_names)

@@ -87,7 +87,7 @@ class Plan:
     """Stage -> hours of one GPU, of all generators together."""
     storage_gb: dict[str, float]
     host_gb: dict[str, float]
-    """Main memory of the classification stages, see `costs.host_bytes`."""
+    """Main memory, see `costs.host_bytes` and `costs.embedding_bytes`."""
     store_bytes: int
     """`resources.object_store_memory` that a local Ray would need, if it has less; else 0."""
     assumptions: list[str]
@@ -130,7 +130,7 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
         generators=generators,
         gpu_hours={name: value / (teraflops * 1e12) / 3600 for name, value in flops.items()},
         storage_gb=_gb(costs.storage_bytes(images, weights, list(each.values()))),
-        host_gb=_gb(host),
+        host_gb=_gb(host | {"embedding": costs.embedding_bytes(config, images)}),
         store_bytes=needed if needed > config.resources.object_store_memory else 0,
         assumptions=assumptions,
     )
@@ -155,7 +155,8 @@ def print_plan(plan: Plan, console: Console) -> None:
             + ", ".join(f"{name} {value:,.2f}" for name, value in storage.items()),
             "host memory": f"{host['driver']:,.2f} GB in the driver, {host['object store']:,.2f} "
             f"GB in Ray's object store, the driver's and every training node's"
-            f"{store if plan.store_bytes else ''}, {host['worker']:,.2f} GB in each worker",
+            f"{store if plan.store_bytes else ''}, {host['worker']:,.2f} GB in each worker; before "
+            f"that {host['embedding']:,.2f} GB in each actor that embeds",
         },
         console,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from raysynth import costs
@@ -83,6 +85,18 @@ def test_host_memory_is_that_of_decoded_images():
     }
     auto = config.model_copy(update={"generator": "auto"})
     assert costs.host_bytes(auto, images)["driver"] == (1000 + 100 + 5 * kept) * one
+
+
+def test_embedding_holds_a_batch_as_it_is_encoded_and_few_decoded_images():
+    config = load_config(None, ["dataset.name=celeba", "dataset.path=."])
+    found = {}
+    for side in (64, 512, 4000):
+        images = replace(IMAGES, real_side=side)
+        found[side] = costs.embedding_bytes(config, images) / 1e9
+    seen = 256 * 2 * 4 * 3 * 224**2 / 1e9  # CLIP's own size, and mirrored
+    assert found[64] == pytest.approx(seen + 256 * 64**2 * (1.7 + 27) / 1e9)
+    assert found[512] == pytest.approx(seen + (256 * 512**2 * 1.7 + 16 * 512**2 * 27) / 1e9)
+    assert found[4000] < 2  # 256 of 16 megapixels as floats were 120 GB
 
 
 @pytest.mark.parametrize(("generators", "sets"), [(1, 1), (3, 4)])

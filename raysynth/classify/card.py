@@ -75,7 +75,7 @@ def model_card(
         seeds : test metrics of all seeds of the same training; own : the model is raysynth's,
         loading it takes an import.
     """
-    names = [groups.name(g) for g in range(groups.count)]
+    names = groups.names
     means = {
         key: float(np.mean([seed[key] for seed in seeds])) for key in ("wga", "aga", "weighted")
     }

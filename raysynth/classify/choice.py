@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import ray
 import torch
 from numpy.typing import NDArray
+from rich.markup import escape
 
 from raysynth import tables
 from raysynth.classify.controls import CONTROLS
@@ -95,16 +96,19 @@ def run_choice(
     chosen = compositions[winner]
     rows = _publish(made, chosen, work)
     found: dict[str, Any] = {
-        "chosen": {groups.name(g): name for g, name in enumerate(chosen)},
+        "chosen": dict(zip(groups.names, chosen, strict=True)),
         "validation": {name: scores[name].wga for name in scores},
         "fidelity": {
-            name: {groups.name(g): round(share, 4) for g, share in enumerate(shares.tolist())}
+            name: {
+                group: round(share, 4)
+                for group, share in zip(groups.names, shares.tolist(), strict=True)
+            }
             for name, shares in fidelity.items()
         },
     }
     write_atomic(f"{work}/choice.json", json.dumps(found, indent=1).encode())
     said = ", ".join(f"{group}: {name}" for group, name in found["chosen"].items())
-    progress.say(f"  chosen by validation WGA {scores[winner].wga:.3f} ({winner}): {said}")
+    progress.say(escape(f"  chosen by validation WGA {scores[winner].wga:.3f} ({winner}): {said}"))
     return {"rows": rows, **found}
 
 
@@ -146,9 +150,13 @@ def choose_selection(
     table = pa.concat_tables(parts)
     tables.write_table(table, f"{work}/selection.parquet")
     per_group = {
-        key: {groups.name(g): facts[name][key][groups.name(g)] for g, name in enumerate(chosen)}
+        key: {
+            group: facts[name][key][group] for group, name in zip(groups.names, chosen, strict=True)
+        }
         for key in ("threshold", "copy_threshold", "kept_per_cluster", "copies")
     }
+    known = "validation_in_training"  # the same of all generators
+    twice = {known: facts[chosen[0]][known]} if known in facts[chosen[0]] else {}
     kept = table.filter(table["kept"])
     sizes = np.bincount(kept["group"].to_numpy(), minlength=groups.count)
     return {
@@ -156,6 +164,7 @@ def choose_selection(
         "kept": kept.num_rows,
         "kept_per_group": int(sizes.min()),
         **per_group,
+        **twice,
     }
 
 
@@ -219,7 +228,9 @@ def probe(
         right = label.predict(seen) == each.label
         right &= attribute.predict(seen) == each.group % width
         sizes = np.bincount(each.group, minlength=groups.count)
-        found[name] = np.bincount(each.group, weights=right, minlength=groups.count) / sizes
+        found[name] = np.bincount(each.group, weights=right, minlength=groups.count) / np.maximum(
+            sizes, 1
+        )
     return found
 
 

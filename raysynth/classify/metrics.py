@@ -1,8 +1,8 @@
 """Group metrics: per-group accuracy, worst group (WGA), average of groups (AGA), weighted average.
 
 Published tables mix up the last two. With four groups an unweighted mean cannot exceed
-(WGA + 3) / 4; where a paper's "average" does, it is the weighted one. Fairness differences are
-fairlearn's.
+(WGA + 3) / 4; where a paper's "average" does, it is the weighted one. Demographic parity is
+fairlearn's; its equalized odds are taken over the rates that exist.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raysynth.errors import DataError
 from raysynth.groups import Groups
 
 RESAMPLES = 2000
 CHUNK = 100
 """Resamples drawn at once: bounds the memory for large test groups."""
+
+
+class EmptyGroupError(DataError, ValueError):
+    """A group has no image: a worst group among the others would be another number."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,11 @@ class GroupMetrics:
 
     def to_dict(self, groups: Groups) -> dict[str, Any]:
         """JSON-able, groups by name."""
-        names = [groups.name(g) for g in range(groups.count)]
         return {
             "wga": self.wga,
             "aga": self.aga,
             "weighted": self.weighted,
-            "groups": dict(zip(names, self.groups, strict=True)),
+            "groups": dict(zip(groups.names, self.groups, strict=True)),
         }
 
     @classmethod
@@ -65,16 +69,21 @@ def group_metrics(
 
     Raises
     ------
-    ValueError
-        When a group has no image to be measured on.
+    EmptyGroupError
+        When a group has no image to be measured on, or there is no training image.
     """
-    count = len(train_counts)
+    count, total = len(train_counts), np.sum(train_counts)
     sizes = np.bincount(group, minlength=count)
-    if (sizes == 0).any():
-        raise ValueError(f"group(s) {np.flatnonzero(sizes == 0).tolist()} have no image to measure")
+    if len(sizes) > count or (sizes == 0).any() or not total > 0:
+        raise EmptyGroupError(
+            f"metrics: got {sizes.tolist()} images of the groups 0, 1, ... and {total} training "
+            f"images; group(s) {np.flatnonzero(sizes == 0).tolist()} have no image to measure; "
+            f"expected one at least of each of the {count}. Fix: add such images to the split, or "
+            "drop that label or attribute from the metadata"
+        )
     right = np.bincount(group, weights=predicted == label, minlength=count)
     accuracy = right / sizes
-    shares = np.asarray(train_counts) / np.sum(train_counts)
+    shares = np.asarray(train_counts) / total
     return GroupMetrics(
         tuple(float(value) for value in accuracy),
         float(accuracy.min()),
@@ -85,23 +94,37 @@ def group_metrics(
 
 def fairness(
     predicted: NDArray[Any], label: NDArray[Any], attribute: NDArray[Any]
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Equalized-odds and demographic-parity difference between the attributes; 0 is fair.
 
     Of two labels, those of the second; of more, the largest of each label against the others.
+    Equalized odds are None where no rate exists for two attributes: nothing is compared.
     """
-    from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
+    from fairlearn.metrics import demographic_parity_difference
 
     labels = np.unique(label)
-    found: dict[str, float] = {"equalized_odds": 0.0, "demographic_parity": 0.0}
+    odds: list[float] = []
+    parity = 0.0
     for one in labels[1:] if len(labels) == 2 else labels:
-        truth, answer = (label == one).astype(int), (predicted == one).astype(int)
-        for key, difference in (
-            ("equalized_odds", equalized_odds_difference),
-            ("demographic_parity", demographic_parity_difference),
-        ):
-            value = float(difference(truth, answer, sensitive_features=attribute))
-            found[key] = max(found[key], value)
+        truth, answer = label == one, predicted == one
+        odds += _odds(truth, answer, attribute)
+        value = demographic_parity_difference(truth, answer, sensitive_features=attribute)
+        parity = max(parity, float(value))
+    return {"equalized_odds": max(odds, default=None), "demographic_parity": parity}
+
+
+def _odds(truth: NDArray[Any], answer: NDArray[Any], attribute: NDArray[Any]) -> list[float]:
+    """Differences of the true and of the false positive rate between the attributes.
+
+    fairlearn counts the rate of an attribute without such images as 0, so that perfect predictions
+    are called as unfair as can be; here only rates that exist are compared.
+    """
+    found = []
+    for asked in (truth, ~truth):
+        there = (answer[asked & (attribute == a)] for a in np.unique(attribute))
+        rates = [float(part.mean()) for part in there if len(part)]
+        if len(rates) > 1 or len(np.unique(attribute)) == 1 == len(rates):
+            found.append(max(rates) - min(rates))
     return found
 
 
@@ -145,7 +168,7 @@ def over_seeds(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     """Every number of the seeds' records (`GroupMetrics.to_dict`, perhaps more) as a spread.
 
     A spread is `{mean, std, seeds}`; `groups` holds one per group name; `std` is the sample
-    standard deviation (n - 1), 0 for one seed.
+    standard deviation (n - 1), 0 for one seed. What a seed has no number of has none as a whole.
     """
     return {
         key: over_seeds([record[key] for record in metrics])
@@ -155,6 +178,9 @@ def over_seeds(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _spread(values: list[float]) -> dict[str, Any]:
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return {"mean": float(np.mean(values)), "std": std, "seeds": values}
+def _spread(values: list[float | None]) -> dict[str, Any]:
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
+        return {"mean": None, "std": None, "seeds": values}
+    std = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0
+    return {"mean": float(np.mean(numbers)), "std": std, "seeds": values}

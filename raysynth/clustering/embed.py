@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
+from collections.abc import Sequence
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+import torch
 from PIL import Image
 
+from raysynth.clustering.batches import images_at_once, rows_at_once
 from raysynth.clustering.pool import TASK_CPUS, actor_pool
 from raysynth.config import Config
 from raysynth.models.device import use_threads
@@ -35,6 +39,9 @@ CENTROIDS_FILE, NEIGHBOURS_FILE = "centroids.parquet", "neighbours.parquet"
 class ImageEmbedder:
     """One actor: CLIP (and the encoder) in memory, batches of the real table in, embeddings out.
 
+    Of a batch it holds the encoded images, what the models see of them, and as many as they are as
+    `batches.PIXELS_AT_ONCE` allows.
+
     CLIP embeds in any case: the CLIP-Centroid score needs its space, whatever clusters are made in.
     """
 
@@ -51,17 +58,29 @@ class ImageEmbedder:
         for row, image in enumerate(batch["image"]):
             rows_of[Image.open(io.BytesIO(image["bytes"].as_py())).size].append(row)
         # Models crop to a square themselves; images that differ in shape are only not stacked.
-        pixels = [decode_images(batch["image"].take(rows)) for rows in rows_of.values()]
         order = np.argsort(np.concatenate(list(rows_of.values())))
-        space = self.encoder or self.clip
-        vectors = {
-            "embedding": [self.clip.images(some) for some in pixels],
-            "mirrored": [space.images(some[:, :, ::-1]) for some in pixels],
+        found = [self._embed(batch["image"].take(rows), *size) for size, rows in rows_of.items()]
+        columns = {
+            name: vectors_column(np.concatenate([some[name] for some in found])[order])
+            for name in found[0]
         }
-        if self.encoder is not None:
-            vectors["encoded"] = [self.encoder.images(some) for some in pixels]
-        columns = {name: vectors_column(np.concatenate(x)[order]) for name, x in vectors.items()}
         return pa.table({name: batch[name] for name in ("id", "group", "split")} | columns)
+
+    def _embed(self, images: pa.ChunkedArray, width: int, height: int) -> dict[str, np.ndarray]:
+        """Column -> [N, D] of images of one size, which are decoded and reduced by parts."""
+        space = self.encoder or self.clip
+        models = {"embedding": self.clip, MIRRORED.name: space}
+        if self.encoder is not None:
+            models[ENCODED.name] = self.encoder
+        prepared: dict[str, list[torch.Tensor]] = {name: [] for name in models}
+        each = images_at_once(width, height)
+        for start in range(0, len(images), each):
+            pixels = decode_images(images.slice(start, each))
+            for name, model in models.items():
+                seen = pixels[:, :, ::-1] if name == MIRRORED.name else pixels
+                prepared[name].append(model.prepare(seen))
+        # All together: of a model, the last bits depend on how many images it is given.
+        return {name: model.embed(torch.cat(prepared.pop(name))) for name, model in models.items()}
 
 
 def vectors_column(vectors: np.ndarray) -> pa.ListArray:
@@ -94,6 +113,12 @@ def read_centroids(clusters: str) -> np.ndarray:
     return column_vectors(table["embedding"])
 
 
+def _bytes_of(files: Sequence[str]) -> int:
+    """Size of files on any filesystem."""
+    places = (fsspec.core.url_to_fs(name) for name in files)
+    return sum(filesystem.size(path) for filesystem, path in places)
+
+
 def embed_real_images(config: Config, real: str, progress: Progress) -> tuple[pa.Table, pa.Table]:
     """Embeddings of the real table's training and of its validation images.
 
@@ -103,15 +128,16 @@ def embed_real_images(config: Config, real: str, progress: Progress) -> tuple[pa
     """
     files = [*split_files(real, "train"), *split_files(real, "validation")]
     total = count_rows(real, files)
+    rows = rows_at_once(config.clustering.batch_size, _bytes_of(files) / max(total, 1))
     dataset = ray.data.read_parquet(
         files, columns=["id", "image", "group", "split"], num_cpus=TASK_CPUS
-    ).repartition(target_num_rows_per_block=config.clustering.batch_size)
+    ).repartition(target_num_rows_per_block=rows)
     # Ordered blocks: which images share a batch must not depend on which file was read first.
     dataset.context.execution_options.preserve_order = True
     embedded = dataset.map_batches(
         ImageEmbedder,
         fn_constructor_args=(config,),
-        batch_size=config.clustering.batch_size,
+        batch_size=rows,
         batch_format="pyarrow",
         **actor_pool(config.resources, config.clustering.actors),
     )

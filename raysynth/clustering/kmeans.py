@@ -23,6 +23,7 @@ from raysynth.groups import Groups
 # group is one cloud, and cutting it would only make smaller training sets.
 MIN_SILHOUETTE = 0.05
 SILHOUETTE_SAMPLE = 2000  # images; the score needs all pairwise distances
+LEAST_SAMPLED = 100  # images of a cluster that a sample at random misses
 RESTARTS = 4
 
 
@@ -49,7 +50,7 @@ def of_group(config: ClusteringConfig, groups: Groups, group: int) -> Clustering
     """
     if not isinstance(config.k, Mapping):
         return config
-    numbers = {groups.name(g): g for g in range(groups.count)}
+    numbers = {name: g for g, name in enumerate(groups.names)}
     asked: dict[int, int] = {}
     for key, k in config.k.items():
         number = numbers.get(str(key), int(key) if str(key).isdigit() else -1)
@@ -58,7 +59,7 @@ def of_group(config: ClusteringConfig, groups: Groups, group: int) -> Clustering
             raise ConfigError(
                 f"clustering.k: got {'a second number for' if number in asked else 'the'} group "
                 f"{key!r}; expected each group once, by name or index, of {known}. Fix: e.g. "
-                f'clustering.k="{{{groups.name(0)}: 2}}"'
+                f'clustering.k="{{{groups.names[0]}: 2}}"'
             )
         asked[number] = k
     return config.model_copy(update={"k": asked.get(group, "silhouette")})
@@ -90,7 +91,7 @@ def check_cluster_counts(
         found = ", ".join(f"{groups.name(g)}: {int(counts[g])} for {k}" for g, k in small.items())
         each = isinstance(config.k, Mapping)
         fix = (
-            "{" + ", ".join(f"{groups.name(g)}: {int(counts[g])}" for g in small) + "}"
+            "{" + ", ".join(f"{groups.names[g]}: {int(counts[g])}" for g in small) + "}"
             if each
             else str(min(int(counts[g]) for g in small))
         )
@@ -159,21 +160,40 @@ def merge_small(embeddings: np.ndarray, labels: np.ndarray, min_size: int) -> np
 def _best_silhouette(
     embeddings: np.ndarray, config: ClusteringConfig, state: int
 ) -> tuple[np.ndarray, dict[int, float]]:
-    from sklearn.metrics import silhouette_score
-
     best, score, silhouettes = np.zeros(len(embeddings), np.int64), MIN_SILHOUETTE, {}
     most = min(config.max_k, len(embeddings) // max(1, config.min_size), len(embeddings) - 1)
     for k in range(2, most + 1):
         labels = merge_small(embeddings, _kmeans(embeddings, k, state), config.min_size)
         if labels.max() < 1:
             continue
-        sample = min(SILHOUETTE_SAMPLE, len(embeddings))
-        silhouettes[k] = float(
-            silhouette_score(embeddings, labels, sample_size=sample, random_state=state)
-        )
+        silhouettes[k] = _silhouette(embeddings, labels, state)
         if silhouettes[k] >= score:
             best, score = labels, silhouettes[k]
     return best, silhouettes
+
+
+def _silhouette(embeddings: np.ndarray, labels: np.ndarray, state: int) -> float:
+    """Mean silhouette of at most `SILHOUETTE_SAMPLE` random images.
+
+    Where these are all of one cluster, because the others are small, every cluster gives images of
+    its own instead, and counts by its size.
+    """
+    from sklearn.metrics import silhouette_samples, silhouette_score
+
+    sample = min(SILHOUETTE_SAMPLE, len(embeddings))
+    order = np.random.RandomState(state).permutation(len(embeddings))  # scikit-learn's own draw
+    if len(np.unique(labels[order[:sample]])) > 1:
+        return float(silhouette_score(embeddings, labels, sample_size=sample, random_state=state))
+    sizes = np.bincount(labels)
+    rows = np.concatenate(
+        [
+            order[labels[order] == k][: max(LEAST_SAMPLED, sample * size // len(labels))]
+            for k, size in enumerate(sizes)
+        ]
+    )
+    each, own = silhouette_samples(embeddings[rows], labels[rows]), labels[rows]
+    means = [each[own == k].mean() for k in range(len(sizes))]
+    return float(np.average(means, weights=sizes))
 
 
 def _kmeans(embeddings: np.ndarray, k: int, state: int) -> np.ndarray:

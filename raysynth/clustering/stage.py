@@ -7,6 +7,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pyarrow as pa
+from rich.markup import escape
 
 from raysynth.clustering.embed import (
     CENTROIDS_FILE,
@@ -58,7 +59,7 @@ def run_clustering(
 
     found = _cluster(config, groups, group, encoded(table), progress)
     labels = np.empty(len(group), np.int32)
-    for g, clustering in enumerate(found.values()):
+    for g, clustering in enumerate(found):
         labels[group == g] = clustering.labels
     cluster_table = pa.table([table["id"], table["group"], labels], schema=CLUSTERS)
     write_table(cluster_table, f"{work}/clusters.parquet")
@@ -68,27 +69,28 @@ def run_clustering(
     progress.update("neighbours searched")
     neighbours = real_neighbours(table, validation, groups, config.seed)
     write_table(neighbours, f"{work}/{NEIGHBOURS_FILE}")
-    sizes = {name: clustering.sizes for name, clustering in found.items()}
-    progress.say("  clusters: " + "; ".join(f"{name} {sizes[name]}" for name in sizes))
+    named = dict(zip(groups.names, found, strict=True))
+    sizes = {name: clustering.sizes for name, clustering in named.items()}
+    progress.say(escape("  clusters: " + "; ".join(f"{name} {sizes[name]}" for name in sizes)))
     return {
         "rows": table.num_rows,
         "sizes": sizes,
         "silhouettes": {
             name: {str(k): round(score, 4) for k, score in clustering.silhouettes.items()}
-            for name, clustering in found.items()
+            for name, clustering in named.items()
         },
     }
 
 
 def _cluster(
     config: Config, groups: Groups, group: np.ndarray, vectors: np.ndarray, progress: Progress
-) -> dict[str, Clustering]:
-    """The clusters of every group, by group name, in the order of the index."""
-    found = {}
+) -> list[Clustering]:
+    """[G] the clusters of every group."""
+    found = []
     for g in range(groups.count):
         progress.update("groups clustered", g, groups.count)
         own = of_group(config.clustering, groups, g)
-        found[groups.name(g)] = cluster_group(vectors[group == g], own, config.seed, g)
+        found.append(cluster_group(vectors[group == g], own, config.seed, g))
     return found
 
 

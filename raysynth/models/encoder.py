@@ -36,7 +36,18 @@ class Encoder:
     @torch.inference_mode()
     def images(self, pixels: np.ndarray) -> np.ndarray:
         """[N, D] float32 L2-normalised embeddings of [N, H, W, 3] uint8 images."""
-        prepared = self.processor(images=list(pixels), return_tensors="pt")["pixel_values"]
+        return self.embed(self.prepare(pixels))
+
+    def prepare(self, pixels: np.ndarray) -> torch.Tensor:
+        """[N, 3, S, S] what the model sees of [N, H, W, 3] uint8 images."""
+        prepared: torch.Tensor = self.processor(images=list(pixels), return_tensors="pt")[
+            "pixel_values"
+        ]
+        return prepared
+
+    @torch.inference_mode()
+    def embed(self, prepared: torch.Tensor) -> np.ndarray:
+        """[N, D] float32 L2-normalised embeddings of prepared images."""
         weights = next(self.model.parameters()).dtype
         with autocast(self.device, self.dtype):
             return normalised(_pooled(self.model, prepared.to(self.device, weights)))

@@ -69,7 +69,22 @@ class Clip:
     @torch.inference_mode()
     def images(self, pixels: np.ndarray) -> np.ndarray:
         """[N, D] float32 L2-normalised embeddings of [N, H, W, 3] uint8 images."""
-        prepared = self._prepare(torch.from_numpy(np.ascontiguousarray(pixels)))
+        return self.embed(self.prepare(pixels))
+
+    @torch.inference_mode()
+    def prepare(self, pixels: np.ndarray) -> Tensor:
+        """[N, 3, S, S] what the model sees of [N, H, W, 3] uint8 images.
+
+        As many at once as `PIXELS_AT_ONCE` allows: as floats, photographs are large.
+        """
+        each = max(1, PIXELS_AT_ONCE // max(1, pixels.shape[1] * pixels.shape[2]))
+        starts = range(0, max(1, len(pixels)), each)
+        parts = (np.ascontiguousarray(pixels[start : start + each]) for start in starts)
+        return torch.cat([self._prepare(torch.from_numpy(part)) for part in parts])
+
+    @torch.inference_mode()
+    def embed(self, prepared: Tensor) -> np.ndarray:
+        """[N, D] float32 L2-normalised embeddings of prepared images."""
         with autocast(self.device, self.dtype):
             features = self.model.get_image_features(pixel_values=prepared.to(self._weights))
         return normalised(features)
@@ -96,7 +111,8 @@ class Clip:
         height, width = x_NCHW.shape[2:]
         if min(height, width) != self.size:
             scale = self.size / min(height, width)
-            target = (int(height * scale), int(width * scale))
+            # Never a pixel short: 55 * (224 / 55) is below 224.
+            target = tuple(max(self.size, int(side * scale)) for side in (height, width))
             x_NCHW = F.interpolate(x_NCHW, target, mode="bicubic", antialias=True).clamp(0, 1)
         top, left = (x_NCHW.shape[2] - self.size) // 2, (x_NCHW.shape[3] - self.size) // 2
         x_NCHW = x_NCHW[:, :, top : top + self.size, left : left + self.size]

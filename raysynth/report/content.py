@@ -105,8 +105,7 @@ class Content:
     def copies(self) -> np.ndarray:
         """[G] generated images that were rejected as copies of training images."""
         counts = self.selection["copies"]
-        names = (self.groups.name(g) for g in range(self.groups.count))
-        return np.array([sum(counts[name].values()) for name in names])
+        return np.array([sum(counts[name].values()) for name in self.groups.names])
 
     @property
     def remarks(self) -> dict[str, str]:
@@ -224,7 +223,7 @@ def _spread(values: Mapping[str, Any]) -> Spread:
 
 
 def _group_spreads(values: Mapping[str, Any], groups: Groups) -> tuple[Spread, ...]:
-    return tuple(_spread(values[groups.name(g)]) for g in range(groups.count))
+    return tuple(_spread(values[name]) for name in groups.names)
 
 
 def _cluster_sizes(group: list[int], cluster: list[int]) -> dict[tuple[int, int], int]:

@@ -49,7 +49,7 @@ def render(
     page: str = template.render(
         c=content,
         config_yaml=yaml.safe_dump(content.config.model_dump(mode="json"), sort_keys=False),
-        names=[content.groups.name(g) for g in groups],
+        names=content.groups.names,
         pairs=pairs,
         plots=plots,
         seeds=max((len(method.wga.seeds) for method in content.methods), default=0),

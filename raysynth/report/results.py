@@ -17,7 +17,7 @@ def results(content: Content) -> dict[str, Any]:
     twice, in words.
     """
     groups, config = content.groups, content.config
-    names = [groups.name(g) for g in range(groups.count)]
+    names = groups.names
     return {
         "dataset": config.dataset.name,
         "severity": config.dataset.severity,

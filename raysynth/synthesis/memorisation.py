@@ -9,6 +9,7 @@ validation images, is called a copy. The rule and its quantile are ours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ QUANTILE = 0.99
 """Share of a group's validation images that are not called copies: the rule's false alarms are
 about one in a hundred."""
 NEVER = np.float32(np.inf)
+DUPLICATE = np.float32(0.999)
+"""Similarity from which a validation image is a training image: the same picture, but for rounding.
+It says nothing of how near images come that are no copies."""
 
 
 def read_neighbours(clusters: str) -> pa.Table:
@@ -38,7 +42,10 @@ def copy_thresholds(
     """[G] similarity above which an image of the group is a copy; infinite: none is.
 
     With `selection.copy_threshold=auto` it is the `QUANTILE` of the similarities of the group's
-    validation images.
+    validation images. Where more of these stand in training too than lie beyond the quantile
+    anyway, it is taken without them: with them it would be 1, and no image a copy. A group of
+    which none is left takes the quantile of all groups together; without any, an image is a copy
+    from `DUPLICATE` on.
 
     Parameters
     ----------
@@ -47,13 +54,13 @@ def copy_thresholds(
     Raises
     ------
     DataError
-        If auto is asked for and a group has no validation image.
+        If auto is asked for and a group has no validation image, or the table is broken.
     """
     if config.copy_threshold is None:
         return np.full(groups.count, NEVER)
     if config.copy_threshold != "auto":
         return np.full(groups.count, config.copy_threshold, np.float32)
-    group, similarity = neighbours["group"].to_numpy(), neighbours["similarity"].to_numpy()
+    group, similarity = _measured(neighbours)
     empty = [groups.name(g) for g in range(groups.count) if not (group == g).any()]
     if empty:
         raise DataError(
@@ -61,9 +68,52 @@ def copy_thresholds(
             "expected some of every group, to know how near images come that are no copies. Fix: "
             "a number, e.g. selection.copy_threshold=0.9, or null"
         )
-    return np.array(
-        [np.quantile(similarity[group == g], QUANTILE) for g in range(groups.count)], np.float32
+    limits = [_limit(similarity[group == g]) for g in range(groups.count)]
+    if None in limits:
+        new = similarity[similarity < DUPLICATE]
+        rest = np.quantile(new, QUANTILE) if len(new) else DUPLICATE
+        limits = [rest if limit is None else limit for limit in limits]
+    return np.array(limits, np.float32)
+
+
+def _limit(similarity: NDArray[np.float32]) -> np.floating[Any] | None:
+    """The `QUANTILE`, without duplicates where they would decide it; None where none is left."""
+    new = similarity < DUPLICATE
+    if 1 - new.mean() > 1 - QUANTILE:
+        similarity = similarity[new]
+    return np.quantile(similarity, QUANTILE) if len(similarity) else None
+
+
+def duplicates(config: SelectionConfig, neighbours: pa.Table, groups: Groups) -> NDArray[np.int64]:
+    """[G] validation images that stand in training too, as far as they were to calibrate `auto`."""
+    if config.copy_threshold != "auto":
+        return np.zeros(groups.count, np.int64)
+    group, similarity = _measured(neighbours)
+    return np.bincount(group[similarity >= DUPLICATE], minlength=groups.count)
+
+
+def said_of_duplicates(counts: Mapping[str, int]) -> str:
+    """A sentence on `duplicates`, by group name; empty without any."""
+    found = ", ".join(f"{name}: {count}" for name, count in counts.items() if count)
+    if not found:
+        return ""
+    return (
+        f"{sum(counts.values()):,} validation image(s) stand in training too ({found}): what "
+        "validation says is too good, and where it is more than one in a hundred of a group, the "
+        "threshold of copies is taken without them. Fix: take the same pictures out of one split"
     )
+
+
+def _measured(neighbours: pa.Table) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Groups and similarities of the validation images; refuses similarities that are no number."""
+    group, similarity = neighbours["group"].to_numpy(), neighbours["similarity"].to_numpy()
+    if not np.isfinite(similarity).all():
+        raise DataError(
+            f"{NEIGHBOURS_FILE}: the similarity of {(~np.isfinite(similarity)).sum()} validation "
+            "image(s) is no number; expected cosines. Fix: delete the clustering stage's folder of "
+            "the run and run again; where it comes again, base.dtype=float32"
+        )
+    return group, similarity
 
 
 def is_copy(
@@ -79,17 +129,17 @@ def per_cluster(
 ) -> dict[str, dict[str, int]]:
     """Chosen images by group name and cluster."""
     return {
-        groups.name(g): {
+        name: {
             str(k): int(chosen[(group == g) & (cluster == k)].sum())
             for k in np.unique(cluster[group == g]).tolist()
         }
-        for g in range(groups.count)
+        for g, name in enumerate(groups.names)
     }
 
 
 def spoken_limits(limits: NDArray[np.float32], groups: Groups) -> dict[str, Any]:
     """Thresholds by group name; None: no image is a copy."""
     return {
-        groups.name(g): round(float(limits[g]), 4) if np.isfinite(limits[g]) else None
-        for g in range(groups.count)
+        name: round(float(limits[g]), 4) if np.isfinite(limits[g]) else None
+        for g, name in enumerate(groups.names)
     }

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from rich.markup import escape
 
 from raysynth.config import Config, SelectionConfig
 from raysynth.errors import DataError
@@ -20,9 +21,11 @@ from raysynth.groups import Groups
 from raysynth.progress import Progress
 from raysynth.synthesis.memorisation import (
     copy_thresholds,
+    duplicates,
     is_copy,
     per_cluster,
     read_neighbours,
+    said_of_duplicates,
     spoken_limits,
 )
 from raysynth.synthesis.score import combine
@@ -38,7 +41,16 @@ SELECTION = pa.schema(
         ("kept", pa.bool_()),
     ]
 )
-READ = ("id", "group", "cluster", "clip_label", "clip_centroid", "nearest_similarity")
+READ = {
+    "id": pa.string(),
+    "group": pa.int32(),
+    "cluster": pa.int32(),
+    "clip_label": pa.float32(),
+    "clip_centroid": pa.float32(),
+    "nearest_similarity": pa.float32(),
+}
+"""What is read of the synthetic table, and as what."""
+AGAIN = "Fix: delete the synthesis stage's folder of the run and run again"
 
 
 def run_selection(
@@ -53,14 +65,20 @@ def run_selection(
     Returns
     -------
     Facts: rows, kept (in all), kept_per_group; by group name: threshold (lowest score kept),
-    copy_threshold (cosine, None without); by group name and cluster: kept_per_cluster, copies.
+    copy_threshold (cosine, None without), validation_in_training (`memorisation.duplicates`, where
+    there are any); by group name and cluster: kept_per_cluster, copies.
     """
     progress.update("candidates selected")
-    candidates = read_shards(synthetic, READ)
-    limits = copy_thresholds(config.selection, read_neighbours(clusters), groups)
+    candidates = read_shards(synthetic, list(READ))
+    neighbours = read_neighbours(clusters)
+    limits = copy_thresholds(config.selection, neighbours, groups)
+    twice = duplicates(config.selection, neighbours, groups)
     table = select(candidates, limits, config.selection, groups, config.seed)
     write_table(table, f"{work}/selection.parquet")
     facts = _facts(table, candidates["cluster"].to_numpy(), limits, groups)
+    if twice.any():
+        facts["validation_in_training"] = dict(zip(groups.names, twice.tolist(), strict=True))
+        progress.say(escape(f"  {said_of_duplicates(facts['validation_in_training'])}"))
     copies = sum(sum(of.values()) for of in facts["copies"].values())
     if copies:
         progress.say(f"  {copies:,} of {table.num_rows:,} candidates are copies and were rejected")
@@ -89,8 +107,11 @@ def select(
     Raises
     ------
     DataError
-        If a group has no candidate, or none that is kept.
+        If a group has no candidate, or none that is kept; or if the candidates are no table of a
+        synthesis stage: a column missing or of another type, an empty cell, a score that is no
+        number, an id twice, a group that there is not.
     """
+    candidates = _checked(candidates, groups)
     group = candidates["group"].to_numpy()
     score = combine(
         candidates["clip_label"].to_numpy(), candidates["clip_centroid"].to_numpy(), config.alpha
@@ -109,6 +130,58 @@ def select(
         kept[_first(order[(group == g)[order] & may[order]], cluster, size)] = True
     columns = [candidates["id"], candidates["group"], score, copy, kept]
     return pa.table(columns, schema=SELECTION)
+
+
+def _checked(candidates: pa.Table, groups: Groups) -> pa.Table:
+    """The columns READ in their types; refuses what would be scored, or kept, by accident."""
+    missing = [name for name in READ if name not in candidates.column_names]
+    if missing:
+        raise DataError(
+            f"selection: the synthetic table has no column {', '.join(missing)}; got "
+            f"{', '.join(candidates.column_names) or 'none'}. {AGAIN}"
+        )
+    table = pa.table({name: _cast(candidates[name], name, kind) for name, kind in READ.items()})
+    group = table["group"].to_numpy()
+    if outside := sorted({int(g) for g in group if not 0 <= g < groups.count}):
+        raise DataError(
+            f"selection: the synthetic table has images of group(s) {outside[:5]}; expected 0 to "
+            f"{groups.count - 1}. {AGAIN}"
+        )
+    for name in ("clip_label", "clip_centroid", "nearest_similarity"):
+        broken = ~np.isfinite(table[name].to_numpy())
+        if broken.any():
+            raise DataError(
+                f"selection: {name} of {broken.sum()} candidate(s) of group(s) "
+                f"{', '.join(groups.names[g] for g in np.unique(group[broken]))} is no number (NaN "
+                f"or infinite); expected cosines. {AGAIN}; where it comes again, base.dtype=float32"
+            )
+    twice = table.num_rows - len(table["id"].unique())
+    if twice:
+        raise DataError(
+            f"selection: {twice} id(s) of the synthetic table occur more than once; expected each "
+            f"once. {AGAIN}"
+        )
+    return table
+
+
+def _cast(column: pa.ChunkedArray, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    """A column as `kind`, without empty cells."""
+    alike = {
+        pa.string(): pa.types.is_string(column.type) or pa.types.is_large_string(column.type),
+        pa.int32(): pa.types.is_integer(column.type),
+        pa.float32(): pa.types.is_floating(column.type),
+    }
+    try:
+        found = column.cast(kind) if alike[kind] else None
+    except pa.ArrowInvalid:  # a number beyond 32 bits
+        found = None
+    if found is None or found.null_count:
+        got = column.type if found is None else f"{found.null_count} empty cell(s)"
+        raise DataError(
+            f"selection: column {name} of the synthetic table: got {got}; expected {kind} in every "
+            f"row. {AGAIN}"
+        )
+    return found
 
 
 def kept_of(count: int, keep: float) -> int:
@@ -185,8 +258,8 @@ def _facts(
         "kept": int(kept.sum()),
         "kept_per_group": int(kept.sum()) // groups.count,
         "threshold": {
-            groups.name(g): round(float(score[kept & (group == g)].min()), 4)
-            for g in range(groups.count)
+            name: round(float(score[kept & (group == g)].min()), 4)
+            for g, name in enumerate(groups.names)
         },
         "kept_per_cluster": per_cluster(kept, group, cluster, groups),
         "copies": per_cluster(copy, group, cluster, groups),

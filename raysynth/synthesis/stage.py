@@ -106,7 +106,7 @@ def generate(task: Task, specs: pa.Table, work: str, progress: Progress, real: s
     timeline = timeline.filter(pc.greater_equal(timeline["start"], began))  # of this attempt
     write_timeline(timeline, work)
     facts = {
-        "groups": {groups.name(g): _rows_of(records, g) for g in range(groups.count)},
+        "groups": {name: _rows_of(records, g) for g, name in enumerate(groups.names)},
         "shards": len(records),
         "resumed": resumed,
         **_pace(timeline, collector.total - resumed, began),

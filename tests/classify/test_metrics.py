@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
-from fairlearn.metrics import MetricFrame
+from fairlearn.metrics import (
+    MetricFrame,
+    demographic_parity_difference,
+    equalized_odds_difference,
+)
 
 from raysynth.classify.metrics import (
     GroupMetrics,
@@ -13,6 +19,8 @@ from raysynth.classify.metrics import (
     group_metrics,
     over_seeds,
 )
+from raysynth.errors import DataError
+from raysynth.groups import Groups
 from tests.classify.tiny import tiny_groups
 
 # Groups of 4, 2, 2, 2 images; right: 4, 1, 0, 2.
@@ -42,8 +50,22 @@ def test_aga_agrees_with_fairlearn():
 
 
 def test_a_group_without_images_is_refused():
-    with pytest.raises(ValueError, match=r"group\(s\) \[4\] have no image"):
+    with pytest.raises(DataError, match=r"group\(s\) \[4\] have no image.*Fix"):
         group_metrics(PREDICTED, LABEL, GROUP, np.ones(5))
+    with pytest.raises(DataError, match="0 training images"):
+        group_metrics(PREDICTED, LABEL, GROUP, np.zeros(4))
+
+
+def test_groups_whose_names_are_equal_keep_their_accuracies():
+    """Keyed by name the worst group would be gone, and WGA one of three groups."""
+    groups = Groups(("a", "a/b"), ("b/c", "c"), ("a", "a/b"), ("b/c", "c"))
+    assert groups.name(0) == groups.name(3)
+    metrics = GroupMetrics((0.9, 0.8, 0.7, 0.1), 0.1, 0.625, 0.5)
+    record = metrics.to_dict(groups)
+    assert list(record["groups"].values()) == [0.9, 0.8, 0.7, 0.1]
+    assert GroupMetrics.from_dict(json.loads(json.dumps(record))) == metrics
+    assert len(over_seeds([record, record])["groups"]) == 4
+    assert list(metrics.to_dict(tiny_groups())["groups"]) == ["a/1", "a/2", "b/1", "b/2"]
 
 
 def test_score_orders_by_wga_then_aga():
@@ -74,6 +96,30 @@ def test_fairness_differences_by_hand():
     assert found["equalized_odds"] == pytest.approx(1.0)  # true positive rates 0 and 1
     assert found["demographic_parity"] == pytest.approx(3 / 4 - 0 / 6)
     assert fairness(LABEL, LABEL, GROUP % 2)["equalized_odds"] == 0.0
+
+
+def test_perfect_predictions_are_fair_where_a_label_has_no_image_of_an_attribute():
+    label, attribute = np.array([0, 0, 1, 1, 0]), np.array([0, 0, 0, 0, 1])
+    assert equalized_odds_difference(label, label, sensitive_features=attribute) == 1.0
+    assert fairness(label, label, attribute)["equalized_odds"] == 0.0
+    wrong = np.array([1, 0, 1, 1, 0])  # false positive rates 1/2 and 0
+    assert fairness(wrong, label, attribute)["equalized_odds"] == 0.5
+    # Each label with one attribute alone: no rate to compare.
+    assert fairness(label, label, label)["equalized_odds"] is None
+    summary = over_seeds([fairness(label, label, label)] * 2)
+    assert summary["equalized_odds"] == {"mean": None, "std": None, "seeds": [None, None]}
+
+
+def test_fairness_is_fairlearns_where_all_rates_exist():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        label, attribute = np.divmod(rng.permutation(np.tile(np.arange(6), 9)), 3)
+        predicted = rng.integers(0, 2, len(label))
+        named = {"sensitive_features": attribute}
+        assert fairness(predicted, label, attribute) == {
+            "equalized_odds": equalized_odds_difference(label, predicted, **named),
+            "demographic_parity": demographic_parity_difference(label, predicted, **named),
+        }
 
 
 def test_fairness_of_three_labels_is_the_worst_one_against_the_rest():

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import silhouette_score
 
 from raysynth.clustering.kmeans import (
+    SILHOUETTE_SAMPLE,
+    _silhouette,
     check_cluster_counts,
     cluster_group,
     merge_small,
@@ -36,6 +39,32 @@ def test_a_few_odd_images_do_not_hide_the_clouds():
     """Two clusters are the clouds and the odd ones, which merge; three are the better ones then."""
     found = cluster_group(blobs([30, 30, 3]), ClusteringConfig(max_k=3), seed=0, group=0)
     assert len(found.sizes) == 2 and min(found.sizes) >= 30
+
+
+def test_a_small_cluster_that_the_sample_misses_is_found():
+    """scikit-learn refuses a silhouette of one label: 24 of 66,878 images are in 1 of 2 samples."""
+    rng = np.random.default_rng(10)
+    clouds = (rng.normal(1, 1e-3, (66_854, 8)), rng.normal(-1, 1e-3, (24, 8)))
+    points = np.concatenate(clouds).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    labels = np.repeat([0, 1], (66_854, 24))
+    found = [_silhouette(points, labels, state) for state in range(6)]
+    assert np.allclose(found, 1, atol=0.01)
+
+
+def test_a_sampled_silhouette_is_scikit_learns():
+    points = blobs([1500, 1500]).astype(np.float32)
+    labels = np.repeat([0, 1], 1500)
+    drawn = silhouette_score(points, labels, sample_size=SILHOUETTE_SAMPLE, random_state=5)
+    assert _silhouette(points, labels, 5) == drawn
+
+
+def test_k_is_asked_for_by_index_where_names_are_equal():
+    groups = Groups(("a", "a/b"), ("b/c", "c"), ("a", "a/b"), ("b/c", "c"))
+    asked = [of_group(ClusteringConfig(k={"0": 2, "3": 3}), groups, g).k for g in range(4)]
+    assert asked == [2, "silhouette", "silhouette", 3]
+    with pytest.raises(ConfigError, match="3: a/b/c"):
+        of_group(ClusteringConfig(k={"a/b/c": 2}), groups, 0)
 
 
 def test_one_cloud_stays_one_cluster():

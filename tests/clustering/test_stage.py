@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raysynth.clustering import run_clustering
+from raysynth.clustering import batches, embed, run_clustering
 from raysynth.clustering.embed import (
+    ImageEmbedder,
     column_vectors,
     encoded,
     read_centroids,
@@ -19,10 +20,19 @@ from raysynth.clustering.kmeans import cluster_group
 from raysynth.config import Config
 from raysynth.errors import DataError
 from raysynth.groups import Groups
+from raysynth.models import loading
 from raysynth.models.encoder import load_encoder
 from raysynth.models.loading import load_clip
 from raysynth.progress import Progress
-from raysynth.tables import REAL, encode_png, read_table, with_groups, write_table
+from raysynth.tables import (
+    IMAGE,
+    REAL,
+    decode_images,
+    encode_png,
+    read_table,
+    with_groups,
+    write_table,
+)
 from tests.synthesis.random_models import write_clip, write_encoder
 
 GROUPS = Groups(("a", "b", "c"), ("x", "y"), ("a", "b", "c"), ("x", "y"))
@@ -130,6 +140,46 @@ def test_embeddings_clusters_and_centroids(ray_local, real, clip_folder, tmp_pat
 def test_a_table_without_training_files_is_refused(clip_folder, tmp_path):
     with pytest.raises(DataError, match=r"no train-\*\.parquet file.*Fix"):
         run_clustering(make_config(clip_folder), str(tmp_path), GROUPS, str(tmp_path), Progress())
+
+
+@pytest.mark.parametrize("kind", ["clip", "dinov2"])
+def test_a_batch_is_embedded_bit_for_bit_however_few_images_are_decoded_at_once(
+    clip_folder, tmp_path, monkeypatch, kind
+):
+    """Large photographs one by one: the models still get the whole batch."""
+    encoder = str(write_encoder(tmp_path / kind, kind)) if kind != "clip" else kind
+    embedder = ImageEmbedder(make_config(clip_folder, encoder=encoder))
+    images = [{"bytes": encode_png(picture(n)), "path": None} for n in range(24)]
+    names = {name: [str(n) for n in range(24)] for name in ("id", "split")}
+    batch = pa.table(names | {"group": range(24), "image": pa.array(images, IMAGE)})
+    whole = embedder(batch)
+    square = np.stack([picture(n) for n in range(24) if n % 5])  # models are given one size
+    at_once = embedder.clip.images(square)
+    rows = [n for n in range(24) if n % 5]
+    assert np.array_equal(column_vectors(whole["embedding"])[rows], at_once)
+    decoded = []
+    monkeypatch.setattr(batches, "PIXELS_AT_ONCE", 3 * 32 * 32)
+    monkeypatch.setattr(loading, "PIXELS_AT_ONCE", 32 * 32)
+    monkeypatch.setattr(
+        embed, "decode_images", lambda column: decoded.append(len(column)) or decode_images(column)
+    )
+    assert embedder(batch).equals(whole)
+    assert sum(decoded) == 24 and max(decoded) == 3
+
+
+def test_batches_are_bounded_by_bytes_and_pixels():
+    assert batches.rows_at_once(256, 2**20) == 256  # what fits is as it was
+    assert batches.rows_at_once(256, 2**25) == 32 and batches.rows_at_once(256, 2**40) == 1
+    assert batches.images_at_once(4000, 3000) == 1 and batches.images_at_once(64, 64) == 1024
+
+
+def test_clip_sees_its_own_size_of_any_image(clip_folder):
+    """55 * (32 / 55) is below 32: rounded down, a pixel was missing and nothing was seen."""
+    clip = load_clip(make_config(clip_folder).base)
+    short = [side for side in range(1, 400) if int(side * (clip.size / side)) < clip.size]
+    assert short
+    for side in short[:5]:
+        assert clip.prepare(np.zeros((1, side, 2 * side, 3), np.uint8)).shape[2:] == (32, 32)
 
 
 def test_another_encoder_clusters_and_clip_scores(ray_local, real, clip_folder, tmp_path):

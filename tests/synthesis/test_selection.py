@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from rich.console import Console
 
 from raysynth.config import Config, SelectionConfig
 from raysynth.config_files import load_config
 from raysynth.errors import ConfigError, DataError
 from raysynth.groups import Groups
 from raysynth.progress import Progress
-from raysynth.synthesis.memorisation import copy_thresholds
+from raysynth.synthesis.memorisation import copy_thresholds, duplicates
 from raysynth.synthesis.selection import run_selection, select
 from raysynth.synthesis.shards import ShardRecord, write_manifest
 from raysynth.tables import read_table, write_table
@@ -207,6 +209,77 @@ def test_facts_tell_groups_clusters_and_thresholds(tmp_path: Path):
     written = read_table(work)
     assert written.column_names == ["id", "group", "score", "copy", "kept"]
     assert written.filter(written["copy"])["id"].to_pylist() == ["g0-0"]
+
+
+def test_validation_images_that_stand_in_training_do_not_calibrate(tmp_path: Path):
+    """With them the threshold would be 1, and no image a copy."""
+    new = np.linspace(0.2, 0.4, 101).tolist()
+    table = neighbours({0: new, 1: [*new, 1.0, 0.99999]})
+    assert np.allclose(copy_thresholds(SelectionConfig(), table, GROUPS), 0.398)
+    assert duplicates(SelectionConfig(), table, GROUPS).tolist() == [0, 2]
+    all_of_a_group = neighbours({0: new, 1: [1.0, 1.0]})
+    assert np.allclose(copy_thresholds(SelectionConfig(), all_of_a_group, GROUPS), 0.398)
+    everywhere = neighbours({0: [1.0], 1: [1.0, 1.0]})
+    assert np.allclose(copy_thresholds(SelectionConfig(), everywhere, GROUPS), 0.999)
+    # Fewer than lie beyond the quantile anyway: the threshold of before, to the last bit.
+    few = neighbours({0: [*new, *new, 1.0], 1: new})
+    by_hand = np.quantile(few["similarity"].to_numpy()[:203], 0.99).astype(np.float32)
+    assert copy_thresholds(SelectionConfig(), few, GROUPS)[0] == by_hand
+    clusters, synthetic, work = (str(tmp_path / name) for name in ("clusters", "synthetic", "work"))
+    write_table(table, f"{clusters}/neighbours.parquet")
+    write_table(many(8), f"{synthetic}/all.parquet")
+    write_manifest(synthetic, [ShardRecord("all.parquet", 0, 16, "")], {})
+    console = Console(file=io.StringIO(), width=500)
+    facts = run_selection(Config(), clusters, synthetic, GROUPS, work, Progress(console))
+    assert facts["validation_in_training"] == {"a/x": 0, "b/x": 2}
+    assert "2 validation image(s) stand in training too (b/x: 2)" in console.file.getvalue()
+    broken = neighbours({0: [0.5], 1: [float("nan")]})
+    with pytest.raises(DataError, match=r"similarity of 1 validation image.*no number.*Fix"):
+        copy_thresholds(SelectionConfig(), broken, GROUPS)
+
+
+def test_groups_whose_names_are_equal_keep_their_facts(tmp_path: Path):
+    groups = Groups(("a", "a/b"), ("b/c", "c"), ("a", "a/b"), ("b/c", "c"))
+    table = candidates([(f"g{g}-{i}", g, 0.1 * g, 0.1 * g) for g in range(4) for i in range(2)])
+    clusters, synthetic, work = (str(tmp_path / name) for name in ("clusters", "synthetic", "work"))
+    write_table(neighbours({g: [0.1 * g] for g in range(4)}), f"{clusters}/neighbours.parquet")
+    write_table(table, f"{synthetic}/all.parquet")
+    write_manifest(synthetic, [ShardRecord("all.parquet", 0, 8, "")], {})
+    facts = run_selection(Config(), clusters, synthetic, groups, work, Progress())
+    assert facts["threshold"] == {
+        "0: a/b/c": 0.0,
+        "1: a/c": 0.1,
+        "2: a/b/b/c": 0.2,
+        "3: a/b/c": 0.3,
+    }
+    assert list(facts["copy_threshold"].values()) == [0.0, 0.1, 0.2, 0.3]
+    assert all(len(facts[key]) == 4 for key in ("copies", "kept_per_cluster"))
+
+
+def _with(name: str, column: pa.Array) -> pa.Table:
+    return TABLE.set_column(TABLE.column_names.index(name), name, column)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (_with("clip_label", pa.array([0.1, float("nan"), 0.2, 0.5, 0, 0.3], pa.float32())),
+         r"clip_label of 1 candidate\(s\) of group\(s\) a/x is no number"),
+        (_with("nearest_similarity", pa.array([float("inf")] * 6, pa.float32())),
+         r"nearest_similarity of 6 candidate\(s\) of group\(s\) a/x, b/x is no number"),
+        (_with("group", pa.array([1, 0, 0, 0, 2, -1], pa.int32())), r"group\(s\) \[-1, 2\]"),
+        (_with("group", pa.array([1, 0, 0, 0, 2**40, 1])), r"column group .* got int64"),
+        (_with("group", pa.array([1, 0, 0, 0, None, 1], pa.int32())), r"got 1 empty cell"),
+        (_with("clip_label", pa.array(["a"] * 6)), r"column clip_label .* got string"),
+        (_with("id", pa.array([[1]] * 6)), r"column id .* got list"),
+        (_with("id", pa.array(["a"] * 6)), r"5 id\(s\) .* more than once"),
+        (TABLE.drop_columns(["cluster"]), r"no column cluster; got id, group"),
+        (pa.table({}), r"no column id, .*; got none"),
+    ],
+)  # fmt: skip
+def test_candidates_that_are_no_synthetic_table_are_refused(table, message):
+    with pytest.raises(DataError, match=f"{message}.*Fix"):
+        chosen(table)
 
 
 def test_a_group_without_candidates_is_refused():
