@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 from PIL import Image
-from rich.markup import escape
 
 from raysynth.config import Config
 from raysynth.datasets.files import LEFT_OUT
@@ -33,7 +32,7 @@ def ingest(config: Config, work: str, progress: Progress) -> dict[str, Any]:
     dataset, groups, listing = list_dataset(config.dataset, config.seed)
     left_out = (listing.schema.metadata or {}).get(LEFT_OUT.encode(), b"").decode()
     if left_out:
-        progress.say(f"  {escape(left_out)}")
+        progress.say(f"  {left_out}")
     chunks = _chunks(listing)
     todo = _missing(chunks, work)
     total, done = sum(len(chunk) for chunk in todo), 0
