@@ -209,6 +209,7 @@ def check_before_ray(config: Config) -> None:
     if not is_local(resources):
         check_reachable(address_of(resources))
         return
+    _check_memory(resources)
     available: dict[str, float] = {"CPU": local_cpus()}
     if resources.gpus_per_worker or config.search.gpus_per_trial:
         import torch
@@ -221,6 +222,18 @@ def check_before_ray(config: Config) -> None:
         "name a cluster (resources.address or RAY_ADDRESS; resources.autoscales=true is for one "
         "that grows on demand)",
     )
+
+
+def _check_memory(resources: ResourcesConfig) -> None:
+    """Refuse an object store that is larger than this machine's memory."""
+    import psutil
+
+    there, asked = psutil.virtual_memory().total, resources.object_store_memory
+    if asked > there:
+        raise ConfigError(
+            f"resources.object_store_memory: asks for {asked:,} bytes, this machine has {there:,} "
+            "of memory. Fix: lower it; `raysynth plan` says what a run needs"
+        )
 
 
 def check_cluster(config: Config, available: dict[str, float]) -> None:

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import string
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from raysynth.config_values import named, place, plain, torch_device
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0.0)]
 Span = tuple[float, float]
+Named = Annotated[str, AfterValidator(named)]
+Place = Annotated[str, AfterValidator(place)]
+"""A folder, a URI or a model's name."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What folders may be called."""
 Target = Literal["attention", "feed_forward", "time", "convolution"]
@@ -36,7 +50,15 @@ Start = Literal["scratch", "pretrained"]
 class Section(BaseModel):
     """A part of the configuration; unknown keys are refused, values are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plainly(cls, value: Any, info: ValidationInfo) -> Any:
+        """No boolean as a number, no secret in a URI; whole numbers as names of a mapping."""
+        return plain(value, cls.model_fields[str(info.field_name)].annotation)
 
 
 class DatasetConfig(Section):
@@ -47,17 +69,17 @@ class DatasetConfig(Section):
         description="outfits: embedded; folder: images + metadata.csv or .parquet; the others in "
         "their published layouts.",
     )
-    path: str | None = Field(
+    path: Place | None = Field(
         None,
         description="Folder or URI of the images; outfits: Fashion-MNIST's IDX files, if others "
         "than the embedded ones are wanted.",
     )
-    label: str | None = Field(
+    label: Named | None = Field(
         None,
         description="celeba: attribute that is predicted (None: Blond_Hair); utkface: gender, age "
         "or race (None: gender).",
     )
-    attribute: str | None = Field(
+    attribute: Named | None = Field(
         None,
         description="celeba: spurious attribute (None: Male); utkface: gender, age or race (None: "
         "age, FFR's rule).",
@@ -133,15 +155,18 @@ class DatasetConfig(Section):
 class BaseConfigSection(Section):
     """The text-to-image base model and the CLIP that embeds and scores."""
 
-    name: str = Field(
+    name: Place = Field(
         "embedded",
         description="`embedded`, folder or hub id owner/model (Stable Diffusion 1.x).",
     )
-    clip: str = Field(
+    clip: Place = Field(
         "embedded", description="`embedded`, folder or hub id owner/model (transformers CLIP)."
     )
-    revision: str | None = Field(None, description="Hub revision of `name`; None: the newest.")
-    device: str = Field("auto", description="auto: cuda, mps or cpu by probing; or a torch device.")
+    revision: Named | None = Field(None, description="Hub revision of `name`; None: the newest.")
+    device: Annotated[str, AfterValidator(torch_device)] = Field(
+        "auto",
+        description="auto: cuda, mps or cpu by probing; or a torch device such as cuda:1 or xpu.",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Compute precision of the frozen parts; auto: by the device."
     )
@@ -149,6 +174,10 @@ class BaseConfigSection(Section):
         "auto",
         description="Attention kernel; auto: plain on CPU (faster there), SDPA elsewhere.",
     )
+
+
+SPOKEN = ("token", "label", "attribute")
+"""What a prompt's template may speak of."""
 
 
 class PromptConfig(Section):
@@ -163,15 +192,24 @@ class PromptConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> PromptConfig:
-        try:
-            self.template.format(token="", label="", attribute="")
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(
-                f"prompts.template: unknown field {error}; use {{token}}, {{label}}, {{attribute}}"
-            ) from None
-        if "{label}" not in self.template:
+        if "label" not in self.fields:
             raise ValueError("prompts.template: {label} is missing, a prompt must name the label")
         return self
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """What the template speaks of; ValueError for more than a plain {label}."""
+        try:
+            parts = list(string.Formatter().parse(self.template))
+        except ValueError as error:
+            raise ValueError(f"prompts.template: {error}; write {{{{ for a brace") from None
+        for _, field, form, conversion in parts:
+            if field is not None and (field not in SPOKEN or form or conversion):
+                raise ValueError(
+                    f"prompts.template: unknown field {field!r}, or more than its name between the "
+                    "braces; use {token}, {label}, {attribute}"
+                )
+        return frozenset(field for _, field, _, _ in parts if field is not None)
 
 
 class ClusteringConfig(Section):
@@ -182,7 +220,7 @@ class ClusteringConfig(Section):
         description="Clusters per group; silhouette: the k <= max_k of the best one; or a mapping "
         "of groups, by name or index, to numbers (groups not named: silhouette).",
     )
-    encoder: str = Field(
+    encoder: Place = Field(
         "clip",
         description="Whose space clusters and copies are found in: `clip` (base.clip), or a folder "
         "or hub id of a transformers vision model.",
@@ -389,7 +427,7 @@ class SelectionConfig(Section):
 class ClassifierConfig(Section):
     """The backbone and raysynth's own two-stage training."""
 
-    backbone: str = Field(
+    backbone: Place = Field(
         "small",
         description="`small` residual network, `clip` (the image embedding of base.clip), or a "
         "transformers model.",
@@ -604,7 +642,7 @@ class SearchConfig(Section):
 class ResourcesConfig(Section):
     """What a worker asks of the cluster, and how many there may be."""
 
-    address: str | None = Field(
+    address: Named | None = Field(
         None, description="Ray cluster to join; None: RAY_ADDRESS if set, else a new local Ray."
     )
     workers: Count = Field(2, description="Workers of a stage in parallel.")
@@ -617,7 +655,7 @@ class ResourcesConfig(Section):
         description="The cluster grows on demand: allow asking for more than it has now; "
         "a local Ray never grows.",
     )
-    object_store_memory: Annotated[int, Field(ge=78_643_200)] = Field(
+    object_store_memory: Annotated[int, Field(ge=78_643_200, le=100_000_000_000_000)] = Field(
         400_000_000,
         description="Local Ray's object store, bytes; `raysynth plan` says what the classifiers' "
         "images take.",
@@ -650,7 +688,7 @@ class BenchmarkConfig(Section):
     concurrent: Count = Field(
         1, description="Cells at once; each asks for the workers of `resources`."
     )
-    records: tuple[str, ...] = Field(
+    records: tuple[Place, ...] = Field(
         (),
         description="Files or URIs of records.csv that earlier parts of the benchmark left, here "
         "or on other machines: their cells are in the table and are not run again, "
@@ -671,7 +709,7 @@ class Config(Section):
     """One run: top-level keys and one section per room."""
 
     name: str = Field("quickstart", pattern=NAME, description="Run's name.")
-    storage_path: str = Field("runs", description="Folder or URI (s3://, gs://) of the runs.")
+    storage_path: Place = Field("runs", description="Folder or URI (s3://, gs://) of the runs.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Seed of the whole run.")
     generator: Generator | Literal["auto"] = Field(
         "clustered_dreambooth",
@@ -737,14 +775,14 @@ class Config(Section):
                 f"finetune.engine={engine}: {name} is defined by its other engine; expected auto. "
                 f"Fix: generator={other[name, engine]}, or finetune.engine=auto"
             )
-        if name in ("shared", "edit") and "{attribute}" not in prompts.template:
+        if name in ("shared", "edit") and "attribute" not in prompts.fields:
             raise ValueError(
                 f"prompts.template: {{attribute}} is missing, so nothing tells generator={name} a "
                 "class's groups apart. Fix: speak of the attribute, e.g. "
                 f"{PromptConfig().template!r}, or another generator"
             )
         full = name == "dreambooth" or (name, engine) == ("clustered_dreambooth", "full")
-        if full and not ("{token}" in prompts.template and prompts.token.strip()):
+        if full and not ("token" in prompts.fields and prompts.token.strip()):
             raise ValueError(
                 f"prompts: no rare token ({{token}} in prompts.template, prompts.token), which "
                 f"generator={name} binds its images to: prior preservation would hold them to what "

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
 from raysynth.config import Config
+from raysynth.config_storage import check_apart, resolve_storage
+from raysynth.config_yaml import DEEPEST, MOST_BYTES, parse_yaml
 from raysynth.errors import ConfigError
+from raysynth.terminal import clipped, masked, shown
+
+MOST_PROBLEMS = 20
+"""Problems that one message lists."""
+LONGEST_REASON = 1000
+"""Characters of what the YAML reader says."""
 
 
 def load_config(path: str | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -30,73 +36,94 @@ def load_config(path: str | None = None, overrides: Iterable[str] = ()) -> Confi
         config = Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError(explain(error, path)) from None
-    return config.model_copy(update={"storage_path": resolve_storage(config.storage_path)})
-
-
-def resolve_storage(storage_path: str) -> str:
-    """An absolute folder or a URI; a relative path is refused inside a Ray job.
-
-    A job's working directory is an unpacked copy that is deleted with the job, so what is written
-    to a relative path there would be lost (Ray docs, runtime environments).
-    """
-    if "://" in storage_path:
-        return storage_path
-    if not os.path.isabs(storage_path) and os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
-        raise ConfigError(
-            f"storage_path: got the relative path {storage_path!r} inside a Ray job, whose working "
-            "directory is a temporary copy; expected an absolute path on storage that every node "
-            "sees, or a URI. Fix: storage_path=s3://bucket/runs or storage_path=/mnt/shared/runs"
-        )
-    return str(Path(storage_path).expanduser().absolute())
+    config = config.model_copy(update={"storage_path": resolve_storage(config.storage_path)})
+    check_apart(config)
+    return config
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
+    where = _told(path)
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        with open(path, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file. Fix: check the path") from None
-    except OSError as error:
+        raise ConfigError(f"{where}: no such configuration file. Fix: check the path") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); expected a YAML file. Fix: name a file "
+            f"{where}: cannot be read ({reason}); expected a YAML file. Fix: name a file "
             "that this user may read, such as a run's config.yaml"
         ) from None
+    try:
+        values = parse_yaml(data.decode("utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+        raise ConfigError(f"{where}: not valid YAML: {_reason(error)}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a mapping of sections expected, got {type(values).__name__}")
+        raise ConfigError(f"{where}: a mapping of sections expected, got {type(values).__name__}")
     return values
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
+    where = repr(_told(override))
     if not equals or not key:
-        raise ConfigError(f"{override!r}: expected section.key=value, e.g. dataset.severity=0.95")
+        raise ConfigError(f"{where}: expected section.key=value, e.g. dataset.severity=0.95")
     *sections, last = key.split(".")
+    if len(sections) > DEEPEST or not _is_text(key):
+        raise ConfigError(f"{where}: no key. Fix: section.key=value, e.g. dataset.severity=0.95")
     for section in sections:
         inner = values.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"{override!r}: {section} is a value, not a section")
+            raise ConfigError(f"{where}: {_told(section)} is a value, not a section")
         values = inner
     try:
-        values[last] = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{override!r}: the value is not valid YAML: {error}") from None
+        raise ConfigError(f"{where}: the value is not valid YAML: {_reason(error)}") from None
+    if last.isascii() and last.isdecimal() and len(last) < 19:
+        values.pop(int(last), None)  # a file's whole numbers as keys are numbers
+    values[last] = value
+
+
+def _is_text(text: str) -> bool:
+    """Whether UTF-8 can hold a text: an argument of other bytes cannot be one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _told(text: str) -> str:
+    """A text as a message shows it: masked, harmless, not long."""
+    return clipped(shown(masked(text)))
+
+
+def _reason(error: Exception) -> str:
+    return clipped(shown(masked(str(error)), lines=True), LONGEST_REASON)
 
 
 def explain(error: ValidationError, path: str | None) -> str:
     """One line per problem: the key, what was found, what is expected; `path`: where from."""
-    lines = [f"The configuration{f' {path}' if path else ''} has {error.error_count()} problem(s):"]
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
+    count, problems = error.error_count(), error.errors(include_url=False, include_context=False)
+    lines = [f"The configuration{f' {_told(path)}' if path else ''} has {count} problem(s):"]
+    for item in problems[:MOST_PROBLEMS]:
+        if item["type"] == "default_factory_not_called":
+            continue  # follows from another one of the list
+        key = _told(".".join(str(part) for part in item["loc"]))
         if item["type"] == "extra_forbidden":
             *parent, last = [str(part) for part in item["loc"]]
             lines.append(f"  {key}: unknown key. {_nearest(parent, last)}")
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            got = "" if isinstance(item["input"], dict) else f", got {item['input']!r}"
+            message, value = item["msg"].removeprefix("Value error, "), item["input"]
+            got = "" if isinstance(value, dict) else f", got {_told(repr(value))}"
+            if item["type"] == "string_type" and isinstance(value, int | float):
+                got += f". Fix: quote it, e.g. '{_told(str(value))}'"
             lines.append(f"  {key}: {message}{got}" if key else f"  {message}")
+    if count > MOST_PROBLEMS:
+        lines.append(f"  and {count - MOST_PROBLEMS:,} more")
     lines.append("Fix: `raysynth config --help-keys` lists every key with its meaning and unit.")
     return "\n".join(lines)
 

@@ -1,7 +1,8 @@
 """The errors that users see: each says what, where, got, expected and how to fix it.
 
-`exit_code` is the command's: 2, refused: the same command will be refused again; 3, try again: the
-same command goes on where it was. (1 is a fault of raysynth's own, 130 and 143 a stop from outside.)
+`exit_code` is the command's: 2, refused: the same command will be refused again; 3, try again:
+the same command goes on where it was. (1 is a fault of raysynth's own, 130 and 143 a stop from
+outside.)
 """
 
 

@@ -337,7 +337,7 @@ class _Pipeline:
         self.done[name] = stage
         how = "unchanged" if stage.skipped else f"{stage.seconds:.1f} s"
         rows = f"{stage.facts['rows']:,} rows" if stage.facts.get("rows") is not None else ""
-        self.progress.say(f"[green]✓[/] {name:<15} {how:>10}  {rows}")
+        self.progress.say(f"{name:<15} {how:>10}  {rows}", mark="✓")
 
     def _check_once(self) -> None:
         """All that can be refused before Ray starts; only when something has to be done."""

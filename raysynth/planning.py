@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from raysynth import costs
 from raysynth.config import Config
@@ -32,6 +32,7 @@ from raysynth.generators import (
 )
 from raysynth.groups import Groups
 from raysynth.preflight import check_configuration, warnings_of
+from raysynth.terminal import shown
 
 if TYPE_CHECKING:
     from raysynth.finetune.estimate import UNetCost
@@ -162,7 +163,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     )
     console.print("[bold]assumed[/]")
     for assumption in plan.assumptions:
-        console.print(f"  - {escape(assumption)}")
+        console.print(Text(f"  - {shown(assumption)}"))
 
 
 def _print_generator(plan: GeneratorPlan, console: Console) -> None:
@@ -172,7 +173,8 @@ def _print_generator(plan: GeneratorPlan, console: Console) -> None:
         table.add_column(name, justify="left" if name == "group" else "right")
     for group in plan.groups:
         real = (f"{n:,}" for n in (group.images, group.validation, group.test))
-        table.add_row(escape(group.name), *real, escape(group.model), f"{group.synthetic:,}")
+        who, model = Text(shown(group.name)), Text(shown(group.model))
+        table.add_row(who, *real, model, f"{group.synthetic:,}")
     sums = [
         f"{sum(getattr(group, name) for group in plan.groups):,}"
         for name in ("images", "validation", "test", "synthetic")
@@ -199,7 +201,7 @@ def _print_generator(plan: GeneratorPlan, console: Console) -> None:
 
 def _print_lines(lines: dict[str, str], console: Console) -> None:
     for name, text in lines.items():
-        console.print(f"[bold]{name:<12}[/] {text}")
+        console.print(Text.assemble((f"{name:<12}", "bold"), f" {shown(text)}"))
 
 
 def _generator(

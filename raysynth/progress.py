@@ -8,7 +8,9 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
+
+from raysynth.terminal import shown
 
 HEARTBEAT_SECONDS = 5.0
 
@@ -56,15 +58,16 @@ class Progress:
         with self._lock:
             self._what, self._done, self._total = what, done, total
 
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        self.console.print(text)
+    def say(self, text: str, mark: str = "") -> None:
+        """A line that stays, as it is written; `mark`: a sign before it, in green."""
+        self.console.print(Text.assemble((f"{mark} " if mark else "", "green"), shown(text)))
 
-    def _line(self) -> str:
+    def _line(self, indent: str = "") -> Text:
         with self._lock:
             count = f" {self._done:.0f}/{self._total:.0f}" if self._total else ""
             seconds = time.monotonic() - self._start
-            return f"[bold]{self._name}[/] {escape(self._what)}{count} ({seconds:.0f} s)"
+            told = f" {shown(self._what)}{count} ({seconds:.0f} s)"
+            return Text.assemble(indent, (self._name, "bold"), told)
 
     def _beat(self) -> None:
         last = time.monotonic()
@@ -75,4 +78,4 @@ class Progress:
                 self._status.update(self._line())
             elif time.monotonic() - last >= HEARTBEAT_SECONDS:
                 last = time.monotonic()
-                self.console.print("  " + self._line())
+                self.console.print(self._line("  "))

@@ -7,7 +7,8 @@ import yaml
 
 from raysynth.benchmark.cells import plan_cells
 from raysynth.config import Config
-from raysynth.config_files import load_config, resolve_storage
+from raysynth.config_files import load_config
+from raysynth.config_storage import resolve_storage
 from raysynth.errors import ConfigError
 from raysynth.pipeline import stage_digests
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from raysynth.config import BenchmarkConfig, Config, Control, Reference, Section
 from raysynth.config_files import explain
+from raysynth.config_storage import check_apart
 from raysynth.errors import ConfigError
 from raysynth.pipeline import stage_digests
 from raysynth.preflight import preflight
@@ -172,6 +173,8 @@ def _changed(config: Config, row: str, changes: dict[str, Any]) -> Config:
                 )
         inner[last] = deepcopy(value)  # a later key of the row may change it
     try:
-        return Config.model_validate(values)
+        changed = Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError(explain(error, f"benchmark row {row!r}")) from None
+    check_apart(changed)
+    return changed

@@ -152,7 +152,8 @@ def _run_cells(config: Config, root: str, board: Board, progress: Progress) -> d
         for reference in finished:
             cell = board.running.pop(reference)
             seconds, reason = _outcome(ray, reference)
-            progress.say(f"{'✗' if reason else '✓'} {cell.name}: {reason or f'{seconds:.0f} s'}")
+            for line in _ending(cell.name, seconds, reason):
+                progress.say(line)
             if reason:
                 failed[cell.name] = reason
     return failed
@@ -174,6 +175,14 @@ def run_cell(cell: Cell, root: str, shared: str, address: str) -> tuple[float, s
     except RaysynthError as error:
         return time.monotonic() - start, str(error)
     return time.monotonic() - start, ""
+
+
+def _ending(name: str, seconds: float, reason: str) -> list[str]:
+    """The lines that tell how a cell ended; a reason may have several."""
+    if not reason:
+        return [f"✓ {name}: {seconds:.0f} s"]
+    first, *rest = reason.splitlines()
+    return [f"✗ {name}: {first}", *(f"  {line}" for line in rest)]
 
 
 def _outcome(ray: Any, reference: Any) -> tuple[float, str]:

@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 import ray
 import torch
 from numpy.typing import NDArray
-from rich.markup import escape
 
 from raysynth import tables
 from raysynth.classify.controls import CONTROLS
@@ -108,7 +107,7 @@ def run_choice(
     }
     write_atomic(f"{work}/choice.json", json.dumps(found, indent=1).encode())
     said = ", ".join(f"{group}: {name}" for group, name in found["chosen"].items())
-    progress.say(escape(f"  chosen by validation WGA {scores[winner].wga:.3f} ({winner}): {said}"))
+    progress.say(f"  chosen by validation WGA {scores[winner].wga:.3f} ({winner}): {said}")
     return {"rows": rows, **found}
 
 

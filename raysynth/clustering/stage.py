@@ -7,7 +7,6 @@ from typing import Any
 import fsspec
 import numpy as np
 import pyarrow as pa
-from rich.markup import escape
 
 from raysynth.clustering.embed import (
     CENTROIDS_FILE,
@@ -71,7 +70,7 @@ def run_clustering(
     write_table(neighbours, f"{work}/{NEIGHBOURS_FILE}")
     named = dict(zip(groups.names, found, strict=True))
     sizes = {name: clustering.sizes for name, clustering in named.items()}
-    progress.say(escape("  clusters: " + "; ".join(f"{name} {sizes[name]}" for name in sizes)))
+    progress.say("  clusters: " + "; ".join(f"{name} {sizes[name]}" for name in sizes))
     return {
         "rows": table.num_rows,
         "sizes": sizes,

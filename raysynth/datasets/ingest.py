@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 from PIL import Image
-from rich.markup import escape
 
 from raysynth.config import Config
 from raysynth.datasets.files import LEFT_OUT, clipped, some
@@ -81,7 +80,7 @@ def ingest(config: Config, work: str, progress: Progress) -> dict[str, Any]:
             hashes[file] = _read_hashes(work, file)
     repeated = _repeated(chunks, skipped, hashes)
     for sentence in filter(None, (left_out, repeated)):
-        progress.say(f"  {escape(sentence)}")
+        progress.say(f"  {sentence}")
     return {
         "rows": int(sum(c.sum() for c in counts.values())),
         "groups": groups.to_dict(),

@@ -6,9 +6,11 @@ import sys
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from raysynth.report.content import OURS, TITLES, ordered_methods, synthetic_images
 from raysynth.runs import read_json
+from raysynth.terminal import shown
 
 
 def print_summary(report: str, console: Console | None = None) -> None:
@@ -23,8 +25,10 @@ def print_summary(report: str, console: Console | None = None) -> None:
     methods = ordered_methods(results)
     seeds = max((len(values["wga"]["seeds"]) for _, values in methods), default=0)
     table = Table(
-        title=f"{results['dataset']}, severity {results['severity']}: test accuracy, %, "
-        f"mean ± standard deviation of {seeds} seed{'s' * (seeds != 1)}",
+        title=Text(
+            f"{results['dataset']}, severity {results['severity']}: test accuracy, %, "
+            f"mean ± standard deviation of {seeds} seed{'s' * (seeds != 1)}",
+        ),
         title_justify="left",
         title_style="bold",
     )
@@ -39,10 +43,10 @@ def print_summary(report: str, console: Console | None = None) -> None:
         images = synthetic_images(values, results["generator"])
         title = TITLES.get(name, name) + "*" * values["uses_validation"]
         title += f" ({images})" if images else ""
-        table.add_row(title, *cells, style="bold" if name == OURS else None)
+        table.add_row(Text(shown(title)), *cells, style="bold" if name == OURS else None)
     console.print()
     console.print(table)
-    console.print(f"Rule: {results['selection_rule']}.", style="dim")
+    console.print(Text(f"Rule: {shown(results['selection_rule'])}."), style="dim")
     if any(values["uses_validation"] for _, values in methods):
         console.print("* trains on validation images too.", style="dim")
-    console.print(f"Report: {report}/index.html")
+    console.print(Text(f"Report: {shown(report)}/index.html"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from PIL import Image, features
 from raysynth.config_files import load_config
 from raysynth.datasets.folder import Folder
 from raysynth.datasets.listing import list_dataset, split_counts
-from raysynth.datasets.pictures import FORMATS, Unreadable, read_files, to_rgb_bytes
+from raysynth.datasets.pictures import Unreadable, read_files, to_rgb_bytes
 from raysynth.errors import ConfigError, DataError
 
 
