@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 
 from raysynth.cluster import Session
 from raysynth.config import Config
@@ -71,6 +72,7 @@ def run_pipeline(
         raise ConfigError(f"until: got {until!r}, expected one of {', '.join(FOLDERS)}")
     run = Run(config, shared)
     with progress or Progress() as display, Session(config, run.root) as session:
+        run.say = lambda text: display.say(f"  {escape(text)}")
         _Pipeline(config, run, session, display).run(until)
     return run
 

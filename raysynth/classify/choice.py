@@ -33,7 +33,7 @@ from raysynth.config import Config
 from raysynth.groups import Groups
 from raysynth.models.device import use_threads
 from raysynth.progress import Progress
-from raysynth.runs import write_atomic
+from raysynth.storage import write_atomic
 from raysynth.synthesis.shards import ShardRecord, read_manifest, write_manifest
 
 SEEDS = 2

@@ -17,7 +17,7 @@ from raysynth.classify.final import Final
 from raysynth.classify.metrics import bootstrap_interval, fairness, group_metrics, over_seeds
 from raysynth.classify.plan import told
 from raysynth.groups import Groups
-from raysynth.runs import write_atomic
+from raysynth.storage import write_atomic
 
 SELECTION_RULE = (
     "validation worst-group accuracy, ties by the average over groups, chooses every setting, head "

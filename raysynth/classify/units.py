@@ -26,7 +26,7 @@ from raysynth.errors import StageError
 from raysynth.groups import Groups
 from raysynth.models.device import use_threads
 from raysynth.progress import Progress
-from raysynth.runs import write_atomic
+from raysynth.storage import write_atomic
 
 MAX_RETRIES = 2
 Records = dict[Plan, dict[str, Any]]

@@ -104,7 +104,10 @@ def embed_real_images(config: Config, real: str, progress: Progress) -> tuple[pa
     files = [*split_files(real, "train"), *split_files(real, "validation")]
     total = count_rows(real, files)
     dataset = ray.data.read_parquet(
-        files, columns=["id", "image", "group", "split"], num_cpus=TASK_CPUS
+        files,
+        columns=["id", "image", "group", "split"],
+        num_cpus=TASK_CPUS,
+        partitioning=None,  # a run may lie below `split=a`, which is no column
     ).repartition(target_num_rows_per_block=config.clustering.batch_size)
     # Ordered blocks: which images share a batch must not depend on which file was read first.
     dataset.context.execution_options.preserve_order = True

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raysynth.errors import ConfigError, ModelError
-from raysynth.runs import write_atomic
+from raysynth.storage import write_atomic
 
 TARGETS: dict[str, tuple[str, ...]] = {
     "attention": ("to_q", "to_k", "to_v", "to_out.0"),

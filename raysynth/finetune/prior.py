@@ -21,7 +21,7 @@ from raysynth.finetune.draws import draw_prior, prior_dice
 from raysynth.finetune.plan import Job
 from raysynth.finetune.precompute import Material
 from raysynth.models.loading import Base, encode_prompts, load_base
-from raysynth.runs import write_atomic
+from raysynth.storage import write_atomic
 
 STEPS = 20
 GUIDANCE = 3.0

@@ -15,7 +15,8 @@ import pyarrow as pa
 from raysynth.classify.card import training_in_words
 from raysynth.config import Config
 from raysynth.groups import Groups, aligned_groups
-from raysynth.runs import FOLDERS, Run, read_json
+from raysynth.runs import FOLDERS, Run
+from raysynth.storage import read_json
 from raysynth.synthesis.timeline import read_timeline
 from raysynth.tables import SPLITS, groups_of, read_table
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raysynth.report.content import OURS, TITLES, ordered_methods, synthetic_images
-from raysynth.runs import read_json
+from raysynth.storage import read_json
 
 
 def print_summary(report: str, console: Console | None = None) -> None:
