@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from rich.markup import escape
 
 from raysynth.cluster import Session
 from raysynth.config import Config
@@ -72,6 +71,7 @@ def run_pipeline(
         raise ConfigError(f"until: got {until!r}, expected one of {', '.join(FOLDERS)}")
     run = Run(config, shared)
     with progress or Progress() as display, Session(config, run.root) as session:
+        run.say = lambda text: display.say(f"  {text}")
         _Pipeline(config, run, session, display).run(until)
     return run
 
@@ -347,7 +347,7 @@ class _Pipeline:
             groups, listing = preflight(self.config)
             few = few_measured(split_counts(listing, groups), groups)
             for warning in [*warnings_of(self.config), *few]:
-                self.progress.say(f"  {escape(warning)}")
+                self.progress.say(f"  {warning}")
             self.checked = True
 
     @property

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +16,7 @@ from PIL import Image, ImageOps
 
 from raysynth.errors import DataError
 from raysynth.groups import Groups
-from raysynth.runs import write_atomic
+from raysynth.storage import make_folder, open_storage, patiently, shown, write_atomic
 
 STORED = ("PNG", "JPEG", "WEBP")
 """Formats of the tables' images: no other parser is asked to read them."""
@@ -80,8 +81,8 @@ def groups_of(schema: pa.Schema) -> Groups:
 
 def parquet_files(folder: str) -> list[str]:
     """The Parquet files below a folder or URI, sorted; names as this filesystem gives them."""
-    filesystem, path = fsspec.core.url_to_fs(folder)
-    return sorted(filesystem.glob(f"{path}/**/*.parquet"))
+    storage, path = open_storage(folder)
+    return sorted(name for name in storage.find(path) if name.endswith(".parquet"))
 
 
 def split_files(real: str, split: str) -> list[str]:
@@ -105,9 +106,21 @@ def split_files(real: str, split: str) -> list[str]:
 def read_table(
     folder: str, columns: Sequence[str] | None = None, files: Sequence[str] | None = None
 ) -> pa.Table:
-    """One table from the Parquet files below a folder or URI (or from `files`), in name order."""
-    # permissive: labels of tables made before are int32.
-    return pa.concat_tables(list(read_parts(folder, columns, files)), promote_options="permissive")
+    """One table from the Parquet files below a folder or URI (or from `files`), in name order.
+
+    Raises
+    ------
+    DataError
+        There is no file, a file cannot be read, or the files do not fit together.
+    """
+    parts = list(read_parts(folder, columns, files))
+    if not parts:
+        raise DataError(
+            f"{shown(folder)}: no Parquet file; expected a table. Fix: run the stage that writes "
+            "it again"
+        )
+    with _reading(folder):  # permissive: labels of tables made before are int32
+        return pa.concat_tables(parts, promote_options="permissive")
 
 
 def read_parts(
@@ -120,40 +133,68 @@ def read_parts(
 
     A part is a file; with `ids` (strings) it is a row group's rows with these ids, and row groups
     that hold none are not read.
+
+    Raises
+    ------
+    DataError
+        A file is missing or cut off, or lacks one of the columns.
     """
-    filesystem, _ = fsspec.core.url_to_fs(folder)
+    storage, _ = open_storage(folder)
     wanted = list(columns) if columns else None
     for name in files if files is not None else parquet_files(folder):
         # Some rows: without the read-ahead of file systems that fetch more than is asked for.
         cache = {} if ids is None else {"cache_type": "none"}
-        with filesystem.open(name, "rb", **cache) as file:
-            parquet = pq.ParquetFile(file)
+        with _reading(name), storage.open(name, "rb", **cache) as file:
+            parquet = patiently(partial(pq.ParquetFile, file), name)
+            _require(parquet, wanted, name)
+            read = partial(patiently, path=name)
             if ids is None:
-                yield parquet.read(columns=wanted)
+                yield read(partial(parquet.read, columns=wanted))
                 continue
-            chosen, first = pc.is_in(parquet.read(columns=["id"])["id"], value_set=ids), 0
+            known = read(partial(parquet.read, columns=["id"]))["id"]
+            chosen, first = pc.is_in(known, value_set=ids), 0
             for number in range(parquet.num_row_groups):
                 rows = parquet.metadata.row_group(number).num_rows
                 mine = chosen.slice(first, rows)
                 if pc.any(mine).as_py():
-                    yield parquet.read_row_group(number, columns=wanted).filter(mine)
+                    yield read(partial(parquet.read_row_group, number, columns=wanted)).filter(mine)
                 first += rows
 
 
 def count_rows(folder: str, files: Sequence[str]) -> int:
-    """Rows of the Parquet files below a folder or URI."""
-    filesystem, _ = fsspec.core.url_to_fs(folder)
+    """Rows of the Parquet files below a folder or URI; raises DataError where one is cut off."""
+    storage, _ = open_storage(folder)
     rows = 0
     for name in files:
-        with filesystem.open(name, "rb") as file:
-            rows += pq.ParquetFile(file).metadata.num_rows
+        with _reading(name), storage.open(name, "rb") as file:
+            rows += patiently(partial(pq.ParquetFile, file), name).metadata.num_rows
     return rows
+
+
+def _require(parquet: pq.ParquetFile, columns: Sequence[str] | None, name: str) -> None:
+    """Refuse a file without one of the columns: Arrow would leave it out in silence."""
+    if missing := sorted(set(columns or ()) - set(parquet.schema_arrow.names)):
+        raise DataError(
+            f"{shown(name)}: no column {', '.join(missing)}; got "
+            f"{', '.join(parquet.schema_arrow.names)[:200]}. Fix: delete the file, and run again"
+        )
+
+
+@contextlib.contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """What Arrow says of a file that is missing, cut off or no Parquet, as a DataError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(
+            f"{shown(name)}: cannot be read ({str(error).strip()[:200]}); expected a whole Parquet "
+            "file. Fix: delete it, and run again: it is made again"
+        ) from error
 
 
 def write_table(table: pa.Table, path: str) -> None:
     """One Parquet file (zstd) at a path or URI, whole or not at all; parents are made."""
-    filesystem, name = fsspec.core.url_to_fs(path)
-    filesystem.makedirs(name.rsplit("/", 1)[0], exist_ok=True)
+    make_folder(path.rsplit("/", 1)[0])
     write_atomic(path, to_parquet(table))
 
 

@@ -20,7 +20,7 @@ from raysynth.benchmark.cells import LAST_STAGE, Cell, check_cells, plan_cells
 from raysynth.benchmark.table import REFERENCE_KINDS, read_known
 from raysynth.cluster import Session, address_of
 from raysynth.config import BenchmarkConfig, Config
-from raysynth.errors import RaysynthError
+from raysynth.errors import RaysynthError, reason_of
 from raysynth.pipeline import run_pipeline
 from raysynth.progress import Progress
 
@@ -190,4 +190,4 @@ def _outcome(ray: Any, reference: Any) -> tuple[float, str]:
         seconds, reason = ray.get(reference)
         return seconds, reason
     except ray.exceptions.RayError as error:
-        return 0.0, str(error).strip().splitlines()[-1]
+        return 0.0, reason_of(error)

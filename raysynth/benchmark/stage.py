@@ -14,7 +14,7 @@ from raysynth.benchmark.driver import Finished
 from raysynth.benchmark.plot import wga_plot
 from raysynth.benchmark.table import as_json, markdown, read_records
 from raysynth.errors import StageError
-from raysynth.runs import write_atomic
+from raysynth.storage import write_atomic
 
 
 def publish(finished: Finished, command: str) -> str:

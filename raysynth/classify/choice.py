@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,7 +32,7 @@ from raysynth.config import Config
 from raysynth.groups import Groups
 from raysynth.models.device import use_threads
 from raysynth.progress import Progress
-from raysynth.runs import write_atomic
+from raysynth.storage import make_folder, open_storage, write_atomic
 from raysynth.synthesis.shards import ShardRecord, read_manifest, write_manifest
 
 SEEDS = 2
@@ -171,8 +170,7 @@ def _train(
     config: Config, data: Data, images: ImageSet, work: str, name: str, progress: Progress
 ) -> Records:
     folder = f"{work}/units/{name}"
-    filesystem, path = fsspec.core.url_to_fs(folder)
-    filesystem.makedirs(path, exist_ok=True)
+    make_folder(folder)
     settings, heads = configured(config.classifier), head_grid(config.search)
     plans = [plan_of(settings, config.classifier, seed, heads) for seed in range(SEEDS)]
     shared = ray.put(replace(data, synthetic=images))
@@ -236,11 +234,11 @@ def probe(
 def _publish(made: Mapping[str, Made], chosen: Sequence[str], work: str) -> int:
     """Copy the shards of every group from its generator; shards hold one group each."""
     records = []
-    target = fsspec.core.url_to_fs(work)[1]
+    target = open_storage(work)[1]
     for g, name in enumerate(chosen):
         manifest = read_manifest(made[name].synthetic)
         assert manifest is not None, "a candidate's synthesis stage is finished"
-        filesystem, source = fsspec.core.url_to_fs(made[name].synthetic)
+        filesystem, source = open_storage(made[name].synthetic)
         for shard in manifest["shards"]:
             if shard["group"] == g:
                 filesystem.cp_file(f"{source}/{shard['file']}", f"{target}/{shard['file']}")

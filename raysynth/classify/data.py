@@ -23,7 +23,7 @@ from raysynth.config import Config
 from raysynth.errors import DataError
 from raysynth.groups import Groups
 from raysynth.progress import Progress
-from raysynth.synthesis.shards import shard_files
+from raysynth.synthesis.shards import read_shard_parts
 
 COLUMNS = ("id", "image", "label", "group")
 DECODED_AT_ONCE = 64
@@ -120,7 +120,7 @@ def load_synthetic(synthetic: str, selection: str, size: int) -> ImageSet:
     kept = chosen.filter(chosen["kept"])["id"].combine_chunks()
     parts = (
         part.filter(pc.is_in(part["id"], value_set=kept))
-        for part in tables.read_parts(synthetic, COLUMNS, shard_files(synthetic))
+        for part in read_shard_parts(synthetic, COLUMNS)
     )
     return _image_set(parts, len(kept), size, synthetic)
 

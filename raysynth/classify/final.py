@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import ray
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from raysynth.classify.units import load_unit
 from raysynth.config import Config
 from raysynth.groups import Groups
 from raysynth.models.device import use_threads
+from raysynth.storage import make_folder, open_storage, remove
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,11 @@ def ship(
         plan = final.record["plan"]
         card = model_card(config, groups, counts, plan, metrics[0], metrics[1:], network.own)
         (Path(folder) / "README.md").write_text(card)
-        filesystem, target = fsspec.core.url_to_fs(f"{work}/model")
-        if filesystem.exists(target):
-            filesystem.rm(target, recursive=True)
-        filesystem.makedirs(target, exist_ok=True)
+        remove(f"{work}/model")
+        make_folder(f"{work}/model")
+        storage, target = open_storage(f"{work}/model")
         for file in sorted(Path(folder).iterdir()):
-            filesystem.put_file(str(file), f"{target}/{file.name}")
+            storage.put_file(str(file), f"{target}/{file.name}")
 
 
 def shipped_index(finals: Sequence[Final]) -> int:

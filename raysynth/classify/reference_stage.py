@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import fsspec
 import numpy as np
 import ray
 
@@ -28,6 +27,7 @@ from raysynth.classify.units import run_units, start_workers
 from raysynth.config import Config, ReferencesConfig
 from raysynth.groups import Groups
 from raysynth.progress import Progress
+from raysynth.storage import make_folder
 
 Named = tuple[str, int, Any]
 """(method, seed, predicted labels [M] of the test images)."""
@@ -79,12 +79,6 @@ def run_references(
         "methods": {name: values["wga"]["mean"] for name, values in methods.items()},
         "training_seconds": round(sum(record["seconds"] for record in records.values()), 1),
     }
-
-
-def make_folder(folder: str) -> None:
-    """Make a folder on any filesystem."""
-    filesystem, path = fsspec.core.url_to_fs(folder)
-    filesystem.makedirs(path, exist_ok=True)
 
 
 def reference_rows(

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from raysynth.classify.final import Final
 from raysynth.classify.metrics import bootstrap_interval, fairness, group_metrics, over_seeds
 from raysynth.classify.plan import told
 from raysynth.groups import Groups
-from raysynth.runs import write_atomic
+from raysynth.storage import read_record, write_atomic
 
 SELECTION_RULE = (
     "validation worst-group accuracy, ties by the average over groups, chooses every setting, head "
@@ -105,6 +104,5 @@ def write_results(work: str, report: dict[str, Any], table: pa.Table) -> None:
 
 def read_results(folder: str) -> tuple[dict[str, Any], pa.Table]:
     """Inverse of `write_results`."""
-    filesystem, path = fsspec.core.url_to_fs(f"{folder}/results.json")
-    table = tables.read_table(folder, files=[f"{path.rsplit('/', 1)[0]}/predictions.parquet"])
-    return json.loads(filesystem.cat_file(path)), table
+    table = tables.read_table(folder, files=[f"{folder}/predictions.parquet"])
+    return read_record(f"{folder}/results.json", "methods"), table

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import ray
 
@@ -14,7 +12,7 @@ from raysynth.classify.data import Data, load_data, say_shortage
 from raysynth.classify.final import Final, predict_test, ship, shipped_index
 from raysynth.classify.plan import Plan
 from raysynth.classify.recipe import head_grid, plan_of
-from raysynth.classify.reference_stage import Named, make_folder, reference_rows
+from raysynth.classify.reference_stage import Named, reference_rows
 from raysynth.classify.results import (
     SELECTION_RULE,
     Truth,
@@ -32,6 +30,7 @@ from raysynth.classify.units import run_units, start_workers
 from raysynth.config import Config
 from raysynth.groups import Groups
 from raysynth.progress import Progress
+from raysynth.storage import make_folder, read_record
 
 OURS = "raysynth"
 SOURCE = "Basu et al. 2026 (arXiv 2511.08711), two-stage training; searched by raysynth"
@@ -183,5 +182,4 @@ def _frozen_features(plan: Plan, data: Any, config: Config) -> Any:
 
 
 def _read_best(search: str) -> dict[str, Any]:
-    filesystem, path = fsspec.core.url_to_fs(f"{search}/best.json")
-    return json.loads(filesystem.cat_file(path))
+    return read_record(f"{search}/best.json", "parameters", "validation")

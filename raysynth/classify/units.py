@@ -5,12 +5,12 @@ A unit that has its record is not trained again, so a killed run goes on with th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import fsspec
 import ray
 import safetensors.torch
 from torch import Tensor
@@ -22,11 +22,11 @@ from raysynth.classify.plan import Plan
 from raysynth.classify.stage_two import Features
 from raysynth.classify.training import Snapshot, fit
 from raysynth.config import Config, digest_of
-from raysynth.errors import StageError
+from raysynth.errors import DataError, StageError, reason_of
 from raysynth.groups import Groups
 from raysynth.models.device import use_threads
 from raysynth.progress import Progress
-from raysynth.runs import write_atomic
+from raysynth.storage import open_storage, read_json, shown, write_atomic
 
 MAX_RETRIES = 2
 Records = dict[Plan, dict[str, Any]]
@@ -102,8 +102,14 @@ def load_unit(
 ) -> Network:
     """The network of a unit at the best step of one of its heads, with that head in place."""
     name = digest_of(record["plan"])
-    filesystem, path = fsspec.core.url_to_fs(f"{folder}/{name}.safetensors")
-    tensors = safetensors.torch.load(filesystem.cat_file(path))
+    storage, path = open_storage(f"{folder}/{name}.safetensors")
+    try:
+        tensors = safetensors.torch.load(storage.cat_file(path))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise DataError(
+            f"{shown(path)}: cannot be read ({error}); expected a training's weights. Fix: delete "
+            f"{name}.json beside it, and run again: it is trained again"
+        ) from None
     prefix = f"{record['best'][head]['step']}/"
     network = build_network(config, groups, size, config.seed)
     network.load_state(
@@ -116,9 +122,12 @@ def load_unit(
 
 
 def read_record(folder: str, plan: Plan) -> dict[str, Any] | None:
-    """The record of a unit that is done, or None."""
-    filesystem, path = fsspec.core.url_to_fs(f"{folder}/{unit_name(plan)}.json")
-    return json.loads(filesystem.cat_file(path)) if filesystem.exists(path) else None
+    """The record of a unit that is done, or None, as for one that cannot be read."""
+    with contextlib.suppress(DataError):  # cut off: trained again
+        record = read_json(f"{folder}/{unit_name(plan)}.json")
+        if isinstance(record, dict) and record.keys() >= {"plan", "seconds", "history", "best"}:
+            return record
+    return None
 
 
 def start_workers(config: Config) -> list[Any]:
@@ -181,7 +190,7 @@ def run_units(
             try:
                 queue.records[plan] = ray.get(reference)
             except ray.exceptions.RayError as error:
-                failed[unit_name(plan)] = str(error).strip().splitlines()[-1]
+                failed[unit_name(plan)] = reason_of(error)
         if finished:
             queue.admit(then(queue.records))
     if failed:

@@ -130,7 +130,10 @@ def embed_real_images(config: Config, real: str, progress: Progress) -> tuple[pa
     total = count_rows(real, files)
     rows = rows_at_once(config.clustering.batch_size, _bytes_of(files) / max(total, 1))
     dataset = ray.data.read_parquet(
-        files, columns=["id", "image", "group", "split"], num_cpus=TASK_CPUS
+        files,
+        columns=["id", "image", "group", "split"],
+        num_cpus=TASK_CPUS,
+        partitioning=None,  # a run may lie below `split=a`, which is no column
     ).repartition(target_num_rows_per_block=rows)
     # Ordered blocks: which images share a batch must not depend on which file was read first.
     dataset.context.execution_options.preserve_order = True

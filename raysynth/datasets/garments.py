@@ -194,7 +194,7 @@ def _verified(folder: Path, name: str) -> Path:
 @lru_cache(maxsize=1)
 def load_cutouts() -> pa.Table:
     """The shipped garments: `garment` (IDX index), `class`, `sha256`, `png` (gray and alpha)."""
-    return pq.read_table(shipped_file(CUTOUTS_FILE))
+    return pq.read_table(shipped_file(CUTOUTS_FILE), partitioning=None)
 
 
 def build_cutouts(idx_folder: str, out: Path) -> None:

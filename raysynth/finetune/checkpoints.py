@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import json
 from dataclasses import dataclass
 
-import fsspec
 import safetensors
 import safetensors.torch
 from torch import Tensor
+
+from raysynth.storage import make_folder, open_storage, remove, write_atomic
 
 FILE = "checkpoint.safetensors"
 NUMBERS = {"step": int, "best_loss": float, "best_step": int}
@@ -42,40 +42,23 @@ def write_checkpoint(checkpoint: Checkpoint, folder: str) -> None:
         name: getattr(checkpoint, name).detach().cpu().contiguous()
         for name in ("weights", "exp_avg", "exp_avg_sq", "average", "losses", "best")
     }
-    filesystem, path = fsspec.core.url_to_fs(folder)
-    filesystem.makedirs(path, exist_ok=True)
     metadata = {name: str(getattr(checkpoint, name)) for name in NUMBERS}
-    if "file" in filesystem.protocol:
-        temporary = f"{path}/.{FILE}.{os.getpid()}"
-        safetensors.torch.save_file(tensors, temporary, metadata)
-        os.replace(temporary, f"{path}/{FILE}")
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        safetensors.torch.save_file(tensors, f"{scratch}/{FILE}", metadata)
-        filesystem.put_file(f"{scratch}/{FILE}", f"{path}/{FILE}")
+    make_folder(folder)
+    write_atomic(f"{folder}/{FILE}", safetensors.torch.save(tensors, metadata))
 
 
 def read_checkpoint(folder: str) -> Checkpoint | None:
-    """The last checkpoint of an adapter; None when there is none."""
-    filesystem, path = fsspec.core.url_to_fs(f"{folder}/{FILE}")
-    if not filesystem.exists(path):
-        return None
-    if "file" in filesystem.protocol:
-        return _open(path)
-    with tempfile.TemporaryDirectory() as scratch:
-        filesystem.get_file(path, f"{scratch}/{FILE}")
-        return _open(f"{scratch}/{FILE}")
+    """The last checkpoint of an adapter; None when there is none, or none that can be read."""
+    storage, path = open_storage(f"{folder}/{FILE}")
+    try:
+        data = storage.cat_file(path)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        numbers = {name: kind(header["__metadata__"][name]) for name, kind in NUMBERS.items()}
+        return Checkpoint(**numbers, **safetensors.torch.load(data))
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):
+        return None  # cut off: the training starts at its beginning
 
 
 def drop_checkpoint(folder: str) -> None:
     """Remove the checkpoint of a finished adapter."""
-    filesystem, path = fsspec.core.url_to_fs(f"{folder}/{FILE}")
-    if filesystem.exists(path):
-        filesystem.rm(path)
-
-
-def _open(path: str) -> Checkpoint:
-    with safetensors.safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        numbers = {name: kind(file.metadata()[name]) for name, kind in NUMBERS.items()}
-        return Checkpoint(**numbers, **tensors)
+    remove(f"{folder}/{FILE}")

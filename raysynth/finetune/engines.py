@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import fsspec
 import torch
 
 from raysynth.config import Config
@@ -17,6 +17,7 @@ from raysynth.generators import recipe_of
 from raysynth.models.attention import pick_attention
 from raysynth.models.device import DTYPES, pick_device, pick_dtype
 from raysynth.models.loading import load_base, round_weights
+from raysynth.storage import make_folder, open_storage
 
 ACCELERATE = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 """accelerate's names of the precisions."""
@@ -81,11 +82,12 @@ def _full_trainee(unet: Any) -> Trainee:
         rows.values.copy_(base)
 
     def save(_slot: int, folder: str) -> None:
-        filesystem, path = fsspec.core.url_to_fs(folder)
         with tempfile.TemporaryDirectory() as scratch:
             unet.save_pretrained(f"{scratch}/unet")
-            filesystem.makedirs(path, exist_ok=True)
-            filesystem.put(f"{scratch}/unet/", f"{path}/unet/", recursive=True)
+            make_folder(f"{folder}/unet")
+            storage, path = open_storage(f"{folder}/unet")
+            for file in sorted(Path(scratch, "unet").iterdir()):
+                storage.put_file(str(file), f"{path}/{file.name}")
 
     trainee = Trainee(unet, rows, enter, lambda _: None, save, lambda _: trainee)
     return trainee

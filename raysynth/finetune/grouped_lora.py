@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-import fsspec
 import safetensors
 import safetensors.torch
 import torch
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raysynth.errors import ConfigError, ModelError
-from raysynth.runs import write_atomic
+from raysynth.storage import make_folder, open_storage, write_atomic
 
 TARGETS: dict[str, tuple[str, ...]] = {
     "attention": ("to_q", "to_k", "to_v", "to_out.0"),
@@ -211,8 +210,7 @@ class GroupedLoRA:
         data = safetensors.torch.save(
             weights, {"format": "pt", LORA_ADAPTER_METADATA_KEY: metadata}
         )
-        filesystem, path = fsspec.core.url_to_fs(folder)
-        filesystem.makedirs(path, exist_ok=True)
+        make_folder(folder)
         write_atomic(f"{folder}/{LORA_WEIGHT_NAME_SAFE}", data)
 
     @torch.no_grad()
@@ -241,9 +239,9 @@ class GroupedLoRA:
                 stack[position].copy_(tensor)
 
     def _read(self, folder: str) -> dict[str, Tensor]:
-        filesystem, path = fsspec.core.url_to_fs(f"{folder}/{LORA_WEIGHT_NAME_SAFE}")
+        storage, path = open_storage(f"{folder}/{LORA_WEIGHT_NAME_SAFE}")
         try:
-            data = filesystem.cat_file(path)
+            data = storage.cat_file(path)
             weights = safetensors.torch.load(data)
         except (OSError, safetensors.SafetensorError) as error:
             raise ModelError(

@@ -20,7 +20,7 @@ from raysynth.finetune.checkpoints import (
 from raysynth.finetune.plan import Job, record_of, write_adapter
 from raysynth.finetune.precompute import Material
 from raysynth.finetune.rows import Rows
-from raysynth.runs import write_atomic
+from raysynth.storage import write_atomic
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises."""

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 
 from raysynth.clustering.kmeans import most_clusters, of_group
 from raysynth.config import Config
-from raysynth.errors import ConfigError
+from raysynth.errors import ConfigError, DataError
 from raysynth.generators import Training, check_groups, recipe_of, settled, trained_groups
 from raysynth.groups import Groups, aligned_groups
 from raysynth.prompts import spoken
-from raysynth.runs import write_atomic
+from raysynth.storage import read_json, shown, write_atomic
 
 SHARED = -1
 """Group and cluster of an adapter that speaks for several groups."""
@@ -321,9 +322,23 @@ def write_adapters(adapters: Sequence[Adapter], folder: str) -> None:
 
 
 def read_adapters(folder: str) -> list[Adapter]:
-    """The adapters of a finished stage's folder or URI."""
-    filesystem, path = fsspec.core.url_to_fs(f"{folder}/adapters.json")
-    return [Adapter(**record) for record in json.loads(filesystem.cat_file(path))]
+    """The adapters of a finished stage's folder or URI.
+
+    Raises
+    ------
+    DataError
+        `adapters.json` is missing, or not what `write_adapters` wrote.
+    """
+    path = f"{folder}/adapters.json"
+    records = read_json(path)
+    found = [_adapter_of(record) for record in records] if isinstance(records, list) else [None]
+    adapters = [adapter for adapter in found if adapter is not None]
+    if len(adapters) < len(found):
+        raise DataError(
+            f"{shown(path)}: not there, or not the list of a fine-tuning's adapters. Fix: delete "
+            "it, and run again: the stage is made again"
+        )
+    return adapters
 
 
 def write_adapter(adapter: Adapter, folder: str) -> None:
@@ -332,9 +347,21 @@ def write_adapter(adapter: Adapter, folder: str) -> None:
 
 
 def read_adapter(folder: str) -> Adapter | None:
-    """The record of a trained adapter's folder; None while it is not complete."""
-    filesystem, path = fsspec.core.url_to_fs(f"{folder}/adapter.json")
-    return Adapter(**json.loads(filesystem.cat_file(path))) if filesystem.exists(path) else None
+    """The record of a trained adapter's folder; None while it is not complete, or not readable."""
+    with contextlib.suppress(DataError):  # trained again
+        return _adapter_of(read_json(f"{folder}/adapter.json"))
+    return None
+
+
+def _adapter_of(record: Any) -> Adapter | None:
+    """An adapter's record from its JSON; None for what is none."""
+    kinds: dict[str, Any] = {"str": str, "int": int, "float": (int, float)}
+    named = {field.name: kinds[str(field.type)] for field in fields(Adapter)}
+    if not isinstance(record, dict) or record.keys() != named.keys():
+        return None
+    if not all(isinstance(record[name], kind) for name, kind in named.items()):
+        return None
+    return Adapter(**record)
 
 
 def check_overrides(config: Config, names: Sequence[str]) -> None:

@@ -6,10 +6,10 @@ the rare token; the images of a class are shared out over its groups. They stay 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-import fsspec
 import numpy as np
 import safetensors.torch
 import torch
@@ -21,7 +21,7 @@ from raysynth.finetune.draws import draw_prior, prior_dice
 from raysynth.finetune.plan import Job
 from raysynth.finetune.precompute import Material
 from raysynth.models.loading import Base, encode_prompts, load_base
-from raysynth.runs import write_atomic
+from raysynth.storage import make_folder, open_storage, write_atomic
 
 STEPS = 20
 GUIDANCE = 3.0
@@ -69,10 +69,9 @@ def prior_latents(
 ) -> Tensor:
     """[count, C, h, w] scaled latents of a group's class prompt, drawn once per run."""
     path = f"{work}/.prior/{group}.safetensors"
-    filesystem, name = fsspec.core.url_to_fs(path)
-    if filesystem.exists(name):
-        kept = safetensors.torch.load(filesystem.cat_file(name))["latents"]
-        return kept.to(base.device)
+    storage, name = open_storage(path)
+    with contextlib.suppress(OSError, KeyError, safetensors.SafetensorError):  # drawn again
+        return safetensors.torch.load(storage.cat_file(name))["latents"].to(base.device)
     pipeline = StableDiffusionPipeline(
         vae=base.vae,
         text_encoder=base.text_encoder,
@@ -97,6 +96,6 @@ def prior_latents(
                 ).images.float()
             )
     latents = torch.cat(parts)
-    filesystem.makedirs(name.rsplit("/", 1)[0], exist_ok=True)
+    make_folder(path.rsplit("/", 1)[0])
     write_atomic(path, safetensors.torch.save({"latents": latents.cpu().contiguous()}))
     return latents

@@ -15,11 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import fsspec
-
 from raysynth.cluster import is_local
 from raysynth.config import Config
-from raysynth.errors import StageError
+from raysynth.errors import DataError, StageError, StorageError, reason_of
 from raysynth.finetune.plan import (
     Job,
     plan_jobs,
@@ -30,7 +28,7 @@ from raysynth.finetune.plan import (
 from raysynth.generators import recipe_of
 from raysynth.groups import Groups
 from raysynth.progress import Progress
-from raysynth.runs import read_json, write_atomic
+from raysynth.storage import make_folder, open_storage, read_json, remove, write_atomic
 from raysynth.tables import read_table
 
 POLL_SECONDS = 1.0
@@ -86,7 +84,7 @@ def run_finetune(
             "trained is kept. Fix: what the reasons say, then run again"
         )
     for folder in SCRATCH:
-        _remove(f"{work}/{folder}")
+        remove(f"{work}/{folder}")
     write_adapters(trained, work)
     return {"rows": len(trained)}
 
@@ -102,7 +100,7 @@ def _run_packs(
     named = {f"pack-{number}": pack for number, pack in enumerate(packs)}
     together = is_local(resources) and len(packs) == at_once
     runs = [list(named)] if together else [[name] for name in named]
-    _remove(f"{work}/.train")
+    remove(f"{work}/.train")
     write_atomic(_turn_path(work), json.dumps(shared.turn).encode())
 
     def train(names: list[str]) -> None:
@@ -121,7 +119,7 @@ def _run_packs(
         _follow(futures, named, jobs, work, progress)
     finally:
         # Ctrl-C does not wait for the trainings, which end when they see that their turn is over.
-        _remove(_turn_path(work))
+        remove(_turn_path(work))
         pool.shutdown(wait=False, cancel_futures=True)
     total = sum(job.steps for job in jobs)
     progress.update(f"{len(jobs)} adapters, steps", total, total)
@@ -142,10 +140,11 @@ def _follow(
 ) -> None:
     """Show how far all packs are until their runs have ended."""
     total = sum(job.steps for job in jobs)
-    finished = total - sum(job.steps for pack in packs.values() for job in pack)
+    done = finished = total - sum(job.steps for pack in packs.values() for job in pack)
     while True:
         ended = all(future.done() for future in futures.values())
-        done = finished + sum(sum(_said(work, name)["steps"].values()) for name in packs)
+        with contextlib.suppress(StorageError):  # a count: the trainings go on without it
+            done = finished + sum(sum(_said(work, name)["steps"].values()) for name in packs)
         what = f"{len(jobs)} adapters, steps" if done > finished else "starting workers"
         progress.update(what, done, total)
         if ended:
@@ -219,14 +218,14 @@ def train_worker(given: dict[str, Any]) -> None:
     reached: dict[str, int] = {}
 
     def report(done: dict[str, int], failed: dict[str, str], fit: str = "") -> None:
-        if _read_now(_turn_path(given["work"])) != given["turn"]:
-            raise _TurnOver
-        reached.update(done)
-        text = json.dumps({"steps": reached, "failed": failed, "fit": fit})
-        write_atomic(_said_path(given["work"], name), text.encode())
+        with contextlib.suppress(StorageError):  # a notice: the training goes on without it
+            if _read_now(_turn_path(given["work"])) != given["turn"]:
+                raise _TurnOver
+            reached.update(done)
+            text = json.dumps({"steps": reached, "failed": failed, "fit": fit})
+            write_atomic(_said_path(given["work"], name), text.encode(), patience=0)
 
-    filesystem, path = fsspec.core.url_to_fs(_said_path(given["work"], name))
-    filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    make_folder(_said_path(given["work"], name).rsplit("/", 1)[0])
     # Not told to Ray: its report waits for all workers of a run, and packs end at different times.
     with contextlib.suppress(_TurnOver):
         train_pack(pack, report)
@@ -243,15 +242,16 @@ def _said_path(work: str, name: str) -> str:
 
 def _said(work: str, name: str) -> dict[str, Any]:
     """Steps per adapter, failures and fit that a worker has reported so far."""
-    return _read_now(_said_path(work, name)) or {"steps": {}, "failed": {}, "fit": ""}
+    said = _read_now(_said_path(work, name))
+    return said if isinstance(said, dict) else {"steps": {}, "failed": {}, "fit": ""}
 
 
 def _read_now(path: str) -> Any:
     """A JSON file that another process writes and removes, past any cache; None: not there."""
-    fsspec.core.url_to_fs(path)[0].invalidate_cache()
+    open_storage(path)[0].invalidate_cache()
     try:
-        return read_json(path)
-    except FileNotFoundError:  # removed while it was read
+        return read_json(path, patience=0)
+    except DataError:  # a notice between processes: the next one is whole
         return None
 
 
@@ -260,20 +260,9 @@ def _crashed(future: Future[None], pack: list[Job], work: str) -> dict[str, str]
     error = future.exception()
     if error is None:
         return {}
-    reason = f"worker failed: {type(error).__name__}: {_last_line(error)}"
+    reason = f"worker failed: {type(error).__name__}: {reason_of(error)}"
     return {job.name: reason for job in _left(pack, work)}
 
 
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else repr(error)
-
-
 def _clusters_file(clusters: str) -> str:
-    return str(fsspec.core.url_to_fs(f"{clusters}/clusters.parquet")[1])
-
-
-def _remove(folder: str) -> None:
-    filesystem, path = fsspec.core.url_to_fs(folder)
-    if filesystem.exists(path):
-        filesystem.rm(path, recursive=True)
+    return open_storage(f"{clusters}/clusters.parquet")[1]

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -15,7 +14,8 @@ import pyarrow as pa
 from raysynth.classify.card import training_in_words
 from raysynth.config import Config
 from raysynth.groups import Groups, aligned_groups
-from raysynth.runs import FOLDERS, Run, read_json
+from raysynth.runs import FOLDERS, Run
+from raysynth.storage import exists, read_json
 from raysynth.synthesis.timeline import read_timeline
 from raysynth.tables import SPLITS, groups_of, read_table
 
@@ -231,7 +231,4 @@ def _cluster_sizes(group: list[int], cluster: list[int]) -> dict[tuple[int, int]
 
 
 def _read_trials(path: str) -> pd.DataFrame:
-    filesystem, name = fsspec.core.url_to_fs(path)
-    if not filesystem.exists(name):
-        return pd.DataFrame()
-    return read_table(path, files=[name]).to_pandas()
+    return read_table(path, files=[path]).to_pandas() if exists(path) else pd.DataFrame()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import fsspec
-
 from raysynth.config import Config
 from raysynth.progress import Progress
 from raysynth.report.content import read_content
@@ -16,6 +14,7 @@ from raysynth.report.plots import methods_plot, search_plot, utilisation_plot
 from raysynth.report.results import results
 from raysynth.report.sheets import captioned, contact_sheets, png, poster
 from raysynth.runs import Run
+from raysynth.storage import write_atomic
 
 
 def run_report(config: Config, run: Run, work: str, progress: Progress) -> dict[str, Any]:
@@ -48,15 +47,9 @@ def run_report(config: Config, run: Run, work: str, progress: Progress) -> dict[
         files[f"copies/{_file_name(title)}.png"] = png(picture)
     files["index.html"] = render(content, sheets, pairs, drawn).encode()
     for name, data in files.items():
-        _write(f"{work}/{name}", data)
+        write_atomic(f"{work}/{name}", data)
     return {"rows": len(sheets)}
 
 
 def _file_name(group: str) -> str:
     return group.replace("/", "-").replace(" ", "_")
-
-
-def _write(path: str, data: bytes) -> None:
-    filesystem, name = fsspec.core.url_to_fs(path)
-    filesystem.makedirs(name.rsplit("/", 1)[0], exist_ok=True)
-    filesystem.pipe_file(name, data)

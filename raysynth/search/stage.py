@@ -20,12 +20,12 @@ from raysynth.config import Config
 from raysynth.errors import StageError
 from raysynth.groups import Groups
 from raysynth.progress import Progress
-from raysynth.runs import write_atomic
 from raysynth.search.display import TrialProgress, shown_on
 from raysynth.search.frozen import search_frozen
 from raysynth.search.space import first_points, search_space
 from raysynth.search.table import TRIALS, rows_of
 from raysynth.search.trial import SCORE, run_trial
+from raysynth.storage import write_atomic
 
 EXPERIMENT = "tune"
 # Trials drawn at random before Optuna models them: TPE's own default of 10 would leave a small

@@ -9,6 +9,7 @@ import pyarrow as pa
 from ray import tune
 
 from raysynth.classify.recipe import HEAD, SEARCHED
+from raysynth.errors import reason_of
 
 HEADS = pa.struct(
     [
@@ -39,7 +40,9 @@ def rows_of(results: tune.ResultGrid) -> tuple[list[dict[str, Any]], dict[str, s
         history = result.metrics_dataframe
         trial = str((result.metrics or {}).get("trial_id", index))
         if result.error is not None or history is None or result.config is None:
-            failed[trial] = str(result.error).strip().splitlines()[-1]
+            failed[trial] = (
+                reason_of(result.error) if result.error is not None else "it reported nothing"
+            )
             continue
         reports = [_nested(report) for report in history.to_dict("records")]
         rows.append(row_of(trial, result.config, reports))

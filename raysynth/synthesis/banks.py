@@ -14,7 +14,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import fsspec
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
@@ -24,6 +23,7 @@ from raysynth.config import Config, FinetuneConfig
 from raysynth.errors import ModelError
 from raysynth.finetune.grouped_lora import inject
 from raysynth.generators import recipe_of
+from raysynth.storage import open_storage
 from raysynth.synthesis.fold import FoldedUNet
 
 # Rows of an adapter within a mixed batch are filled up to a multiple of this: the grouped layers
@@ -148,15 +148,17 @@ def open_bank(unet: nn.Module, folder: str, names: Sequence[str], config: Config
 
 
 def _read_unet(folder: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    filesystem, path = fsspec.core.url_to_fs(f"{folder}/unet")
+    filesystem, path = open_storage(f"{folder}/unet")
     try:
-        if "file" in filesystem.protocol:
+        if filesystem.is_disk:
             unet = UNet2DConditionModel.from_pretrained(
                 path, use_safetensors=True, torch_dtype=dtype
             )
         else:
             with tempfile.TemporaryDirectory() as local:
-                filesystem.get(path, os.path.join(local, "unet"), recursive=True)
+                os.mkdir(os.path.join(local, "unet"))
+                for file in filesystem.find(path):  # `get` would take the name as a pattern
+                    filesystem.get_file(file, os.path.join(local, "unet", file.rsplit("/", 1)[1]))
                 unet = UNet2DConditionModel.from_pretrained(
                     local, subfolder="unet", use_safetensors=True, torch_dtype=dtype
                 )

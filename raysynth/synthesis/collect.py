@@ -7,19 +7,22 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 
 from raysynth.clustering.pool import TASK_CPUS
+from raysynth.errors import RaysynthError, StorageError, reason_of
 from raysynth.groups import Groups
 from raysynth.progress import Progress
+from raysynth.storage import open_storage
 from raysynth.synthesis.shards import Shard, ShardRecord, existing_record, write_shard
+from raysynth.synthesis.specs import ROW
 from raysynth.synthesis.timeline import SPAN
+from raysynth.tables import read_table
 
 POLL_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 30.0  # after errors
 POLL_SHARE = 0.05  # of the driver's time at most: an object store lists thousands of names slowly
 PENDING = ".pending.parquet"  # Ray Data's suffix while a block is being written
 NOWHERE = -1
@@ -38,7 +41,7 @@ class Collector:
     def __init__(self, work: str, shards: list[Shard], groups: Groups, progress: Progress) -> None:
         """Look at what an earlier attempt left; shards that are complete are not written again."""
         self.work, self.shards, self.groups, self.progress = work, shards, groups, progress
-        self.filesystem, self._root = fsspec.core.url_to_fs(work)
+        self.filesystem, self._root = open_storage(work)
         self.total = sum(shard.count for shard in shards)
         self.done = 0
         self.records: list[ShardRecord] = []
@@ -55,9 +58,10 @@ class Collector:
                 self._unwritten.discard(number)
         self._seen: set[str] = set()
         self._writing: dict[ray.ObjectRef, int] = {}
-        self._write = ray.remote(num_cpus=TASK_CPUS, max_retries=3)(write_shard)
+        self._write = ray.remote(
+            num_cpus=TASK_CPUS, max_retries=3, retry_exceptions=[OSError, StorageError]
+        )(write_shard)
         self._stop = threading.Event()
-        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._read_checkpoint()
 
@@ -83,11 +87,9 @@ class Collector:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        if kind is None and self._error is not None:
-            raise self._error
 
     def finish(self) -> list[ShardRecord]:
-        """Write what is left and wait for it; all rows must be on disk."""
+        """Write what is left and wait for it; raises what keeps a shard from being written now."""
         self.step()
         while self._writing:
             self._gather(timeout=None)
@@ -102,14 +104,18 @@ class Collector:
         self.progress.update("images generated", self.done, self.total)
 
     def _follow(self) -> None:
-        pause = POLL_SECONDS
-        try:
-            while not self._stop.wait(pause):
-                start = time.monotonic()
+        """Look again and again; what goes wrong may go right at the next look, or in `finish`."""
+        pause, said = POLL_SECONDS, ""
+        while not self._stop.wait(pause):
+            start = time.monotonic()
+            try:
                 self.step()
                 pause = max(POLL_SECONDS, (time.monotonic() - start) / POLL_SHARE)
-        except Exception as error:
-            self._error = error
+            except Exception as error:
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                if (reason := reason_of(error)) != said:
+                    self.progress.say(f"  a shard waits, and is tried again: {reason}")
+                said = reason
 
     def _read_checkpoint(self) -> None:
         folder = f"{self._root}/checkpoint"
@@ -119,9 +125,8 @@ class Collector:
         for path in sorted(set(self.filesystem.ls(folder, detail=False)) - self._seen):
             if path.endswith(PENDING) or not path.endswith(".parquet"):
                 continue
-            self._seen.add(path)
-            with self.filesystem.open(path, "rb") as file:
-                rows = pq.read_table(file, columns=["row"])["row"].to_numpy()
+            rows = read_table(self.work, [ROW.name], [path])[ROW.name].to_numpy()
+            self._seen.add(path)  # not before: what could not be read is read at the next look
             self._take_in(path.rsplit("/", 1)[-1].removesuffix(".parquet"), rows)
 
     def _take_in(self, stem: str, rows: np.ndarray) -> None:
@@ -168,8 +173,11 @@ class Collector:
         count = 1 if timeout is None else len(pending)
         written, _ = ray.wait(pending, num_returns=count, timeout=timeout)
         for reference in written:
-            number = self._writing.pop(reference)
-            result = ray.get(reference)
+            number = self._writing.pop(reference)  # if it failed, it is written again
+            try:
+                result = ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause if isinstance(error.cause, RaysynthError) else error from None
             self.records.append(result.record)
             self.spans.append(result.spans)
             self._unwritten.discard(number)

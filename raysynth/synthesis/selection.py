@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from rich.markup import escape
 
 from raysynth.config import Config, SelectionConfig
 from raysynth.errors import DataError
@@ -78,7 +77,7 @@ def run_selection(
     facts = _facts(table, candidates["cluster"].to_numpy(), limits, groups)
     if twice.any():
         facts["validation_in_training"] = dict(zip(groups.names, twice.tolist(), strict=True))
-        progress.say(escape(f"  {said_of_duplicates(facts['validation_in_training'])}"))
+        progress.say(f"  {said_of_duplicates(facts['validation_in_training'])}")
     copies = sum(sum(of.values()) for of in facts["copies"].values())
     if copies:
         progress.say(f"  {copies:,} of {table.num_rows:,} candidates are copies and were rejected")

@@ -10,21 +10,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from raysynth.errors import DataError
 from raysynth.groups import Groups
-from raysynth.runs import write_atomic
+from raysynth.storage import open_storage, patiently, read_json, shown, write_atomic
+from raysynth.synthesis.specs import ROW
 from raysynth.synthesis.timeline import spans_of
-from raysynth.tables import SYNTHETIC, read_table, to_parquet, with_groups
+from raysynth.tables import SYNTHETIC, read_parts, read_table, to_parquet, with_groups
 
 MANIFEST = "manifest.json"
+HASHED_BYTES = 2**22
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def write_shard(
     """
     parts = [_rows_of(folder, file, rows) for file, rows in blocks.items()]
     table = pa.concat_tables(parts, promote_options="permissive")  # blocks of before: int32 labels
-    table = table.sort_by("row")
+    table = table.sort_by(ROW.name)
     spans = spans_of(table["spans"])
     table = table.select(SYNTHETIC.names).cast(with_groups(SYNTHETIC, groups))
     data = to_parquet(table)
@@ -98,7 +102,7 @@ def write_shard(
 def _rows_of(folder: str, file: str, rows: np.ndarray) -> pa.Table:
     """Those rows of one block file."""
     table = read_table(folder, files=[file])
-    there = table["row"].to_numpy()
+    there = table[ROW.name].to_numpy()
     order = np.argsort(there)
     place = np.searchsorted(there, rows, sorter=order)
     found = place < len(there)
@@ -113,12 +117,16 @@ def _rows_of(folder: str, file: str, rows: np.ndarray) -> pa.Table:
 
 
 def existing_record(folder: str, shard: Shard) -> ShardRecord | None:
-    """The record of a shard that an earlier attempt completed, or None."""
-    filesystem, path = fsspec.core.url_to_fs(f"{folder}/{shard.file}")
-    if not filesystem.exists(path):
+    """The record of a shard that an earlier attempt completed, or None: not there, or not whole."""
+    storage, path = open_storage(f"{folder}/{shard.file}")
+    try:
+        data = storage.cat_file(path)
+        rows = pq.ParquetFile(pa.BufferReader(data)).metadata.num_rows
+    except (pa.ArrowException, OSError, ValueError):
         return None
-    digest = hashlib.sha256(filesystem.cat_file(path)).hexdigest()
-    return ShardRecord(shard.file, shard.group, shard.count, digest)
+    if rows != shard.count:
+        return None
+    return ShardRecord(shard.file, shard.group, rows, hashlib.sha256(data).hexdigest())
 
 
 def write_manifest(folder: str, records: Sequence[ShardRecord], facts: Mapping[str, Any]) -> None:
@@ -130,9 +138,43 @@ def write_manifest(folder: str, records: Sequence[ShardRecord], facts: Mapping[s
 
 
 def read_manifest(folder: str) -> dict[str, Any] | None:
-    """The manifest of a synthetic table, or None while there is none."""
-    filesystem, path = fsspec.core.url_to_fs(f"{folder}/{MANIFEST}")
-    return json.loads(filesystem.cat_file(path)) if filesystem.exists(path) else None
+    """The manifest of a synthetic table, or None while there is none.
+
+    Raises
+    ------
+    DataError
+        It is no manifest: cut off, or of another shape, or with shards outside its folder.
+    """
+    path = f"{folder}/{MANIFEST}"
+    manifest = read_json(path)
+    if manifest is None:
+        return None
+    shards = manifest.get("shards") if isinstance(manifest, dict) else None
+    whole = (
+        isinstance(shards, list)
+        and all(_is_record(shard) for shard in shards)
+        and len({shard["file"] for shard in shards}) == len(shards)
+        and manifest.get("rows") == sum(shard["rows"] for shard in shards)
+        and isinstance(manifest.get("facts"), dict)
+    )
+    if not whole:
+        raise DataError(
+            f"{shown(path)}: not the manifest of a synthetic table; expected rows, facts and "
+            "shards {file, group, rows, sha256} in this folder. Fix: delete it, and run again"
+        )
+    return dict(manifest)
+
+
+def _is_record(shard: Any) -> bool:
+    """Whether a manifest's entry is a ShardRecord of a file in the manifest's own folder."""
+    kinds = {"file": str, "group": int, "rows": int, "sha256": str}
+    return (
+        isinstance(shard, dict)
+        and shard.keys() == kinds.keys()
+        and all(type(shard[name]) is kind for name, kind in kinds.items())
+        and re.fullmatch(r"[^/\\\0]+\.parquet", shard["file"]) is not None
+        and shard["rows"] >= 0
+    )
 
 
 def shard_files(folder: str) -> list[str]:
@@ -143,15 +185,76 @@ def shard_files(folder: str) -> list[str]:
     DataError
         If there is no manifest: the table is not complete.
     """
+    return [f"{folder}/{record.file}" for record in shard_records(folder)]
+
+
+def shard_records(folder: str) -> list[ShardRecord]:
+    """The shards that the manifest vouches for; raises DataError as `shard_files`."""
     manifest = read_manifest(folder)
     if manifest is None:
         raise DataError(
-            f"{folder}: no {MANIFEST}; expected a finished synthetic table. Fix: run the synthesis "
-            "stage (again)"
+            f"{shown(folder)}: no {MANIFEST}; expected a finished synthetic table. Fix: run the "
+            "synthesis stage (again)"
         )
-    return [f"{folder}/{shard['file']}" for shard in manifest["shards"]]
+    return [ShardRecord(**shard) for shard in manifest["shards"]]
 
 
 def read_shards(folder: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """The synthetic table below a folder, or some of its columns, in id order within a group."""
-    return read_table(folder, columns, shard_files(folder))
+    """The synthetic table below a folder, or some of its columns, in id order within a group.
+
+    Raises
+    ------
+    DataError
+        A shard is missing, cut off or not the one that the manifest describes.
+    """
+    parts = list(read_shard_parts(folder, columns))
+    if not parts:
+        return SYNTHETIC.empty_table().select(list(columns or SYNTHETIC.names))
+    try:
+        return pa.concat_tables(parts)
+    except (pa.ArrowException, ValueError) as error:
+        raise DataError(
+            f"{shown(folder)}: the shards do not fit together ({str(error)[:200]}); expected the "
+            "columns of one synthetic table. Fix: delete them, and run again"
+        ) from None
+
+
+def read_shard_parts(folder: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """As `read_shards`, a shard at a time.
+
+    Rows are compared with the manifest, and, where images are read, the file's sha256 too: then
+    its bytes are needed in any case.
+    """
+    whole = columns is None or "image" in columns
+    for record in shard_records(folder):
+        path = f"{folder}/{record.file}"
+        if whole and record.sha256:
+            _check_bytes(path, record)
+        (part,) = read_parts(folder, columns, [path])
+        if part.num_rows != record.rows:
+            raise DataError(
+                f"{shown(path)}: {part.num_rows} rows, expected {record.rows} (its {MANIFEST}). "
+                "Fix: delete it, and run again: it is made again"
+            )
+        yield part
+
+
+def _check_bytes(path: str, record: ShardRecord) -> None:
+    """Refuse a shard whose content is another one than was written."""
+    storage, name = open_storage(path)
+    digest = hashlib.sha256()
+    try:
+        with storage.open(name, "rb") as file:
+            while block := patiently(partial(file.read, HASHED_BYTES), path):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(
+            f"{shown(path)}: cannot be read ({shown(str(error))}); expected a shard of "
+            f"{record.rows} rows. Fix: delete {MANIFEST} beside it, and run again"
+        ) from error
+    if digest.hexdigest() != record.sha256:
+        raise DataError(
+            f"{shown(path)}: its content has sha256 {digest.hexdigest()[:12]}..., expected "
+            f"{record.sha256[:12]}... (its {MANIFEST}): it was changed after it was written. Fix: "
+            "delete it, and run again: it is made again"
+        )

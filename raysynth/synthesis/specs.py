@@ -17,8 +17,11 @@ from raysynth.groups import Groups
 from raysynth.prompts import spoken
 from raysynth.tables import SYNTHETIC
 
-ROW = pa.field("row", pa.int64())
-"""Position in the plan, a name for the image that fits in eight bytes."""
+ROW = pa.field("row_of_plan", pa.int64())
+"""Position in the plan, a name for the image that fits in eight bytes.
+
+Ray Data's checkpoint takes `name=value` folders of its path for columns: none is called so.
+"""
 SPECS = pa.schema(
     [
         ROW,
@@ -170,7 +173,7 @@ def _table(
         "steps": config.synthesis.steps,
     }
     columns = {
-        "row": pa.array(np.arange(start, start + count)),
+        ROW.name: pa.array(np.arange(start, start + count)),
         "id": pa.array([f"g{group}-c{cluster}-{index:06d}" for index in range(count)]),
         "source": pa.array(sources, pa.string()),
         "seed": pa.array([image_seed(config.seed, group, cluster, i) for i in range(count)]),

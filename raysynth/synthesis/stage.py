@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,20 +14,27 @@ from ray.data.checkpoint import CheckpointConfig
 
 from raysynth.clustering.pool import TASK_CPUS, actor_pool, busy_task_cpus, run_pool
 from raysynth.config import Config
-from raysynth.errors import StageError
+from raysynth.errors import DataError, StageError
 from raysynth.finetune.plan import read_adapters
 from raysynth.generators import recipe_of
 from raysynth.groups import Groups
 from raysynth.progress import Progress
+from raysynth.storage import remove, sizes_below
 from raysynth.synthesis.actor import Synthesizer, Task
 from raysynth.synthesis.collect import Collector
 from raysynth.synthesis.edit import deal_sources, write_specs
 from raysynth.synthesis.encode import encode_rows
 from raysynth.synthesis.masks import contrasts
-from raysynth.synthesis.shards import plan_shards, read_manifest, write_manifest
+from raysynth.synthesis.shards import (
+    MANIFEST,
+    plan_shards,
+    read_manifest,
+    shard_records,
+    write_manifest,
+)
 from raysynth.synthesis.solver import check_solver
 from raysynth.synthesis.specs import ROW, plan_specs
-from raysynth.synthesis.timeline import in_words, utilisation, write_timeline
+from raysynth.synthesis.timeline import TIMELINE, in_words, utilisation, write_timeline
 from raysynth.tables import read_table
 
 SCRATCH = ("specs", "blocks", "checkpoint")
@@ -64,7 +70,7 @@ def run_synthesis(
     Facts: rows, groups {name: rows}, generated (in this attempt), resumed, images_per_second,
     start_seconds (until the first batch), utilisation (see `timeline.utilisation`).
     """
-    if read_manifest(work) is None:
+    if _finished(work) is None:
         check_solver(config)
         recipe, sources = recipe_of(config), None
         trained = [] if recipe.training is None else read_adapters(adapters)
@@ -80,6 +86,14 @@ def run_synthesis(
     assert manifest is not None, "written by generate"
     _clear(work)
     return {"rows": manifest["rows"], **manifest["facts"]}
+
+
+def _finished(work: str) -> dict[str, Any] | None:
+    """The manifest of an attempt that came to its end; one that cannot be read is written again."""
+    try:
+        return read_manifest(work)
+    except DataError:
+        return None
 
 
 def generate(task: Task, specs: pa.Table, work: str, progress: Progress, real: str = "") -> None:
@@ -143,9 +157,11 @@ def _write_blocks(task: Task, work: str) -> None:
     """The Ray Data job: every image that the checkpoint does not list."""
     synthesis = task.config.synthesis
     # One file of specs is one block to Ray Data, hence one actor and nothing to stream: cut it.
-    dataset = ray.data.read_parquet(f"{work}/specs", num_cpus=TASK_CPUS).repartition(
-        target_num_rows_per_block=synthesis.batch_size
-    )
+    dataset = ray.data.read_parquet(
+        f"{work}/specs",
+        num_cpus=TASK_CPUS,
+        partitioning=None,  # a run may lie below `seed=1`, which is no column
+    ).repartition(target_num_rows_per_block=synthesis.batch_size)
     checkpoint = CheckpointConfig(
         id_column=ROW.name,
         checkpoint_path=f"{work}/checkpoint",
@@ -176,8 +192,10 @@ def _rows_of(records: Sequence[Any], group: int) -> int:
 
 
 def _clear(work: str) -> None:
-    """Leave only what the manifest names."""
-    filesystem, root = fsspec.core.url_to_fs(work)
+    """Leave only what the manifest names, and what a run notes in hidden files."""
+    kept = {*(record.file for record in shard_records(work)), MANIFEST, TIMELINE}
     for name in SCRATCH:
-        if filesystem.exists(f"{root}/{name}"):
-            filesystem.rm(f"{root}/{name}", recursive=True)
+        remove(f"{work}/{name}")
+    for name in sizes_below(work):
+        if name not in kept and not name.startswith("."):
+            remove(f"{work}/{name}")

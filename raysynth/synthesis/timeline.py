@@ -11,13 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import feather
 
-from raysynth.runs import write_atomic
+from raysynth.storage import open_storage, write_atomic
 
 TIMELINE = "timeline.feather"
 """Not Parquet: whoever opens the folder as a Parquet data set gets the images alone."""
@@ -72,11 +71,12 @@ def write_timeline(timeline: pa.Table, folder: str) -> None:
 
 
 def read_timeline(folder: str) -> pa.Table:
-    """The timeline of a folder or URI; empty when there is none."""
-    filesystem, path = fsspec.core.url_to_fs(f"{folder}/{TIMELINE}")
-    if not filesystem.exists(path):
+    """The timeline of a folder or URI; empty when there is none that can be read: a statistic."""
+    storage, path = open_storage(f"{folder}/{TIMELINE}")
+    try:
+        return feather.read_table(pa.BufferReader(storage.cat_file(path))).cast(SPAN)
+    except (pa.ArrowException, OSError, ValueError):
         return SPAN.empty_table()
-    return feather.read_table(pa.BufferReader(filesystem.cat_file(path)))
 
 
 def utilisation(timeline: pa.Table) -> dict[str, Any]:

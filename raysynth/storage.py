@@ -1,0 +1,280 @@
+"""Files on any filesystem: read or written whole, found by name, moved, tried again for a while.
+
+Calls of what `open_storage` gives outlast a storage that is away for a moment. If it does not come
+back, a StorageError names the file; a file that is there and cannot be understood is a DataError.
+Names are never patterns: a folder may be called `runs [v2]`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import fsspec
+
+from raysynth.errors import DataError, StorageError
+
+PATIENCE_SECONDS = 120.0
+"""How long a call is tried again; an object store that restarts is back by then."""
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 10.0
+TEMPORARY_SUFFIX = ".tmp"
+
+AWAY = frozenset(
+    {
+        *(errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.EREMOTEIO, errno.EPIPE),
+        *(errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED),
+        *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+    }
+)
+"""Errors of a storage that may be back in a moment."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FOREIGN = {
+    ("botocore", "ConnectionError"),
+    ("botocore", "HTTPClientError"),
+    ("aiohttp", "ClientError"),
+    ("requests", "ConnectionError"),
+    ("google", "TransportError"),
+}
+"""Packages and classes that mean the same and are no OSError; they may not be installed."""
+PACKAGES = ("botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "google", "azure", "adlfs")
+
+T = TypeVar("T")
+
+
+class Storage:
+    """An fsspec filesystem whose calls are tried again while the storage is away."""
+
+    def __init__(self, filesystem: Any, path: str, patience: float) -> None:
+        self.bare, self._path, self._patience = filesystem, path, patience
+
+    @property
+    def is_disk(self) -> bool:
+        """Whether it is a mounted disk, with renames and half-written files, no object store."""
+        protocol = self.bare.protocol
+        return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.bare, name)
+        if not callable(found):
+            return found
+
+        def call(*given: Any, **named: Any) -> Any:
+            where = given[0] if given and isinstance(given[0], str) else self._path
+            return patiently(lambda: found(*given, **named), where, self._patience)
+
+        return call
+
+
+def open_storage(path: str, patience: float = PATIENCE_SECONDS) -> tuple[Storage, str]:
+    """The filesystem of a path or URI, and the path as that filesystem names it.
+
+    Raises ValueError or ImportError for a scheme that fsspec does not know or cannot open.
+    """
+    filesystem, name = fsspec.core.url_to_fs(path)
+    return Storage(filesystem, path, patience), str(name)
+
+
+def patiently(call: Callable[[], T], path: str, patience: float = PATIENCE_SECONDS) -> T:
+    """`call()`, tried again with growing pauses while the storage of `path` is away.
+
+    Raises
+    ------
+    StorageError
+        The disk is full, the storage stayed away for `patience` seconds, or it refuses. What is
+        merely not there (FileNotFoundError) is raised as it is.
+    """
+    deadline, pause = time.monotonic() + patience, FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if is_away(error) and time.monotonic() + pause < deadline:
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                continue
+            failure = storage_error(error, path)
+            if failure is None:
+                raise
+            raise failure from error
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether a storage's error may be over in a moment."""
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno in AWAY
+    classes = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
+    return bool(classes & FOREIGN)
+
+
+def storage_error(error: BaseException, path: str) -> StorageError | None:
+    """What the user is told of an error of the storage of `path`; None: it is not the storage's."""
+    where, reason = shown(path), shown(f"{error}" or type(error).__name__)
+    if isinstance(error, OSError) and error.errno in FULL:
+        return StorageError(
+            f"disk full at {where} ({os.strerror(error.errno or 0)}). Fix: make room there; what "
+            "is finished is kept, and the same command goes on"
+        )
+    if is_away(error):
+        return StorageError(
+            f"{where}: the storage does not answer ({reason}). Fix: see that it can be reached; "
+            "what is finished is kept, and the same command goes on"
+        )
+    refused = isinstance(error, PermissionError) or (
+        isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES)
+    )
+    if refused or type(error).__module__.partition(".")[0] in PACKAGES:
+        return StorageError(
+            f"{where}: the storage refuses ({reason}). Fix: its address, the credentials and what "
+            "they allow; what is finished is kept, and the same command goes on"
+        )
+    return None
+
+
+def shown(text: str) -> str:
+    """A text without the credentials that a URI in it may hold."""
+    text = re.sub(r"(?<=://)[^/@\s]+@", "***@", text)
+    return re.sub(r"(?i)((?:key|token|secret|password|signature)=)[^&\s]+", r"\1***", text)
+
+
+def read_json(path: str, patience: float = PATIENCE_SECONDS) -> Any:
+    """A JSON file's value, or None when there is no such file.
+
+    Raises
+    ------
+    DataError
+        It is no JSON: cut off, empty, or something else.
+    """
+    storage, name = open_storage(path, patience)
+    try:
+        data = storage.cat_file(name)
+    except FileNotFoundError:
+        return None
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{shown(path)}: no JSON ({str(error)[:200]}); expected what raysynth wrote there. "
+            "Fix: delete it, and run again"
+        ) from None
+
+
+def read_record(path: str, *keys: str) -> dict[str, Any]:
+    """A JSON file that must be there and be an object with these keys, else DataError."""
+    record = read_json(path)
+    if not isinstance(record, dict) or not record.keys() >= set(keys):
+        found = "nothing" if record is None else f"{str(record)[:60]!r}"
+        raise DataError(
+            f"{shown(path)}: got {found}, expected an object with {', '.join(keys)}. Fix: delete "
+            "it, and run again"
+        )
+    return record
+
+
+def write_atomic(path: str, data: bytes | memoryview, patience: float = PATIENCE_SECONDS) -> None:
+    """Write a whole file or nothing: rename on disks; an object store's PUT is already atomic.
+
+    Raises
+    ------
+    StorageError
+        The disk is full, or the storage stayed away; nothing of the attempt is left.
+    """
+    storage, name = open_storage(path, patience)
+    if storage.is_disk:
+        patiently(lambda: _replace(name, data), path, patience)
+    else:
+        storage.pipe_file(name, data if isinstance(data, bytes) else bytes(memoryview(data)))
+
+
+def _replace(name: str, data: bytes | memoryview) -> None:
+    os.makedirs(os.path.dirname(name), exist_ok=True)
+    temporary = f"{name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or a power loss leaves the new name on an empty file
+        os.replace(temporary, name)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def sizes_below(folder: str) -> dict[str, int]:
+    """Bytes of every file below a folder or URI, by its name relative to it."""
+    storage, root = open_storage(folder)
+    storage.invalidate_cache()  # other processes write here
+    found = storage.find(root, detail=True)
+    start = root.rstrip("/")
+    return {
+        str(path).removeprefix(start).lstrip("/"): int(about["size"])
+        for path, about in sorted(found.items())
+    }
+
+
+def move(source: str, target: str) -> None:
+    """Put a folder in the place of another: a rename on disks, copies elsewhere.
+
+    An object store has no folders: a move that is cut off leaves `source` whole until `target` is.
+    """
+    storage, old = open_storage(source)
+    new = open_storage(target)[1]
+    remove(target)
+    if storage.is_disk:
+        os.makedirs(os.path.dirname(new.rstrip("/")), exist_ok=True)
+        patiently(lambda: os.rename(old, new), target)
+        return
+    names = list(sizes_below(source))
+    storage.copy([f"{old}/{name}" for name in names], [f"{new}/{name}" for name in names])
+    remove(source)
+
+
+def remove(path: str) -> None:
+    """Remove a file, or a folder and all below it; nothing there is no error."""
+    storage, name = open_storage(path)
+    storage.invalidate_cache()
+    with contextlib.suppress(FileNotFoundError):  # removed by an attempt whose answer was lost
+        if storage.is_disk or not re.search(r"[*?\[]", name):
+            if storage.exists(name):
+                storage.rm(name, recursive=True)
+            return
+        for file in [*storage.find(name)]:  # fsspec's `rm` would take the name as a pattern
+            storage.rm_file(file)
+
+
+def make_folder(path: str) -> None:
+    """Make a folder and its parents, where the storage has folders."""
+    storage, name = open_storage(path)
+    storage.makedirs(name, exist_ok=True)
+
+
+def exists(path: str) -> bool:
+    """Whether something is at a path or URI."""
+    storage, name = open_storage(path)
+    return bool(storage.exists(name))
+
+
+def sweep(folder: str, *, deep: bool = True) -> None:
+    """Remove the temporary files of processes that were killed while they wrote below a folder.
+
+    On disks only, where there are such files; `deep=False`: not in its sub-folders.
+    """
+    storage, root = open_storage(folder)
+    if not storage.is_disk or not os.path.isdir(root):
+        return
+    for where, folders, names in os.walk(root):
+        if not deep:
+            folders.clear()
+        for name in names:
+            if name.endswith(TEMPORARY_SUFFIX):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(where, name))

@@ -1,0 +1,159 @@
+"""The miniature pipeline after each fault, on S3, and below names that are patterns elsewhere.
+
+Same command, same images: by id, bit for bit.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raysynth import storage
+from raysynth.errors import StorageError
+from raysynth.pipeline import run_pipeline
+from raysynth.runs import FOLDERS
+from raysynth.synthesis import read_shards
+from tests.test_pipeline import MINIATURE, miniature
+
+ALONE = ["resources.workers=1", "clustering.actors=1", "synthesis.actors=1"]
+SMALL = [
+    *ALONE,
+    "synthesis.rows_per_shard=8",
+    "references.names=[erm]",
+    "references.seeds=1",
+    "classifier.seeds=1",
+]
+LAST = "synthesis"
+
+
+def images(root: str) -> dict[str, str]:
+    """Id -> sha256 of the image's bytes."""
+    table = read_shards(f"{root}/synthetic")
+    bytes_of = [image["bytes"] for image in table["image"].to_pylist()]
+    made = [hashlib.sha256(data).hexdigest() for data in bytes_of]
+    return dict(zip(table["id"].to_pylist(), made, strict=True))
+
+
+def run_on(folder: Path, until: str | None = LAST) -> dict[str, str]:
+    return images(run_pipeline(miniature(folder, *SMALL), until=until).root)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, ray_local) -> tuple[Path, dict[str, str]]:
+    """A run's storage and its images."""
+    folder = tmp_path_factory.mktemp("plain")
+    made = run_on(folder)
+    assert len(made) == 64 and len(set(made.values())) > 60
+    return folder, made
+
+
+def skipped(text: str) -> list[str]:
+    """Stages that a run's output calls unchanged."""
+    lines = [line.split() for line in text.splitlines() if "unchanged" in line]
+    return [line[1] for line in lines]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pattern", "stage"),
+    [("synthetic/group-*.parquet", "synthesis"), ("adapters/*/*.safetensors", "finetune")],
+)
+def test_a_file_cut_in_half_is_made_again(plain, capsys, pattern, stage):
+    folder, before = plain
+    file = sorted((folder / "mini").glob(pattern))[1]
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    capsys.readouterr()
+    assert run_on(folder) == before
+    said = capsys.readouterr().out
+    assert f"{file} has {len(whole) // 2:,} bytes, expected {len(whole):,}" in said
+    assert set(skipped(said)) == {"ingest", "clustering", "finetune", "synthesis"} - {stage}
+    assert hashlib.sha256(file.read_bytes()).digest() == hashlib.sha256(whole).digest()
+
+
+@pytest.mark.slow
+def test_an_emptied_manifest_costs_nothing(plain, capsys):
+    folder, before = plain
+    (folder / "mini/manifest.json").write_bytes(b"")
+    capsys.readouterr()
+    assert run_on(folder) == before
+    said = capsys.readouterr().out
+    assert len(skipped(said)) == 4 and "manifest.json cannot be read" in said
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_is_said_and_the_run_goes_on(plain, monkeypatch):
+    """The write of the synthetic manifest fails half done, and so does every one after it."""
+    folder, before = plain
+    (folder / "mini/synthetic/manifest.json").unlink()
+    real, full = os.fsync, False
+
+    def fsync(number: int) -> None:
+        nonlocal full
+        full = full or "manifest.json." in os.readlink(f"/proc/self/fd/{number}")
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.os, "fsync", fsync)
+        with pytest.raises(StorageError, match=r"disk full at .*manifest\.json.*goes on"):
+            run_on(folder)
+    assert not list(folder.rglob("*.tmp"))
+    assert run_on(folder) == before
+
+
+KILLED = """
+import os, signal, sys
+import raysynth.runs as runs
+from raysynth.cli import main
+move = runs.move
+def moved(source, target):
+    move(source, target)
+    if "/.partial/synthesis-" in source:
+        os.kill(os.getpid(), signal.SIGKILL)
+runs.move = moved
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_killed_between_publishing_and_naming_it_is_not_generated_again(plain, tmp_path, capsys):
+    _, before = plain
+    given = [f"storage_path={tmp_path}", *MINIATURE, *SMALL]
+    command = [sys.executable, "-c", KILLED, "run", *given]
+    killed = subprocess.run(command, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert images(f"{tmp_path}/mini") == before
+    capsys.readouterr()
+    assert run_on(tmp_path) == before
+    assert len(skipped(capsys.readouterr().out)) == 4
+
+
+@pytest.mark.slow
+def test_a_path_is_no_pattern(plain, tmp_path):
+    """All stages, Tune's among them, below folders that elsewhere are columns and globs."""
+    folder = tmp_path / "seed=1" / "row=3" / "row_of_plan" / "split=v2" / "runs [v2]"
+    assert run_on(folder, until=None) == plain[1]
+    assert (folder / "mini/report/index.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_the_whole_pipeline_on_s3(plain, s3):
+    given = [f"storage_path={s3}", *MINIATURE, *SMALL]
+    command = [sys.executable, "-m", "raysynth.cli", "run", *given]
+    first = subprocess.run(command, capture_output=True, text=True)
+    assert first.returncode == 0, first.stdout[-2000:] + first.stderr[-4000:]
+    assert images(f"{s3}/mini") == plain[1]
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0 and skipped(again.stdout) == list(FOLDERS)
+    assert not [name for name in storage.sizes_below(f"{s3}/mini") if ".partial/" in name]
