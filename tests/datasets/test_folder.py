@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from PIL import Image, features
 from raysynth.config_files import load_config
 from raysynth.datasets.folder import Folder
 from raysynth.datasets.listing import list_dataset, split_counts
-from raysynth.datasets.pictures import FORMATS, Unreadable, read_files, to_rgb_bytes
+from raysynth.datasets.pictures import Unreadable, read_files, to_rgb_bytes
 from raysynth.errors import ConfigError, DataError
 
 
@@ -24,7 +23,7 @@ def write_folder(folder, rows, *, parquet=False):
     frame = pd.DataFrame(rows, columns=names[: len(rows[0])])
     for number, name in enumerate(frame["file_name"]):
         if not name.startswith((".", "/")):
-            Image.new("RGB", (8, 8), (number % 256, 0, 0)).save(folder / name)
+            Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(folder / name)
     if parquet:
         frame.to_parquet(folder / "metadata.parquet")
     else:
