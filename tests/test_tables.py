@@ -10,6 +10,7 @@ import pyarrow.dataset
 import pytest
 from fsspec.implementations.local import LocalFileOpener
 
+from raysynth.classify.data import load_real
 from raysynth.groups import Groups
 from raysynth.tables import (
     IMAGE,
@@ -57,6 +58,9 @@ def test_pyarrow_and_hugging_face_read_it_as_it_is(tmp_path):
     features = json.loads(outside.schema.metadata[b"huggingface"])["info"]["features"]
     assert features["image"] == {"_type": "Image"}
     assert features["label"] == {"names": ["a", "b", "c"], "_type": "ClassLabel"}
+    assert features["attribute"] == {"names": ["x", "y"], "_type": "ClassLabel"}
+    # `datasets` keeps the names of columns that have the type it gives them, int64, and no others.
+    assert {outside.schema.field(name).type for name in ("label", "attribute")} == {pa.int64()}
     scores = json.loads(with_groups(SYNTHETIC, GROUPS).metadata[b"huggingface"])["info"]["features"]
     assert scores["clip_score"] == {"dtype": "float32", "_type": "Value"}
 
@@ -97,3 +101,19 @@ def test_a_size_takes_the_centre_square_and_squeezes_nothing():
     tall = np.ascontiguousarray(wide.transpose(1, 0, 2))
     column = pa.array([{"bytes": encode_png(x), "path": None} for x in (wide, tall)])
     assert (decode_images(column, size=10)[:, 2:-2, 2:-2] == 200).all()
+
+
+def test_tables_of_before_are_read_beside_those_of_now(tmp_path):
+    """Labels were int32: a run that was cut off then goes on now."""
+    now = rows([4, 4])
+    narrow = pa.schema(
+        [field.with_type(pa.int32()) if field.type == pa.int64() else field for field in now.schema]
+    )
+    write_table(now.cast(narrow.with_metadata(now.schema.metadata)), str(tmp_path / "a.parquet"))
+    write_table(now, str(tmp_path / "b.parquet"))
+    table = read_table(str(tmp_path))
+    assert table["label"].to_pylist() == [0] * 4 and table["label"].type == pa.int64()
+    assert groups_of(table.schema) == GROUPS
+    for name in "ab":
+        (tmp_path / f"{name}.parquet").rename(tmp_path / f"train-{name}.parquet")
+    assert load_real(str(tmp_path), "train", None).label.tolist() == [0] * 4

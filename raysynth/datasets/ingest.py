@@ -196,24 +196,20 @@ def _repeated(chunks: list[pa.Table], skipped: set[str], hashes: dict[str, list[
     In two splits: an accuracy on them is memory, and the likeness from which on a generated image
     counts as a copy, taken from validation images, is out of reach. With two labels: one is wrong.
     """
-    first: dict[bytes, str] = {}
-    split_of: dict[bytes, set[str]] = defaultdict(set)
+    named: dict[tuple[bytes, str], list[str]] = defaultdict(list)  # picture, split -> ids
     label_of: dict[bytes, set[int]] = defaultdict(set)
     for chunk in chunks:
         rows = [row for row in chunk.to_pylist() if row["id"] not in skipped]
         for row, key in zip(rows, hashes[rows[0]["file"]] if rows else [], strict=True):
-            first.setdefault(key, row["id"])
-            split_of[key].add(row["split"])
+            named[key, row["split"]].append(row["id"])
             label_of[key].add(row["label"])
     said = []
     for split in SPLITS[1:]:
-        twice = [key for key, found in split_of.items() if {"train", split} <= found]
-        if twice:
-            names = some(first[key] for key in twice)
-            said.append(f"{len(twice):,} {split} picture(s) are training pictures too ({names})")
-    if mixed := [key for key, found in label_of.items() if len(found) > 1]:
-        names = some(first[key] for key in mixed)
-        said.append(f"{len(mixed):,} picture(s) are there with different labels ({names})")
+        twice = [ids for (key, of), ids in named.items() if of == split and (key, "train") in named]
+        if ids := [i for each in twice for i in each]:
+            said.append(f"{len(ids):,} {split} image(s) are training images too ({some(ids)})")
+    if ids := [i for (key, _), each in named.items() if len(label_of[key]) > 1 for i in each]:
+        said.append(f"{len(ids):,} image(s) are there with different labels ({some(ids)})")
     fix = "Fix: leave each picture in one split, with one label"
     return f"the same picture twice: {'; '.join(said)}. {fix}" if said else ""
 

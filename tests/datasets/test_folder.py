@@ -23,7 +23,7 @@ def write_folder(folder, rows, *, parquet=False):
     frame = pd.DataFrame(rows, columns=names[: len(rows[0])])
     for number, name in enumerate(frame["file_name"]):
         if not name.startswith((".", "/")):
-            Image.new("RGB", (8, 8), (number % 256, 0, 0)).save(folder / name)
+            Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(folder / name)
     if parquet:
         frame.to_parquet(folder / "metadata.parquet")
     else:

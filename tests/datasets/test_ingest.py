@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
+import shutil
 
 import pytest
+from rich.console import Console
 
 from raysynth.config_files import load_config
 from raysynth.datasets.ingest import ingest
+from raysynth.datasets.listing import list_dataset
+from raysynth.datasets.pictures import FORMATS
 from raysynth.errors import DataError
 from raysynth.progress import Progress
 from raysynth.tables import REAL, decode_images, groups_of, read_table
@@ -32,10 +37,22 @@ def test_broken_images_are_refused_or_skipped_and_counted(ray_local, tmp_path):
     folder = write_folder(tmp_path / "data", balanced_rows())
     (folder / "images/dog-day-3.png").write_bytes(b"not an image")
     work = str(tmp_path / "work")
-    with pytest.raises(DataError, match=r"1 image\(s\).*images/dog-day-3.png.*on_error=skip"):
+    with pytest.raises(
+        DataError,
+        match=r"1 image\(s\) .*images/dog-day-3.png: none of the formats.*on_error=skip",
+    ):
         ingest(config_for(folder), work, Progress())
-    facts = ingest(config_for(folder, "dataset.on_error=skip"), work, Progress())
+    said = io.StringIO()
+    skip = config_for(folder, "dataset.on_error=skip")
+    facts = ingest(skip, work, Progress(Console(file=said, width=500)))
     assert facts["skipped"] == ["images/dog-day-3.png"]
+    reason = f"none of the formats that are read ({', '.join(FORMATS)})"
+    assert facts["left_out"] == (
+        f"left out: 1 image(s) that cannot be read (images/dog-day-3.png: {reason})"
+    )
+    assert facts["left_out"] in said.getvalue()
+    again = ingest(skip, work, Progress())  # all files are there: nothing is read by workers
+    assert again["left_out"] == facts["left_out"] and again["repeated"] == facts["repeated"] == ""
     assert facts["rows"] == 79 == len(read_table(work))
 
 
@@ -49,3 +66,26 @@ def test_a_cut_off_ingest_makes_only_what_is_missing(ray_local, tmp_path):
     ingest(config, str(work), Progress())
     assert os.stat(work / "train-00000.parquet").st_mtime_ns == kept
     assert read_table(str(work)).equals(before)
+
+
+def test_a_picture_in_two_splits_or_with_two_labels_is_said(ray_local, tmp_path):
+    folder = write_folder(tmp_path / "data", balanced_rows())
+    listing = list_dataset(config_for(folder).dataset, 0)[2].to_pylist()
+    of = {
+        split: [row["id"] for row in listing if (row["split"], row["group"]) == (split, 0)]
+        for split in ("train", "validation", "test")
+    }
+    other = next(row["id"] for row in listing if (row["split"], row["label"]) == ("train", 1))
+    for name in (of["validation"][0], of["test"][0], of["test"][1]):
+        shutil.copy(folder / of["train"][0], folder / name)
+    shutil.copy(folder / of["train"][1], folder / other)
+    work, said = tmp_path / "work", io.StringIO()
+    facts = ingest(config_for(folder), str(work), Progress(Console(file=said, width=500)))
+    for sentence in (
+        f"2 test image(s) are training images too ({of['test'][0]}, {of['test'][1]})",
+        f"1 validation image(s) are training images too ({of['validation'][0]})",
+        f"2 image(s) are there with different labels ({of['train'][1]}, {other})",
+    ):
+        assert sentence in facts["repeated"] and sentence in said.getvalue()
+    (work / "test-00000.parquet").unlink()
+    assert ingest(config_for(folder), str(work), Progress())["repeated"] == facts["repeated"]

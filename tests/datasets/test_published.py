@@ -185,7 +185,13 @@ def test_utkface_takes_one_file_of_each_name_and_says_what_it_leaves_out(tmp_pat
     assert b"2 of the same name as one that is kept" in again.schema.metadata[b"left_out"]
 
 
-@pytest.mark.parametrize("end", [".pg.chip.jpg", " .jpg.chip.jpg", "jpg.chip.jpg", ".JPG", "_.jpg"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        *(".pg.chip.jpg", " .jpg.chip.jpg", "jpg.chip.jpg", ".JPG", "_.jpg"),
+        *(".jpeg", ".JPEG", ".jpg.chip.jpeg", ".png"),
+    ],
+)
 def test_utkface_reads_misspelt_ends_of_names(tmp_path, end):
     write_image(write_utkface(tmp_path) / f"24_0_1_20170116220224657{end}")
     _, listing, _ = listed("utkface", tmp_path)
@@ -238,6 +244,47 @@ def test_foreign_files_are_refused_with_the_expected_tree(tmp_path):
     write_image(tmp_path / "other" / "cat.jpg")
     with pytest.raises(DataError, match=r"none of 1 files .* has a UTKFace name, e\.g\. cat\.jpg"):
         listed("utkface", tmp_path / "other")
+
+
+def test_an_attribute_is_not_its_own_label_by_default(tmp_path):
+    celeba, faces = write_celeba(tmp_path / "celeba"), write_utkface(tmp_path / "faces")
+    for name, folder, label in (("celeba", celeba, "Male"), ("utkface", faces, "age")):
+        with pytest.raises(
+            ConfigError, match=rf"dataset\.attribute: another one than the label {label} expected"
+        ):
+            listed(name, folder, f"dataset.label={label}")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda lines: lines[1:], r"the first line is not the number of images but '5_o_Clock"),
+        (
+            lambda lines: [lines[0], lines[1].replace("Young", "Male"), *lines[2:]],
+            "Male named more than once in the second line",
+        ),
+        (lambda lines: [*lines[:2], "x" * 9999], "the first foreign row begins 'xxx"),
+        (lambda lines: [*lines[:2], *(f"{line} 1" for line in lines[2:])], "first foreign row"),
+    ],
+)
+def test_celebas_list_is_refused_for_what_it_is(tmp_path, change, says):
+    file = write_celeba(tmp_path) / "list_attr_celeba.txt"
+    file.write_text("\n".join(change(file.read_text().splitlines())))
+    with pytest.raises(DataError, match=says) as refused:
+        listed("celeba", tmp_path)
+    assert len(str(refused.value)) < 1000
+
+
+def test_waterbirds_rows_are_as_long_as_the_header(tmp_path):
+    file = write_waterbirds(tmp_path) / "metadata.csv"
+    head, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([head, *(f"{row},more" for row in rows)]))
+    with pytest.raises(DataError, match=r"metadata\.csv: cannot be read as a table: .*saw 7"):
+        listed("waterbirds", tmp_path)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(DataError, match="a file was expected, got a folder"):
+        listed("waterbirds", tmp_path)
 
 
 def test_missing_images_get_the_expected_tree(tmp_path):

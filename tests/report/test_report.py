@@ -251,6 +251,19 @@ def test_a_run_without_search_and_adapters_is_reported_too(tmp_path):
     assert "vanilla" in page
 
 
+def test_what_ingest_left_out_is_on_the_page(tmp_path):
+    config, run = make_run(tmp_path, "name=small")
+    said = {"left_out": "left out: 32 image(s) that cannot be read (a<b>.png)", "repeated": ""}
+    manifest = run.manifest()
+    manifest["stages"]["ingest"]["facts"] |= said
+    Path(run.path("manifest.json")).write_text(json.dumps(manifest))
+    run_report(config, run, str(tmp_path / "out"), Progress())
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {key: results[key] for key in said} == said
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count("left out: 32 image(s) that cannot be read (a&lt;b&gt;.png)") == 1
+
+
 def test_numbers_are_spoken():
     assert [percent(0.4567), percent(1)] == ["45.7", "100.0"]
     assert [number(v) for v in (1234, 0.00123456, "sgd", [1, 2])] == [
