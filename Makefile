@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint format bench docs clean
+.PHONY: help quickstart test test-slow lint format bench docs lock audit clean
 
 help:
 	@echo "make quickstart  the whole pipeline on this machine, embedded data and base model"
@@ -18,6 +18,8 @@ help:
 	@echo "make lint        ruff and mypy                make format     ruff, writing"
 	@echo "make bench       quick benchmarks as a regression check of their ratios"
 	@echo "make docs        regenerate docs/configuration.md"
+	@echo "make lock        requirements.lock, the hashes of constraints.txt's versions"
+	@echo "make audit       known vulnerabilities of these versions, from pypi.org"
 	@echo "make clean       caches and builds; runs/ and .venv stay"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -51,6 +53,23 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/raysynth config --help-keys > docs/configuration.md
+
+# torch's build is its index's choice, and CUDA's packages come with that choice: neither is locked.
+OF_TORCH := torch triton setuptools cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,\
+  cublas cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse \
+  cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
+
+# Needs uv and pypi.org.
+lock:
+	uv pip compile --quiet --no-config --default-index https://pypi.org/simple \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
+	  --no-annotate --no-header --extra dev --constraints constraints.txt \
+	  $(foreach name,$(OF_TORCH),--no-emit-package $(name)) pyproject.toml --output-file requirements.lock
+
+# Needs pip-audit and the JSON API of pypi.org, which mirrors lack (then it fails: --strict). No part of
+# CI: its answer changes without a commit.
+audit:
+	pip-audit --strict --requirement requirements.lock --require-hashes --disable-pip
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
