@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from raysynth.config import SelectionConfig
-from raysynth.report.content import Content
+from raysynth.report.content import FIRST, Content
 from raysynth.report.copies import PairSheet
 from raysynth.report.plots import Plot
 from raysynth.report.sheets import Sheet, Strip, data_uri
@@ -50,6 +51,7 @@ def render(
         c=content,
         config_yaml=yaml.safe_dump(content.config.model_dump(mode="json"), sort_keys=False),
         names=content.groups.names,
+        first=FIRST,
         pairs=pairs,
         plots=plots,
         seeds=max((len(method.wga.seeds) for method in content.methods), default=0),
@@ -64,8 +66,8 @@ def render(
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """0.4567 -> 45.7."""
-    return f"{100 * share:.{digits}f}"
+    """0.4567 -> 45.7; what does not exist (NaN): –."""
+    return "–" if math.isnan(share) else f"{100 * share:.{digits}f}"
 
 
 def number(value: Any) -> str:
@@ -74,6 +76,8 @@ def number(value: Any) -> str:
         return " / ".join(number(item) for item in value)
     if isinstance(value, bool):
         return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "–" if math.isnan(value) else str(value)
     if isinstance(value, float) and value != int(value):
         return f"{value:.3g}"
     return f"{value:,.0f}" if isinstance(value, int | float) else str(value)

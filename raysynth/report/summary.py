@@ -6,6 +6,7 @@ import sys
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from raysynth.report.content import OURS, TITLES, ordered_methods, synthetic_images
 from raysynth.runs import read_json
@@ -45,4 +46,6 @@ def print_summary(report: str, console: Console | None = None) -> None:
     console.print(f"Rule: {results['selection_rule']}.", style="dim")
     if any(values["uses_validation"] for _, values in methods):
         console.print("* trains on validation images too.", style="dim")
+    if results.get("preference"):
+        console.print(Text(f"Warning: {results['preference']}"), style="bold yellow")
     console.print(f"Report: {report}/index.html")
