@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ model = AutoModelForImageClassification.from_pretrained("path/to/this/folder").e
 | weighted by training share | {weighted:.3f} | {mean_weighted:.3f} |
 
 This seed was shipped for the best validation WGA; test decided nothing.
-
+{preference}
 ## Intended use
 Research on group robustness: comparing trainings under spurious correlation, on images like the
 data set's.
@@ -66,6 +67,7 @@ def model_card(
     metrics: dict[str, Any],
     seeds: Sequence[dict[str, Any]],
     own: bool,
+    preference: str = "",
 ) -> str:
     """Markdown with the Hub's metadata header.
 
@@ -73,7 +75,7 @@ def model_card(
     ----------
     counts : [G] real training images; plan : the shipped training; metrics : its test metrics;
         seeds : test metrics of all seeds of the same training; own : the model is raysynth's,
-        loading it takes an import.
+        loading it takes an import; preference : what validation prefers to this model, in words.
     """
     names = groups.names
     means = {
@@ -83,17 +85,18 @@ def model_card(
     parameters = {name: first[name] for name in ("ratio", "steps")}
     parameters["head_real_share"] = head["real_share"]
     return CARD.format(
-        labels=", ".join(groups.label_names),
-        attributes=" or ".join(groups.attribute_names),
+        labels=", ".join(map(plain, groups.label_names)),
+        attributes=" or ".join(map(plain, groups.attribute_names)),
+        preference=f"\n{plain(preference)}\n" if preference else "",
         training=training_in_words(config, parameters),
         load="import raysynth.classify.pretrained  # registers the model\n" if own else "",
         dataset=config.dataset.name,
         severity=config.dataset.severity,
         run_seed=config.seed,
         generator=config.generator,
-        base=config.base.name,
+        base=public_name(config.base.name),
         rows="\n".join(
-            f"| {name} | {count} | {metrics['groups'][name]:.3f} |"
+            f"| {plain(name)} | {count} | {metrics['groups'][name]:.3f} |"
             for name, count in zip(names, counts, strict=True)
         ),
         seeds=len(seeds),
@@ -104,6 +107,21 @@ def model_card(
         mean_aga=means["aga"],
         mean_weighted=means["weighted"],
     )
+
+
+def plain(text: str) -> str:
+    """Markdown in which names are names: no table cell, link, HTML or line of their own."""
+    return re.sub(r"([\\`*_{}\[\]<>()#!|~&$])", r"\\\1", " ".join(text.split()))
+
+
+def public_name(model: str) -> str:
+    """A model's name on the hub; of a folder only the last part, and nothing that ends a code span.
+
+    Where a model lay on the machine that trained is nobody's business.
+    """
+    folder = model.startswith(("/", "~", ".")) or model.count("/") > 1 or "\\" in model
+    name = re.split(r"[/\\]", model.rstrip("/\\"))[-1] if folder else model
+    return " ".join(name.replace("`", "'").split())
 
 
 def training_in_words(config: Config, parameters: Mapping[str, Any]) -> str:
@@ -126,5 +144,7 @@ def training_in_words(config: Config, parameters: Mapping[str, Any]) -> str:
         second = f"fitted the linear head ({objective}) on {images}, encoder frozen"
     first = f"Stage 1 trained the encoder on {stage_one}"
     if not parameters["steps"]:
-        first = f"Stage 1 was left out (encoder: {settings.backbone}, as it was loaded)"
+        first = (
+            f"Stage 1 was left out (encoder: {public_name(settings.backbone)}, as it was loaded)"
+        )
     return f"{first}; stage 2 {second}."

@@ -92,18 +92,22 @@ def ship(
     units: str,
     work: str,
     metrics: Sequence[dict[str, Any]],
+    preference: str = "",
 ) -> None:
     """Save a classifier with its card to `work`/model.
 
     counts [G]: real training images. `metrics`: test metrics of this seed first, then of all.
+    `preference`: what validation prefers to it, in words.
     """
     use_threads(config.resources.cpus_per_worker)
     network = load_unit(units, final.record, final.head, config, groups, size)
     with tempfile.TemporaryDirectory() as folder:
         network.save_pretrained(folder)
         plan = final.record["plan"]
-        card = model_card(config, groups, counts, plan, metrics[0], metrics[1:], network.own)
-        (Path(folder) / "README.md").write_text(card)
+        card = model_card(
+            config, groups, counts, plan, metrics[0], metrics[1:], network.own, preference
+        )
+        (Path(folder) / "README.md").write_text(card, encoding="utf-8")
         remove(f"{work}/model")
         make_folder(f"{work}/model")
         storage, target = open_storage(f"{work}/model")

@@ -11,6 +11,7 @@ import ray
 from raysynth.classify.data import Data, load_data, say_shortage
 from raysynth.classify.final import Final, predict_test, ship, shipped_index
 from raysynth.classify.plan import Plan
+from raysynth.classify.preference import in_words, preferred
 from raysynth.classify.recipe import head_grid, plan_of
 from raysynth.classify.reference_stage import Named, reference_rows
 from raysynth.classify.results import (
@@ -91,8 +92,9 @@ def run_classification(
     found = predict_test([*mixed, *mine], config, real, size, groups, folder)
     truth = read_truth(real, data.train.counts(groups.count), groups)
     methods, named = _rows(mixed, mine, found, truth, config, data, progress)
-    _ship(mine, found[len(mixed) :], truth, config, data, folder, work)
     known, rows = read_results(references)
+    preference = _preference(known["methods"] | methods, progress)
+    _ship(mine, found[len(mixed) :], truth, config, data, folder, work, preference)
     report = {
         "selection_rule": SELECTION_RULE,
         "methods": known["methods"] | methods,
@@ -161,6 +163,7 @@ def _ship(
     data: Data,
     units: str,
     work: str,
+    preference: str,
 ) -> None:
     """Save the seed that validation likes best, in a worker: it holds torch already."""
     best = shipped_index(finals)
@@ -168,7 +171,18 @@ def _ship(
     resources = config.resources
     task = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(ship)
     size, told = data.train.size, [metrics[best], *metrics]
-    ray.get(task.remote(finals[best], config, size, truth.groups, truth.counts, units, work, told))
+    about = (truth.groups, truth.counts, units, work, told, preference)
+    ray.get(task.remote(finals[best], config, size, *about))
+
+
+def _preference(methods: dict[str, Any], progress: Progress) -> str:
+    """What validation prefers to the classifier that is shipped, said and returned."""
+    found = preferred(methods, OURS)
+    if found is None:
+        return ""
+    words = in_words(found, found["name"])
+    progress.say(f"  {words}")
+    return words
 
 
 def _frozen_features(plan: Plan, data: Any, config: Config) -> Any:

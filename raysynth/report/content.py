@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ import pandas as pd
 import pyarrow as pa
 
 from raysynth.classify.card import training_in_words
+from raysynth.classify.preference import in_words, preferred
 from raysynth.config import Config
+from raysynth.errors import DataError
 from raysynth.groups import Groups, aligned_groups
 from raysynth.runs import FOLDERS, Run
 from raysynth.storage import exists, read_json
@@ -40,6 +43,8 @@ TITLES = {
 OURS = "raysynth"
 KINDS = {"reference": "real only", "mixture": "mixed in", "control": "control", OURS: ""}
 """Tags of the methods' kinds."""
+REMARKS = ("left_out", "repeated")
+"""Facts of ingest that are words."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +113,32 @@ class Content:
         return np.array([sum(counts[name].values()) for name in self.groups.names])
 
     @property
+    def preferred(self) -> dict[str, Any] | None:
+        """What validation prefers to the shipped classifier, see `classify.preference`."""
+        return preferred(self.results.get("methods", {}), OURS)
+
+    @property
+    def preference(self) -> str:
+        """The same as a sentence; empty where validation prefers the shipped one."""
+        found = self.preferred
+        return in_words(found, title_of(found["name"])) if found else ""
+
+    @property
     def remarks(self) -> dict[str, str]:
         """What ingest has to say of the images: those left out, those that are there twice."""
-        facts = self.manifest["stages"]["ingest"]["facts"]
-        return {key: facts.get(key, "") for key in ("left_out", "repeated")}
+        return {key: str(self._ingest.get(key) or "") for key in REMARKS}
+
+    @property
+    def doubles(self) -> str:
+        """A sentence on validation images that stand in training too; empty without any."""
+        # On demand: the last lines of a run need no torch.
+        from raysynth.synthesis.memorisation import said_of_duplicates
+
+        return said_of_duplicates(self.selection.get("validation_in_training", {}))
+
+    @property
+    def _ingest(self) -> dict[str, Any]:
+        return dict(self.manifest["stages"].get("ingest", {}).get("facts", {}))
 
     @property
     def training(self) -> str:
@@ -198,15 +225,20 @@ def synthetic_images(values: Mapping[str, Any], generator: str) -> str:
     return f"{used:,} {f'of {wanted:,} ' * (used < wanted)}{generator} images"
 
 
+def title_of(name: str) -> str:
+    """What a method is called."""
+    return TITLES.get(name, name.replace("_", " "))
+
+
 def _method(name: str, values: Mapping[str, Any], groups: Groups, config: Config) -> Method:
     return Method(
         name=name,
-        title=TITLES.get(name, name.replace("_", " ")),
-        wga=_spread(values["wga"]),
-        aga=_spread(values["aga"]),
-        weighted=_spread(values["weighted"]),
-        groups=_group_spreads(values["groups"], groups),
-        validation=float(values["validation"]["wga"]["mean"]),
+        title=title_of(name),
+        wga=_spread(values["wga"], f"{name}: wga"),
+        aga=_spread(values["aga"], f"{name}: aga"),
+        weighted=_spread(values["weighted"], f"{name}: weighted"),
+        groups=_group_spreads(values["groups"], groups, name),
+        validation=_spread(values["validation"]["wga"], f"{name}: validation wga").mean,
         chosen=dict(values["chosen"]),
         kind=values["kind"],
         uses_validation=bool(values["uses_validation"]),
@@ -218,12 +250,26 @@ def _method(name: str, values: Mapping[str, Any], groups: Groups, config: Config
     )
 
 
-def _spread(values: Mapping[str, Any]) -> Spread:
-    return Spread(float(values["mean"]), float(values["std"]), tuple(values["seeds"]))
+def _spread(values: Mapping[str, Any], measured: str = "") -> Spread:
+    """NaN where there is none; `measured`: the name of a number that there must be."""
+    seeds = tuple(math.nan if value is None else float(value) for value in values["seeds"])
+    mean, std = (math.nan if values[k] is None else float(values[k]) for k in ("mean", "std"))
+    if measured and not all(map(math.isfinite, (mean, std, *seeds))):
+        raise _broken(f"{measured} is {values['mean']!r} of {list(values['seeds'])}")
+    return Spread(mean, std, seeds)
 
 
-def _group_spreads(values: Mapping[str, Any], groups: Groups) -> tuple[Spread, ...]:
-    return tuple(_spread(values[name]) for name in groups.names)
+def _group_spreads(values: Mapping[str, Any], groups: Groups, method: str) -> tuple[Spread, ...]:
+    if missing := [name for name in groups.names if name not in values]:
+        raise _broken(f"{method} has no accuracy of group(s) {', '.join(missing)}")
+    return tuple(_spread(values[name], f"{method}: group {name}") for name in groups.names)
+
+
+def _broken(what: str) -> DataError:
+    return DataError(
+        f"results.json of the classification stage: {what}; expected a number for every group. "
+        "Fix: delete the run's classification folder and run again"
+    )
 
 
 def _cluster_sizes(group: list[int], cluster: list[int]) -> dict[tuple[int, int], int]:

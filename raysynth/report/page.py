@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import yaml
@@ -64,8 +65,8 @@ def render(
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """0.4567 -> 45.7."""
-    return f"{100 * share:.{digits}f}"
+    """0.4567 -> 45.7; what does not exist (NaN): –."""
+    return "–" if math.isnan(share) else f"{100 * share:.{digits}f}"
 
 
 def number(value: Any) -> str:
@@ -74,6 +75,8 @@ def number(value: Any) -> str:
         return " / ".join(number(item) for item in value)
     if isinstance(value, bool):
         return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "–" if math.isnan(value) else str(value)
     if isinstance(value, float) and value != int(value):
         return f"{value:.3g}"
     return f"{value:,.0f}" if isinstance(value, int | float) else str(value)

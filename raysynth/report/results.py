@@ -6,15 +6,19 @@ from typing import Any
 
 from raysynth.report.content import Content
 
+SELECTION = ("threshold", "copy_threshold", "copies", "kept_per_cluster")
+"""Facts of the selection that are numbers of a run."""
+
 
 def results(content: Content) -> dict[str, Any]:
     """The run's numbers, JSON-able.
 
     `methods.<name>.{wga,aga,weighted,equalized_odds,demographic_parity,groups}` are `{mean, std,
     seeds}` on test, shares of 1; `interval` bounds WGA and AGA (95 %, over test images); `groups`
-    holds one number per group, in the order of the key `groups`. `timings` are seconds;
-    `left_out`, `repeated`: images that are not in the table and why, and those that are there
-    twice, in words.
+    holds one number per group, in the order of the key `groups`; a measure that does not exist is
+    null. `preferred` is what validation prefers to the shipped classifier, or null (see
+    `classify.preference.preferred`), `preference` says so. `timings` are seconds; `left_out`,
+    `repeated`: images that are not in the table and why, and those that are there twice, in words.
     """
     groups, config = content.groups, content.config
     names = groups.names
@@ -37,9 +41,11 @@ def results(content: Content) -> dict[str, Any]:
         },
         "selection": {
             key: content.selection[key]
-            for key in ("threshold", "copy_threshold", "copies", "kept_per_cluster")
+            for key in (*SELECTION, *({"validation_in_training"} & content.selection.keys()))
         },
         "selection_rule": content.results.get("selection_rule", ""),
+        "preferred": content.preferred,
+        "preference": content.preference,
         "methods": content.results.get("methods", {}),
         "search": {"trials": len(content.trials), "best": content.best},
         "timings": content.timings,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 from raysynth.config import Config
@@ -15,6 +18,9 @@ from raysynth.report.results import results
 from raysynth.report.sheets import captioned, contact_sheets, png, poster
 from raysynth.runs import Run
 from raysynth.storage import write_atomic
+
+LONGEST = 50
+"""Characters of a group's name in a file's; 255 bytes is what file systems take."""
 
 
 def run_report(config: Config, run: Run, work: str, progress: Progress) -> dict[str, Any]:
@@ -37,19 +43,27 @@ def run_report(config: Config, run: Run, work: str, progress: Progress) -> dict[
     progress.update("page")
     files = {"results.json": json.dumps(results(content), indent=1, allow_nan=False).encode()}
     files |= {f"plots/{name}.png": plot.png for name, plot in drawn.items()}
+    titles = [" ".join(name.split()) for name in content.groups.names]
+    names = file_names(titles)
     for sheet in sheets:
-        title = content.groups.name(sheet.group)
-        name = f"{_file_name(title)}-{sheet.cluster}"
+        title, name = titles[sheet.group], f"{names[sheet.group]}-{sheet.cluster}"
         files[f"sheets/{name}.png"] = png(poster(f"{title}, cluster {sheet.cluster}", sheet))
     for pair in pairs:
-        title = content.groups.name(pair.group)
-        picture = captioned(f"{title}: generated above, nearest training images below", pair.strips)
-        files[f"copies/{_file_name(title)}.png"] = png(picture)
+        title = f"{titles[pair.group]}: generated above, nearest training images below"
+        files[f"copies/{names[pair.group]}.png"] = png(captioned(title, pair.strips))
     files["index.html"] = render(content, sheets, pairs, drawn).encode()
     for name, data in files.items():
         write_atomic(f"{work}/{name}", data)
     return {"rows": len(sheets)}
 
 
-def _file_name(group: str) -> str:
-    return group.replace("/", "-").replace(" ", "_")
+def file_names(groups: Sequence[str]) -> list[str]:
+    """A file's name for every group: its own, of plain characters and clipped.
+
+    With the index before it where two would be one file: `a b` and `a_b`, or `A` and `a` on a disk
+    that does not tell them apart.
+    """
+    plain = [re.sub(r"[^\w.-]", "_", name.replace("/", "-"))[:LONGEST] for name in groups]
+    if len({unicodedata.normalize("NFKC", name).casefold() for name in plain}) == len(plain):
+        return plain
+    return [f"{g}-{name}" for g, name in enumerate(plain)]

@@ -14,12 +14,15 @@ from PIL import Image
 from rich.console import Console
 
 from raysynth.classify.card import training_in_words
+from raysynth.classify.preference import in_words, preferred
+from raysynth.errors import DataError
 from raysynth.progress import Progress
 from raysynth.report import run_report
 from raysynth.report.content import read_content, synthetic_images
 from raysynth.report.copies import pair_sheets
 from raysynth.report.page import number, percent, seconds
 from raysynth.report.sheets import contact_sheets
+from raysynth.report.stage import file_names
 from raysynth.report.summary import print_summary
 from tests.report.made_run import (
     ACCURACY,
@@ -238,6 +241,117 @@ def test_mixtures_say_whose_images_and_how_many_they_had(reported, page):
     )
 
 
+def _rewritten(run, stage: str, name: str, change) -> None:
+    path = finished(run, stage) / name
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+def test_what_validation_prefers_to_the_shipped_classifier_is_said_everywhere(tmp_path):
+    config, run = make_run(tmp_path)
+    content = read_content(config, run)
+    assert content.preferred is None and content.preference == ""  # raysynth's is the best
+
+    def change(values):
+        values["methods"]["group_dro"]["validation"]["wga"]["mean"] = 0.9
+        values["methods"]["raysynth"]["validation"]["wga"]["mean"] = 0.75
+
+    _rewritten(run, "classification", "results.json", change)
+    run_report(config, run, str(tmp_path / "out"), Progress())
+    said = (
+        "Validation prefers Group-DRO (real images only): mean validation WGA 90.0 % against "
+        "75.0 %. The shipped classifier is raysynth's all the same."
+    )
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["preference"] == said
+    assert results["preferred"] == {
+        "name": "group_dro",
+        "kind": "reference",
+        "uses_validation": False,
+        "validation_wga": 0.9,
+        "shipped": "raysynth",
+        "shipped_validation_wga": 0.75,
+    }
+    assert said.replace("'", "&#39;") in (tmp_path / "out" / "index.html").read_text()
+    console = Console(file=io.StringIO(), width=400)
+    print_summary(str(tmp_path / "out"), console)
+    assert console.file.getvalue().rstrip().splitlines()[-2] == f"Warning: {said}"
+
+
+def test_a_control_and_a_method_that_trains_on_validation_count_and_are_named_as_such():
+    def method(wga, kind="reference", uses=False):
+        return {"kind": kind, "uses_validation": uses, "validation": {"wga": {"mean": wga}}}
+
+    ours = method(0.7, "raysynth")
+    assert preferred({"erm": method(0.7), "raysynth": ours}, "raysynth") is None
+    control = preferred({"clip": method(0.8, "control"), "raysynth": ours}, "raysynth")
+    assert "prefers CLIP (a control): " in in_words(control, "CLIP")
+    dfr = preferred({"dfr": method(0.8, uses=True), "raysynth": ours}, "raysynth")
+    assert "(real images only; it trains on a part of validation)" in in_words(dfr, "DFR")
+    assert preferred({"erm": method(0.7)}, "raysynth") is None
+
+
+def test_images_in_both_splits_are_told(tmp_path):
+    config, run = make_run(tmp_path)
+
+    def change(manifest):
+        twice = dict.fromkeys(manifest["stages"]["selection"]["facts"]["copies"], 0)
+        manifest["stages"]["selection"]["facts"]["validation_in_training"] = twice | {
+            "coat/grass": 2
+        }
+
+    path = Path(run.path("manifest.json"))
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    run_report(config, run, str(tmp_path / "out"), Progress())
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "2 validation image(s) stand in training too (coat/grass: 2)" in page
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["selection"]["validation_in_training"]["coat/grass"] == 2
+
+
+def test_numbers_that_there_are_not(tmp_path):
+    """A measure that does not exist is a dash; an accuracy that is lost, or NaN, is no WGA."""
+    config, run = make_run(tmp_path)
+
+    def without_odds(values):
+        values["methods"]["erm"]["equalized_odds"] = {
+            "mean": None,
+            "std": None,
+            "seeds": [None] * 3,
+        }
+
+    _rewritten(run, "classification", "results.json", without_odds)
+    run_report(config, run, str(tmp_path / "out"), Progress())
+    assert "<td>–</td>" in (tmp_path / "out" / "index.html").read_text()
+
+    def lost(values):
+        del values["methods"]["erm"]["groups"]["coat/grass"]
+
+    _rewritten(run, "classification", "results.json", lost)
+    with pytest.raises(DataError, match=r"erm has no accuracy of group\(s\) coat/grass.*Fix"):
+        read_content(config, run)
+
+    def broken(values):
+        del values["methods"]["erm"]
+        values["methods"]["usb"]["wga"]["seeds"][1] = float("nan")
+
+    _rewritten(run, "classification", "results.json", broken)
+    with pytest.raises(DataError, match="usb: wga"):
+        read_content(config, run)
+
+
+def test_every_group_has_files_of_its_own():
+    assert file_names(["a b/c", "b/c"]) == ["a_b-c", "b-c"]
+    alike = file_names(["a b/c", "a_b/c", "a-b/c", "a/b-c", "A B/C"])
+    assert alike == ["0-a_b-c", "1-a_b-c", "2-a-b-c", "3-a-b-c", "4-A_B-C"]
+    long = file_names(["x" * 300 + "/1", "x" * 300 + "/2", "\U0001d4d0" * 99])
+    assert len(set(long)) == 3 and max(len(name.encode()) for name in long) < 230
+    assert file_names(["../x/y", "<b>|\n"]) == ["..-x-y", "_b___"]
+
+
 def test_a_run_without_search_and_adapters_is_reported_too(tmp_path):
     config, run = make_run(tmp_path, "search.trials=0", "generator=vanilla")
     best = finished(run, "search") / "best.json"
@@ -261,7 +375,7 @@ def test_what_ingest_left_out_is_on_the_page(tmp_path):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {key: results[key] for key in said} == said
     page = (tmp_path / "out" / "index.html").read_text()
-    assert page.count("left out: 32 image(s) that cannot be read (a&lt;b&gt;.png)") == 1
+    assert page.count("Left out: 32 image(s) that cannot be read (a&lt;b&gt;.png)") == 1
 
 
 def test_numbers_are_spoken():
