@@ -261,7 +261,7 @@ def test_a_signal_while_ray_starts_waits_until_it_has(tmp_path, number, code, se
         time.sleep(seconds)
         daemons = psutil.Process(driver.pid).children(recursive=True)
         os.killpg(driver.pid, number) if number == signal.SIGINT else driver.send_signal(number)
-        _, errors = driver.communicate(timeout=100)
+        _, errors = driver.communicate(timeout=200)
     finally:
         driver.kill()
     assert f"raysynth: stopped. The same command goes on with {tmp_path}" in errors
