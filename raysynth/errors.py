@@ -1,7 +1,7 @@
 """The errors that users see: each says what, where, got, expected and how to fix it.
 
 `exit_code` is the command's: 2, refused: the same command will be refused again; 3, try again: the
-same command goes on where it was. (1 is a fault of raysynth's own, 130 and 143 a stop from outside.)
+same command goes on where it was; 1, a fault of raysynth's own. (130 and 143: a stop from outside.)
 """
 
 
@@ -33,3 +33,9 @@ class StorageError(RaysynthError):
     """Storage cannot be read or written now: full, refused, unreachable. The run goes on later."""
 
     exit_code = 3
+
+
+class FaultError(RaysynthError):
+    """What raysynth did not foresee: a fault of its own, or of a library it uses."""
+
+    exit_code = 1
