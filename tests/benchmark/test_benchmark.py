@@ -217,7 +217,7 @@ def test_cells_know_the_cluster_of_their_driver(ray_local, tmp_path, monkeypatch
     [cell] = plan_cells(config)
     board = Board(f"{tmp_path}/stages", [cell])
     failed = _run_cells(config, str(tmp_path), board, Progress(Console(file=io.StringIO())))
-    assert "/data/birds" in failed[cell.name]
+    assert "/data/birds" in failed[cell.name].reason and failed[cell.name].code == 2
     written = yaml.safe_load((tmp_path / f"runs/{cell.name}/config.yaml").read_text())
     assert written["resources"]["address"] == "10.0.0.1:6379"
 
