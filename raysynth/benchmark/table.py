@@ -19,6 +19,7 @@ from scipy import stats
 
 from raysynth.benchmark.cells import LAST_STAGE, Cell
 from raysynth.benchmark.titles import plain_title, reference_titles, without_row
+from raysynth.classify.stored import read_object
 from raysynth.errors import ConfigError
 from raysynth.runs import read_json
 
@@ -106,7 +107,7 @@ def read_records(
 def _of_cell(cell: Cell, shared: str, known: pd.DataFrame | None) -> list[dict[str, Any]]:
     folder = f"{shared}/{LAST_STAGE}-{cell.digest}"
     if read_json(f"{folder}.json") is not None:
-        results = read_json(f"{folder}/results.json")
+        results = read_object(f"{folder}/results.json", ("methods",))
         named = results["methods"].items()
         return [record for name, values in named for record in _records(cell, name, values)]
     if known is None:

@@ -16,6 +16,7 @@ from raysynth import tables
 from raysynth.classify.final import Final
 from raysynth.classify.metrics import bootstrap_interval, fairness, group_metrics, over_seeds
 from raysynth.classify.plan import told
+from raysynth.classify.stored import read_object
 from raysynth.groups import Groups
 from raysynth.runs import write_atomic
 
@@ -104,7 +105,13 @@ def write_results(work: str, report: dict[str, Any], table: pa.Table) -> None:
 
 
 def read_results(folder: str) -> tuple[dict[str, Any], pa.Table]:
-    """Inverse of `write_results`."""
-    filesystem, path = fsspec.core.url_to_fs(f"{folder}/results.json")
-    table = tables.read_table(folder, files=[f"{path.rsplit('/', 1)[0]}/predictions.parquet"])
-    return json.loads(filesystem.cat_file(path)), table
+    """Inverse of `write_results`.
+
+    Raises
+    ------
+    DataError
+        When results.json is not there, cut, or another file.
+    """
+    found = read_object(f"{folder}/results.json", ("methods", "tuning"))
+    path = fsspec.core.url_to_fs(folder)[1]
+    return found, tables.read_table(folder, files=[f"{path}/predictions.parquet"])
