@@ -29,6 +29,8 @@ LEVEL = 0.95
 KEY = ("row", "severity", "seed", "repetition")
 """What names a record."""
 KINDS = ("raysynth", "reference", "mixture", "control")
+MEASURES = ("wga", "aga")
+"""Numbers that every record has."""
 REFERENCE_KINDS = ("reference", "control")
 """What a cell's references stage makes."""
 
@@ -79,6 +81,14 @@ def read_known(files: Sequence[str]) -> pd.DataFrame:
                 f"benchmark.records: {name} lacks {', '.join(sorted(missing))}; expected a "
                 "records.csv that `raysynth benchmark` wrote. Fix: correct the path"
             )
+        for measure in [name for name in MEASURES if name in part]:
+            numbers = pd.to_numeric(part[measure], errors="coerce")
+            if wrong := int((~numbers.between(0, 1)).sum()):
+                raise ConfigError(
+                    f"benchmark.records: {name}: {measure} of {wrong} record(s) is no share of 1 "
+                    f"(first: {part[measure][~numbers.between(0, 1)].iloc[0]!r}); a mean would "
+                    "leave them out. Fix: take the rows out, and their cells are run again"
+                )
         parts.append(part)
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
