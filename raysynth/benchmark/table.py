@@ -20,7 +20,7 @@ from scipy import stats
 from raysynth.benchmark.cells import LAST_STAGE, Cell
 from raysynth.benchmark.titles import plain_title, reference_titles, without_row
 from raysynth.errors import ConfigError
-from raysynth.storage import read_json
+from raysynth.storage import read_json, read_record
 
 OURS = "raysynth"
 LEVEL = 0.95
@@ -28,6 +28,8 @@ LEVEL = 0.95
 KEY = ("row", "severity", "seed", "repetition")
 """What names a record."""
 KINDS = ("raysynth", "reference", "mixture", "control")
+MEASURES = ("wga", "aga")
+"""Numbers that every record has."""
 REFERENCE_KINDS = ("reference", "control")
 """What a cell's references stage makes."""
 
@@ -78,6 +80,14 @@ def read_known(files: Sequence[str]) -> pd.DataFrame:
                 f"benchmark.records: {name} lacks {', '.join(sorted(missing))}; expected a "
                 "records.csv that `raysynth benchmark` wrote. Fix: correct the path"
             )
+        for measure in [name for name in MEASURES if name in part]:
+            numbers = pd.to_numeric(part[measure], errors="coerce")
+            if wrong := int((~numbers.between(0, 1)).sum()):
+                raise ConfigError(
+                    f"benchmark.records: {name}: {measure} of {wrong} record(s) is no share of 1 "
+                    f"(first: {part[measure][~numbers.between(0, 1)].iloc[0]!r}); a mean would "
+                    "leave them out. Fix: take the rows out, and their cells are run again"
+                )
         parts.append(part)
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
@@ -106,7 +116,7 @@ def read_records(
 def _of_cell(cell: Cell, shared: str, known: pd.DataFrame | None) -> list[dict[str, Any]]:
     folder = f"{shared}/{LAST_STAGE}-{cell.digest}"
     if read_json(f"{folder}.json") is not None:
-        results = read_json(f"{folder}/results.json")
+        results = read_record(f"{folder}/results.json", "methods", kind=dict)
         named = results["methods"].items()
         return [record for name, values in named for record in _records(cell, name, values)]
     if known is None:

@@ -305,6 +305,19 @@ def test_recorded_references_are_not_trained_again(tmp_path):
     assert table["row"].to_list() == ["vanilla", "shared", "erm"]
 
 
+@pytest.mark.parametrize("value", ["", "nan", "inf", "97.5", "-0.1", "word"])
+def test_records_whose_accuracy_is_none_are_refused(tmp_path, value):
+    """Left out of a mean over seeds, they would change it in silence."""
+    head = "cell,groups,kind,row,severity,seed,repetition,wga,aga"
+    row = "c,{},reference,erm,0.9,"
+    path = tmp_path / "records.csv"
+    path.write_text(f"{head}\n{row}0,0,0.5,0.6\n")
+    assert len(read_known([str(path)])) == 1
+    path.write_text(f"{head}\n{row}0,0,0.5,0.6\n{row}1,0,{value},0.6\n")
+    with pytest.raises(ConfigError, match=r"wga of 1 record\(s\) is no share of 1.*Fix"):
+        read_known([str(path)])
+
+
 def test_references_of_different_settings_are_different_rows(tmp_path):
     """Records of a table that told them apart are read as those of one that did not."""
     rows = {
