@@ -20,7 +20,7 @@ from scipy import stats
 from raysynth.benchmark.cells import LAST_STAGE, Cell
 from raysynth.benchmark.titles import plain_title, reference_titles, without_row
 from raysynth.errors import ConfigError
-from raysynth.storage import read_json
+from raysynth.storage import read_json, read_record
 
 OURS = "raysynth"
 LEVEL = 0.95
@@ -106,7 +106,7 @@ def read_records(
 def _of_cell(cell: Cell, shared: str, known: pd.DataFrame | None) -> list[dict[str, Any]]:
     folder = f"{shared}/{LAST_STAGE}-{cell.digest}"
     if read_json(f"{folder}.json") is not None:
-        results = read_json(f"{folder}/results.json")
+        results = read_record(f"{folder}/results.json", "methods")
         named = results["methods"].items()
         return [record for name, values in named for record in _records(cell, name, values)]
     if known is None:
