@@ -27,6 +27,8 @@ from raysynth.config import Config, digest_of
 from raysynth.errors import ConfigError, DataError, StorageError
 from raysynth.storage import (
     exists,
+    is_away,
+    is_full,
     make_folder,
     move,
     open_storage,
@@ -89,14 +91,15 @@ class Run:
             text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
             write_atomic(self.path("config.yaml"), text.encode(), patience=0)
         except StorageError as error:
-            if not isinstance(error.__cause__, PermissionError):
-                raise  # full or away: the same command works later
-            raise self._unwritable(error.__cause__) from None
+            cause = error.__cause__
+            if cause is None or is_away(cause) or is_full(cause):
+                raise  # the same command works later
+            raise self._unwritable(cause) from None
         except (OSError, ValueError, ImportError) as error:
             raise self._unwritable(error) from None
         self.filesystem, self._root = open_storage(self.root)
 
-    def _unwritable(self, error: Exception) -> ConfigError:
+    def _unwritable(self, error: BaseException) -> ConfigError:
         missing = isinstance(error, ImportError)
         fix = "install the filesystem's package (s3fs, gcsfs), or " if missing else ""
         return ConfigError(

@@ -115,12 +115,17 @@ def is_away(error: BaseException) -> bool:
     return bool(classes & FOREIGN)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether there was no room."""
+    return isinstance(error, OSError) and error.errno in FULL
+
+
 def storage_error(error: BaseException, path: str) -> StorageError | None:
     """What the user is told of an error of the storage of `path`; None: it is not the storage's."""
     where, reason = shown(path), shown(f"{error}" or type(error).__name__)
-    if isinstance(error, OSError) and error.errno in FULL:
+    if is_full(error):
         return StorageError(
-            f"disk full at {where} ({os.strerror(error.errno or 0)}). Fix: make room there; what "
+            f"disk full at {where} ({reason}). Fix: make room there; what "
             "is finished is kept, and the same command goes on"
         )
     if is_away(error):
@@ -225,6 +230,7 @@ def sizes_below(folder: str) -> dict[str, int]:
     return {
         str(path).removeprefix(start).lstrip("/"): int(about["size"])
         for path, about in sorted(found.items())
+        if not path.endswith("/")  # a key by which Arrow, Ray Train's, marks a folder on S3
     }
 
 

@@ -53,6 +53,19 @@ def test_a_folder_is_moved_whole_and_removed_whatever_its_name(place, name):
     assert sizes_below(f"{place}/{name}") == {}
 
 
+def test_keys_that_mark_folders_on_s3_are_no_files(s3):
+    """Ray leaves them where it makes folders."""
+    import boto3
+
+    bucket, client = s3.removeprefix("s3://"), boto3.client("s3")
+    write_atomic(f"{s3}/work/below/a", b"1")
+    for key in ("work/", "work/below/", "work/.train/"):
+        client.put_object(Bucket=bucket, Key=key)
+    assert sizes_below(f"{s3}/work") == {"below/a": 1}
+    move(f"{s3}/work", f"{s3}/real")
+    assert sizes_below(s3) == {"real/below/a": 1}
+
+
 def test_a_buffer_of_arrow_is_bytes(place):
     sink = pa.BufferOutputStream()
     sink.write(b"abc")
