@@ -34,11 +34,11 @@ from raysynth.storage import (
     open_storage,
     read_json,
     remove,
-    shown,
     sizes_below,
     sweep,
     write_atomic,
 )
+from raysynth.terminal import masked
 
 FOLDERS = {
     "ingest": "real",
@@ -103,7 +103,7 @@ class Run:
         missing = isinstance(error, ImportError)
         fix = "install the filesystem's package (s3fs, gcsfs), or " if missing else ""
         return ConfigError(
-            f"storage_path: cannot write to {shown(self.root)} ({shown(str(error))}); expected a "
+            f"storage_path: cannot write to {masked(self.root)} ({masked(str(error))}); expected a "
             f"folder or URI that this user may write. Fix: {fix}storage_path=/another/folder"
         )
 
@@ -135,6 +135,18 @@ class Run:
         self.filesystem.cp_file(f"{self._root}/{MANIFEST}", f"{self._root}/{MANIFEST}{BROKEN}")
         write_atomic(path, _json({"stages": {}}))
         return {"stages": {}}
+
+    def drop(self, path: str) -> None:
+        """Delete a file of a finished stage, which makes it again when it is asked for.
+
+        Raises
+        ------
+        DataError
+            It is none of this run's.
+        """
+        if not path.startswith((f"{self.root}/", f"{self.shared or self.root}/")):
+            raise DataError(f"{masked(path)}: damaged, and no file of {masked(self.root)}")
+        remove(path)
 
     def stage(
         self,

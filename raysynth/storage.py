@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from raysynth.errors import DataError, StorageError
+from raysynth.terminal import masked
 
 PATIENCE_SECONDS = 120.0
 """How long a call is tried again; an object store that restarts is back by then."""
@@ -122,7 +123,7 @@ def is_full(error: BaseException) -> bool:
 
 def storage_error(error: BaseException, path: str) -> StorageError | None:
     """What the user is told of an error of the storage of `path`; None: it is not the storage's."""
-    where, reason = shown(path), shown(f"{error}" or type(error).__name__)
+    where, reason = masked(path), masked(f"{error}" or type(error).__name__)
     if is_full(error):
         return StorageError(
             f"disk full at {where} ({reason}). Fix: make room there; what "
@@ -144,12 +145,6 @@ def storage_error(error: BaseException, path: str) -> StorageError | None:
     return None
 
 
-def shown(text: str) -> str:
-    """A text without the credentials that a URI in it may hold."""
-    text = re.sub(r"(?<=://)[^/@\s]+@", "***@", text)
-    return re.sub(r"(?i)((?:key|token|secret|password|signature)=)[^&\s]+", r"\1***", text)
-
-
 def read_json(path: str, patience: float = PATIENCE_SECONDS) -> Any:
     """A JSON file's value, or None when there is no such file.
 
@@ -167,7 +162,7 @@ def read_json(path: str, patience: float = PATIENCE_SECONDS) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{shown(path)}: no JSON ({str(error)[:200]}); expected what raysynth wrote there. "
+            f"{masked(path)}: no JSON ({str(error)[:200]}); expected what raysynth wrote there. "
             "Fix: delete it, and run again"
         ) from None
 
@@ -185,7 +180,7 @@ def read_record(path: str, *keys: str, kind: Any = object) -> dict[str, Any]:
     if not whole or not all(isinstance(record[key], kind) for key in keys):
         found = "nothing" if record is None else f"{str(record)[:60]!r}"
         raise DataError(
-            f"{shown(path)}: got {found}, expected an object with {', '.join(keys)}. Fix: delete "
+            f"{masked(path)}: got {found}, expected an object with {', '.join(keys)}. Fix: delete "
             "the folder that it lies in and run again: its stage is made anew"
         )
     return dict(record)

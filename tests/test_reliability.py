@@ -84,6 +84,19 @@ def test_a_file_cut_in_half_is_made_again(plain, capsys, pattern, stage):
 
 
 @pytest.mark.slow
+def test_a_shard_of_the_same_size_and_other_content_is_made_again(plain, capsys):
+    """Nothing shows it until it is read."""
+    folder, before = plain
+    file = sorted((folder / "mini/synthetic").glob("group-*.parquet"))[2]
+    whole = bytearray(file.read_bytes())
+    whole[40] ^= 1
+    file.write_bytes(whole)
+    run = run_pipeline(miniature(folder, *SMALL, "search.trials=0"), until="classification")
+    assert f"{file}: its content has sha256" in capsys.readouterr().out
+    assert images(run.root) == before
+
+
+@pytest.mark.slow
 def test_an_emptied_manifest_costs_nothing(plain, capsys):
     folder, before = plain
     (folder / "mini/manifest.json").write_bytes(b"")

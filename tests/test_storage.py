@@ -22,12 +22,12 @@ from raysynth.storage import (
     read_json,
     read_record,
     remove,
-    shown,
     sizes_below,
     sweep,
     write_atomic,
 )
 from raysynth.tables import parquet_files, read_table, write_table
+from raysynth.terminal import masked
 
 NAMES = ("seed=1", "runs [v2]", "a*b?", "plain")
 
@@ -170,7 +170,7 @@ def test_a_storage_that_is_away_is_tried_again_until_patience_ends():
 
 
 def test_messages_show_no_credentials():
-    said = shown("cannot reach s3://key:secret@bucket/a?token=abc&x=1")
+    said = masked("cannot reach s3://key:secret@bucket/a?token=abc&x=1")
     assert said == "cannot reach s3://***@bucket/a?token=***&x=1"
     error = ConnectionError("GET https://me:word@host/x")
     with pytest.raises(StorageError) as found:
