@@ -90,8 +90,9 @@ def _run_whole(run: Run, stages: Callable[[], None]) -> None:
             found = refusal_in(error)
             if not isinstance(found, DamagedError) or found.path in removed:
                 raise
+            if not run.drop(found.path):
+                raise
             run.say(f"{str(found).partition(' Fix: ')[0]} Its stage makes it again")
-            run.drop(found.path)
             removed.add(found.path)
 
 
