@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from raysynth.config import BenchmarkConfig, Config, Control, Reference, Section
 from raysynth.config_files import explain
 from raysynth.errors import ConfigError
+from raysynth.models.hub import pinned
 from raysynth.pipeline import stage_digests
 from raysynth.preflight import preflight
 from raysynth.runs import shared_name
@@ -88,7 +89,8 @@ def plan_cells(config: Config) -> list[Cell]:
         for seed in range(config.seed, config.seed + settings.seeds):
             for row, changes in settings.rows.items():
                 where = {"seed": seed, "dataset.severity": severity}
-                cell = _changed(config, row, where | _settings_of(row, changes))
+                changed = _changed(config, row, where | _settings_of(row, changes))
+                cell = pinned(changed, strict=False)  # one commit for all cells
                 stages = stage_digests(cell, LAST_STAGE, read)
                 cells.append(Cell(row, severity, seed, cell, stages, read))
     return cells

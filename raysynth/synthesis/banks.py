@@ -24,6 +24,7 @@ from raysynth.config import Config, FinetuneConfig
 from raysynth.errors import ModelError
 from raysynth.finetune.grouped_lora import inject
 from raysynth.generators import recipe_of
+from raysynth.models.loading import complete
 from raysynth.synthesis.fold import FoldedUNet
 
 # Rows of an adapter within a mixed batch are filled up to a multiple of this: the grouped layers
@@ -151,18 +152,22 @@ def _read_unet(folder: str, dtype: torch.dtype) -> dict[str, Tensor]:
     filesystem, path = fsspec.core.url_to_fs(f"{folder}/unet")
     try:
         if "file" in filesystem.protocol:
-            unet = UNet2DConditionModel.from_pretrained(
-                path, use_safetensors=True, torch_dtype=dtype
+            found = UNet2DConditionModel.from_pretrained(
+                path, use_safetensors=True, torch_dtype=dtype, output_loading_info=True
             )
         else:
             with tempfile.TemporaryDirectory() as local:
                 filesystem.get(path, os.path.join(local, "unet"), recursive=True)
-                unet = UNet2DConditionModel.from_pretrained(
-                    local, subfolder="unet", use_safetensors=True, torch_dtype=dtype
+                found = UNet2DConditionModel.from_pretrained(
+                    local,
+                    subfolder="unet",
+                    use_safetensors=True,
+                    torch_dtype=dtype,
+                    output_loading_info=True,
                 )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"{folder}/unet cannot be loaded ({str(error).strip().splitlines()[0]}); expected full "
             "UNet weights as diffusers saves them. Fix: run the fine-tuning stage again"
         ) from error
-    return unet.state_dict()
+    return complete("fine-tuned UNet", f"{folder}/unet", found).state_dict()
