@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -14,9 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from raysynth.cluster import LOCAL_STARTS, Session, check_before_ray, check_cluster, check_reachable
+from raysynth.cluster import Session, check_before_ray, check_cluster, check_reachable
 from raysynth.config_files import load_config
 from raysynth.errors import ConfigError, StageError
+from raysynth.local_ray import LOCAL_STARTS
 
 
 def test_more_cpus_than_this_machine_has_are_refused_before_ray_starts(monkeypatch):
@@ -109,12 +109,46 @@ def test_an_address_where_nothing_answers_is_refused_at_once():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"  # bound, not listening
-        for name in (address, f"ray://{address}"):
-            with pytest.raises(ConfigError, match=rf"nothing answers at .*{address}.*Fix: start"):
-                check_reachable(name)
+        with pytest.raises(ConfigError, match=rf"nothing answers at .*{address}.*Fix: start"):
+            check_reachable(address)
         free.listen()
         check_reachable(address)
     check_reachable("auto")
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("foo", r"got 'foo', expected host:port \(10.0.0.5:6379"),
+        ("", r"got '', expected host:port"),
+        ("10.0.0.5", "expected host:port"),
+        ("10.0.0.5:", "expected host:port"),
+        (":6379", "expected host:port"),
+        ("10.0.0.5:0", "expected host:port"),
+        ("10.0.0.5:99999", "expected host:port"),
+        ("10.0.0.5:٣", "expected host:port"),
+        ("fd00::5:6379", "expected host:port"),
+        ("a b:6379", "expected host:port"),
+        ("local\n", "expected host:port"),
+        ("a..b:1", r"nothing answers at a\.\.b:1"),
+        (f"{'a' * 64}.b:1", "nothing answers at a"),
+        ("ray://10.0.0.5:10001", "Ray client .* not supported. Fix: submit the run as a job"),
+        ("http://127.0.0.1:8265", "expected host:port .*Fix: submit the run as a job"),
+    ],
+)
+def test_what_is_no_address_of_a_head_is_refused_before_ray(address, said):
+    with pytest.raises(ConfigError, match=said):
+        check_reachable(address)
+
+
+def test_a_head_is_found_by_ipv6(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "socket.create_connection", lambda where, timeout: asked.append(where) or socket.socket()
+    )
+    for address in ("[fd00::5]:6379", "[fe80::1%eth0]:6379", "head.example_1:6379"):
+        check_reachable(address)
+    assert asked == [("fd00::5", 6379), ("fe80::1%eth0", 6379), ("head.example_1", 6379)]
 
 
 def test_what_ray_says_when_it_does_not_start_is_one_line_with_a_fix(monkeypatch, tmp_path):
@@ -155,35 +189,28 @@ def test_what_ray_refuses_is_not_tried_again(monkeypatch, tmp_path, capsys, refu
     assert len(starts) == 1 and "trying again" not in capsys.readouterr().err
 
 
-def test_a_second_driver_is_refused_and_a_dead_ones_ray_is_stopped(tmp_path):
-    config, root = load_config(), str(tmp_path)
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
-        session = Session(config, root)
-        pair = (other.pid, psutil.Process(other.pid).create_time())
-        session._note.write_text(json.dumps({"driver": pair, "ray": []}))
-        with pytest.raises(ConfigError, match=f"is being run by process {other.pid}"), session:
+def test_a_run_has_one_session_at_a_time(tmp_path):
+    with Session(load_config(), str(tmp_path)):
+        with (
+            pytest.raises(ConfigError, match=f"is being run by process {os.getpid()} "),
+            Session(load_config(), str(tmp_path)),
+        ):
             pass
-        dead = {"driver": (other.pid, 0.0), "ray": [(left.pid, _born(left))]}
-        session._note.write_text(json.dumps(dead))
-        with session:
-            assert left.wait(timeout=10) is not None
-            assert json.loads(session._note.read_text())["driver"][0] == os.getpid()
-        assert not session._note.exists()
-    finally:
-        other.kill()
-        left.kill()
+        with Session(load_config(), str(tmp_path / "another")):
+            pass
+    with Session(load_config(), str(tmp_path)):
+        pass
 
 
 DRIVER = """
-import ray, signal
+import signal
 from raysynth.cluster import Session
 from raysynth.config_files import load_config
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell passes on "ignored"
 with Session(load_config(), {root!r}) as session:
     session.start()
+    import ray
     task = ray.remote(lambda: __import__("time").sleep(300)).remote()
     print("started", flush=True)
     ray.get(task)
@@ -210,6 +237,44 @@ def test_a_terminated_driver_says_how_to_go_on_and_leaves_nothing(tmp_path, numb
     assert "stack" not in errors.lower() and "SIGTERM" not in errors, errors
     assert driver.returncode == code  # -2: Python ends by SIGINT itself; the command says 130
     assert not psutil.wait_procs(daemons, timeout=20)[1]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("seconds", [0.0, 1.5, 4.0])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -2)])
+def test_a_signal_while_ray_starts_waits_until_it_has(tmp_path, number, code, seconds):
+    """In the midst of it: a segmentation fault, or daemons left running."""
+    script = DRIVER.replace(
+        "    session.start()", "    print('starts', flush=True)\n    session.start()"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    driver = subprocess.Popen(
+        [sys.executable, "-c", script.format(root=str(tmp_path))],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert driver.stdout.readline() == "starts\n"
+        time.sleep(seconds)
+        daemons = psutil.Process(driver.pid).children(recursive=True)
+        os.killpg(driver.pid, number) if number == signal.SIGINT else driver.send_signal(number)
+        _, errors = driver.communicate(timeout=200)
+    finally:
+        driver.kill()
+    assert f"raysynth: stopped. The same command goes on with {tmp_path}" in errors
+    assert driver.returncode == code, errors
+    assert not psutil.wait_procs(daemons, timeout=20)[1]
+    assert not [each for each in psutil.pids() if _session_of(each) == driver.pid]
+
+
+def _session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 LOST = """
@@ -243,7 +308,3 @@ def test_a_ray_whose_daemon_is_lost_while_it_starts_is_started_again(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["works", "1"]  # nothing of the first start is left
     assert "Ray did not start, trying again (1)" in done.stderr
-
-
-def _born(process: subprocess.Popen) -> float:
-    return psutil.Process(process.pid).create_time()

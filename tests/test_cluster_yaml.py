@@ -71,3 +71,40 @@ def test_every_node_authenticates(cluster):
         starts = [line for line in cluster[kind] if "ray start" in line]
         assert starts and all("RAY_AUTH_MODE=token" in line for line in starts)
     assert "~/.ray/auth_token" in cluster["file_mounts"]
+
+
+def test_nodes_take_no_role_of_rays_and_no_group_of_rays(nodes):
+    """Ray's own role has all of EC2 and S3; its own group takes SSH from everywhere."""
+    for name, node in nodes.items():
+        config = node["node_config"]
+        assert config["IamInstanceProfile"]["Name"].startswith("raysynth-"), name
+        assert config["SecurityGroupIds"], name
+        assert config["MetadataOptions"]["HttpTokens"] == "required", name
+        assert all(each["Ebs"]["Encrypted"] for each in config["BlockDeviceMappings"]), name
+
+
+def test_the_setup_installs_what_storage_needs_in_locked_versions(cluster):
+    (command,) = cluster["setup_commands"]
+    assert "-c ~/raysynth/constraints.txt" in command and "raysynth[s3]" in command
+    pins = _pins("constraints.txt")
+    assert pins["fsspec"] == pins["s3fs"]
+    assert int(pins["python-dateutil"].split(".")[0]) < 3  # botocore's bound
+
+
+def test_lock_and_constraints_name_the_same_versions():
+    """torch's build is its index's choice; tzdata is pandas' on Windows."""
+    pins, locked = _pins("constraints.txt"), _pins("requirements.lock")
+    assert locked.items() <= pins.items()
+    assert pins.keys() - locked.keys() <= {"torch", "tzdata"}
+
+
+def test_the_lock_has_a_hash_for_every_version_and_nothing_of_a_machine():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        assert re.fullmatch(r"\S+==\S+ \\|    --hash=sha256:[0-9a-f]{64}( \\)?", line), line
+        assert line.endswith("\\") == following.startswith("    --hash")
+
+
+def _pins(file: str) -> dict[str, str]:
+    found = re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / file).read_text(), re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found}
