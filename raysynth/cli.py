@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +13,10 @@ import typer
 import yaml
 
 from raysynth.config_files import load_config
+from raysynth.config_storage import require_filesystem
+from raysynth.endings import EXIT_CODES, in_words
 from raysynth.errors import RaysynthError
+from raysynth.terminal import masked, shown
 
 Arguments = Annotated[
     list[str] | None,
@@ -24,6 +28,7 @@ Arguments = Annotated[
 ]
 app = typer.Typer(
     help="Fair classifiers from biased photographs.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -77,13 +82,15 @@ def benchmark(
     """Rows x severities x seeds of a configuration's `benchmark` section; writes table and plot."""
     given = arguments or []
     config = load_config(*split_arguments(given))
+    require_filesystem(config.storage_path)
     from raysynth.benchmark.driver import run_benchmark
     from raysynth.benchmark.stage import publish
 
-    finished = run_benchmark(config, finished_only=finished_only)
-    print(publish(finished, " ".join(("raysynth benchmark", *given))))
+    with in_words(f"{config.storage_path}/{config.name}"):
+        finished = run_benchmark(config, finished_only=finished_only)
+        print(publish(finished, " ".join(("raysynth benchmark", *given))))
     if finished.failed:
-        sys.exit(1)
+        sys.exit(finished.exit_code)
 
 
 @app.command("config")
@@ -107,16 +114,18 @@ def show_config(
 def run_until(stage: str | None, arguments: Sequence[str]) -> None:
     """Run the pipeline up to a stage (None: all of it), then say what came out and where."""
     config = load_config(*split_arguments(arguments))
+    require_filesystem(config.storage_path)
     # torch and ray load here, so that a wrong configuration is refused at once.
     from raysynth.pipeline import run_pipeline
     from raysynth.report.summary import print_summary
 
-    finished = run_pipeline(config, until=stage)
-    folder = finished.folder(stage or "report")
-    if stage in (None, "report"):
-        print_summary(folder)
-    else:
-        print(folder)
+    with in_words(f"{config.storage_path}/{config.name}"):
+        finished = run_pipeline(config, until=stage)
+        folder = finished.folder(stage or "report")
+        if stage in (None, "report"):
+            print_summary(folder)
+        else:
+            print(folder)
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -143,12 +152,18 @@ def main() -> None:
 
 
 def _refusing(call: Callable[[], object]) -> None:
-    """What raysynth refuses goes to standard error without a traceback, with exit code 2."""
+    """What does not go well goes to standard error without a traceback, with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a name ends no run
+            stream.reconfigure(errors="backslashreplace")
     try:
-        call()
+        with in_words():
+            call()
     except RaysynthError as error:
-        print(f"raysynth: {error}", file=sys.stderr)
-        sys.exit(2)
+        print(shown(masked(f"raysynth: {error}"), lines=True), file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -279,5 +279,7 @@ def _hush() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # A worker's refusal comes through as itself; else only its text does, inside one of Ray's own.
+    context.raise_original_map_exception = True
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)

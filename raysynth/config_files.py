@@ -83,7 +83,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: the value is not valid YAML: {_reason(error)}") from None
     if last.isascii() and last.isdecimal() and len(last) < 19:
-        values.pop(int(last), None)  # a file's whole numbers as keys are numbers
+        values.pop(int(last), None)  # type: ignore[call-overload]  # as a file has whole numbers
     values[last] = value
 
 

@@ -1,9 +1,14 @@
 """The errors that users see: each says what, where, got, expected and how to fix it.
 
 `exit_code` is the command's: 2, refused: the same command will be refused again; 3, try again:
-the same command goes on where it was. (1 is a fault of raysynth's own, 130 and 143 a stop from
+the same command goes on where it was; 1, a fault of raysynth's own. (130 and 143: a stop from
 outside.)
 """
+
+from __future__ import annotations
+
+ADDED = "\nFailed to apply UDF transform after "
+"""From here on Ray Data's words to programmers, which it adds to what a worker raised."""
 
 
 class RaysynthError(Exception):
@@ -36,12 +41,18 @@ class StorageError(RaysynthError):
     exit_code = 3
 
 
+class FaultError(RaysynthError):
+    """What raysynth did not foresee: a fault of its own, or of a library it uses."""
+
+    exit_code = 1
+
+
 def reason_of(error: BaseException) -> str:
     """Why a worker failed, in a line or a few: a RaysynthError's whole message, else the last line.
 
     Ray hands errors on inside its own, some of them as the text of a traceback.
     """
-    if (found := _refusal(error)) is not None:
+    if (found := refusal_in(error)) is not None:
         return str(found)
     text = str(error).strip()
     _, told, message = text.rpartition(f"\n{RaysynthError.__module__}.")
@@ -51,13 +62,42 @@ def reason_of(error: BaseException) -> str:
     return lines[-1] if lines else repr(error)
 
 
-def _refusal(error: BaseException | None, depth: int = 8) -> RaysynthError | None:
-    """The RaysynthError that an error of Ray's holds."""
-    if isinstance(error, RaysynthError) and not hasattr(error, "cause"):
-        return error
-    if error is None or not depth:
-        return None
-    inner = [getattr(error, name, None) for name in ("cause", "_base_exc", "__cause__")]
-    inner += list((getattr(error, "worker_failures", None) or {}).values())
-    found = (_refusal(each, depth - 1) for each in inner if isinstance(each, BaseException))
-    return next((each for each in found if each is not None), None)
+def refusal_in(error: BaseException) -> RaysynthError | None:
+    """raysynth's own error that an error is, or was raised from; None: there is none.
+
+    What Ray raises of a task's error is of its class too, but holds Ray's text: `cause` is it.
+    """
+    seen: set[int] = set()
+    queue = [error]
+    while queue:
+        each = queue.pop(0)
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        inner = causes(each)
+        if isinstance(each, RaysynthError) and not is_rays(each):
+            each.args = (without_advice(each),)
+            return each
+        queue += inner
+    return None
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """What an error was raised from, and what Ray keeps of a task's or of several workers'."""
+    kept = [getattr(error, "cause", None), error.__cause__]
+    for name in ("worker_failures", "training_failures"):
+        failures = getattr(error, name, None)
+        kept += list(failures.values()) if isinstance(failures, dict) else []
+    if isinstance(error, BaseExceptionGroup):
+        kept += error.exceptions
+    return [each for each in kept if isinstance(each, BaseException)]
+
+
+def is_rays(error: BaseException) -> bool:
+    """Whether an error is a class of Ray's, which is not imported to be asked."""
+    return any(kind.__module__.startswith("ray.") for kind in type(error).__mro__)
+
+
+def without_advice(error: BaseException) -> str:
+    """An error's text without what Ray Data adds for programmers."""
+    return str(error).partition(ADDED)[0]

@@ -176,16 +176,23 @@ def _a_folder(path: str) -> DataError:
     )
 
 
-def read_record(path: str, *keys: str) -> dict[str, Any]:
-    """A JSON file that must be there and be an object with these keys, else DataError."""
+def read_record(path: str, *keys: str, kind: Any = object) -> dict[str, Any]:
+    """A JSON file that must be there and be an object with these keys, each a `kind`.
+
+    Raises
+    ------
+    DataError
+        It is missing, cut off or another file.
+    """
     record = read_json(path)
-    if not isinstance(record, dict) or not record.keys() >= set(keys):
+    whole = isinstance(record, dict) and record.keys() >= set(keys)
+    if not whole or not all(isinstance(record[key], kind) for key in keys):
         found = "nothing" if record is None else f"{str(record)[:60]!r}"
         raise DataError(
             f"{shown(path)}: got {found}, expected an object with {', '.join(keys)}. Fix: delete "
-            "it, and run again"
+            "the folder that it lies in and run again: its stage is made anew"
         )
-    return record
+    return dict(record)
 
 
 def write_atomic(path: str, data: bytes | memoryview, patience: float = PATIENCE_SECONDS) -> None:

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
+from raysynth.benchmark.driver import Finished
 from raysynth.cli import main, split_arguments
 from raysynth.config import Config
 from raysynth.config_docs import markdown
@@ -176,3 +178,37 @@ def test_plan_of_the_paper_scale_needs_no_model_and_no_hub(inside, tmp_path):
     assert "a local Ray: resources.object_store_memory=" in printed.stdout
     missing = inside("plan", str(file), "dataset.path=/nowhere")
     assert missing.returncode == 2 and "metadata.csv" in missing.stderr
+
+
+def test_plan_prints_names_as_they_are_written(inside, tmp_path):
+    """Names that look like rich's markup."""
+    write_waterbirds(tmp_path / "images", each=40)
+    names = ["car [rear]", "bag [/x]"], ["[red]", ":car:"]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    picture = next((tmp_path / "images").rglob("*.jpg")).read_bytes()
+    rows = ["file_name,label,attribute"]
+    for number in range(96):
+        (folder / f"{number}.jpg").write_bytes(picture)
+        label, attribute = names[0][number % 2], names[1][number // 2 % 2]
+        rows.append(f"{number}.jpg,{label},{attribute}")
+    (folder / "metadata.csv").write_text("\n".join(rows))
+    printed = inside(
+        *("plan", "dataset.name=folder", f"dataset.path={folder}", f"storage_path={tmp_path}/runs"),
+        "classifier.image_size=32",
+    )
+    assert printed.returncode == 0, printed.stderr
+    for name in ("car [rear]/[red]", "bag [/x]/[red]", "bag [/x]/:car:"):
+        assert f" {name} " in printed.stdout
+
+
+def test_exit_codes_are_told():
+    said = " ".join(_raysynth("--help").stdout.split())
+    assert "Exit codes: 0 done; 2 refused" in said and "143 (SIGTERM)" in said
+
+
+@pytest.mark.parametrize(("codes", "expected"), [((2, 3), 3), ((2, 2), 2), ((3, 1, 2), 1), ((), 0)])
+def test_a_benchmark_ends_with_the_worst_of_its_cells(codes, expected):
+    failed = {str(number): code for number, code in enumerate(codes)}
+    finished = Finished("", "", [], {}, pd.DataFrame(), Config().benchmark, failed)
+    assert finished.exit_code == expected

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+import time
+
 import pytest
 import yaml
+from fsspec.registry import _registry
 
 from raysynth.benchmark.cells import plan_cells
+from raysynth.cluster import _check_memory
 from raysynth.config import Config
 from raysynth.config_files import load_config
-from raysynth.config_storage import resolve_storage
+from raysynth.config_storage import require_filesystem, resolve_storage
 from raysynth.errors import ConfigError
 from raysynth.pipeline import stage_digests
 
@@ -125,6 +130,269 @@ def test_relative_storage_is_refused_inside_a_ray_job(monkeypatch):
         load_config(None, ["storage_path=runs"])
     assert load_config(None, ["storage_path=s3://bucket/runs"]).storage_path == "s3://bucket/runs"
     assert load_config(None, ["storage_path=/mnt/runs"]).storage_path == "/mnt/runs"
+
+
+NUMBER_KEYS = [
+    "seed",
+    "dataset.severity",
+    "dataset.validation_share",
+    "clustering.k",
+    "finetune.steps",
+    "finetune.learning_rate",
+    "classifier.learning_rate",
+    "search.trials",
+    "search.gpus_per_trial",
+    "resources.workers",
+    "benchmark.seeds",
+]
+LIST_KEYS = [
+    "references.weight_decays",
+    "references.head_weight_decays",
+    "search.ratios",
+    "search.temperatures",
+    "search.learning_rates",
+    "synthesis.strength_outside",
+    "classifier.mixture_learning_rates",
+]
+
+
+@pytest.mark.parametrize("value", ["true", "yes", ".inf", "-.inf", ".nan", "'inf'", "1e999"])
+def test_booleans_infinities_and_nan_are_no_numbers(value):
+    for key in NUMBER_KEYS:
+        with pytest.raises(ConfigError, match=key.rpartition(".")[2]):
+            load_config(None, [f"{key}={value}"])
+    for key in LIST_KEYS:
+        with pytest.raises(ConfigError, match=key.rpartition(".")[2]):
+            load_config(None, [f"{key}=[{value}, {value}]"])
+    for inside in ("clustering.k={a/b: %s}", "finetune.overrides={0-0: {steps: %s}}"):
+        with pytest.raises(ConfigError):
+            load_config(None, [inside % value])
+
+
+def test_every_numeric_key_refuses_booleans():
+    refused = 0
+    for name, section in [("", Config), *((f"{n}.", type(s)) for n, s in Config() if n != "seed")]:
+        for key, field in getattr(section, "model_fields", {}).items():
+            text = str(field.annotation)
+            if "bool" not in text and ("int" in text or "float" in text):
+                value = "[true, true]" if text.startswith("tuple") else "true"
+                with pytest.raises(ConfigError, match="got true, which YAML reads"):
+                    load_config(None, [f"{name}{key}={value}"])
+                refused += 1
+    assert refused > 70
+
+
+def test_whole_numbers_may_be_written_as_before():
+    assert load_config(None, ["seed=1.0"]).digest() == load_config(None, ["seed=1"]).digest()
+    assert load_config(None, ["finetune.flip=yes"]) == load_config()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seed: 1\nname: a\nseed: 2\n", r"key 'seed' is there twice, first(?s:.*)line 3"),
+        ("dataset: {severity: 0.9, severity: 0.95}", "key 'severity' is there twice"),
+        ("name: !!int x", "'x' is no int"),
+        ("name: !!float x", "'x' is no float"),
+        ("name: !!bool x", "'x' is no bool"),
+        ("name: !!timestamp x", "the tag"),
+        ("name: !!binary aGk=", "the tag"),
+        ("name: !!python/object:os.system x", "the tag"),
+        ("name: !!map x", "a mapping expected"),
+        ("seed: " + "[" * 2000, "nested more than 40 levels deep"),
+        ("seed: " + "9" * 5000, "is no int"),
+        ("benchmark: {rows: {a: &x {b: *x}}}", "an alias of what it stands in"),
+        ("{[1]: 2}", "a key that is no name"),
+        ('name: "\\ud800"', "half a character"),
+        ("#" + "x" * 300_000, "more than 256 kB"),
+        ("[" + "1," * 30_000 + "]", "more than 20,000 values"),
+    ],
+)
+def test_odd_and_hostile_yaml_is_refused_quickly_and_briefly(tmp_path, text, said):
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match=said) as error:
+        load_config(str(file))
+    assert len(str(error.value)) < 2000 and time.monotonic() - start < 5
+
+
+def test_a_small_file_has_a_small_message(tmp_path):
+    """Aliases of aliases: 9^5 values where one number belongs."""
+    file = tmp_path / "run.yaml"
+    for levels, said in (("abc", "weight_decays"), ("abcde", "aliases that stand for more than")):
+        lines, before = [], "1"
+        for name in levels:
+            lines.append(f"- &{name} [{', '.join([before] * 9)}]")
+            before = f"*{name}"
+        file.write_text("references:\n  weight_decays:\n  " + "\n  ".join(lines))
+        with pytest.raises(ConfigError, match=said) as error:
+            load_config(str(file))
+        assert len(str(error.value)) < 6000
+    file.write_text("references: {weight_decays: [" + "x, " * 9000 + "]}")
+    with pytest.raises(ConfigError, match=r"and 8,9.. more"):
+        load_config(str(file))
+
+
+def test_files_that_are_no_text_are_refused(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_bytes(b"name: \xff\xfe")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(str(file))
+    file.write_bytes(b"\xef\xbb\xbfseed: 3")  # as Windows' editors write UTF-8
+    assert load_config(str(file)).seed == 3
+    with pytest.raises(ConfigError, match="more than 256 kB"):
+        load_config("/dev/zero")
+
+
+def test_arguments_that_are_no_text_are_refused():
+    for override in ("\udcff=1", "name=\udcff", "a." * 99 + "a=1"):
+        with pytest.raises(ConfigError) as error:
+            load_config(None, [override])
+        str(error.value).encode()
+
+
+def test_keys_of_mappings_are_read_as_they_are_written(tmp_path):
+    text = "{0: coat, 01: bag, yes: a, No: b, 1.0: c, 2024-01-01: d, null: e, '0x1': f}"
+    file = tmp_path / "run.yaml"
+    file.write_text(f"dataset: {{label_words: {text}}}")
+    expected = {"0": "coat", "01": "bag", "yes": "a", "No": "b", "1.0": "c"}
+    expected |= {"2024-01-01": "d", "null": "e", "0x1": "f"}
+    for config in (
+        load_config(str(file)),
+        load_config(None, [f"dataset.label_words={text}"]),
+    ):
+        assert config.dataset.label_words == expected
+        dumped = yaml.safe_dump(config.model_dump(mode="json"))
+        file.write_text(dumped)
+        assert load_config(str(file)) == config
+    assert load_config(None, ["clustering.k={0: 2}"]).clustering.k == {0: 2}
+    file.write_text("dataset: {label_words: {0: coat}}")
+    config = load_config(str(file), ["dataset.label_words.0=bag"])
+    assert config.dataset.label_words == {"0": "bag"}
+    assert load_config(None, ["name=2024-13-45"]).name == "2024-13-45"
+    with pytest.raises(ConfigError, match=r"label_words: got true(?s:.*)in quotes, such as 'yes'"):
+        load_config(None, ["dataset.label_words={a: yes}"])
+    with pytest.raises(ConfigError, match=r"pair.0(?s:.*)Fix: quote it, e.g. '0'"):
+        load_config(None, ["dataset.pair=[0, 1]"])
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["a {label.x}", "{label.__class__}", "{label[0]}", "{label:>9}", "{label!r}", "{{label}}", "{",
+     "{} {label}", "{label:{token}}"],
+)  # fmt: skip
+def test_templates_speak_of_fields_and_nothing_else(template):
+    with pytest.raises(ConfigError, match=r"prompts\.template"):
+        load_config(None, [f"prompts.template='{template}'"])
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["name", "storage_path", "base.name", "base.clip", "base.revision", "base.device",
+     "clustering.encoder", "classifier.backbone", "dataset.path", "resources.address"],
+)  # fmt: skip
+def test_empty_names_are_refused(key):
+    for value in ("''", "' '", '"a\\0b"'):
+        with pytest.raises(ConfigError, match=key):
+            load_config(None, [f"{key}={value}"])
+
+
+def test_devices_are_torchs():
+    for name in ("nonsense", "CPU", "cuda:", "cuda:-1", "cuda:0:0", "cuda:01", "meta"):
+        with pytest.raises(ConfigError, match=r"base\.device: expected auto"):
+            load_config(None, [f"base.device='{name}'"])
+    for name in ("auto", "cpu", "cuda", "cuda:7", "mps", "xpu:0"):
+        assert load_config(None, [f"base.device={name}"]).base.device == name
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("memory://runs", "kept by one process"),
+        ("http://host/runs", "cannot be written"),
+        ("github://org:repo@sha/runs", "cannot be written"),
+        ("zip://runs.zip", "one file"),
+        ("simplecache::s3://bucket/runs", "chain of filesystems"),
+        ("dir://runs", "wraps another"),
+        ("foo://runs", "unknown protocol 'foo'; expected one of abfs, "),
+        ("s3://", "no bucket"),
+        ("~nosuchuser/runs", "no home of '~nosuchuser'"),
+    ],
+)
+def test_storage_that_workers_do_not_share_is_refused(path, said):
+    with pytest.raises(ConfigError, match="storage_path") as error:
+        load_config(None, [f"storage_path={path}"])
+    assert said in str(error.value)
+
+
+def test_storage_among_the_images_is_refused(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    (tmp_path / "link").symlink_to(images)
+    folder = ["dataset.name=folder", f"dataset.path={images}"]
+    for inside in (images, images / "runs", tmp_path / "link" / "runs"):
+        with pytest.raises(ConfigError, match=r"lies inside dataset\.path"):
+            load_config(None, [*folder, f"storage_path={inside}"])
+    for outside in (tmp_path, tmp_path / "images2"):
+        load_config(None, [*folder, f"storage_path={outside}"])
+    remote = ["dataset.name=folder", "dataset.path=s3://bucket/images"]
+    with pytest.raises(ConfigError, match="lies inside"):
+        load_config(None, [*remote, "storage_path=s3://bucket/images/runs"])
+    row = f"benchmark.rows={{a: {{dataset.name: folder, dataset.path: {tmp_path}}}}}"
+    with pytest.raises(ConfigError, match="lies inside"):
+        plan_cells(load_config(None, [row, f"storage_path={tmp_path}/runs"]))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["ftp://user:HIDDEN@host/x", "s3://KEY:HID/DEN@bucket/x", "https://host/x?X-Amz-Signature=HIDDEN",
+     "gs://bucket/x?a=1&access_token=HIDDEN"],
+)  # fmt: skip
+def test_secrets_in_uris_are_refused_and_not_shown(uri, tmp_path):
+    folder = "dataset.name=folder"
+    for override in (
+        f"storage_path={uri}",
+        f"dataset.path={uri}",
+        f"base.name={uri}",
+        f"base.clip={uri}",
+        f"clustering.encoder={uri}",
+        f"classifier.backbone={uri}",
+        f"resources.address={uri}",
+        f"benchmark.records=[{uri}]",
+        f"benchmark.rows={{a: {{dataset.path: '{uri}'}}}}",
+        f"storage_path=[{uri}",
+        uri,
+    ):
+        with pytest.raises(ConfigError) as error:
+            load_config(None, [folder, override])
+        assert "HIDDEN" not in str(error.value) and "HID/DEN" not in str(error.value)
+    with pytest.raises(ConfigError, match="AWS_PROFILE"):
+        load_config(None, [f"storage_path={uri}"])
+    with pytest.raises(ConfigError) as error:
+        load_config(uri)
+    assert "HID" not in str(error.value)
+
+
+def test_a_host_with_a_port_is_no_secret():
+    for uri in ("s3://bucket:9000/runs@2", "abfs://box@account.dfs.core.windows.net/x"):
+        assert load_config(None, [f"dataset.path={uri}", "dataset.name=folder"]).dataset.path == uri
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    for protocol, package in (("gs", "gcsfs"), ("s3", "s3fs")):
+        monkeypatch.setitem(sys.modules, package, None)
+        monkeypatch.delitem(_registry, protocol, raising=False)
+        with pytest.raises(ConfigError, match=f"pip install {package}"):
+            require_filesystem(f"{protocol}://bucket/runs")
+
+
+def test_an_object_store_larger_than_the_machine_is_refused_before_ray():
+    with pytest.raises(ConfigError, match="object_store_memory"):
+        load_config(None, ["resources.object_store_memory=1000000000000000"])
+    config = load_config(None, ["resources.object_store_memory=90000000000000"])
+    with pytest.raises(ConfigError, match=r"this machine has [\d,]+ of memory"):
+        _check_memory(config.resources)
 
 
 def test_every_field_is_described():

@@ -22,3 +22,19 @@ def test_lines_keep_coming_without_a_terminal(monkeypatch):
     text = out.getvalue()
     assert text.count("synthesis images [32] 120/400") >= 2
     assert text.rstrip().endswith("done")
+
+
+def test_what_is_said_is_printed_as_it_is_written():
+    """Names may look like rich's markup, an emoji's or a terminal's commands."""
+    out = io.StringIO()
+    progress = Progress(Console(file=out, force_terminal=True, width=200))
+    name = "car [/x] [red]rear[/red] :car: \x1b[31m\r\n"
+    for line in (f"  clusters: {name}", "plain"):
+        progress.say(line)
+    progress.say("ingest", mark="✓")
+    progress.update(name, 1, 2)
+    with progress.console.capture() as line:
+        progress.console.print(progress._line())
+    shown = r"car [/x] [red]rear[/red] :car: \x1b[31m\r\n"
+    assert out.getvalue() == f"  clusters: {shown}\nplain\n\x1b[32m✓ \x1b[0mingest\n"
+    assert f"{shown} 1/2" in line.get()

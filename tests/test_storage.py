@@ -222,3 +222,12 @@ def test_the_reason_of_a_worker_is_the_whole_message():
     assert reason_of(told) == str(inner)
     assert reason_of(RuntimeError("first\nlast\n")) == "last"
     assert reason_of(RuntimeError()) == "RuntimeError()"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"{}", b"\xff", b'{"methods": 1}'])
+def test_a_stages_json_that_is_cut_is_named(tmp_path, content):
+    path = tmp_path / "results.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"results\.json: .*Fix: delete"):
+        read_record(str(path), "methods", kind=dict)

@@ -20,7 +20,8 @@ from raysynth.benchmark.cells import LAST_STAGE, Cell, check_cells, plan_cells
 from raysynth.benchmark.table import REFERENCE_KINDS, read_known
 from raysynth.cluster import Session, address_of
 from raysynth.config import BenchmarkConfig, Config
-from raysynth.errors import RaysynthError, reason_of
+from raysynth.endings import in_words
+from raysynth.errors import RaysynthError
 from raysynth.pipeline import run_pipeline
 from raysynth.progress import Progress
 
@@ -43,6 +44,21 @@ class Finished:
     """Records of earlier parts, see `benchmark.records`."""
     settings: BenchmarkConfig
     """What its table compares: `baseline`, `by_validation`."""
+    codes: dict[str, int] = field(default_factory=dict)
+    """Failed cell's name -> what a command of its own would have ended with."""
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command: raysynth's faults first, then what may be tried again, then refusals."""
+        return next((code for code in (1, 3, 2) if code in self.codes.values()), 0)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a cell failed, and the exit code that says whether it is worth another try."""
+
+    reason: str
+    code: int
 
 
 @dataclass
@@ -91,7 +107,7 @@ def run_benchmark(
     board.look()
     known = read_known(config.benchmark.records)
     board.waiting = cells_to_run(cells, board, known)
-    failed: dict[str, str] = {}
+    failed: dict[str, Failure] = {}
     with progress or Progress() as display:
         stages = frozenset().union(*(cell.folders for cell in cells))
         display.stage("benchmark")
@@ -106,7 +122,9 @@ def run_benchmark(
                 check_cells(board.waiting)
                 session.start()
                 failed = _run_cells(config, root, board, display)
-    return Finished(root, board.shared, cells, failed, known, config.benchmark)
+    reasons = {name: failure.reason for name, failure in failed.items()}
+    codes = {name: failure.code for name, failure in failed.items()}
+    return Finished(root, board.shared, cells, reasons, known, config.benchmark, codes)
 
 
 def cells_to_run(cells: list[Cell], board: Board, known: pd.DataFrame) -> list[Cell]:
@@ -129,14 +147,14 @@ def cells_to_run(cells: list[Cell], board: Board, known: pd.DataFrame) -> list[C
     return waiting
 
 
-def _run_cells(config: Config, root: str, board: Board, progress: Progress) -> dict[str, str]:
-    """Start cells as others end; reasons of the failed ones."""
+def _run_cells(config: Config, root: str, board: Board, progress: Progress) -> dict[str, Failure]:
+    """Start cells as others end; why some failed, by name."""
     import ray
 
     # A cell only waits for its stages' workers: it must not take a core from them.
     task = ray.remote(num_cpus=0, max_retries=MAX_RETRIES)(run_cell)
     address = address_of(config.resources)
-    failed: dict[str, str] = {}
+    failed: dict[str, Failure] = {}
     total = len(board.waiting)
     stages = frozenset().union(*(cell.folders for cell in board.waiting))
     while board.waiting or board.running:
@@ -151,16 +169,16 @@ def _run_cells(config: Config, root: str, board: Board, progress: Progress) -> d
         finished, _ = ray.wait(list(board.running), num_returns=1, timeout=POLL_SECONDS)
         for reference in finished:
             cell = board.running.pop(reference)
-            seconds, reason = _outcome(ray, reference)
-            for line in _ending(cell.name, seconds, reason):
+            seconds, failure = _outcome(ray, reference)
+            for line in _ending(cell.name, seconds, failure):
                 progress.say(line)
-            if reason:
-                failed[cell.name] = reason
+            if failure:
+                failed[cell.name] = failure
     return failed
 
 
-def run_cell(cell: Cell, root: str, shared: str, address: str) -> tuple[float, str]:
-    """One run, inside a Ray task: its seconds, and the reason if it was refused or failed.
+def run_cell(cell: Cell, root: str, shared: str, address: str) -> tuple[float, Failure | None]:
+    """One run, inside a Ray task: its seconds, and why it failed, if it did.
 
     `address`: the driver's Ray; a worker has no RAY_ADDRESS, and would take any for a local one.
     """
@@ -171,23 +189,25 @@ def run_cell(cell: Cell, root: str, shared: str, address: str) -> tuple[float, s
     )
     silent = Progress(Console(file=io.StringIO()))
     try:
-        run_pipeline(config, LAST_STAGE, silent, shared)
+        with in_words(f"{root}/runs/{cell.name}"):
+            run_pipeline(config, LAST_STAGE, silent, shared)
     except RaysynthError as error:
-        return time.monotonic() - start, str(error)
-    return time.monotonic() - start, ""
+        return time.monotonic() - start, Failure(str(error), error.exit_code)
+    return time.monotonic() - start, None
 
 
-def _ending(name: str, seconds: float, reason: str) -> list[str]:
+def _ending(name: str, seconds: float, failure: Failure | None) -> list[str]:
     """The lines that tell how a cell ended; a reason may have several."""
-    if not reason:
+    if failure is None:
         return [f"✓ {name}: {seconds:.0f} s"]
-    first, *rest = reason.splitlines()
+    first, *rest = failure.reason.splitlines() or [""]
     return [f"✗ {name}: {first}", *(f"  {line}" for line in rest)]
 
 
-def _outcome(ray: Any, reference: Any) -> tuple[float, str]:
+def _outcome(ray: Any, reference: Any) -> tuple[float, Failure | None]:
     try:
-        seconds, reason = ray.get(reference)
-        return seconds, reason
-    except ray.exceptions.RayError as error:
-        return 0.0, reason_of(error)
+        with in_words():
+            seconds, failure = ray.get(reference)
+        return seconds, failure
+    except RaysynthError as error:
+        return 0.0, Failure(str(error), error.exit_code)

@@ -20,7 +20,7 @@ from scipy import stats
 from raysynth.benchmark.cells import LAST_STAGE, Cell
 from raysynth.benchmark.titles import plain_title, reference_titles, without_row
 from raysynth.errors import ConfigError
-from raysynth.storage import read_json
+from raysynth.storage import read_json, read_record
 
 OURS = "raysynth"
 LEVEL = 0.95
@@ -83,18 +83,25 @@ def _check_records(part: pd.DataFrame, name: str) -> None:
     """Refuse a table that no benchmark wrote: what is missing, and the first foreign cell."""
     if missing := {*TEXTS, *KEY, *SHARES, "uses_validation"} - set(part.columns):
         raise _no_records(name, f"lacks {', '.join(sorted(missing))}")
+    for key in SHARES:
+        rows = ~_numbers(part[key]).between(0, 1)
+        if rows.any():
+            raise ConfigError(
+                f"benchmark.records: {name}: {key} of {int(rows.sum())} record(s) is no share of 1 "
+                f"(first: {str(part[key][rows].iloc[0])!r:.80}); a mean would leave them out. Fix: "
+                "take the rows out, and their cells are run again"
+            )
     kinds, used = part["kind"], part["uses_validation"]
     severity = pd.to_numeric(part["severity"], errors="coerce")
     wrong = {
         **{key: part[key].isna() for key in TEXTS},
-        **{key: ~_numbers(part[key]).between(0, 1) for key in SHARES},
         **{key: ~_numbers(part[key]).between(0, 2**53) for key in WHOLE},
         "kind": ~kinds.isin(KINDS),
         "uses_validation": ~used.astype(str).isin(("True", "False")),
         "severity": ~(severity.between(0.5, 1) | (part["severity"] == "original")),
     }
     # Of every other measure there may be none: an older part, or one that does not exist.
-    others = set(part.columns) - set(wrong)
+    others = set(part.columns) - {*wrong, *SHARES}
     wrong |= {key: part[key].notna() & _numbers(part[key]).isna() for key in sorted(others)}
     for key, rows in wrong.items():
         if rows.any():
@@ -140,7 +147,7 @@ def read_records(
 def _of_cell(cell: Cell, shared: str, known: pd.DataFrame | None) -> list[dict[str, Any]]:
     folder = f"{shared}/{LAST_STAGE}-{cell.digest}"
     if read_json(f"{folder}.json") is not None:
-        results = read_json(f"{folder}/results.json")
+        results = read_record(f"{folder}/results.json", "methods", kind=dict)
         named = results["methods"].items()
         return [record for name, values in named for record in _records(cell, name, values)]
     if known is None:

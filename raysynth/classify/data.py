@@ -117,6 +117,11 @@ def load_synthetic(synthetic: str, selection: str, size: int) -> ImageSet:
     Only shards that the synthetic folder's manifest lists are read.
     """
     chosen = tables.read_table(selection, ["id", "kept"])
+    if chosen["id"].null_count or chosen["kept"].null_count:
+        raise DataError(
+            f"{selection}: empty cells in the selection; expected an id and a yes or no for every "
+            "image. Fix: delete the folder and run again"
+        )
     kept = chosen.filter(chosen["kept"])["id"].combine_chunks()
     parts = (
         part.filter(pc.is_in(part["id"], value_set=kept))
@@ -138,8 +143,11 @@ def _image_set(parts: Iterator[pa.Table], count: int, size: int | None, where: s
                     pixels = np.empty((count, *planes.shape[1:]), np.uint8)
                 if planes.shape[1:] != pixels.shape[1:]:
                     raise _not_square(where)
+                if place + len(planes) > count:
+                    raise _not_there(where, count, place + len(planes))
                 pixels[place : place + len(planes)] = planes
                 place += len(planes)
+    pixels = pixels[:place]
     table = pa.concat_tables(rest, promote_options="permissive")
     return ImageSet(
         pixels,
@@ -158,6 +166,13 @@ def _planes(column: pa.ChunkedArray, size: int | None, where: str) -> NDArray[np
     if pixels.shape[1] != pixels.shape[2]:
         raise _not_square(where)
     return pixels.transpose(0, 3, 1, 2)
+
+
+def _not_there(where: str, expected: int, found: int) -> DataError:
+    return DataError(
+        f"{where}: {found:,} images are there; expected {expected:,}, each once. Fix: delete the "
+        "folders of the stages synthesis and selection of the run and run again"
+    )
 
 
 def _not_square(where: str) -> DataError:

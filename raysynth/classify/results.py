@@ -103,6 +103,12 @@ def write_results(work: str, report: dict[str, Any], table: pa.Table) -> None:
 
 
 def read_results(folder: str) -> tuple[dict[str, Any], pa.Table]:
-    """Inverse of `write_results`."""
+    """Inverse of `write_results`.
+
+    Raises
+    ------
+    DataError
+        When results.json is not there, cut, or another file.
+    """
     table = tables.read_table(folder, files=[f"{folder}/predictions.parquet"])
-    return read_record(f"{folder}/results.json", "methods"), table
+    return read_record(f"{folder}/results.json", "methods", "tuning", kind=dict | list), table

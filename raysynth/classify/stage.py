@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from raysynth.classify.data import Data, load_data, say_shortage
 from raysynth.classify.final import Final, predict_test, ship, shipped_index
 from raysynth.classify.plan import Plan
 from raysynth.classify.preference import in_words, preferred
-from raysynth.classify.recipe import head_grid, plan_of
+from raysynth.classify.recipe import SEARCHED, head_grid, plan_of
 from raysynth.classify.reference_stage import Named, reference_rows
 from raysynth.classify.results import (
     SELECTION_RULE,
@@ -29,6 +30,7 @@ from raysynth.classify.trainset import mixture_counts
 from raysynth.classify.tuning import tuning_of
 from raysynth.classify.units import run_units, start_workers
 from raysynth.config import Config
+from raysynth.errors import DataError
 from raysynth.groups import Groups
 from raysynth.progress import Progress
 from raysynth.storage import make_folder, read_record
@@ -196,4 +198,18 @@ def _frozen_features(plan: Plan, data: Any, config: Config) -> Any:
 
 
 def _read_best(search: str) -> dict[str, Any]:
-    return read_record(f"{search}/best.json", "parameters", "validation")
+    """best.json with all that a plan is made of, each a number."""
+    path = f"{search}/best.json"
+    best = read_record(path, "parameters", kind=dict)
+    asked = ("ratio", *SEARCHED)
+    wrong = [name for name in asked if not _finite(best["parameters"].get(name))]
+    if wrong:
+        raise DataError(
+            f"{path}: {', '.join(wrong)} missing or no number; expected {', '.join(asked)}. Fix: "
+            f"delete the folder {search} and run again: its stage is made anew"
+        )
+    return best
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,12 +1,13 @@
 """Trainings as units of work: each a Ray task, a JSON record and its best weights, written whole.
 
-A unit that has its record is not trained again, so a killed run goes on with the next one.
+A unit that has its record is not trained again, so a killed run goes on with the next one. One
+whose record or weights are cut or not its own is named and trained again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from raysynth.classify.data import Data
 from raysynth.classify.head import Head
+from raysynth.classify.metrics import GroupMetrics
 from raysynth.classify.network import Network, build_network
 from raysynth.classify.plan import Plan
 from raysynth.classify.stage_two import Features
@@ -26,9 +28,10 @@ from raysynth.errors import DataError, StageError, reason_of
 from raysynth.groups import Groups
 from raysynth.models.device import use_threads
 from raysynth.progress import Progress
-from raysynth.storage import open_storage, read_json, shown, write_atomic
+from raysynth.storage import Storage, open_storage, shown, write_atomic
 
 MAX_RETRIES = 2
+LONGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 Records = dict[Plan, dict[str, Any]]
 
 
@@ -121,13 +124,53 @@ def load_unit(
     return network
 
 
-def read_record(folder: str, plan: Plan) -> dict[str, Any] | None:
-    """The record of a unit that is done, or None, as for one that cannot be read."""
-    with contextlib.suppress(DataError):  # cut off: trained again
-        record = read_json(f"{folder}/{unit_name(plan)}.json")
-        if isinstance(record, dict) and record.keys() >= {"plan", "seconds", "history", "best"}:
-            return record
-    return None
+def read_record(
+    folder: str, plan: Plan, say: Callable[[str], None] = lambda text: None
+) -> dict[str, Any] | None:
+    """The record of a unit that is done, or None; `say` is told of files that are not whole."""
+    storage, path = open_storage(f"{folder}/{unit_name(plan)}")
+    if not storage.exists(f"{path}.json"):
+        return None
+    record = _parsed(storage.cat_file(f"{path}.json"), plan)
+    if record is None:
+        say(f"{path}.json is cut or no record of its training, which is done again")
+    elif not _whole(storage, f"{path}.safetensors"):
+        say(f"{path}.safetensors is missing or cut; its training is done again")
+        record = None
+    return record
+
+
+def _parsed(data: bytes, plan: Plan) -> dict[str, Any] | None:
+    """A record of this plan, with every head's best; else None."""
+    try:
+        record = json.loads(data)
+        own = digest_of(record["plan"]) == unit_name(plan)
+        heads = all(
+            isinstance(best["step"], int)
+            and isinstance(best["tuned"], dict)
+            and math.isfinite(GroupMetrics.from_dict(best["validation"]).score)
+            for best in (record["best"][spec.name] for spec in plan.heads)
+        )
+        complete = own and heads and math.isfinite(record["seconds"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return record if complete else None
+
+
+def _whole(storage: Storage, path: str) -> bool:
+    """Whether a file of safetensors is as long as its header says; no weight is read."""
+    if not storage.exists(path):
+        return False
+    with storage.open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length <= LONGEST_HEADER:
+            return False
+        try:
+            header = json.loads(file.read(length))
+            ends = [each["data_offsets"][1] for k, each in header.items() if k != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            return False
+    return bool(storage.size(path) == 8 + length + max(ends, default=0))
 
 
 def start_workers(config: Config) -> list[Any]:
@@ -173,7 +216,7 @@ def run_units(
         num_gpus=resources.gpus_per_worker,
         max_retries=MAX_RETRIES,
     )(_train_in_worker)
-    queue = _Queue(folder)
+    queue = _Queue(folder, lambda text: progress.say(f"  {text}"))
     queue.admit(plans)
     queue.admit(then(queue.records))
     running: dict[Any, Plan] = {}
@@ -202,8 +245,8 @@ def run_units(
 class _Queue:
     """Plans that wait, and the records of those that were trained, now or in an earlier run."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, say: Callable[[str], None]) -> None:
+        self.folder, self.say = folder, say
         self.records: Records = {}
         self.waiting: list[Plan] = []
         self.known: set[Plan] = set()
@@ -214,7 +257,7 @@ class _Queue:
             if plan in self.known:
                 continue
             self.known.add(plan)
-            record = read_record(self.folder, plan)
+            record = read_record(self.folder, plan, self.say)
             if record is None:
                 self.waiting.append(plan)
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import fsspec
 import optuna
 import pyarrow as pa
 from optuna.samplers import TPESampler
@@ -12,6 +13,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
+from rich.markup import escape
 
 from raysynth import tables
 from raysynth.classify.data import Data, load_data, say_shortage
@@ -69,7 +71,7 @@ def run_search(
     else:
         say_shortage(max(config.search.ratios), data, progress)
         with shown_on(progress, config.search.trials):
-            rows, failed = rows_of(_tuner(config, data, work).fit())
+            rows, failed = rows_of(_tuner(config, data, work, progress).fit())
     if not rows:
         raise StageError(
             f"search: all {len(failed)} trials failed, e.g. {next(iter(failed.items()))}. Fix: the "
@@ -84,8 +86,8 @@ def run_search(
     return _write(work, rows, best, failed)
 
 
-def _tuner(config: Config, data: Data, work: str) -> tune.Tuner:
-    """A new experiment, or the one that an earlier driver left."""
+def _tuner(config: Config, data: Data, work: str, progress: Progress) -> tune.Tuner:
+    """A new experiment, or the one that an earlier driver left and that can be read."""
     search = config.search
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, data=data, config=config),
@@ -93,9 +95,14 @@ def _tuner(config: Config, data: Data, work: str) -> tune.Tuner:
     )
     path = f"{work}/{EXPERIMENT}"
     if tune.Tuner.can_restore(path):
-        return tune.Tuner.restore(
-            path, trainable, resume_unfinished=True, param_space=search_space(search)
-        )
+        try:
+            return tune.Tuner.restore(
+                path, trainable, resume_unfinished=True, param_space=search_space(search)
+            )
+        except Exception as error:  # Tune unpickles: a cut file may raise anything
+            progress.say(escape(f"  {path} cannot be gone on with ({error!r}): searched anew"))
+            filesystem, folder = fsspec.core.url_to_fs(path)
+            filesystem.rm(folder, recursive=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     searcher = OptunaSearch(
         metric=SCORE,

@@ -211,7 +211,7 @@ def read_shards(folder: str, columns: Sequence[str] | None = None) -> pa.Table:
     if not parts:
         return SYNTHETIC.empty_table().select(list(columns or SYNTHETIC.names))
     try:
-        return pa.concat_tables(parts)
+        return pa.concat_tables(parts, promote_options="permissive")  # labels of before: int32
     except (pa.ArrowException, ValueError) as error:
         raise DataError(
             f"{shown(folder)}: the shards do not fit together ({str(error)[:200]}); expected the "

@@ -217,7 +217,7 @@ def test_cells_know_the_cluster_of_their_driver(ray_local, tmp_path, monkeypatch
     [cell] = plan_cells(config)
     board = Board(f"{tmp_path}/stages", [cell])
     failed = _run_cells(config, str(tmp_path), board, Progress(Console(file=io.StringIO())))
-    assert "/data/birds" in failed[cell.name]
+    assert "/data/birds" in failed[cell.name].reason and failed[cell.name].code == 2
     written = yaml.safe_load((tmp_path / f"runs/{cell.name}/config.yaml").read_text())
     assert written["resources"]["address"] == "10.0.0.1:6379"
 
@@ -305,6 +305,19 @@ def test_recorded_references_are_not_trained_again(tmp_path):
     assert table["row"].to_list() == ["vanilla", "shared", "erm"]
 
 
+@pytest.mark.parametrize("value", ["", "nan", "inf", "97.5", "-0.1", "word"])
+def test_records_whose_accuracy_is_none_are_refused(tmp_path, value):
+    """Left out of a mean over seeds, they would change it in silence."""
+    head = "cell,groups,kind,row,uses_validation,severity,validation_wga,seed,repetition,wga,aga"
+    row = "c,{},reference,erm,False,0.9,0.5,"
+    path = tmp_path / "records.csv"
+    path.write_text(f"{head}\n{row}0,0,0.5,0.6\n")
+    assert len(read_known([str(path)])) == 1
+    path.write_text(f"{head}\n{row}0,0,0.5,0.6\n{row}1,0,{value},0.6\n")
+    with pytest.raises(ConfigError, match=r"wga of 1 record\(s\) is no share of 1.*Fix"):
+        read_known([str(path)])
+
+
 def test_references_of_different_settings_are_different_rows(tmp_path):
     """Records of a table that told them apart are read as those of one that did not."""
     rows = {
@@ -367,14 +380,13 @@ WHOLE |= {"uses_validation": False, "weighted": 0.8}
 @pytest.mark.parametrize(
     ("column", "value"),
     {
-        "wga": "x",
-        "aga": 70,
-        "validation_wga": None,
         "seed": "one",
         "row": None,
         "kind": "other",
-    }.items()
-    | {"uses_validation": "x", "severity": "much", "weighted": "x"}.items(),
+        "uses_validation": "x",
+        "severity": "much",
+        "weighted": "x",
+    }.items(),
 )
 def test_records_with_a_foreign_cell_are_refused_by_name(tmp_path, column, value):
     pd.DataFrame([WHOLE, WHOLE | {column: value}]).to_csv(tmp_path / "r.csv", index=False)

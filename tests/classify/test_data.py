@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from raysynth.classify.data import draw_balanced, load_real, load_synthetic, say_shortage
 from raysynth.errors import DataError
 from raysynth.progress import Progress
+from raysynth.tables import read_table, write_table
 from tests.classify.tiny import SIDE, tiny_data, tiny_groups, tiny_images, write_tiny_run
 
 
@@ -43,6 +45,23 @@ def test_only_kept_images_of_listed_shards(tmp_path):
     (tmp_path / "synthetic" / "manifest.json").write_text(json.dumps(manifest))
     made = load_synthetic(folders["synthetic"], folders["selection"], SIDE)
     assert made.counts(4).tolist() == [8, 8, 8, 0]
+
+
+def test_lost_rows_and_broken_selections_are_refused(tmp_path):
+    folders = write_tiny_run(str(tmp_path))
+    selection = read_table(folders["selection"])
+    (file,) = (tmp_path / "selection").glob("*.parquet")
+    kept = selection["kept"].to_pylist()
+    write_table(selection.set_column(selection.schema.get_field_index("kept"), "kept",
+                pa.array([None, *kept[1:]])), str(file))  # fmt: skip
+    with pytest.raises(DataError, match=r"empty cells in the selection.*Fix"):
+        load_synthetic(folders["synthetic"], folders["selection"], SIDE)
+    write_table(selection, str(file))
+    shard = sorted((tmp_path / "synthetic").glob("*.parquet"))[0]
+    rows = read_table(folders["synthetic"], files=[str(shard)])
+    write_table(rows.slice(0, 3), str(shard))
+    with pytest.raises(DataError, match=r"images are there; expected .*Fix"):
+        load_synthetic(folders["synthetic"], folders["selection"], SIDE)
 
 
 @pytest.mark.parametrize("groups", [4, 6])

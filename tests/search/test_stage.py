@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from signal import SIGINT, SIGKILL
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from raysynth.cluster import Session
 from raysynth.progress import Progress
@@ -40,6 +42,16 @@ def test_trials_best_and_tensorboard_files(ray_local, tmp_path):
     assert row["validation_wga"] == top["validation_wga"]
     assert best["parameters"]["ratio"] == row["ratio"]
     assert list(work.rglob("events.out.tfevents.*"))
+
+
+def test_an_experiment_that_cannot_be_read_is_named_and_made_anew(ray_local, tmp_path):
+    folders = write_tiny_run(str(tmp_path))
+    (tmp_path / "work" / "tune").mkdir(parents=True)
+    (tmp_path / "work" / "tune" / "tuner.pkl").write_bytes(b"")
+    console, config = Console(file=io.StringIO(), width=400), tiny_config("search.trials=1")
+    work = str(tmp_path / "work")
+    facts = run_search(config, *folders.values(), tiny_groups(), work, Progress(console))
+    assert facts["rows"] == 1 and "cannot be gone on with" in console.file.getvalue()
 
 
 def test_heads_are_fitted_to_synthetic_images_as_well(ray_local, tmp_path):
