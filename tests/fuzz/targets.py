@@ -15,7 +15,7 @@ TARGETS: list[Target] = [
 
 
 def plan(inputs: int, size: int, only: list[str] | None = None, first: int = 0) -> list[Batch]:
-    """Batches of at most `size` inputs: `inputs` times its share for each target."""
+    """Batches of at most `size` inputs: `inputs` times its share for each target, in turns."""
     found = []
     for target in TARGETS:
         if only and not any(word in target.name for word in only):
@@ -24,4 +24,4 @@ def plan(inputs: int, size: int, only: list[str] | None = None, first: int = 0) 
         while left > 0:
             found.append(Batch(target, number, min(size, left)))
             left, number = left - size, number + 1
-    return found
+    return sorted(found, key=lambda batch: batch.number)
