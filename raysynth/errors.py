@@ -25,6 +25,22 @@ class DataError(RaysynthError):
     """The data set's files or groups are not what the run needs."""
 
 
+class DamagedError(DataError):
+    """A file that a finished stage left is not as it was written: the stage can make it again."""
+
+    def __init__(self, message: str, path: str) -> None:
+        """`path`: path or URI of the file."""
+        super().__init__(message, path)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    @property
+    def path(self) -> str:
+        """Path or URI of the file."""
+        return str(self.args[1])
+
+
 class ModelError(RaysynthError):
     """A model's files are missing or do not fit."""
 
@@ -76,7 +92,7 @@ def refusal_in(error: BaseException) -> RaysynthError | None:
         seen.add(id(each))
         inner = causes(each)
         if isinstance(each, RaysynthError) and not is_rays(each):
-            each.args = (without_advice(each),)
+            each.args = (without_advice(each), *each.args[1:])
             return each
         queue += inner
     return None

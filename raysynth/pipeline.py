@@ -12,7 +12,7 @@ import numpy as np
 
 from raysynth.cluster import Session
 from raysynth.config import Config
-from raysynth.errors import ConfigError
+from raysynth.errors import ConfigError, DamagedError, refusal_in
 from raysynth.generators import AUTO, candidates, synthesis_inputs, training_inputs
 from raysynth.groups import Groups
 from raysynth.models.sources import CLIP
@@ -72,8 +72,27 @@ def run_pipeline(
     run = Run(config, shared)
     with progress or Progress() as display, Session(config, run.root) as session:
         run.say = lambda text: display.say(f"  {text}")
-        _Pipeline(config, run, session, display).run(until)
+        _run_whole(run, lambda: _Pipeline(config, run, session, display).run(until))
     return run
+
+
+def _run_whole(run: Run, stages: Callable[[], None]) -> None:
+    """Run the stages; where one meets a damaged file of an earlier one, that one makes it again.
+
+    Sizes are compared before a stage is believed; a file of the same size and other content shows
+    when it is read.
+    """
+    removed: set[str] = set()
+    while True:
+        try:
+            return stages()
+        except Exception as error:
+            found = refusal_in(error)
+            if not isinstance(found, DamagedError) or found.path in removed:
+                raise
+            run.say(f"{str(found).partition(' Fix: ')[0]} Its stage makes it again")
+            run.drop(found.path)
+            removed.add(found.path)
 
 
 def stage_digests(

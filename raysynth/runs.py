@@ -27,16 +27,18 @@ from raysynth.config import Config, digest_of
 from raysynth.errors import ConfigError, DataError, StorageError
 from raysynth.storage import (
     exists,
+    is_away,
+    is_full,
     make_folder,
     move,
     open_storage,
     read_json,
     remove,
-    shown,
     sizes_below,
     sweep,
     write_atomic,
 )
+from raysynth.terminal import masked
 
 FOLDERS = {
     "ingest": "real",
@@ -89,18 +91,19 @@ class Run:
             text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
             write_atomic(self.path("config.yaml"), text.encode(), patience=0)
         except StorageError as error:
-            if not isinstance(error.__cause__, PermissionError):
-                raise  # full or away: the same command works later
-            raise self._unwritable(error.__cause__) from None
+            cause = error.__cause__
+            if cause is None or is_away(cause) or is_full(cause):
+                raise  # the same command works later
+            raise self._unwritable(cause) from None
         except (OSError, ValueError, ImportError) as error:
             raise self._unwritable(error) from None
         self.filesystem, self._root = open_storage(self.root)
 
-    def _unwritable(self, error: Exception) -> ConfigError:
+    def _unwritable(self, error: BaseException) -> ConfigError:
         missing = isinstance(error, ImportError)
         fix = "install the filesystem's package (s3fs, gcsfs), or " if missing else ""
         return ConfigError(
-            f"storage_path: cannot write to {shown(self.root)} ({shown(str(error))}); expected a "
+            f"storage_path: cannot write to {masked(self.root)} ({masked(str(error))}); expected a "
             f"folder or URI that this user may write. Fix: {fix}storage_path=/another/folder"
         )
 
@@ -133,6 +136,18 @@ class Run:
         remove(path)  # a folder, it could not be written over
         write_atomic(path, _json({"stages": {}}))
         return {"stages": {}}
+
+    def drop(self, path: str) -> None:
+        """Delete a file of a finished stage, which makes it again when it is asked for.
+
+        Raises
+        ------
+        DataError
+            It is none of this run's.
+        """
+        if not path.startswith((f"{self.root}/", f"{self.shared or self.root}/")):
+            raise DataError(f"{masked(path)}: damaged, and no file of {masked(self.root)}")
+        remove(path)
 
     def stage(
         self,

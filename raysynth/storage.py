@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from raysynth.errors import DataError, StorageError
+from raysynth.terminal import masked
 
 PATIENCE_SECONDS = 120.0
 """How long a call is tried again; an object store that restarts is back by then."""
@@ -115,12 +116,17 @@ def is_away(error: BaseException) -> bool:
     return bool(classes & FOREIGN)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether there was no room."""
+    return isinstance(error, OSError) and error.errno in FULL
+
+
 def storage_error(error: BaseException, path: str) -> StorageError | None:
     """What the user is told of an error of the storage of `path`; None: it is not the storage's."""
-    where, reason = shown(path), shown(f"{error}" or type(error).__name__)
-    if isinstance(error, OSError) and error.errno in FULL:
+    where, reason = masked(path), masked(f"{error}" or type(error).__name__)
+    if is_full(error):
         return StorageError(
-            f"disk full at {where} ({os.strerror(error.errno or 0)}). Fix: make room there; what "
+            f"disk full at {where} ({reason}). Fix: make room there; what "
             "is finished is kept, and the same command goes on"
         )
     if is_away(error):
@@ -137,12 +143,6 @@ def storage_error(error: BaseException, path: str) -> StorageError | None:
             "they allow; what is finished is kept, and the same command goes on"
         )
     return None
-
-
-def shown(text: str) -> str:
-    """A text without the credentials that a URI in it may hold."""
-    text = re.sub(r"(?<=://)[^/@\s]+@", "***@", text)
-    return re.sub(r"(?i)((?:key|token|secret|password|signature)=)[^&\s]+", r"\1***", text)
 
 
 def read_json(path: str, patience: float = PATIENCE_SECONDS) -> Any:
@@ -164,7 +164,7 @@ def read_json(path: str, patience: float = PATIENCE_SECONDS) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{shown(path)}: no JSON ({str(error)[:200]}); expected what raysynth wrote there. "
+            f"{masked(path)}: no JSON ({str(error)[:200]}); expected what raysynth wrote there. "
             "Fix: delete it, and run again"
         ) from None
 
@@ -189,7 +189,7 @@ def read_record(path: str, *keys: str, kind: Any = object) -> dict[str, Any]:
     if not whole or not all(isinstance(record[key], kind) for key in keys):
         found = "nothing" if record is None else f"{str(record)[:60]!r}"
         raise DataError(
-            f"{shown(path)}: got {found}, expected an object with {', '.join(keys)}. Fix: delete "
+            f"{masked(path)}: got {found}, expected an object with {', '.join(keys)}. Fix: delete "
             "the folder that it lies in and run again: its stage is made anew"
         )
     return dict(record)
@@ -239,6 +239,7 @@ def sizes_below(folder: str) -> dict[str, int]:
     return {
         str(path).removeprefix(start).lstrip("/"): int(about["size"])
         for path, about in sorted(found.items())
+        if not path.endswith("/")  # a key by which Arrow, Ray Train's, marks a folder on S3
     }
 
 

@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 
 from raysynth.errors import DataError
 from raysynth.groups import Groups
-from raysynth.storage import make_folder, open_storage, patiently, shown, write_atomic
+from raysynth.storage import make_folder, open_storage, patiently, write_atomic
+from raysynth.terminal import masked
 
 STORED = ("PNG", "JPEG", "WEBP")
 """Formats of the tables' images: no other parser is asked to read them."""
@@ -116,7 +117,7 @@ def read_table(
     parts = list(read_parts(folder, columns, files))
     if not parts:
         raise DataError(
-            f"{shown(folder)}: no Parquet file; expected a table. Fix: run the stage that writes "
+            f"{masked(folder)}: no Parquet file; expected a table. Fix: run the stage that writes "
             "it again"
         )
     with _reading(folder):  # permissive: labels of tables made before are int32
@@ -175,7 +176,7 @@ def _require(parquet: pq.ParquetFile, columns: Sequence[str] | None, name: str) 
     """Refuse a file without one of the columns: Arrow would leave it out in silence."""
     if missing := sorted(set(columns or ()) - set(parquet.schema_arrow.names)):
         raise DataError(
-            f"{shown(name)}: no column {', '.join(missing)}; got "
+            f"{masked(name)}: no column {', '.join(missing)}; got "
             f"{', '.join(parquet.schema_arrow.names)[:200]}. Fix: delete the file, and run again"
         )
 
@@ -187,8 +188,8 @@ def _reading(name: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(
-            f"{shown(name)}: cannot be read ({str(error).strip()[:200]}); expected a whole Parquet "
-            "file. Fix: delete it, and run again: it is made again"
+            f"{masked(name)}: cannot be read ({str(error).strip()[:200]}); expected a whole "
+            "Parquet file. Fix: delete it, and run again: it is made again"
         ) from error
 
 

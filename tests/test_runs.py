@@ -79,7 +79,8 @@ def test_a_deleted_output_is_made_again(tmp_path):
 
 
 def test_other_filesystems_hold_runs_too():
-    run = Run(load_config(None, ["storage_path=memory://runs", "name=t"]))
+    config = load_config(None, ["name=t"])
+    run = Run(config.model_copy(update={"storage_path": "memory://runs"}))
 
     def build(work: str) -> dict:
         run.filesystem.pipe_file(work.removeprefix("memory://") + "/x", b"1")

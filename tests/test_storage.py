@@ -22,12 +22,12 @@ from raysynth.storage import (
     read_json,
     read_record,
     remove,
-    shown,
     sizes_below,
     sweep,
     write_atomic,
 )
 from raysynth.tables import parquet_files, read_table, write_table
+from raysynth.terminal import masked
 
 NAMES = ("seed=1", "runs [v2]", "a*b?", "plain")
 
@@ -51,6 +51,19 @@ def test_a_folder_is_moved_whole_and_removed_whatever_its_name(place, name):
     remove(f"{target}/b")
     remove(f"{target}/b")
     assert sizes_below(f"{place}/{name}") == {}
+
+
+def test_keys_that_mark_folders_on_s3_are_no_files(s3):
+    """Ray leaves them where it makes folders."""
+    import boto3
+
+    bucket, client = s3.removeprefix("s3://"), boto3.client("s3")
+    write_atomic(f"{s3}/work/below/a", b"1")
+    for key in ("work/", "work/below/", "work/.train/"):
+        client.put_object(Bucket=bucket, Key=key)
+    assert sizes_below(f"{s3}/work") == {"below/a": 1}
+    move(f"{s3}/work", f"{s3}/real")
+    assert sizes_below(s3) == {"real/below/a": 1}
 
 
 def test_a_buffer_of_arrow_is_bytes(place):
@@ -166,7 +179,7 @@ def test_a_storage_that_is_away_is_tried_again_until_patience_ends():
 
 
 def test_messages_show_no_credentials():
-    said = shown("cannot reach s3://key:secret@bucket/a?token=abc&x=1")
+    said = masked("cannot reach s3://key:secret@bucket/a?token=abc&x=1")
     assert said == "cannot reach s3://***@bucket/a?token=***&x=1"
     error = ConnectionError("GET https://me:word@host/x")
     with pytest.raises(StorageError) as found:

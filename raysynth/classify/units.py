@@ -28,7 +28,8 @@ from raysynth.errors import DataError, StageError, reason_of
 from raysynth.groups import Groups
 from raysynth.models.device import use_threads
 from raysynth.progress import Progress
-from raysynth.storage import Storage, open_storage, shown, write_atomic
+from raysynth.storage import Storage, open_storage, write_atomic
+from raysynth.terminal import masked
 
 MAX_RETRIES = 2
 LONGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
@@ -110,7 +111,7 @@ def load_unit(
         tensors = safetensors.torch.load(storage.cat_file(path))
     except (OSError, safetensors.SafetensorError) as error:
         raise DataError(
-            f"{shown(path)}: cannot be read ({error}); expected a training's weights. Fix: delete "
+            f"{masked(path)}: cannot be read ({error}); expected a training's weights. Fix: delete "
             f"{name}.json beside it, and run again: it is trained again"
         ) from None
     prefix = f"{record['best'][head]['step']}/"

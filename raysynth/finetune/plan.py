@@ -18,7 +18,8 @@ from raysynth.errors import ConfigError, DataError
 from raysynth.generators import Training, check_groups, recipe_of, settled, trained_groups
 from raysynth.groups import Groups, aligned_groups
 from raysynth.prompts import spoken
-from raysynth.storage import read_json, shown, write_atomic
+from raysynth.storage import read_json, write_atomic
+from raysynth.terminal import masked
 
 SHARED = -1
 """Group and cluster of an adapter that speaks for several groups."""
@@ -335,7 +336,7 @@ def read_adapters(folder: str) -> list[Adapter]:
     adapters = [adapter for adapter in found if adapter is not None]
     if len(adapters) < len(found):
         raise DataError(
-            f"{shown(path)}: not there, or not the list of a fine-tuning's adapters. Fix: delete "
+            f"{masked(path)}: not there, or not the list of a fine-tuning's adapters. Fix: delete "
             "it, and run again: the stage is made again"
         )
     return adapters

@@ -20,12 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysynth.errors import DataError
+from raysynth.errors import DamagedError, DataError
 from raysynth.groups import Groups
-from raysynth.storage import open_storage, patiently, read_json, shown, write_atomic
+from raysynth.storage import open_storage, patiently, read_json, write_atomic
 from raysynth.synthesis.specs import ROW
 from raysynth.synthesis.timeline import spans_of
 from raysynth.tables import SYNTHETIC, read_parts, read_table, to_parquet, with_groups
+from raysynth.terminal import masked
 
 MANIFEST = "manifest.json"
 HASHED_BYTES = 2**22
@@ -159,7 +160,7 @@ def read_manifest(folder: str) -> dict[str, Any] | None:
     )
     if not whole:
         raise DataError(
-            f"{shown(path)}: not the manifest of a synthetic table; expected rows, facts and "
+            f"{masked(path)}: not the manifest of a synthetic table; expected rows, facts and "
             "shards {file, group, rows, sha256} in this folder. Fix: delete it, and run again"
         )
     return dict(manifest)
@@ -193,7 +194,7 @@ def shard_records(folder: str) -> list[ShardRecord]:
     manifest = read_manifest(folder)
     if manifest is None:
         raise DataError(
-            f"{shown(folder)}: no {MANIFEST}; expected a finished synthetic table. Fix: run the "
+            f"{masked(folder)}: no {MANIFEST}; expected a finished synthetic table. Fix: run the "
             "synthesis stage (again)"
         )
     return [ShardRecord(**shard) for shard in manifest["shards"]]
@@ -205,7 +206,7 @@ def read_shards(folder: str, columns: Sequence[str] | None = None) -> pa.Table:
     Raises
     ------
     DataError
-        A shard is missing, cut off or not the one that the manifest describes.
+        A shard is missing, cut off or not the one that the manifest describes (DamagedError).
     """
     parts = list(read_shard_parts(folder, columns))
     if not parts:
@@ -214,7 +215,7 @@ def read_shards(folder: str, columns: Sequence[str] | None = None) -> pa.Table:
         return pa.concat_tables(parts, promote_options="permissive")  # labels of before: int32
     except (pa.ArrowException, ValueError) as error:
         raise DataError(
-            f"{shown(folder)}: the shards do not fit together ({str(error)[:200]}); expected the "
+            f"{masked(folder)}: the shards do not fit together ({str(error)[:200]}); expected the "
             "columns of one synthetic table. Fix: delete them, and run again"
         ) from None
 
@@ -230,11 +231,15 @@ def read_shard_parts(folder: str, columns: Sequence[str] | None = None) -> Itera
         path = f"{folder}/{record.file}"
         if whole and record.sha256:
             _check_bytes(path, record)
-        (part,) = read_parts(folder, columns, [path])
+        try:
+            (part,) = read_parts(folder, columns, [path])
+        except DataError as error:
+            raise DamagedError(str(error), path) from error
         if part.num_rows != record.rows:
-            raise DataError(
-                f"{shown(path)}: {part.num_rows} rows, expected {record.rows} (its {MANIFEST}). "
-                "Fix: delete it, and run again: it is made again"
+            raise DamagedError(
+                f"{masked(path)}: {part.num_rows} rows, expected {record.rows} (its {MANIFEST}). "
+                "Fix: delete it, and run again: it is made again",
+                path,
             )
         yield part
 
@@ -249,12 +254,13 @@ def _check_bytes(path: str, record: ShardRecord) -> None:
                 digest.update(block)
     except OSError as error:
         raise DataError(
-            f"{shown(path)}: cannot be read ({shown(str(error))}); expected a shard of "
+            f"{masked(path)}: cannot be read ({masked(str(error))}); expected a shard of "
             f"{record.rows} rows. Fix: delete {MANIFEST} beside it, and run again"
         ) from error
     if digest.hexdigest() != record.sha256:
-        raise DataError(
-            f"{shown(path)}: its content has sha256 {digest.hexdigest()[:12]}..., expected "
+        raise DamagedError(
+            f"{masked(path)}: its content has sha256 {digest.hexdigest()[:12]}..., expected "
             f"{record.sha256[:12]}... (its {MANIFEST}): it was changed after it was written. Fix: "
-            "delete it, and run again: it is made again"
+            "delete it, and run again: it is made again",
+            path,
         )
