@@ -43,6 +43,8 @@ def parse_yaml(text: str) -> Any:
             return None
         _measure(node, {})
         return loader.construct_document(node)
+    except ValueError as error:  # PyYAML's own, such as of "\\U00110000", which is no character
+        raise yaml.YAMLError(clipped(str(error))) from None
     finally:
         loader.dispose()
 

@@ -133,6 +133,7 @@ class Run:
             return dict(manifest)
         self.say(f"{path} cannot be read: kept as {MANIFEST}{BROKEN}, and made of what is there")
         self.filesystem.cp_file(f"{self._root}/{MANIFEST}", f"{self._root}/{MANIFEST}{BROKEN}")
+        remove(path)  # a folder, it could not be written over
         write_atomic(path, _json({"stages": {}}))
         return {"stages": {}}
 
@@ -339,7 +340,9 @@ def _is_record(value: Any) -> bool:
         and isinstance(value.get("digest"), str)
         and isinstance(value.get("facts"), dict)
         and isinstance(value.get("seconds"), int | float)
+        and 0 <= value["seconds"] < float("inf")
         and isinstance(value.get("sizes", {}), dict)
+        and all(isinstance(size, int) for size in value.get("sizes", {}).values())
     )
 
 

@@ -158,6 +158,8 @@ def read_json(path: str, patience: float = PATIENCE_SECONDS) -> Any:
         data = storage.cat_file(name)
     except FileNotFoundError:
         return None
+    except IsADirectoryError:
+        raise _a_folder(path) from None
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -165,6 +167,13 @@ def read_json(path: str, patience: float = PATIENCE_SECONDS) -> Any:
             f"{masked(path)}: no JSON ({str(error)[:200]}); expected what raysynth wrote there. "
             "Fix: delete it, and run again"
         ) from None
+
+
+def _a_folder(path: str) -> DataError:
+    return DataError(
+        f"{shown(path)}: a folder, expected a file that raysynth writes. Fix: move it away, and "
+        "run again"
+    )
 
 
 def read_record(path: str, *keys: str, kind: Any = object) -> dict[str, Any]:
@@ -193,10 +202,15 @@ def write_atomic(path: str, data: bytes | memoryview, patience: float = PATIENCE
     ------
     StorageError
         The disk is full, or the storage stayed away; nothing of the attempt is left.
+    DataError
+        A folder is in the file's place.
     """
     storage, name = open_storage(path, patience)
     if storage.is_disk:
-        patiently(lambda: _replace(name, data), path, patience)
+        try:
+            patiently(lambda: _replace(name, data), path, patience)
+        except IsADirectoryError:
+            raise _a_folder(path) from None
     else:
         storage.pipe_file(name, data if isinstance(data, bytes) else bytes(memoryview(data)))
 

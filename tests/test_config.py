@@ -200,6 +200,7 @@ def test_whole_numbers_may_be_written_as_before():
         ("name: !!python/object:os.system x", "the tag"),
         ("name: !!map x", "a mapping expected"),
         ("seed: " + "[" * 2000, "nested more than 40 levels deep"),
+        ('name: "\\U00110000"', "not in range"),  # no character has this number
         ("seed: " + "9" * 5000, "is no int"),
         ("benchmark: {rows: {a: &x {b: *x}}}", "an alias of what it stands in"),
         ("{[1]: 2}", "a key that is no name"),

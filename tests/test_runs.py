@@ -220,6 +220,27 @@ def test_a_manifest_that_cannot_be_read_is_kept_aside_and_nothing_is_made_again(
     assert run.manifest()["stages"] == before
 
 
+def test_a_folder_in_the_manifests_place_is_kept_aside(tmp_path):
+    run_in(tmp_path).stage("ingest", {"a": 1}, write("once"))
+    (tmp_path / "t/manifest.json").unlink()
+    (tmp_path / "t/manifest.json").mkdir()
+    assert run_in(tmp_path).stage("ingest", {"a": 1}, write("never")).skipped
+    assert (tmp_path / "t/manifest.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"sizes": {"a": "x"}}, {"sizes": {"a": None}}, {"seconds": float("nan")}]
+)
+def test_a_record_of_no_numbers_is_not_believed(tmp_path, changes):
+    run_in(tmp_path).stage("ingest", {"a": 1}, write("once"))
+    for file in tmp_path.rglob("*.json"):
+        text = json.loads(file.read_text())
+        record = text["stages"]["ingest"] if "stages" in text else text
+        record.update(changes)
+        file.write_text(json.dumps(text))
+    assert not run_in(tmp_path).stage("ingest", {"a": 1}, write("again")).skipped
+
+
 @pytest.mark.parametrize("content", ["", "garbage", "nan", '"a"', "[1]", "-1", "1e999"])
 def test_seconds_that_cannot_be_read_stop_no_run(tmp_path, content):
     run = run_in(tmp_path)

@@ -89,6 +89,15 @@ def test_what_is_no_json_is_named(tmp_path, content):
     assert read_json(f"{tmp_path}/y.json") is None
 
 
+def test_a_folder_in_a_files_place_is_named(tmp_path):
+    (tmp_path / "x.json").mkdir()
+    with pytest.raises(DataError, match=r"x\.json: a folder, expected a file.*Fix:"):
+        read_json(f"{tmp_path}/x.json")
+    with pytest.raises(DataError, match=r"x\.json: a folder, expected a file.*Fix:"):
+        write_atomic(f"{tmp_path}/x.json", b"{}")
+    assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
+
+
 def test_a_record_without_its_keys_is_named(tmp_path):
     for text in ("[]", "null", '{"a": 1}'):
         (tmp_path / "x.json").write_text(text)

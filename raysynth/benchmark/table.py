@@ -28,10 +28,12 @@ LEVEL = 0.95
 KEY = ("row", "severity", "seed", "repetition")
 """What names a record."""
 KINDS = ("raysynth", "reference", "mixture", "control")
-MEASURES = ("wga", "aga")
-"""Numbers that every record has."""
 REFERENCE_KINDS = ("reference", "control")
 """What a cell's references stage makes."""
+TEXTS = ("row", "kind", "cell", "groups")
+WHOLE = ("seed", "repetition")
+SHARES = ("validation_wga", "wga", "aga")
+"""What every record has beside its severity; other measures may be missing."""
 
 
 @dataclass(frozen=True)
@@ -68,28 +70,57 @@ def read_known(files: Sequence[str]) -> pd.DataFrame:
     """
     parts = [pd.DataFrame(columns=["cell", "kind", *KEY])]
     for name in files:
-        try:
-            part = pd.read_csv(name)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"benchmark.records: {name} cannot be read ({error}); expected a records.csv that "
-                "`raysynth benchmark` wrote. Fix: correct the path"
-            ) from None
-        if missing := {"cell", "groups", "kind", *KEY} - set(part.columns):
-            raise ConfigError(
-                f"benchmark.records: {name} lacks {', '.join(sorted(missing))}; expected a "
-                "records.csv that `raysynth benchmark` wrote. Fix: correct the path"
-            )
-        for measure in [name for name in MEASURES if name in part]:
-            numbers = pd.to_numeric(part[measure], errors="coerce")
-            if wrong := int((~numbers.between(0, 1)).sum()):
-                raise ConfigError(
-                    f"benchmark.records: {name}: {measure} of {wrong} record(s) is no share of 1 "
-                    f"(first: {part[measure][~numbers.between(0, 1)].iloc[0]!r}); a mean would "
-                    "leave them out. Fix: take the rows out, and their cells are run again"
-                )
+        try:  # of digits only, a cell's digest is a text all the same
+            part = pd.read_csv(name, dtype=dict.fromkeys(TEXTS, str))
+        except (OSError, ValueError, OverflowError) as error:
+            raise _no_records(name, f"cannot be read ({error!s:.200})") from None
+        _check_records(part, name)
         parts.append(part)
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+
+
+def _check_records(part: pd.DataFrame, name: str) -> None:
+    """Refuse a table that no benchmark wrote: what is missing, and the first foreign cell."""
+    if missing := {*TEXTS, *KEY, *SHARES, "uses_validation"} - set(part.columns):
+        raise _no_records(name, f"lacks {', '.join(sorted(missing))}")
+    for key in SHARES:
+        rows = ~_numbers(part[key]).between(0, 1)
+        if rows.any():
+            raise ConfigError(
+                f"benchmark.records: {name}: {key} of {int(rows.sum())} record(s) is no share of 1 "
+                f"(first: {str(part[key][rows].iloc[0])!r:.80}); a mean would leave them out. Fix: "
+                "take the rows out, and their cells are run again"
+            )
+    kinds, used = part["kind"], part["uses_validation"]
+    severity = pd.to_numeric(part["severity"], errors="coerce")
+    wrong = {
+        **{key: part[key].isna() for key in TEXTS},
+        **{key: ~_numbers(part[key]).between(0, 2**53) for key in WHOLE},
+        "kind": ~kinds.isin(KINDS),
+        "uses_validation": ~used.astype(str).isin(("True", "False")),
+        "severity": ~(severity.between(0.5, 1) | (part["severity"] == "original")),
+    }
+    # Of every other measure there may be none: an older part, or one that does not exist.
+    others = set(part.columns) - {*wrong, *SHARES}
+    wrong |= {key: part[key].notna() & _numbers(part[key]).isna() for key in sorted(others)}
+    for key, rows in wrong.items():
+        if rows.any():
+            row = int(np.flatnonzero(rows)[0])
+            raise _no_records(
+                name, f"has {str(part[key].iloc[row])!r:.80} as {key} in row {row + 1}"
+            )
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """Numbers as floats; NaN for what is none."""
+    return pd.to_numeric(column, errors="coerce").astype(float)
+
+
+def _no_records(name: str, what: str) -> ConfigError:
+    return ConfigError(
+        f"benchmark.records: {name} {what}; expected a records.csv that `raysynth benchmark` "
+        "wrote. Fix: correct the path, or write that part's table again"
+    )
 
 
 def read_records(

@@ -308,8 +308,8 @@ def test_recorded_references_are_not_trained_again(tmp_path):
 @pytest.mark.parametrize("value", ["", "nan", "inf", "97.5", "-0.1", "word"])
 def test_records_whose_accuracy_is_none_are_refused(tmp_path, value):
     """Left out of a mean over seeds, they would change it in silence."""
-    head = "cell,groups,kind,row,severity,seed,repetition,wga,aga"
-    row = "c,{},reference,erm,0.9,"
+    head = "cell,groups,kind,row,uses_validation,severity,validation_wga,seed,repetition,wga,aga"
+    row = "c,{},reference,erm,False,0.9,0.5,"
     path = tmp_path / "records.csv"
     path.write_text(f"{head}\n{row}0,0,0.5,0.6\n")
     assert len(read_known([str(path)])) == 1
@@ -368,8 +368,35 @@ def test_records_of_something_else_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"benchmark\.records: .*none\.csv cannot be read"):
         read_known([f"{tmp_path}/none.csv"])
     (tmp_path / "other.csv").write_text("row,wga\na,1\n")
-    with pytest.raises(ConfigError, match=r"other\.csv lacks cell, groups, kind, repetition, seed"):
+    with pytest.raises(ConfigError, match=r"other\.csv lacks aga, cell, groups, kind, repetition"):
         read_known([f"{tmp_path}/other.csv"])
+
+
+WHOLE = {"row": "a", "kind": "raysynth", "cell": "0" * 16, "groups": "{}", "severity": 0.9}
+WHOLE |= {"seed": 0, "repetition": 0, "validation_wga": 0.8, "wga": 0.7, "aga": 0.9}
+WHOLE |= {"uses_validation": False, "weighted": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    {
+        "seed": "one",
+        "row": None,
+        "kind": "other",
+        "uses_validation": "x",
+        "severity": "much",
+        "weighted": "x",
+    }.items(),
+)
+def test_records_with_a_foreign_cell_are_refused_by_name(tmp_path, column, value):
+    pd.DataFrame([WHOLE, WHOLE | {column: value}]).to_csv(tmp_path / "r.csv", index=False)
+    with pytest.raises(ConfigError, match=rf"r\.csv has .* as {column} in row 2"):
+        read_known([f"{tmp_path}/r.csv"])
+
+
+def test_a_cells_digest_of_digits_only_is_a_text(tmp_path):
+    pd.DataFrame([WHOLE]).to_csv(tmp_path / "r.csv", index=False)
+    assert read_known([f"{tmp_path}/r.csv"])["cell"].to_list() == ["0" * 16]
 
 
 def test_intervals_are_over_run_seeds():
