@@ -171,7 +171,7 @@ def read_json(path: str, patience: float = PATIENCE_SECONDS) -> Any:
 
 def _a_folder(path: str) -> DataError:
     return DataError(
-        f"{shown(path)}: a folder, expected a file that raysynth writes. Fix: move it away, and "
+        f"{masked(path)}: a folder, expected a file that raysynth writes. Fix: move it away, and "
         "run again"
     )
 
