@@ -162,7 +162,12 @@ class BaseConfigSection(Section):
     clip: Place = Field(
         "embedded", description="`embedded`, folder or hub id owner/model (transformers CLIP)."
     )
-    revision: Named | None = Field(None, description="Hub revision of `name`; None: the newest.")
+    revision: Named | None = Field(
+        None,
+        description="Hub revision of `name`: commit, tag or branch; None: the newest. A run takes "
+        "one commit for all of its workers, and records it.",
+    )
+    clip_revision: Named | None = Field(None, description="Hub revision of `clip`, as `revision`.")
     device: Annotated[str, AfterValidator(torch_device)] = Field(
         "auto",
         description="auto: cuda, mps or cpu by probing; or a torch device such as cuda:1 or xpu.",
@@ -224,6 +229,9 @@ class ClusteringConfig(Section):
         "clip",
         description="Whose space clusters and copies are found in: `clip` (base.clip), or a folder "
         "or hub id of a transformers vision model.",
+    )
+    encoder_revision: Named | None = Field(
+        None, description="Hub revision of `encoder`, as base.revision."
     )
     max_k: Count = Field(3, description="Most clusters per group when k is chosen.")
     min_size: Count = Field(20, description="Images; smaller clusters merge into the nearest one.")
@@ -431,6 +439,9 @@ class ClassifierConfig(Section):
         "small",
         description="`small` residual network, `clip` (the image embedding of base.clip), or a "
         "transformers model.",
+    )
+    revision: Named | None = Field(
+        None, description="Hub revision of `backbone`, as base.revision; clip: base.clip_revision."
     )
     start: Start | None = Field(
         None,

@@ -298,6 +298,8 @@ def training_inputs(config: Config) -> dict[str, Any]:
         "training": asdict(training) | ({"lender": "label"} if by_class else {}),
         "knobs": settings.model_dump(mode="json", include=knobs) | dropout,
         "prompts": config.prompts.model_dump(mode="json", include={"template", "token"}),
+        # Until 2026-11-29 gradients were divided by their number twice, before they were clipped.
+        **({"micro_batches": "mean"} if settings.accumulation > 1 else {}),
     }
 
 

@@ -15,6 +15,7 @@ from raysynth.config import Config
 from raysynth.errors import ConfigError, DamagedError, refusal_in
 from raysynth.generators import AUTO, candidates, synthesis_inputs, training_inputs
 from raysynth.groups import Groups
+from raysynth.models.hub import pinned
 from raysynth.models.sources import CLIP
 from raysynth.preflight import preflight, warnings_of
 from raysynth.progress import Progress
@@ -30,7 +31,8 @@ WIDTH = {
 # out there, so that what earlier versions made is still what it was.
 LATER: dict[str, dict[str, Any]] = {
     "dataset": {"aligned": None, "max_megapixels": 64.0},
-    "classifier": {"head_real_share": 1.0, "mixture_learning_rates": None},
+    "clustering": {"encoder_revision": None},
+    "classifier": {"head_real_share": 1.0, "mixture_learning_rates": None, "revision": None},
     "search": {"head_real_shares": [1.0]},
 }
 
@@ -40,6 +42,7 @@ READING = 3
 # Knobs of `classifier` that the references use too.
 NETWORK = (
     "backbone",
+    "revision",
     "image_size",
     "widths",
     "precision",
@@ -69,6 +72,7 @@ def run_pipeline(
     """
     if until is not None and until not in FOLDERS:
         raise ConfigError(f"until: got {until!r}, expected one of {', '.join(FOLDERS)}")
+    config = pinned(config)
     run = Run(config, shared)
     with progress or Progress() as display, Session(config, run.root) as session:
         run.say = lambda text: display.say(f"  {text}")
@@ -90,8 +94,9 @@ def _run_whole(run: Run, stages: Callable[[], None]) -> None:
             found = refusal_in(error)
             if not isinstance(found, DamagedError) or found.path in removed:
                 raise
+            if not run.drop(found.path):
+                raise
             run.say(f"{str(found).partition(' Fix: ')[0]} Its stage makes it again")
-            run.drop(found.path)
             removed.add(found.path)
 
 
@@ -102,7 +107,7 @@ def stage_digests(
 
     `folders`: path -> digest of data sets' folders that were read; the run's own is added.
     """
-    pipeline = _Pipeline(config, folders=folders)
+    pipeline = _Pipeline(pinned(config, strict=False), folders=folders)
     pipeline.run(until)
     return {name: stage.digest for name, stage in pipeline.done.items()}
 
@@ -388,7 +393,10 @@ class _Pipeline:
         return {k: value for k, value in knobs.items() if k not in later or value != later[k]}
 
     def _base(self, *names: str) -> dict[str, Any]:
-        return {name: getattr(self.config.base, name) for name in names}
+        """Knobs of `base`; a CLIP's hub revision with its name."""
+        pinned = self.config.base.clip_revision
+        revision = {"clip_revision": pinned} if "clip" in names and pinned else {}
+        return {name: getattr(self.config.base, name) for name in names} | revision
 
     def _searched(self) -> dict[str, Any]:
         """The classifier knobs that a trial uses: not the seeds and mixtures that come later."""
@@ -399,7 +407,8 @@ class _Pipeline:
     def _network(self) -> dict[str, Any]:
         """The classifier knobs that references share: the network and how images reach it."""
         start = self.config.for_references().classifier.starts_pretrained
-        named = {name: self._knobs("classifier")[name] for name in NETWORK}
+        knobs = self._knobs("classifier")
+        named = {name: knobs[name] for name in NETWORK if name in knobs}
         return named | self._tower() | {"start": start}
 
     def _tower(self) -> dict[str, Any]:

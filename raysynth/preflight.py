@@ -31,8 +31,8 @@ def preflight(config: Config) -> tuple[Groups, pa.Table]:
 def check_configuration(config: Config) -> tuple[Groups, pa.Table]:
     """Refuse what cannot work on any machine; the groups and the listing of what can.
 
-    No weight and no image is read. Ray is not imported, nor diffusers; transformers only for a
-    backbone that is a folder.
+    No weight and no image is read, only the headers of a model folder's safetensors files. Ray is
+    not imported; diffusers and transformers only for models that are folders.
 
     Raises
     ------

@@ -137,17 +137,12 @@ class Run:
         write_atomic(path, _json({"stages": {}}))
         return {"stages": {}}
 
-    def drop(self, path: str) -> None:
-        """Delete a file of a finished stage, which makes it again when it is asked for.
-
-        Raises
-        ------
-        DataError
-            It is none of this run's.
-        """
-        if not path.startswith((f"{self.root}/", f"{self.shared or self.root}/")):
-            raise DataError(f"{masked(path)}: damaged, and no file of {masked(self.root)}")
-        remove(path)
+    def drop(self, path: str) -> bool:
+        """Delete a file of a stage, which makes it again; False: it is none of this run's."""
+        own = path.startswith((f"{self.root}/", f"{self.shared or self.root}/"))
+        if own:
+            remove(path)
+        return own
 
     def stage(
         self,

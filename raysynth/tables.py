@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
-from raysynth.errors import DataError
+from raysynth.errors import DamagedError, DataError
 from raysynth.groups import Groups
 from raysynth.storage import make_folder, open_storage, patiently, write_atomic
 from raysynth.terminal import masked
@@ -146,7 +146,8 @@ def read_parts(
         # Some rows: without the read-ahead of file systems that fetch more than is asked for.
         cache = {} if ids is None else {"cache_type": "none"}
         with _reading(name), storage.open(name, "rb", **cache) as file:
-            parquet = patiently(partial(pq.ParquetFile, file), name)
+            opened = partial(pq.ParquetFile, file, page_checksum_verification=True)
+            parquet = patiently(opened, name)
             _require(parquet, wanted, name)
             read = partial(patiently, path=name)
             if ids is None:
@@ -183,13 +184,14 @@ def _require(parquet: pq.ParquetFile, columns: Sequence[str] | None, name: str) 
 
 @contextlib.contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """What Arrow says of a file that is missing, cut off or no Parquet, as a DataError."""
+    """What Arrow says of a file that is missing, changed or no Parquet, as a DamagedError."""
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(
+        raise DamagedError(
             f"{masked(name)}: cannot be read ({str(error).strip()[:200]}); expected a whole "
-            "Parquet file. Fix: delete it, and run again: it is made again"
+            "Parquet file. Fix: delete it, and run again: it is made again",
+            name,
         ) from error
 
 
@@ -203,7 +205,7 @@ def to_parquet(table: pa.Table) -> bytes:
     """A Parquet file (zstd) of row groups of about ROW_GROUP_BYTES."""
     rows = max(1, table.num_rows * ROW_GROUP_BYTES // max(table.nbytes, 1))
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", row_group_size=rows)
+    pq.write_table(table, buffer, compression="zstd", row_group_size=rows, write_page_checksum=True)
     return buffer.getvalue()
 
 

@@ -84,16 +84,24 @@ def test_a_file_cut_in_half_is_made_again(plain, capsys, pattern, stage):
 
 
 @pytest.mark.slow
-def test_a_shard_of_the_same_size_and_other_content_is_made_again(plain, capsys):
+@pytest.mark.parametrize(
+    ("pattern", "place"),
+    [
+        ("synthetic/group-2-*.parquet", lambda data: 40),  # in the ids, which selection reads
+        ("synthetic/group-1-*.parquet", lambda data: len(data) // 3),  # in the images
+        ("real/train-*.parquet", lambda data: len(data) // 2),
+    ],
+)
+def test_a_file_of_the_same_size_and_other_content_is_made_again(plain, capsys, pattern, place):
     """Nothing shows it until it is read."""
     folder, before = plain
-    file = sorted((folder / "mini/synthetic").glob("group-*.parquet"))[2]
-    whole = bytearray(file.read_bytes())
-    whole[40] ^= 1
-    file.write_bytes(whole)
-    run = run_pipeline(miniature(folder, *SMALL, "search.trials=0"), until="classification")
-    assert f"{file}: its content has sha256" in capsys.readouterr().out
-    assert images(run.root) == before
+    file = sorted((folder / "mini").glob(pattern))[0]
+    changed = bytearray(file.read_bytes())
+    changed[place(changed)] ^= 1
+    file.write_bytes(changed)
+    small = miniature(folder, *SMALL, "search.trials=0", f"selection.alpha=0.{len(changed)}")
+    assert images(run_pipeline(small, until="classification").root) == before
+    assert f"{file}: " in (said := capsys.readouterr().out) and "makes it again" in said
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from raysynth.config import BenchmarkConfig, Config, Control, Reference, Section
 from raysynth.config_files import explain
 from raysynth.config_storage import check_apart
 from raysynth.errors import ConfigError
+from raysynth.models.hub import pinned
 from raysynth.pipeline import stage_digests
 from raysynth.preflight import preflight
 from raysynth.runs import shared_name
@@ -89,7 +90,8 @@ def plan_cells(config: Config) -> list[Cell]:
         for seed in range(config.seed, config.seed + settings.seeds):
             for row, changes in settings.rows.items():
                 where = {"seed": seed, "dataset.severity": severity}
-                cell = _changed(config, row, where | _settings_of(row, changes))
+                changed = _changed(config, row, where | _settings_of(row, changes))
+                cell = pinned(changed, strict=False)  # one commit for all cells
                 stages = stage_digests(cell, LAST_STAGE, read)
                 cells.append(Cell(row, severity, seed, cell, stages, read))
     return cells

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from raysynth.config import ClassifierConfig, Config
 from raysynth.errors import ConfigError, ModelError
+from raysynth.models.headers import read_config
 from raysynth.models.sources import CLIP, is_path, resolve
 
 SMALL = "small"
@@ -88,7 +89,10 @@ def with_clip(config: Config) -> Config:
     if config.classifier.backbone != CLIP:
         return config
     classifier = config.classifier.model_copy(
-        update={"backbone": resolve(config.base.clip, clip=True)}
+        update={
+            "backbone": resolve(config.base.clip, clip=True),
+            "revision": config.base.clip_revision,
+        }
     )
     return config.model_copy(update={"classifier": classifier})
 
@@ -101,20 +105,21 @@ def check_backbone(config: Config) -> None:
     Raises
     ------
     ModelError
-        A folder that transformers cannot read, or whose model does not take the images or has
-        several heads.
+        A folder that transformers cannot read, whose model does not take the images or has several
+        heads, or whose files lack some of its weights.
     ConfigError
         Embedded pretrained weights for other widths, or for a pair of garments that they know.
     """
     _check_folder(with_clip(config).classifier.backbone)
+    trainings = (config.classifier, config.for_references().classifier)
     named = os.path.expanduser(config.classifier.backbone)
     if named not in (SMALL, CLIP) and os.path.isdir(named):
-        from raysynth.classify.pretrained import check_shape
+        from raysynth.classify.pretrained import check_model
         from raysynth.datasets.listing import stored_side
 
         side = config.classifier.image_size or stored_side(config.dataset)
-        check_shape(named, side)
-    for classifier in (config.classifier, config.for_references().classifier):
+        check_model(named, side, any(one.starts_pretrained for one in trainings))
+    for classifier in trainings:
         if classifier.backbone == SMALL and classifier.starts_pretrained:
             _check_embedded(config, classifier)
 
@@ -127,6 +132,7 @@ def _check_folder(name: str) -> None:
             f"classifier.backbone: no config.json in {name}; expected `small`, `clip`, a hub id "
             "(owner/model) or a folder written by save_pretrained. Fix: check the path"
         )
+    read_config("classifier.backbone", Path(name).expanduser() / "config.json")
 
 
 def _check_embedded(config: Config, classifier: ClassifierConfig) -> None:

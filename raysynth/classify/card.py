@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from raysynth.config import Config
 from raysynth.groups import Groups
+from raysynth.models.hub import commits
 
 CARD = """\
 ---
@@ -33,7 +34,7 @@ model = AutoModelForImageClassification.from_pretrained("path/to/this/folder").e
 
 ## Data set
 `{dataset}`, severity {severity} (share of bias-aligned training images within a class), run seed
-{run_seed}. Synthetic images: generator `{generator}`, base model `{base}`.
+{run_seed}. Synthetic images: generator `{generator}`, base model `{base}`.{commits}
 
 | group (label/attribute) | real training images | test accuracy |
 | --- | --- | --- |
@@ -95,6 +96,7 @@ def model_card(
         run_seed=config.seed,
         generator=config.generator,
         base=public_name(config.base.name),
+        commits="".join(f" `{name}`: commit `{c}`." for name, c in commits(config).items()),
         rows="\n".join(
             f"| {plain(name)} | {count} | {metrics['groups'][name]:.3f} |"
             for name, count in zip(names, counts, strict=True)

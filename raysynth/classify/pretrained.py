@@ -28,14 +28,25 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
-from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
 
 from raysynth.classify.backbone import SmallNetwork, initialise, other_size, several_heads
 from raysynth.config import ClassifierConfig
 from raysynth.errors import ModelError
-from raysynth.models.loading import load_or_explain, quiet_transformers
-from raysynth.models.sources import variant_of
+from raysynth.models.architecture import (
+    FAULTS,
+    NO_CODE,
+    build,
+    check_clip_weights,
+    check_transformers,
+    of_layers,
+    refuse_code,
+)
+from raysynth.models.headers import read_config, reason_of
+from raysynth.models.loading import complete, load_or_explain, quiet_transformers
+from raysynth.models.sources import PROCESSORS, pixel_statistics, variant_of
 
+KEY = "classifier.backbone"
+"""The configuration key that messages name."""
 MARKED = 1009
 """A number of labels that no other layer has outputs, to tell a model's heads."""
 
@@ -139,26 +150,35 @@ def load_model(classifier: ClassifierConfig, label_names: tuple[str, ...], size:
     """
     name = os.path.expanduser(classifier.backbone)
     quiet_transformers()
-    try:
+    hub = _hub(name, classifier)
+
+    def load() -> Any:
         config = AutoConfig.from_pretrained(
-            name, num_labels=len(label_names), **_names(label_names)
+            name, num_labels=len(label_names), **_names(label_names), **hub
         )
         if isinstance(config, CLIPConfig):
             return _load_clip(classifier, name, config, label_names)
         if not classifier.starts_pretrained:
-            return at_size(AutoModelForImageClassification.from_config(config), size)
-        model = AutoModelForImageClassification.from_pretrained(
+            return at_size(AutoModelForImageClassification.from_config(config, **NO_CODE), size)
+        found = AutoModelForImageClassification.from_pretrained(
             name,
             config=config,
             ignore_mismatched_sizes=True,
             use_safetensors=True,
+            variant=variant_of(Path(name)),
             dtype=torch.float32,  # trained as such, whatever the file has
+            output_loading_info=True,
+            **hub,
         )
-        return at_size(model, size)
-    except (OSError, ValueError) as error:
+        heads = of_layers(_heads(found[0], len(label_names)))
+        return at_size(complete(KEY, name, found, heads), size)
+
+    try:
+        return load()
+    except FAULTS as error:
         raise ModelError(
-            f"classifier.backbone: transformers cannot load {name!r} for image classification "
-            f"({str(error).splitlines()[0]}). Fix: name a hub id or a save_pretrained folder of "
+            f"{KEY}: transformers cannot load {name!r} for image classification "
+            f"({reason_of(error)}). Fix: name a hub id or a save_pretrained folder of "
             "such a model, with safetensors weights"
         ) from None
 
@@ -171,12 +191,31 @@ def _load_clip(
     model = ClipClassifier(ClipClassifierConfig(**shape | _names(label_names)))
     if classifier.starts_pretrained:
         # The whole CLIP: its image tower alone would be read with a complaint about the rest.
-        whole = CLIPModel.from_pretrained(
-            name, use_safetensors=True, variant=variant_of(Path(name)), dtype=torch.float32
+        found = CLIPModel.from_pretrained(
+            name,
+            use_safetensors=True,
+            variant=variant_of(Path(name)),
+            dtype=torch.float32,
+            output_loading_info=True,
+            **_hub(name, classifier),
         )
+        whole = complete(KEY, name, found)
         model.clip.vision_model = whole.vision_model
         model.clip.visual_projection = whole.visual_projection
     return model
+
+
+def _hub(name: str, classifier: ClassifierConfig) -> dict[str, Any]:
+    return NO_CODE | ({} if os.path.isdir(name) else {"revision": classifier.revision})
+
+
+def _heads(model: nn.Module, classes: int) -> list[str]:
+    """Names of the linear layers with as many outputs as classes."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == classes
+    ]
 
 
 def at_size(model: PreTrainedModel, size: int) -> PreTrainedModel:
@@ -204,29 +243,50 @@ def at_size(model: PreTrainedModel, size: int) -> PreTrainedModel:
     return other
 
 
-def check_shape(folder: str, size: int | None) -> None:
-    """Refuse a folder's model by its shape alone, without weights; nothing is computed.
+def check_model(folder: str, size: int | None, pretrained: bool) -> None:
+    """Refuse a folder's model by its shape and its files' headers; nothing is loaded or computed.
 
-    `size`: side of the images in pixels; None: not known yet.
+    Parameters
+    ----------
+    size : side of the images in pixels; None: not known yet.
+    pretrained : its weights are used.
 
     Raises
     ------
     ModelError
-        Several layers make its logits, or it fails at this size but not at its own.
+        No image classification model that transformers has itself, or not all of its weights;
+        several layers make its logits, or it fails at this size but not at its own.
     """
+    place = Path(folder)
+    refuse_code(KEY, place, read_config(KEY, place / "config.json"))
+    config = build(
+        KEY, place, lambda: AutoConfig.from_pretrained(folder, num_labels=MARKED, **NO_CODE)
+    )
+    if isinstance(config, CLIPConfig):  # see ClipClassifier
+        if pretrained:
+            check_clip_weights(KEY, place)
+        return
+    model = build(
+        KEY,
+        place,
+        lambda: AutoModelForImageClassification.from_config(config, **NO_CODE).eval(),
+    )
+    if pretrained:
+        heads = of_layers(_heads(model, MARKED))
+        check_transformers(KEY, place, model, config, heads)
+    _check_calls(model, config, size)
+
+
+def _check_calls(model: PreTrainedModel, config: Any, size: int | None) -> None:
+    """Refuse several heads, and a size that the model does not take."""
+    shape = getattr(config, "vision_config", config)
+    name, calls = type(model).__name__, _calls_of_heads(model)
     try:
-        config = AutoConfig.from_pretrained(folder, num_labels=MARKED)
-        if isinstance(config, CLIPConfig):
-            return  # see ClipClassifier
-        shape = getattr(config, "vision_config", config)
         own = int(np.max(getattr(shape, "image_size", size or 224)))
         with torch.device("meta"):
-            model = AutoModelForImageClassification.from_config(config).eval()
-            calls = _calls_of_heads(model)
             model(pixel_values=torch.empty(1, 3, own, own))
     except (OSError, ValueError, RuntimeError, TypeError, AttributeError, ImportError):
         return  # loading explains it, or it cannot be told without weights
-    name = type(model).__name__
     if len(calls) > 1:
         raise several_heads(name)
     try:
@@ -248,26 +308,45 @@ def _calls_of_heads(model: nn.Module) -> list[nn.Module]:
 def normalisation(classifier: ClassifierConfig) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of the named backbone's own preprocessing, shares of 255.
 
-    Those of [-1, 1] for a folder that does not say; 0 and 1 for one that normalises nothing.
+    timm's are in its config.json. Those of [-1, 1] for a folder that does not say; 0 and 1 for one
+    that normalises nothing.
 
     Raises
     ------
     ModelError
-        When transformers cannot load what is there.
+        When transformers cannot load what is there, or it has no mean of three channels.
     """
     source = os.path.expanduser(classifier.backbone)
-    files = (IMAGE_PROCESSOR_NAME, PROCESSOR_NAME)
-    says = any(os.path.exists(f"{source}/{name}") for name in files)
-    if os.path.isdir(source) and not says:
-        return [0.5] * 3, [0.5] * 3
+    hub = _hub(source, classifier)
+    if os.path.isdir(source) and not any(os.path.exists(f"{source}/{n}") for n in PROCESSORS):
+        found = read_config(KEY, Path(source) / "config.json")
+        if "pretrained_cfg" not in found:
+            return [0.5] * 3, [0.5] * 3
+        return _of_timm(found["pretrained_cfg"], source)
+    what = f"{KEY}'s image processor"
+    if not os.path.isdir(source):
+        # timm's processor is its config.json, and its class would need torchvision.
+        config, _ = load_or_explain(
+            what, source, lambda: PretrainedConfig.get_config_dict(source, **hub)
+        )
+        if "pretrained_cfg" in config:
+            return _of_timm(config["pretrained_cfg"], source)
     known = load_or_explain(
-        "classifier.backbone's image processor",
-        source,
-        lambda: transformers.AutoImageProcessor.from_pretrained(source),
+        what, source, lambda: transformers.AutoImageProcessor.from_pretrained(source, **hub)
     )
     if not getattr(known, "do_normalize", True):
         return [0.0] * 3, [1.0] * 3
-    return list(known.image_mean), list(known.image_std)
+    names = ("image_mean", "image_std")
+    own = {name: getattr(known, name, None) for name in names}
+    mean, std = pixel_statistics(KEY, own, source)
+    return list(mean), list(std)
+
+
+def _of_timm(settings: Any, source: str) -> tuple[list[float], list[float]]:
+    found = settings if isinstance(settings, dict) else {}
+    own = {"image_mean": found.get("mean"), "image_std": found.get("std")}
+    mean, std = pixel_statistics(KEY, own, source)
+    return list(mean), list(std)
 
 
 def save(

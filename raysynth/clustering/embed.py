@@ -50,7 +50,11 @@ class ImageEmbedder:
         use_threads(config.resources.cpus_per_worker)
         name = config.clustering.encoder
         self.clip = load_clip(config.base)
-        self.encoder = None if name == CLIP else load_encoder(name, config.base)
+        self.encoder = (
+            None
+            if name == CLIP
+            else load_encoder(name, config.base, config.clustering.encoder_revision)
+        )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """[N] rows of the real table -> split, and the columns of EMBEDDINGS (and ENCODED)."""

@@ -248,6 +248,13 @@ class GroupedLoRA:
                 f"{folder}: {LORA_WEIGHT_NAME_SAFE} cannot be read ({error}); expected an adapter "
                 "as raysynth or diffusers saves it. Fix: check the folder, or fine-tune again"
             ) from None
+        broken = sorted(name for name, tensor in weights.items() if not tensor.isfinite().all())
+        if broken:
+            raise ModelError(
+                f"{folder}: {len(broken)} of {len(weights)} tensors in {LORA_WEIGHT_NAME_SAFE} are "
+                f"not finite, e.g. {broken[0]}; expected numbers. Fix: fine-tune again, with a "
+                "lower finetune.learning_rate"
+            )
         alpha = _alpha_of(data)
         if alpha is not None and alpha != self.alpha:
             raise ModelError(

@@ -131,8 +131,7 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
         draw_priors(config, jobs, pack.work)
     base = load_base(config.base, parts=("vae", "text_encoder", "tokenizer", "scheduler"))
     accelerator = Accelerator(
-        mixed_precision=precision_of(config),
-        gradient_accumulation_steps=settings.accumulation,
+        mixed_precision=precision_of(config),  # not told of accumulation: `step` takes the mean
         cpu=base.device.type == "cpu",
         device_placement=False,
         kwargs_handlers=[GradScalerKwargs(enabled=False)],  # LossScale has one scale per adapter

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from raysynth.config import BaseConfigSection
+from raysynth.models.architecture import NO_CODE, check_sees, is_pooler
 from raysynth.models.device import pick_device, pick_dtype, weight_dtype
 from raysynth.models.loading import (
     autocast,
+    complete,
     frozen,
     load_or_explain,
     normalised,
     quiet_transformers,
 )
-from raysynth.models.sources import check_encoder
+from raysynth.models.sources import check_encoder, variant_of
 
 CLASS_TOKENS = ("cls_token", "class_embedding")
 """What transformers calls the class token, which comes first."""
@@ -53,7 +56,7 @@ class Encoder:
             return normalised(_pooled(self.model, prepared.to(self.device, weights)))
 
 
-def load_encoder(name: str, base: BaseConfigSection) -> Encoder:
+def load_encoder(name: str, base: BaseConfigSection, revision: str | None = None) -> Encoder:
     """Load a vision encoder from a folder or the hub, frozen and in eval mode.
 
     Device and precision are the base's. Weights come from safetensors only.
@@ -61,20 +64,33 @@ def load_encoder(name: str, base: BaseConfigSection) -> Encoder:
     Raises
     ------
     ModelError
-        When transformers cannot load the model or its image processor.
+        When transformers cannot load the model or its image processor; some of its weights are not
+        in its files; it does not take images.
     """
-    check_encoder(name)
+    check_encoder(name, weights=False)
     source, device = os.path.expanduser(name), pick_device(base.device)
     dtype = pick_dtype(base.dtype, device)
-    weights = {"use_safetensors": True, "dtype": weight_dtype(dtype, device)}
+    hub: dict[str, Any] = NO_CODE | ({} if os.path.isdir(source) else {"revision": revision})
     what, transformers = "clustering.encoder", quiet_transformers()
-    model = load_or_explain(
-        what, source, lambda: transformers.AutoModel.from_pretrained(source, **weights)
+    loaded = load_or_explain(
+        what,
+        source,
+        lambda: transformers.AutoModel.from_pretrained(
+            source,
+            use_safetensors=True,
+            variant=variant_of(Path(source)),
+            dtype=weight_dtype(dtype, device),
+            ignore_mismatched_sizes=True,  # `complete` names them
+            output_loading_info=True,
+            **hub,
+        ),
     )
+    model = complete(what, source, loaded, is_pooler)
+    check_sees(what, source, model)
     if hasattr(model.config, "mask_ratio"):  # ViTMAE hides places at random, in eval mode too
         model.config.mask_ratio = 0.0
     processor = load_or_explain(
-        what, source, lambda: transformers.AutoImageProcessor.from_pretrained(source)
+        what, source, lambda: transformers.AutoImageProcessor.from_pretrained(source, **hub)
     )
     return Encoder(frozen(model, device, plain=False), processor, device, dtype)
 

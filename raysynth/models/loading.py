@@ -21,8 +21,17 @@ from torch.nn import functional as F
 
 from raysynth.config import BaseConfigSection
 from raysynth.errors import ConfigError, ModelError
+from raysynth.models.architecture import FAULTS, refuse_random
 from raysynth.models.device import pick_device, pick_dtype, weight_dtype
-from raysynth.models.sources import check_base, check_clip, resolve, vae_factor, variant_of
+from raysynth.models.headers import reason_of
+from raysynth.models.sources import (
+    check_base,
+    check_clip,
+    pixel_statistics,
+    resolve,
+    vae_factor,
+    variant_of,
+)
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 PIXELS_AT_ONCE = 2**20
@@ -127,7 +136,7 @@ def load_base(base: BaseConfigSection, parts: Sequence[str] = PARTS) -> Base:
     """
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    check_base(base)
+    check_base(base, weights=False)
     source, device = resolve(base.name), pick_device(base.device)
     transformers = quiet_transformers()
     dtype = pick_dtype(base.dtype, device)
@@ -135,24 +144,25 @@ def load_base(base: BaseConfigSection, parts: Sequence[str] = PARTS) -> Base:
     hub = {} if os.path.isdir(source) else {"revision": base.revision}
     number = weight_dtype(dtype, device)
 
-    def weights(part: str) -> dict[str, Any]:
+    def weights(part: str, loader: Callable[..., Any], **options: Any) -> Any:
         variant = variant_of(Path(source) / part)
-        return {"subfolder": part, "use_safetensors": True, "variant": variant, **hub}
+        files = {"subfolder": part, "use_safetensors": True, "variant": variant, **hub}
+        found = loader(source, output_loading_info=True, **files, **options)
+        return complete(f"base.name: {part}", source, found)
 
     loaders: dict[str, Callable[[], Any]] = {
         "tokenizer": lambda: transformers.CLIPTokenizer.from_pretrained(
             source, subfolder="tokenizer", **hub
         ),
-        "text_encoder": lambda: transformers.CLIPTextModel.from_pretrained(
-            source,
+        "text_encoder": lambda: weights(
+            "text_encoder",
+            transformers.CLIPTextModel.from_pretrained,
             dtype=number,
             attn_implementation="eager" if plain else "sdpa",
-            **weights("text_encoder"),
+            ignore_mismatched_sizes=True,  # `complete` names them
         ),
-        "vae": lambda: AutoencoderKL.from_pretrained(source, torch_dtype=number, **weights("vae")),
-        "unet": lambda: UNet2DConditionModel.from_pretrained(
-            source, torch_dtype=number, **weights("unet")
-        ),
+        "vae": lambda: weights("vae", AutoencoderKL.from_pretrained, torch_dtype=number),
+        "unet": lambda: weights("unet", UNet2DConditionModel.from_pretrained, torch_dtype=number),
         "scheduler": lambda: load_scheduler(source, hub),
     }
     loaded = {
@@ -161,18 +171,21 @@ def load_base(base: BaseConfigSection, parts: Sequence[str] = PARTS) -> Base:
         else None
         for part in PARTS
     }
+    if loaded["tokenizer"] is not None and loaded["text_encoder"] is not None:
+        _limit(loaded["tokenizer"], loaded["text_encoder"].config)
     shape, side = load_or_explain("base.name: unet and vae", source, lambda: _sizes(source, hub))
     return Base(**loaded, latent_shape=shape, image_size=side, device=device, dtype=dtype)
 
 
 def load_clip(base: BaseConfigSection) -> Clip:
     """Load the CLIP that embeds and scores, frozen and in eval mode; raises ModelError."""
-    check_clip(base)
+    check_clip(base, weights=False)
     source, device = resolve(base.clip, clip=True), pick_device(base.device)
     transformers = quiet_transformers()
     dtype = pick_dtype(base.dtype, device)
     plain = _plain_attention(base, device)
-    model = load_or_explain(
+    hub = {} if os.path.isdir(source) else {"revision": base.clip_revision}
+    loaded = load_or_explain(
         "base.clip",
         source,
         lambda: transformers.CLIPModel.from_pretrained(
@@ -181,21 +194,47 @@ def load_clip(base: BaseConfigSection) -> Clip:
             variant=variant_of(Path(source)),
             dtype=weight_dtype(dtype, device),
             attn_implementation="eager" if plain else "sdpa",
+            ignore_mismatched_sizes=True,  # `complete` names them
+            output_loading_info=True,
+            **hub,
         ),
     )
+    model = complete("base.clip", source, loaded)
     tokenizer = load_or_explain(
-        "base.clip: tokenizer", source, lambda: transformers.CLIPTokenizer.from_pretrained(source)
+        "base.clip: tokenizer",
+        source,
+        lambda: transformers.CLIPTokenizer.from_pretrained(source, **hub),
     )
-    pixels = load_or_explain("base.clip: preprocessor", source, lambda: _pixel_statistics(source))
+    _limit(tokenizer, model.config.text_config)
+    settings = load_or_explain(
+        "base.clip: preprocessor", source, lambda: _image_settings(source, hub)
+    )
+    mean, std = pixel_statistics("base.clip", settings, source)
     return Clip(
         model=frozen(model, device, plain=False),
         tokenizer=tokenizer,
         size=model.config.vision_config.image_size,
-        mean=tuple(pixels["image_mean"]),
-        std=tuple(pixels["image_std"]),
+        mean=mean,
+        std=std,
         device=device,
         dtype=dtype,
     )
+
+
+def complete(key: str, source: str, found: tuple[Any, dict[str, Any]], allowed: Any = None) -> Any:
+    """A model that was loaded with `output_loading_info`.
+
+    Raises ModelError if some of its weights were not in its files, but for those `allowed`.
+    """
+    model, info = found
+    options = {} if allowed is None else {"allowed": allowed}
+    refuse_random(key, source, info, len(model.state_dict()), **options)
+    return model
+
+
+def _limit(tokenizer: Any, text: Any) -> None:
+    """Let a tokenizer say what its text encoder reads: its own file may not (10^30 then)."""
+    tokenizer.model_max_length = min(tokenizer.model_max_length, text.max_position_embeddings)
 
 
 def quiet_transformers() -> Any:
@@ -257,9 +296,15 @@ def load_or_explain(what: str, source: str, loader: Callable[[], Any]) -> Any:
     """What `loader` loads; its errors as ModelError, naming `what` (a configuration key)."""
     try:
         return loader()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (*FAULTS, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{what}: {source} asks to run Python of its own (auto_map); expected a model that "
+                "transformers has itself: no code of a model folder is ever run. Fix: choose such "
+                "a model"
+            ) from None
         raise ModelError(
-            f"{what} cannot be loaded from {source}: {str(error).strip().splitlines()[0]}\n"
+            f"{what} cannot be loaded from {source}: {reason_of(error)}\n"
             "Expected safetensors in a folder or on the Hugging Face hub. Fix: check the name, the "
             "revision and the network, or download the model and give its folder"
         ) from error
@@ -285,10 +330,10 @@ def _sizes(source: str, hub: dict[str, Any]) -> tuple[tuple[int, int, int], int]
     return (unet["in_channels"], side, side), side * vae_factor(vae)
 
 
-def _pixel_statistics(source: str) -> dict[str, Any]:
+def _image_settings(source: str, hub: dict[str, Any]) -> dict[str, Any]:
     from transformers.image_processing_base import ImageProcessingMixin
 
-    return ImageProcessingMixin.get_image_processor_dict(source)[0]
+    return ImageProcessingMixin.get_image_processor_dict(source, **hub)[0]
 
 
 def frozen(part: Any, device: torch.device, plain: bool) -> Any:

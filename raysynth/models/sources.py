@@ -1,19 +1,19 @@
 """Where a base model comes from, and what can be refused without loading any of it.
 
-Nothing here imports torch or diffusers: a wrong path is refused at once.
+Nothing here imports torch or diffusers but for what holds a folder's weights against its
+architecture, last: a wrong path is refused at once.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from raysynth.config import BaseConfigSection
 from raysynth.errors import ModelError
+from raysynth.models.headers import read_config
+from raysynth.models.headers import variant_of as variant_of
 
 EMBEDDED = Path(__file__).parent / "tiny"
 TREE = {
@@ -29,8 +29,8 @@ CLIP_TREE = {
     "config.json": "model*.safetensors",
     "tokenizer_config.json": "*processor_config.json",
 }
-WEIGHTS = r"(?:diffusion_pytorch_|)model(?:\.(.+?))?(?:-\d+-of-\d+)?\.safetensors"
-"""Files of weights; the group is their variant."""
+PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+"""Where transformers looks for an image processor; the first has one for each kind of input."""
 
 
 def resolve(name: str, clip: bool = False) -> str:
@@ -70,67 +70,112 @@ def _beside(folder: Path) -> str:
     return f"; if the hub's is meant, run where there is no folder {folder.parent}"
 
 
-def variant_of(folder: Path) -> str | None:
-    """diffusers' and transformers' `variant` of a model folder's weights, such as fp16.
-
-    None where there are weights without one, which are taken then.
-    """
-    found = {
-        match[1]
-        for path in folder.glob("*.safetensors")
-        if (match := re.fullmatch(WEIGHTS, path.name)) is not None
-    }
-    return None if None in found else min(found, default=None)
-
-
 def vae_factor(config: Mapping[str, Any]) -> int:
     """Pixels per latent position, of an autoencoder's configuration."""
     return int(2 ** (len(config["block_out_channels"]) - 1))
 
 
-def check_base(base: BaseConfigSection) -> None:
+def check_base(base: BaseConfigSection, weights: bool = True) -> None:
     """Refuse a base model that cannot be used, as far as it can be known without loading it.
+
+    `weights`: hold the weights' headers against the architecture too, which imports diffusers (the
+    embedded base is known to fit).
 
     Raises
     ------
     ModelError
-        A folder that is not a Stable Diffusion 1.x layout, or whose parts do not fit each other.
-        (What a hub id holds is known when it is loaded.)
+        A folder that is not a Stable Diffusion 1.x layout, files that cannot be read, parts that do
+        not fit each other, weights that are missing. (What a hub id holds is known when it is
+        loaded.)
     """
-    source = resolve(base.name)
-    if os.path.isdir(source):
-        _check_tree("base.name", source, TREE)
-        _check_fit(source)
+    source = Path(resolve(base.name))
+    if not source.is_dir():
+        return
+    _check_tree("base.name", source, TREE)
+    _check_fit(source)
+    if weights and source != EMBEDDED:
+        from raysynth.models.architecture import check_base_weights
+
+        check_base_weights(source)
 
 
-def check_clip(base: BaseConfigSection) -> None:
-    """Refuse a CLIP folder that lacks files; raises ModelError."""
-    source = resolve(base.clip, clip=True)
-    if os.path.isdir(source):
-        _check_tree("base.clip", source, CLIP_TREE)
+def check_clip(base: BaseConfigSection, weights: bool = True) -> None:
+    """Refuse a folder that is no CLIP, lacks files or weights; raises ModelError.
+
+    `weights`: as `check_base`.
+    """
+    key, source = "base.clip", Path(resolve(base.clip, clip=True))
+    if not source.is_dir():
+        return
+    _check_tree(key, source, CLIP_TREE)
+    read_config(key, source / "tokenizer_config.json")
+    kind = read_config(key, source / "config.json").get("model_type")
+    if kind != "clip":
+        raise ModelError(
+            f"{key}: {source}/config.json has model_type {kind!r}; expected 'clip', images and "
+            "texts in one space. Fix: choose a whole CLIP, such as openai/clip-vit-base-patch32"
+        )
+    pixel_statistics(key, image_settings(key, source), str(source))
+    if weights and source != EMBEDDED / "clip":
+        from raysynth.models.architecture import check_clip_weights
+
+        check_clip_weights(key, source)
 
 
-def check_encoder(name: str) -> None:
-    """Refuse, without loading weights, a folder that transformers cannot read; raises ModelError.
+def check_encoder(name: str, weights: bool = True) -> None:
+    """Refuse a folder that transformers cannot read as a vision model; raises ModelError.
 
-    (What a hub id holds is known when it is loaded.)
+    `weights`: as `check_base`. (What a hub id holds is known when it is loaded.)
     """
     if name == CLIP or not is_path(name):
         return
-    folder = os.path.expanduser(name)
+    folder, key = Path(name).expanduser(), "clustering.encoder"
     needed = ("config.json", "preprocessor_config.json")
-    missing = [file for file in needed if not os.path.isfile(os.path.join(folder, file))]
+    missing = [file for file in needed if not (folder / file).is_file()]
     if missing:
         raise ModelError(
-            f"clustering.encoder: {name} lacks {', '.join(missing)}; expected `clip`, a hub "
+            f"{key}: {name} lacks {', '.join(missing)}; expected `clip`, a hub "
             "id (owner/model), or a folder in which save_pretrained wrote a vision model and its "
             "image processor. Fix: "
             "check the path (on a cluster every node must see it)"
         )
+    for file in needed:
+        read_config(key, folder / file)
+    if weights:
+        from raysynth.models.architecture import check_encoder_weights
+
+        check_encoder_weights(key, folder)
 
 
-def _check_tree(key: str, source: str, tree: dict[str, str]) -> None:
-    folder = Path(source)
+def image_settings(key: str, folder: Path) -> dict[str, Any]:
+    """An image processor's settings in a folder, {} where it has none; raises ModelError."""
+    nested, own = (
+        read_config(key, folder / name) if (folder / name).is_file() else {} for name in PROCESSORS
+    )
+    inside = nested.get("image_processor", own)
+    return inside if isinstance(inside, dict) else {}
+
+
+def pixel_statistics(
+    key: str, settings: Mapping[str, Any], source: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the three channels, shares of 1; raises ModelError."""
+    mean, std = (_three(key, settings, name, source) for name in ("image_mean", "image_std"))
+    return mean, std
+
+
+def _three(key: str, settings: Mapping[str, Any], name: str, source: str) -> tuple[float, ...]:
+    values: Any = settings.get(name)
+    three = isinstance(values, list | tuple) and len(values) == 3
+    if not three or not all(isinstance(v, int | float) and abs(v) < 1e6 for v in values):
+        raise ModelError(
+            f"{key}: the image processor of {source} has {name}={values!r:.80}; expected three "
+            "numbers. Fix: keep the preprocessor_config.json of the model beside its weights"
+        )
+    return tuple(map(float, values))
+
+
+def _check_tree(key: str, folder: Path, tree: dict[str, str]) -> None:
     missing = [name for name in tree if not (folder / name).is_file()]
     missing += [pattern for pattern in tree.values() if not any(folder.glob(pattern))]
     if missing:
@@ -144,11 +189,8 @@ def _check_tree(key: str, source: str, tree: dict[str, str]) -> None:
         )
 
 
-def _check_fit(source: str) -> None:
-    unet, vae, text = (
-        json.loads((Path(source) / part / "config.json").read_text())
-        for part in ("unet", "vae", "text_encoder")
-    )
+def _check_fit(source: Path) -> None:
+    unet, vae, text, _, _ = (read_config("base.name", source / file) for file in TREE)
     kind = unet.get("_class_name", "UNet2DConditionModel")
     if kind != "UNet2DConditionModel" or unet.get("addition_embed_type"):
         raise ModelError(
@@ -156,13 +198,34 @@ def _check_fit(source: str) -> None:
             f"{unet.get('addition_embed_type')}; expected a plain UNet2DConditionModel (Stable "
             "Diffusion 1.x). Fix: choose a Stable Diffusion 1.x model"
         )
+    for part, name, value in (
+        ("unet", "sample_size", unet.get("sample_size")),
+        ("text_encoder", "hidden_size", text.get("hidden_size")),
+        ("vae", "block_out_channels", len(_list(vae.get("block_out_channels")))),
+    ):
+        if type(value) is not int or value < 1:
+            raise ModelError(
+                f"base.name: {source}/{part}/config.json has {name}={value!r:.80}; expected a "
+                "whole number above 0 (block_out_channels: a list). Fix: take the config.json that "
+                "the model was published with"
+            )
+    model_type = text.get("model_type", "clip_text_model")
     fits = (
         ("in_channels", unet.get("in_channels", 4), vae.get("latent_channels", 4)),
         ("cross_attention_dim", unet.get("cross_attention_dim", 1280), text["hidden_size"]),
     )
+    if model_type != "clip_text_model":
+        raise ModelError(
+            f"base.name: {source}/text_encoder is a {model_type!r:.80}; expected clip_text_model. "
+            "Fix: choose a Stable Diffusion 1.x model"
+        )
     for what, got, needed in fits:
         if got != needed:
             raise ModelError(
                 f"base.name: {source}/unet has {what}={got}, but its vae and text encoder need "
                 f"{needed}. Fix: keep the parts of one model together"
             )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

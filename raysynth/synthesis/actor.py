@@ -87,7 +87,11 @@ def build_scorer(task: Task) -> ClipScorer:
         read_embeddings(task.clusters, file) for file in (EMBEDDINGS_FILE, VALIDATION_FILE)
     )
     neighbours = Neighbours(training, validation, groups, clip.device)
-    encoder = None if name == CLIP else load_encoder(name, config.base)
+    encoder = (
+        None
+        if name == CLIP
+        else load_encoder(name, config.base, config.clustering.encoder_revision)
+    )
     return ClipScorer(clip, prompts, read_centroids(task.clusters), neighbours, encoder)
 
 

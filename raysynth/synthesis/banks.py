@@ -23,6 +23,7 @@ from raysynth.config import Config, FinetuneConfig
 from raysynth.errors import ModelError
 from raysynth.finetune.grouped_lora import inject
 from raysynth.generators import recipe_of
+from raysynth.models.loading import complete
 from raysynth.storage import open_storage
 from raysynth.synthesis.fold import FoldedUNet
 
@@ -151,20 +152,24 @@ def _read_unet(folder: str, dtype: torch.dtype) -> dict[str, Tensor]:
     filesystem, path = open_storage(f"{folder}/unet")
     try:
         if filesystem.is_disk:
-            unet = UNet2DConditionModel.from_pretrained(
-                path, use_safetensors=True, torch_dtype=dtype
+            found = UNet2DConditionModel.from_pretrained(
+                path, use_safetensors=True, torch_dtype=dtype, output_loading_info=True
             )
         else:
             with tempfile.TemporaryDirectory() as local:
                 os.mkdir(os.path.join(local, "unet"))
                 for file in filesystem.find(path):  # `get` would take the name as a pattern
                     filesystem.get_file(file, os.path.join(local, "unet", file.rsplit("/", 1)[1]))
-                unet = UNet2DConditionModel.from_pretrained(
-                    local, subfolder="unet", use_safetensors=True, torch_dtype=dtype
+                found = UNet2DConditionModel.from_pretrained(
+                    local,
+                    subfolder="unet",
+                    use_safetensors=True,
+                    torch_dtype=dtype,
+                    output_loading_info=True,
                 )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"{folder}/unet cannot be loaded ({str(error).strip().splitlines()[0]}); expected full "
             "UNet weights as diffusers saves them. Fix: run the fine-tuning stage again"
         ) from error
-    return unet.state_dict()
+    return complete("fine-tuned UNet", f"{folder}/unet", found).state_dict()

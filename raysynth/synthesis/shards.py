@@ -231,10 +231,7 @@ def read_shard_parts(folder: str, columns: Sequence[str] | None = None) -> Itera
         path = f"{folder}/{record.file}"
         if whole and record.sha256:
             _check_bytes(path, record)
-        try:
-            (part,) = read_parts(folder, columns, [path])
-        except DataError as error:
-            raise DamagedError(str(error), path) from error
+        (part,) = read_parts(folder, columns, [path])
         if part.num_rows != record.rows:
             raise DamagedError(
                 f"{masked(path)}: {part.num_rows} rows, expected {record.rows} (its {MANIFEST}). "

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from raysynth.config import Config
-from raysynth.errors import ConfigError
+from raysynth.errors import ConfigError, ModelError
 from raysynth.generators import recipe_of
-from raysynth.models.sources import resolve
+from raysynth.models.headers import read_config
+from raysynth.models.sources import EMBEDDED, resolve
 
 DETERMINISTIC = {
     "dpmsolver++": "DPMSolverMultistepScheduler",
@@ -19,6 +19,8 @@ DETERMINISTIC = {
 }
 """diffusers' classes."""
 FLOW = "flow_prediction"
+PREDICTIONS = ("epsilon", "v_prediction", "sample", FLOW)
+"""What a base may be trained to predict (`finetune.objective`)."""
 TRIED, TOP = 10, 0.95
 """Steps at which a solver is tried for edits, and the share of the noise levels where it starts."""
 
@@ -32,18 +34,36 @@ def check_solver(config: Config) -> None:
         As `build_solver`, for a base in a folder (what a hub id predicts is known when it is
         loaded).
     ModelError
-        The generator edits with the base's own solver, and diffusers does not know its class.
+        The scheduler's file cannot be read, names a class that is no scheduler of diffusers, or a
+        prediction that nothing here can integrate.
     """
     name, source = config.synthesis.solver, resolve(config.base.name)
     if not os.path.isdir(source):
         return
-    settings = json.loads((Path(source) / "scheduler" / "scheduler_config.json").read_text())
+    file = Path(source) / "scheduler" / "scheduler_config.json"
+    settings = read_config("base.name: scheduler", file)
     _check_prediction(name, settings.get("prediction_type"))
-    if name == "base" and recipe_of(config).edits:
-        from raysynth.models.loading import load_or_explain, load_scheduler
+    edits = name == "base" and recipe_of(config).edits
+    if not edits and Path(source) == EMBEDDED:
+        return
+    _check_class(file, settings)
+    from raysynth.models.loading import load_or_explain, load_scheduler
 
-        loaded = load_or_explain("base.name: scheduler", source, lambda: load_scheduler(source, {}))
-        build_solver(name, loaded, edits=True)
+    def build() -> None:
+        build_solver(name, load_scheduler(source, {}), edits=edits)
+
+    load_or_explain("base.name: scheduler", source, build)
+
+
+def _check_class(file: Path, settings: dict[str, Any]) -> None:
+    """Refuse a scheduler that no diffusion model of this kind was trained with."""
+    kind, prediction = settings.get("_class_name"), settings.get("prediction_type", "epsilon")
+    if prediction not in PREDICTIONS or "FlowMatch" in str(kind):
+        raise ModelError(
+            f"base.name: {file} has _class_name={kind!r:.80} and prediction_type="
+            f"{prediction!r:.80}; expected a scheduler of Stable Diffusion 1.x, and one of "
+            f"{', '.join(PREDICTIONS)}. Fix: take the scheduler that the model was published with"
+        )
 
 
 def build_solver(name: str, scheduler: Any, edits: bool = False) -> Any:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -280,3 +281,99 @@ def test_a_broken_image_processor_is_named(tmp_path):
         ModelError, match=r"classifier\.backbone's image processor cannot be loaded"
     ):
         normalisation(tiny_config(f"classifier.backbone={folder}").classifier)
+
+
+def edited(folder: str, **changes) -> None:
+    with open(f"{folder}/config.json") as file:
+        found = json.load(file)
+    with open(f"{folder}/config.json", "w") as file:
+        json.dump(found | changes, file)
+
+
+def rewritten(folder: str, keep) -> None:
+    file = f"{folder}/model.safetensors"
+    weights = {name: value for name, value in load_file(file).items() if keep(name)}
+    save_file(weights, file, {"format": "pt"})
+
+
+@pytest.mark.parametrize("cut", ["embeddings.position_embeddings", "layernorm.weight"])
+def test_a_backbone_without_some_weights_is_refused(tmp_path, cut):
+    folder = tiny_transformer("vit", str(tmp_path / "vit"))
+    rewritten(folder, lambda name: cut not in name)
+    config = tiny_config(f"classifier.backbone={folder}")
+    for check in (check_backbone, lambda config: build_network(config, tiny_groups(), SIDE, 0)):
+        with pytest.raises(ModelError, match=rf"weights are missing: [\w.]*{cut}.*Fix"):
+            check(config)
+    scratch = ["classifier.start=scratch", "references.start=scratch"]
+    check_backbone(tiny_config(f"classifier.backbone={folder}", *scratch))
+
+
+def test_a_backbone_without_a_head_gets_a_new_one(tmp_path):
+    folder = tiny_transformer("vit", str(tmp_path / "vit"))
+    rewritten(folder, lambda name: not name.startswith("classifier."))
+    config = tiny_config(f"classifier.backbone={folder}")
+    check_backbone(config)
+    assert build_network(config, tiny_groups(), SIDE, 0).head.out_features == 2
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", b"\xe9", '{"model_type": "bert"}'])
+def test_a_backbone_that_is_none_is_refused_before_loading(tmp_path, text):
+    folder = tiny_transformer("vit", str(tmp_path / "vit"))
+    data = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / "vit" / "config.json").write_bytes(data)
+    with pytest.raises(ModelError, match=r"classifier\.backbone: .*config\.json.*Fix"):
+        check_backbone(tiny_config(f"classifier.backbone={folder}"))
+
+
+def test_a_backbone_with_patches_of_no_size_is_refused(tmp_path):
+    folder = tiny_transformer("vit", str(tmp_path / "vit"))
+    edited(folder, patch_size=0)
+    with pytest.raises(ModelError, match=r"no model can be made of .*ZeroDivisionError"):
+        check_backbone(tiny_config(f"classifier.backbone={folder}"))
+
+
+def test_code_of_a_model_folder_is_never_run(tmp_path):
+    """transformers would ask at the terminal, and take `y` for leave."""
+    folder, marker = tmp_path / "evil", tmp_path / "ran"
+    folder.mkdir()
+    own = {"model_type": "custom_x", "auto_map": {"AutoConfig": "evil.C"}}
+    (folder / "config.json").write_text(json.dumps(own))
+    (folder / "evil.py").write_text(
+        f"open({str(marker)!r}, 'w')\nfrom transformers import PretrainedConfig\n"
+        "class C(PretrainedConfig):\n    model_type = 'custom_x'\n"
+    )
+    code = (
+        "from raysynth.classify.backbone import check_backbone\n"
+        "from tests.classify.tiny import tiny_config\n"
+        f"check_backbone(tiny_config('classifier.backbone={folder}'))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], input="y\n", capture_output=True, text=True
+    )
+    assert "ModelError" in found.stderr and "no code of a model folder is ever run" in found.stderr
+    assert "[y/N]" not in found.stdout + found.stderr and not marker.exists()
+    with pytest.raises(ModelError, match=r"transformers cannot load"):
+        build_network(tiny_config(f"classifier.backbone={folder}"), tiny_groups(), SIDE, 0)
+    assert not marker.exists()
+
+
+def test_a_known_model_that_brings_code_is_the_library_s_own(tmp_path):
+    folder = tiny_transformer("vit", str(tmp_path / "vit"))
+    (tmp_path / "vit" / "evil.py").write_text("raise SystemExit")
+    auto = {"AutoConfig": "evil.C", "AutoModelForImageClassification": "evil.M"}
+    edited(folder, auto_map=auto)
+    config = tiny_config(f"classifier.backbone={folder}")
+    check_backbone(config)
+    assert isinstance(
+        build_network(config, tiny_groups(), SIDE, 0).model, ViTForImageClassification
+    )
+
+
+def test_timm_s_own_normalisation_is_taken(tmp_path):
+    own = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.1] * 3, "std": [0.2] * 3}}
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    classifier = tiny_config(f"classifier.backbone={tmp_path}").classifier
+    assert normalisation(classifier) == ([0.1] * 3, [0.2] * 3)
+    (tmp_path / "config.json").write_text(json.dumps(own | {"pretrained_cfg": {"mean": 0.5}}))
+    with pytest.raises(ModelError, match=r"classifier\.backbone: .*image_mean=0\.5"):
+        normalisation(classifier)

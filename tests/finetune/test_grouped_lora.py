@@ -124,6 +124,14 @@ def test_adapter_of_other_settings_is_refused(room, tmp_path, targets, rank, alp
         inject(load_unet(room), targets, rank, alpha, 1).load(0, str(tmp_path))
 
 
+def test_adapter_that_is_not_finite_is_refused(room, tmp_path):
+    lora = random_lora(load_unet(room), 1)
+    next(iter(lora.layers.values())).A.data[0, 0] = float("nan")
+    lora.save(0, str(tmp_path))
+    with pytest.raises(ModelError, match=r"1 of \d+ tensors in .*not finite.*Fix"):
+        lora.load(0, str(tmp_path))
+
+
 @pytest.mark.parametrize("targets", [("attention", "feed_forward", "time"), ALL])
 def test_training_packed_equals_training_with_peft(room, targets):
     """Same noise and data: losses and weights agree after AdamW steps with clipping per adapter."""

@@ -300,3 +300,41 @@ def scaled(start, overflow=None):
         return LossScale(values, torch.zeros(slots, dtype=torch.int64), True)
 
     return of
+
+
+@pytest.mark.parametrize("share", [2.0, 0.5], ids=["loose", "clipped"])
+def test_micro_batches_are_one_batch_of_all_their_rows(room, tmp_path, share):
+    """Their gradients are divided by their number once, before they are clipped."""
+    config = room.config(accumulation=3)
+    pack = room.pack(config, tmp_path, ["3-0"])
+    loop = training.start(pack, pack.jobs)
+    assert training._admit(loop, list(pack.jobs)) == {}
+    phase = training._next_phase(loop, None)
+    training._route(loop, phase, loop.learners)
+    loop.active = torch.tensor([0])
+    trained, rows = loop.trainee, loop.trainee.rows
+    with torch.no_grad():  # PEFT's start has no gradient in A
+        dice = torch.Generator().manual_seed(0)
+        rows.values.add_(torch.randn(rows.values.shape, generator=dice) * 0.05)
+    whole = replace(
+        phase,
+        entries=phase.entries[:3].reshape(1, -1),
+        spoken=phase.spoken[:3].reshape(1, -1),
+        uniform=phase.uniform[:3].reshape(1, -1),
+        weights=torch.full((1, 6), 1 / 6),
+    )
+    noise = torch.cat([phase.noise(micro, config.seed) for micro in range(3)], 1)
+    object.__setattr__(whole, "noise", lambda micro, seed: noise)
+    trained.route([0] * 6)
+    rows.gradients.zero_()
+    (loss,) = training.losses(loop, whole, 0)
+    loss.backward()
+    expected = rows.gradients.clone()
+    norm = float(expected.norm())
+    expected *= min(1.0, share)
+    loop.pack = room.pack(room.config(accumulation=3, max_grad_norm=share * norm), tmp_path)
+    training._route(loop, phase, loop.learners)
+    taken = training.step(loop, phase, 0)
+    torch.testing.assert_close(taken, loss.detach()[None])
+    difference = float((rows.gradients - expected).norm() / expected.norm())
+    assert difference < 1e-3
