@@ -54,9 +54,17 @@ def plain(value: Any, annotation: Any) -> Any:
         return value  # a section looks at its own
     kinds = _kinds(annotation)
     _check(value, bool_is_wrong=not kinds & {bool, Any})
+    if int in kinds and str not in kinds and isinstance(value, str) and _is_too_large(value):
+        raise ValueError("expected a number below 2^63")  # pydantic reads digits in quotes
     if isinstance(value, dict) and int not in _key_kinds(annotation):
         return {str(k) if type(k) is int else k: inner for k, inner in value.items()}
     return value
+
+
+def _is_too_large(text: str) -> bool:
+    """Whether a text is a whole number that no machine counts with."""
+    digits = text.strip().lstrip("+-").replace("_", "")
+    return digits.isdecimal() and (len(digits) > 30 or int(digits) > LARGEST)
 
 
 def _check(value: Any, *, bool_is_wrong: bool) -> None:
