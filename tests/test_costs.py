@@ -70,7 +70,7 @@ def test_generation_costs_what_its_size_costs():
 
 
 def test_host_memory_is_that_of_decoded_images():
-    config = load_config(None, ["dataset.name=celeba", "dataset.path=.", "selection.keep=0.5"])
+    config = load_config(None, ["dataset.name=celeba", "dataset.path=/data", "selection.keep=0.5"])
     config = config.model_copy(
         update={"classifier": config.classifier.model_copy(update={"image_size": 224})}
     )
@@ -88,7 +88,7 @@ def test_host_memory_is_that_of_decoded_images():
 
 
 def test_embedding_holds_a_batch_as_it_is_encoded_and_few_decoded_images():
-    config = load_config(None, ["dataset.name=celeba", "dataset.path=."])
+    config = load_config(None, ["dataset.name=celeba", "dataset.path=/data"])
     found = {}
     for side in (64, 512, 4000):
         images = replace(IMAGES, real_side=side)

@@ -28,7 +28,7 @@ from raysynth.synthesis.denoise import Edited, start_edit
 from raysynth.synthesis.edit import SOURCE_IMAGE, attach_sources, deal_sources
 from raysynth.synthesis.generator import ImageGenerator
 from raysynth.synthesis.solver import build_solver, check_solver
-from raysynth.synthesis.specs import plan_specs
+from raysynth.synthesis.specs import ROW, plan_specs
 from raysynth.tables import REAL, decode_bytes, encode_png, read_table, with_groups, write_table
 from tests.synthesis.conftest import COUNTS, GROUPS, shared_record
 
@@ -96,7 +96,7 @@ def test_every_spec_gets_its_image_from_the_file_that_has_it(edit_config, real, 
         for n in (0, 1)
     ]
     assert sum(counts) == specs.num_rows and min(counts) > 0
-    table = read_table(str(tmp_path)).sort_by("row")
+    table = read_table(str(tmp_path)).sort_by(ROW.name)
     assert table.select(specs.column_names).equals(specs)
     images = decode_bytes(table[SOURCE_IMAGE])
     for source, pixels in zip(table["source"].to_pylist(), images, strict=True):

@@ -52,7 +52,7 @@ def test_three_by_two_groups_share_their_candidates_equally():
 def test_a_row_says_all_there_is_to_know():
     row = plan_specs(config(), ADAPTERS, GROUPS, COUNTS).to_pylist()[3]
     assert row == {
-        "row": 3,
+        "row_of_plan": 3,
         "id": "g0-c1-000000",
         "label": 0,
         "attribute": 0,
