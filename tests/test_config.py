@@ -187,6 +187,12 @@ def test_whole_numbers_may_be_written_as_before():
     assert load_config(None, ["finetune.flip=yes"]) == load_config()
 
 
+@pytest.mark.parametrize("number", ["9" * 30, "'" + "9" * 30 + "'", "' -9_" + "9" * 30 + "'"])
+def test_numbers_that_no_machine_counts_with_are_refused_in_quotes_too(number):
+    with pytest.raises(ConfigError, match=r"search\.trials: expected a number below 2\^63"):
+        load_config(None, [f"search.trials={number}"])
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -212,10 +218,10 @@ def test_whole_numbers_may_be_written_as_before():
 def test_odd_and_hostile_yaml_is_refused_quickly_and_briefly(tmp_path, text, said):
     file = tmp_path / "run.yaml"
     file.write_text(text)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ConfigError, match=said) as error:
         load_config(str(file))
-    assert len(str(error.value)) < 2000 and time.monotonic() - start < 5
+    assert len(str(error.value)) < 2000 and time.process_time() - start < 5
 
 
 def test_a_small_file_has_a_small_message(tmp_path):

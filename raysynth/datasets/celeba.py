@@ -135,8 +135,8 @@ class CelebA:
         for key, name in (("label", self.label), ("attribute", self.attribute)):
             if names and name not in names:
                 raise ConfigError(
-                    f"dataset.{key}: no attribute {name!r} in {self.path}/{ATTRIBUTES}; expected "
-                    f"one of {', '.join(names)[:600]}. Fix: dataset.{key}=<one of them>"
+                    f"dataset.{key}: no attribute {clipped(name)!r} in {self.path}/{ATTRIBUTES}; "
+                    f"expected one of {', '.join(names)[:600]}. Fix: dataset.{key}=<one of them>"
                 )
         rows = [line.split() for line in lines[2:]]
         wrong = [row for row in rows if len(row) != len(names) + 1 or set(row[1:]) - {"-1", "1"}]

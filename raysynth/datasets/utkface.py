@@ -101,7 +101,8 @@ class UTKFace:
         for key, trait in (("label", self.label), ("attribute", self.attribute)):
             if trait not in TRAITS:
                 raise ConfigError(
-                    f"dataset.{key}: got {trait!r}; expected one of {', '.join(TRAITS)} for utkface"
+                    f"dataset.{key}: got {clipped(trait)!r}; expected one of {', '.join(TRAITS)} "
+                    "for utkface"
                 )
         require_two(self.label, self.attribute)
 

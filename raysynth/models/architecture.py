@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import errors
 
 from raysynth.errors import ModelError
 from raysynth.models.headers import (
@@ -47,6 +48,7 @@ FAULTS = (
     AttributeError,
     ArithmeticError,
     ImportError,
+    getattr(errors, "StrictDataclassError", OSError),  # a wrong type in a configuration
 )
 """What torch, transformers and diffusers raise for files that they cannot use."""
 SHOWN = 4

@@ -489,3 +489,11 @@ def test_the_paper_scale_configurations_are_valid(name):
     marks = ("ours", "paper", "name: ", "path: ")
     lines = [line for line in file.read_text().splitlines() if line.startswith("  ")]
     assert [line for line in lines if not any(mark in line for mark in marks)] == []
+
+
+@pytest.mark.parametrize("name", ["celeba", "utkface"])
+def test_a_long_attribute_has_a_short_message(tmp_path, name):
+    (tmp_path / "list_attr_celeba.txt").write_text("1\nMale Young\n1.jpg 1 1\n")
+    with pytest.raises(ConfigError, match=r"dataset\.label") as error:
+        listed(name, tmp_path, f"dataset.label={'x' * 5000}")
+    assert len(str(error.value)) < 1500

@@ -74,4 +74,4 @@ def _again(folder: Path, made: Any) -> None:
     _check_all(folder)
 
 
-TARGETS = [Target("model folders", model_changes(), _start, _check, _again)]
+TARGETS = [Target("model folders", model_changes(), _start, _check, _again, 0.3)]

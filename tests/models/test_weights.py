@@ -194,6 +194,14 @@ def test_the_text_encoder_s_length_limits_a_tokenizer_that_does_not_say(model):
     assert clip.texts(["coat " * 60]).shape == (1, 64)
 
 
+def test_an_encoder_s_setting_of_a_wrong_type_is_refused(tmp_path):
+    folder = write_encoder(tmp_path, "vit")
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"layer_norm_eps": "valid"}))
+    with pytest.raises(ModelError, match=r"clustering\.encoder: .*layer_norm_eps"):
+        check_encoder(str(folder))
+
+
 def test_a_text_model_is_no_encoder(tmp_path):
     folder = write_encoder(tmp_path, "vit")
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
