@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from raysynth.local_ray import LOCAL_ENVIRONMENT
+
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -37,7 +39,8 @@ def head():
         "RAY_TMPDIR": folder,
         "PATH": bin_first,
     }
-    environment.pop("RAY_ADDRESS", None)
+    for name in ("RAY_ADDRESS", *LOCAL_ENVIRONMENT):  # this test session's own; no head's
+        environment.pop(name, None)
     port, dashboard, agent = free_port(), free_port(), free_port()
     command = [RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=8"]
     command += [f"--dashboard-port={dashboard}", "--object-store-memory=200000000"]
