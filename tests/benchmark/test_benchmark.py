@@ -145,6 +145,8 @@ def test_a_wrong_row_is_named(tmp_path):
         ("resources", {"address": "local"}, r"resources\.address cannot differ"),
         ("benchmark.seeds", 2, r"benchmark\.seeds cannot differ"),
         ("benchmark", {"seeds": 2}, r"benchmark\.seeds cannot differ"),
+        ("benchmark", {"x" * 5000: 2}, r"^.{,500}more\) cannot differ.{,200}$"),
+        (f"generator.{'x' * 5000}", 1, r"^.{,700}not a section.{,200}$"),
         ("generator.x", 1, r"generator\.x: generator is a value \('vanilla'\)"),
         ("classifier", 7, "classifier: Input should be"),
         ("classifier", {"stepz": 7}, r"classifier\.stepz: unknown key\. Did you mean `steps`"),
