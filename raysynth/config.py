@@ -26,8 +26,8 @@ Span = tuple[float, float]
 Named = Annotated[str, AfterValidator(named)]
 Place = Annotated[str, AfterValidator(place)]
 """A folder, a URI or a model's name."""
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""What folders may be called."""
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
+"""What folders may be called; file systems take some 255 characters."""
 Target = Literal["attention", "feed_forward", "time", "convolution"]
 Generator = Literal["vanilla", "lora", "dreambooth", "clustered_dreambooth", "shared", "edit"]
 Reference = Literal[

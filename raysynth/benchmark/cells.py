@@ -17,6 +17,7 @@ from raysynth.models.hub import pinned
 from raysynth.pipeline import stage_digests
 from raysynth.preflight import preflight
 from raysynth.runs import shared_name
+from raysynth.terminal import clipped, shown
 
 LAST_STAGE = "classification"
 SECTIONS = frozenset(name for name, value in Config() if isinstance(value, Section))
@@ -105,14 +106,14 @@ def _check_names(settings: BenchmarkConfig) -> None:
         )
     if settings.baseline and settings.baseline not in settings.rows:
         raise ConfigError(
-            f"benchmark.baseline is {settings.baseline!r}; expected one of the rows "
-            f"({', '.join(settings.rows)}), or nothing. Fix: correct the name"
+            f"benchmark.baseline is {_told(settings.baseline)!r}; expected one of the rows "
+            f"({_told(', '.join(settings.rows))}), or nothing. Fix: correct the name"
         )
     for name, among in settings.by_validation.items():
         if unknown := set(among) - set(settings.rows):
             raise ConfigError(
-                f"benchmark.by_validation.{name} names {min(unknown)!r}; expected rows "
-                f"({', '.join(settings.rows)}). Fix: correct the name"
+                f"benchmark.by_validation.{name} names {_told(min(unknown))!r}; expected rows "
+                f"({_told(', '.join(settings.rows))}). Fix: correct the name"
             )
         if name in settings.rows:
             raise ConfigError(
@@ -127,6 +128,11 @@ def _check_names(settings: BenchmarkConfig) -> None:
             f"benchmark.{where}: {name!r} is the name of a reference or control, which has a row "
             f"of its own in the table. Fix: call the row otherwise, e.g. {name}-ours"
         )
+
+
+def _told(text: str) -> str:
+    """A text as a message shows it."""
+    return clipped(shown(text))
 
 
 def check_cells(cells: list[Cell]) -> None:
@@ -154,8 +160,8 @@ def _settings_of(row: str, changes: dict[str, Any]) -> dict[str, Any]:
         for refused, instead in NOT_OF_ROWS.items():
             if key == refused or key.startswith(f"{refused}."):
                 raise ConfigError(
-                    f"benchmark row {row!r}: {key} cannot differ between rows. Fix: leave it out; "
-                    f"{instead}"
+                    f"benchmark row {row!r}: {_told(key)} cannot differ between rows. Fix: leave "
+                    f"it out; {instead}"
                 )
     return flat
 
@@ -170,8 +176,9 @@ def _changed(config: Config, row: str, changes: dict[str, Any]) -> Config:
             inner = inner.setdefault(section, {})
             if not isinstance(inner, dict):
                 raise ConfigError(
-                    f"benchmark row {row!r}: {key}: {section} is a value ({inner!r}), not a "
-                    "section. Fix: give its value itself, or correct the key"
+                    f"benchmark row {row!r}: {_told(key)}: {_told(section)} is a value "
+                    f"({_told(repr(inner))}), not a section. Fix: give its value itself, or "
+                    "correct the key"
                 )
         inner[last] = deepcopy(value)  # a later key of the row may change it
     try:

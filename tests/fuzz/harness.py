@@ -29,8 +29,8 @@ from raysynth.errors import RaysynthError
 SLOW = 5.0
 """Seconds that an input may take, without those in which the machine was busy with others; a slower
 one is timed once more."""
-SILENCE = 60.0
-"""Seconds after which a batch that still works on one input is ended."""
+SILENCE = 120.0
+"""Seconds, counted likewise, after which a batch that still works on one input is ended."""
 LONGEST = 4000
 """Characters of a refusal."""
 MEMORY = 24 * 2**30
@@ -108,7 +108,7 @@ class Watched:
     def begin(self, given: str) -> None:
         """Note an input down."""
         self.input.value = given.encode("utf-8", "backslashreplace")[: 4 * SHOWN]
-        self.since.value = time.monotonic()
+        self.since.value = _clock()
 
 
 def run_inputs(target: Target, count: int, number: int, watched: Watched | None = None) -> Tally:
@@ -156,10 +156,10 @@ def _one(target: Target, state: Any, given_input: Any, tally: Tally, watch: Watc
         tally.finding(f"slow: {target.name}", f"{seconds:.1f} s", shown)
 
 
-def _clock() -> float:
-    """Seconds, less those that this thread waited for a core that others had (Linux)."""
+def _clock(process: int | str = "thread-self") -> float:
+    """Seconds, less those that a process's main thread waited for a core (Linux)."""
     try:
-        with open("/proc/thread-self/schedstat") as file:
+        with open(f"/proc/{process}/schedstat") as file:
             return time.monotonic() - int(file.read().split()[1]) / 1e9
     except OSError:
         return time.monotonic()
@@ -266,7 +266,7 @@ def _run_batch(batch: Batch, out: Path, watched: Watched) -> None:
 
 def _ended(batch: Batch, process: Any, watched: Watched, out: Path, silence: float) -> bool:
     """Whether a batch's process is gone; one that hangs is ended, one that died is noted."""
-    hangs = time.monotonic() - watched.since.value > silence
+    hangs = _clock(process.pid) - watched.since.value > silence
     if process.is_alive() and not hangs:
         return False
     if process.is_alive():
