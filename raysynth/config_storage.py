@@ -105,7 +105,7 @@ def require_filesystem(uri: str) -> None:
 def check_apart(config: Config) -> None:
     """Refuse a run that is stored among the images it reads.
 
-    A data set is told by all its files' names and sizes: each file of the run would make it
+    A data set is told by the content of all its files: each file of the run would make it
     another one, and no finished stage would be met again.
 
     Raises

@@ -23,21 +23,16 @@ from raysynth.errors import (
     refusal_in,
     without_advice,
 )
+from raysynth.storage import AWAY, FULL, PACKAGES
 from raysynth.terminal import clipped, masked, shown
 
 EXIT_CODES = """\
 Exit codes: 0 done; 2 refused: the input cannot be run, and the same command is refused again; 3 try
 again: a disk, a network, a worker failed, and the same command goes on where it was; 1 a fault of
 raysynth's own; 130 (Ctrl-C) and 143 (SIGTERM) stopped, and the same command goes on."""
-REMOTE = frozenset(
-    ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure", "urllib3", "requests")
-)
+REMOTE = frozenset((*PACKAGES, "urllib3", "requests"))
 """Packages whose errors say that storage or a network did not answer."""
-PASSING = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.EMFILE, errno.ENFILE, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN),
-    *(errno.EHOSTUNREACH, errno.ETIMEDOUT),
-}
+PASSING = {*AWAY, *FULL, *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)}
 """What the system refuses for reasons outside the run."""
 LONGEST_REASON = 400
 

@@ -98,6 +98,11 @@ def refusal_in(error: BaseException) -> RaysynthError | None:
     return None
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; the name of its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def causes(error: BaseException) -> list[BaseException]:
     """What an error was raised from, and what Ray keeps of a task's or of several workers'."""
     kept = [getattr(error, "cause", None), error.__cause__]

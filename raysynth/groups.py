@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from raysynth.errors import DataError
+from raysynth.terminal import CONTROLS
 
 ROUNDED_DOWN = 0.9
 """Severity up to which FFR's published counts are rounded down."""
@@ -206,8 +207,7 @@ def check_names(groups: Groups) -> None:
 
 
 def _speakable(name: str) -> bool:
-    controls = {"Cc", "Cs", "Zl", "Zp"}
-    plain = not any(unicodedata.category(character) in controls for character in name)
+    plain = not any(unicodedata.category(character) in CONTROLS for character in name)
     return plain and bool(name.strip()) and len(name) <= LONGEST_NAME
 
 

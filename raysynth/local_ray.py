@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from raysynth.errors import StageError
+from raysynth.errors import StageError, first_line
 from raysynth.private_folder import is_private, narrow
 from raysynth.session_note import children, stop
 
@@ -92,7 +92,7 @@ def join(address: str, advice: str, **settings: Any) -> None:
         with _own_sigterm():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise StageError(
             f"Ray cannot be used at address {address!r}: {reason}\n{advice}"
         ) from error

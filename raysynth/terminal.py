@@ -7,6 +7,8 @@ import unicodedata
 
 LONGEST = 200
 """Characters of a value that a message shows."""
+CONTROLS = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's categories of what is no sign but a command, or ends a line."""
 TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Signs that turn the direction of what follows them."""
 PASSWORD = re.compile(
@@ -43,7 +45,7 @@ def masked(text: str) -> str:
 
 def _harmless(character: str) -> bool:
     kind = unicodedata.category(character)
-    return kind not in ("Cc", "Cs", "Zl", "Zp") and character not in TURNING
+    return kind not in CONTROLS and character not in TURNING
 
 
 def _spelled(character: str) -> str:

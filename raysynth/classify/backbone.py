@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from raysynth.config import ClassifierConfig, Config
-from raysynth.errors import ConfigError, ModelError
+from raysynth.errors import ConfigError, ModelError, first_line
 from raysynth.models.headers import read_config
 from raysynth.models.sources import CLIP, is_path, resolve
 
@@ -221,6 +221,6 @@ def other_size(name: str, size: int, error: Exception) -> ModelError:
     """The refusal of a model that fails at images of `size` pixels."""
     return ModelError(
         f"classifier.backbone: {name} does not take images of {size} x {size} pixels "
-        f"({str(error).splitlines()[0]}). Fix: classifier.image_size=<the image_size in its "
+        f"({first_line(error)}). Fix: classifier.image_size=<the image_size in its "
         "config.json>"
     )

@@ -27,12 +27,12 @@ from raysynth.config import Config, digest_of
 from raysynth.errors import DataError, StageError, reason_of
 from raysynth.groups import Groups
 from raysynth.models.device import use_threads
+from raysynth.models.headers import tensors_of
 from raysynth.progress import Progress
 from raysynth.storage import Storage, open_storage, write_atomic
 from raysynth.terminal import masked
 
 MAX_RETRIES = 2
-LONGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 Records = dict[Plan, dict[str, Any]]
 
 
@@ -159,19 +159,13 @@ def _parsed(data: bytes, plan: Plan) -> dict[str, Any] | None:
 
 
 def _whole(storage: Storage, path: str) -> bool:
-    """Whether a file of safetensors is as long as its header says; no weight is read."""
-    if not storage.exists(path):
+    """Whether a file of safetensors is there and as long as its header says; no weight is read."""
+    try:
+        with storage.open(path, "rb") as file:
+            tensors_of(file, storage.size(path))
+    except (FileNotFoundError, ValueError):
         return False
-    with storage.open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 0 < length <= LONGEST_HEADER:
-            return False
-        try:
-            header = json.loads(file.read(length))
-            ends = [each["data_offsets"][1] for k, each in header.items() if k != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            return False
-    return bool(storage.size(path) == 8 + length + max(ends, default=0))
+    return True
 
 
 def start_workers(config: Config) -> list[Any]:

@@ -6,7 +6,6 @@ import io
 from collections import defaultdict
 from collections.abc import Sequence
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,7 +21,8 @@ from raysynth.models.encoder import load_encoder
 from raysynth.models.loading import load_clip
 from raysynth.models.sources import CLIP
 from raysynth.progress import Progress
-from raysynth.tables import count_rows, decode_images, read_table, split_files
+from raysynth.storage import open_storage
+from raysynth.tables import STORED, count_rows, decode_images, read_table, split_files
 
 VECTOR = pa.list_(pa.float32())
 MIRRORED = pa.field("mirrored", VECTOR)
@@ -60,7 +60,7 @@ class ImageEmbedder:
         """[N] rows of the real table -> split, and the columns of EMBEDDINGS (and ENCODED)."""
         rows_of: dict[tuple[int, int], list[int]] = defaultdict(list)
         for row, image in enumerate(batch["image"]):
-            rows_of[Image.open(io.BytesIO(image["bytes"].as_py())).size].append(row)
+            rows_of[Image.open(io.BytesIO(image["bytes"].as_py()), formats=STORED).size].append(row)
         # Models crop to a square themselves; images that differ in shape are only not stacked.
         order = np.argsort(np.concatenate(list(rows_of.values())))
         found = [self._embed(batch["image"].take(rows), *size) for size, rows in rows_of.items()]
@@ -119,8 +119,7 @@ def read_centroids(clusters: str) -> np.ndarray:
 
 def _bytes_of(files: Sequence[str]) -> int:
     """Size of files on any filesystem."""
-    places = (fsspec.core.url_to_fs(name) for name in files)
-    return sum(filesystem.size(path) for filesystem, path in places)
+    return sum(storage.size(path) for storage, path in map(open_storage, files))
 
 
 def embed_real_images(config: Config, real: str, progress: Progress) -> tuple[pa.Table, pa.Table]:

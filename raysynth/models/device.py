@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from raysynth.errors import ConfigError
+from raysynth.errors import ConfigError, first_line
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -23,7 +23,7 @@ def pick_device(name: str = "auto") -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"base.device: cannot use {name!r} here ({str(error).splitlines()[0]}); expected auto "
+            f"base.device: cannot use {name!r} here ({first_line(error)}); expected auto "
             "or a torch device of this machine, such as cpu or cuda:0. Fix: base.device=auto"
         ) from None
     return device

@@ -10,9 +10,9 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from raysynth.errors import ModelError
+from raysynth.errors import ModelError, first_line
 
 WEIGHTS = r"(?:diffusion_pytorch_|)model(?:-\d+-of-\d+)?(?:\.(.+?))?(?:-\d+-of-\d+)?\.safetensors"
 """Files of weights; the group is their variant. Shards are numbered before it, or, as diffusers and
@@ -130,27 +130,45 @@ def _files(key: str, folder: Path, stem: str) -> list[Path]:
 
 def _read_header(key: str, path: Path) -> dict[str, Tensor]:
     size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(LENGTH), "little")
-        if _is_pointer(path):
-            raise ModelError(
-                f"{key}: {path} is a Git LFS pointer of {size} bytes, not the weights. Fix: git "
-                "lfs pull, in the model's folder"
-            )
-        if size <= LENGTH or length > min(size - LENGTH, LONGEST):
-            raise _broken(key, path, f"its {size} bytes end before its header does")
-        text = file.read(length)
+    if _is_pointer(path):
+        raise ModelError(
+            f"{key}: {path} is a Git LFS pointer of {size} bytes, not the weights. Fix: git "
+            "lfs pull, in the model's folder"
+        )
     try:
-        entries = json.loads(text)
+        with path.open("rb") as file:
+            shapes = tensors_of(file, size)
+    except ValueError as error:
+        raise _broken(key, path, str(error)) from None
+    return {name: Tensor(path, dtype, shape) for name, (dtype, shape) in shapes.items()}
+
+
+def tensors_of(file: BinaryIO, size: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name -> type and shape of a safetensors file's tensors; no weight is read.
+
+    Parameters
+    ----------
+    size : of the file, bytes.
+
+    Raises
+    ------
+    ValueError
+        The file is cut off, or none of safetensors'; says why.
+    """
+    length = int.from_bytes(file.read(LENGTH), "little")
+    if size <= LENGTH or length > min(size - LENGTH, LONGEST):
+        raise ValueError(f"its {size} bytes end before its header does")
+    try:
+        entries = json.loads(file.read(length))
         entries.pop("__metadata__", None)
-        found = {n: Tensor(path, e["dtype"], tuple(e["shape"])) for n, e in entries.items()}
+        found = {n: (e["dtype"], tuple(e["shape"])) for n, e in entries.items()}
         end = max((e["data_offsets"][1] for e in entries.values()), default=0)
-        wrong = not all(isinstance(n, int) and n >= 0 for t in found.values() for n in t.shape)
+        wrong = not all(isinstance(n, int) and n >= 0 for _, s in found.values() for n in s)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise _broken(key, path, f"its header cannot be read ({reason_of(error)})") from None
+        raise ValueError(f"its header cannot be read ({reason_of(error)})") from None
     if wrong or LENGTH + length + end != size:
         expected = f"{LENGTH + length + end} bytes" if not wrong else "tensors with shapes"
-        raise _broken(key, path, f"its header promises {expected}, the file has {size}")
+        raise ValueError(f"its header promises {expected}, the file has {size}")
     return found
 
 
@@ -171,5 +189,5 @@ def _is_pointer(path: Path) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """An error's kind and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    kind, said = type(error).__name__, first_line(error)
+    return kind if said == kind else f"{kind}: {said}"

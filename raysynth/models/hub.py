@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from raysynth.config import Config
-from raysynth.errors import ModelError
+from raysynth.errors import ModelError, first_line
 from raysynth.models.sources import CLIP, is_path
 
 COMMIT = r"[0-9a-f]{40}"
@@ -94,7 +94,7 @@ def commit_of(key: str, name: str, revision: str | None) -> str:
                 return found
             reason = "the hub names no commit"
         except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-            raise _unknown(key, name, revision, str(error).strip().splitlines()[0]) from None
+            raise _unknown(key, name, revision, first_line(error)) from None
         except Exception as error:  # any failure of the network: requests' and httpx's differ
             reason = f"the hub cannot be asked ({type(error).__name__})"
     kept = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"

@@ -20,7 +20,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from raysynth.config import Config, FinetuneConfig
-from raysynth.errors import ModelError
+from raysynth.errors import ModelError, first_line
 from raysynth.finetune.grouped_lora import inject
 from raysynth.generators import recipe_of
 from raysynth.models.loading import complete
@@ -169,7 +169,7 @@ def _read_unet(folder: str, dtype: torch.dtype) -> dict[str, Tensor]:
                 )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(
-            f"{folder}/unet cannot be loaded ({str(error).strip().splitlines()[0]}); expected full "
+            f"{folder}/unet cannot be loaded ({first_line(error)}); expected full "
             "UNet weights as diffusers saves them. Fix: run the fine-tuning stage again"
         ) from error
     return complete("fine-tuned UNet", f"{folder}/unet", found).state_dict()

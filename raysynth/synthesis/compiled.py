@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from raysynth.errors import ModelError
+from raysynth.errors import ModelError, first_line
 
 
 class Compiler:
@@ -49,7 +49,7 @@ class _Explained(nn.Module):
         try:
             return self.compiled(*inputs, **named)
         except torch._dynamo.exc.TorchDynamoException as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise ModelError(
                 f"synthesis.compile: the UNet cannot be compiled ({reason}); expected a C++ "
                 "compiler (CPU) or Triton (GPU) on every node. Fix: install it there, e.g. "
