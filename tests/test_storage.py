@@ -187,6 +187,7 @@ def test_messages_show_no_credentials():
     assert "word" not in str(found.value)
 
 
+@pytest.mark.slow
 def test_refused_connections_are_outlasted(s3, s3_server, monkeypatch):
     """Nobody answers at the address for three seconds; then a door to the server opens there."""
     import s3fs

@@ -19,6 +19,7 @@ def run_fuzz(*given: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_few_odd_inputs_of_every_kind_end_well(tmp_path):
     done = run_fuzz("--inputs", 10, "--out", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -70,6 +70,7 @@ def test_digests_hold_commits_and_nothing_new_without(home):
     assert one == stage_digests(pinned(hub))
 
 
+@pytest.mark.slow
 def test_workers_load_the_commit(tmp_path):
     folder = cached(tmp_path, "five/clip")
     config = folder / "snapshots" / OLD / "processor_config.json"

@@ -44,6 +44,7 @@ def test_trials_best_and_tensorboard_files(ray_local, tmp_path):
     assert list(work.rglob("events.out.tfevents.*"))
 
 
+@pytest.mark.slow
 def test_an_experiment_that_cannot_be_read_is_named_and_made_anew(ray_local, tmp_path):
     folders = write_tiny_run(str(tmp_path))
     (tmp_path / "work" / "tune").mkdir(parents=True)
