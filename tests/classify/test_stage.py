@@ -109,6 +109,7 @@ def test_predictions_give_the_numbers_again(ray_local, tmp_path):
                 assert again[key] == values[key]["seeds"][seed]
 
 
+@pytest.mark.slow
 def test_validation_training_references_and_mixtures(ray_local, tmp_path):
     overrides = (
         "references.names=[jtt, dfr_train, dfr_validation, self]",
