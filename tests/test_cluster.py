@@ -267,7 +267,9 @@ def test_a_signal_while_ray_starts_waits_until_it_has(tmp_path, number, code, se
     assert f"raysynth: stopped. The same command goes on with {tmp_path}" in errors
     assert driver.returncode == code, errors
     assert not psutil.wait_procs(daemons, timeout=20)[1]
-    assert not [each for each in psutil.pids() if _session_of(each) == driver.pid]
+    late = [each for each in psutil.process_iter() if _session_of(each.pid) == driver.pid]
+    left = psutil.wait_procs(late, timeout=20)[1]  # workers of the last moment see Ray gone
+    assert all(each.status() == psutil.STATUS_ZOMBIE for each in left), left
 
 
 def _session_of(pid: int) -> int:
