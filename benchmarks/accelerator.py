@@ -35,13 +35,13 @@ from real_shapes import add_peft, write_model
 from torch.nn import functional as F
 from workload import Workload, clock, make_workload
 
+from raysynth.adapters import banks
 from raysynth.finetune import memory, training
 from raysynth.models.attention import pick_attention
 from raysynth.models.device import pick_device
 from raysynth.models.loading import load_base
 from raysynth.models.sources import resolve
-from raysynth.synthesis import banks
-from raysynth.synthesis.generator import ImageGenerator
+from raysynth.synthesis.drawing import ImageGenerator
 
 ROWS = 4
 """Images of each adapter in a training step."""

@@ -23,8 +23,8 @@ from measure import finish, parser
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from raysynth.classify.backbone import SmallNetwork
-from raysynth.config import ClassifierConfig
+from raysynth.networks.settings import ClassifierConfig
+from raysynth.networks.small import SmallNetwork
 
 BATCH, SIDE, CLASSES = 128, 32, 2
 

@@ -22,19 +22,22 @@ import pyarrow.compute as pc
 import torch
 from judge import accuracies, load_judge
 
-from raysynth.config import Config, digest_of
-from raysynth.config_files import load_config
-from raysynth.finetune.plan import Adapter, plan_jobs, read_adapter, write_adapters
+from raysynth.adapters.record import Adapter, read_adapter, write_adapters
+from raysynth.config.config import Config
+from raysynth.config.files import load_config
+from raysynth.finetune.jobs import plan_jobs
 from raysynth.finetune.training import Pack, train_pack
-from raysynth.generators import recipe_of, training_inputs
-from raysynth.groups import Groups
+from raysynth.generators.inputs import training_inputs
+from raysynth.generators.recipe import recipe_of
+from raysynth.groups.groups import Groups
+from raysynth.knobs import digest_of
 from raysynth.models.loading import load_clip
 from raysynth.pipeline import run_pipeline
-from raysynth.synthesis.edit import deal_sources
-from raysynth.synthesis.generator import ImageGenerator
+from raysynth.storage.tables import decode_images, groups_of, parquet_files, read_table
+from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.masks import contrasts
+from raysynth.synthesis.sources import deal_sources
 from raysynth.synthesis.specs import plan_specs
-from raysynth.tables import decode_images, groups_of, parquet_files, read_table
 
 BATCH = 64
 QUICK = ["finetune.steps=10", "synthesis.images_per_group=40", "classifier.steps=20"]
@@ -215,12 +218,12 @@ def validation_wga(
     """Validation WGA of the configured classifier on the best candidates by CLIP score."""
     from dataclasses import replace
 
-    from raysynth.classify.data import Data
-    from raysynth.classify.recipe import configured, plan_of
-    from raysynth.classify.training import fit
+    from raysynth.networks.images import Data
+    from raysynth.selection.copies import copy_thresholds, read_neighbours
+    from raysynth.selection.stage import select
     from raysynth.synthesis.actor import Task, build_scorer
-    from raysynth.synthesis.memorisation import copy_thresholds, read_neighbours
-    from raysynth.synthesis.selection import select
+    from raysynth.training.fit import fit
+    from raysynth.training.two_stage import configured, plan_of
 
     groups, settings = real.groups, config.classifier
     clusters = str(Path(real.folder).parent / "clusters")
@@ -251,7 +254,7 @@ def validation_wga(
 
 
 def _image_set(pixels: np.ndarray, group: np.ndarray, ids: Sequence[str], groups: Groups) -> Any:
-    from raysynth.classify.data import ImageSet
+    from raysynth.networks.images import ImageSet
 
     label = group // len(groups.attribute_names)
     turned = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))

@@ -28,17 +28,17 @@ from diffusers.models.attention_processor import AttnProcessor
 from judge import accuracies, load_judge
 from measure import Cost, finish, medians, parser, precision, run
 
-from raysynth.config import Config
-from raysynth.config_files import load_config
+from raysynth.adapters.grouped_lora import TARGETS
+from raysynth.config.config import Config
+from raysynth.config.files import load_config
 from raysynth.finetune.engines import precision_of
-from raysynth.finetune.grouped_lora import TARGETS
-from raysynth.finetune.plan import Job, plan_jobs
-from raysynth.finetune.precompute import read_images
-from raysynth.generators import recipe_of
-from raysynth.groups import Groups
+from raysynth.finetune.jobs import Job, plan_jobs
+from raysynth.finetune.material import read_images
+from raysynth.generators.recipe import recipe_of
+from raysynth.groups.groups import Groups
 from raysynth.models.sources import resolve
-from raysynth.runs import FOLDERS
-from raysynth.tables import encode_png, groups_of, read_table
+from raysynth.stages.run import FOLDERS
+from raysynth.storage.tables import encode_png, groups_of, read_table
 
 HERE = Path(__file__).parent
 JOBS = HERE.parent / "jobs"

@@ -32,12 +32,12 @@ from measure import Cost, finish, medians, parser, run
 from safetensors.torch import load_file
 from workload import Workload, clock, make_workload
 
-from raysynth.config import Config
+from raysynth.config.config import Config
 from raysynth.finetune import memory, training
-from raysynth.finetune.estimate import STABLE_DIFFUSION_1, unet_cost
-from raysynth.finetune.precompute import encode_images, read_images
+from raysynth.finetune.material import encode_images, read_images
 from raysynth.models.device import pick_device
 from raysynth.models.loading import encode_prompts, load_base
+from raysynth.planning.denoiser_cost import STABLE_DIFFUSION_1, unet_cost
 
 IMPORTED = time.process_time()
 MODELS = 4

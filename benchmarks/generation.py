@@ -30,13 +30,13 @@ import numpy as np
 from measure import finish, medians, parser, precision, run
 from PIL import Image
 
-from raysynth.config import Config
-from raysynth.config_files import load_config
-from raysynth.finetune.plan import Adapter, read_adapters
-from raysynth.generators import recipe_of
-from raysynth.groups import Groups
-from raysynth.runs import FOLDERS
-from raysynth.tables import groups_of, read_table
+from raysynth.adapters.record import Adapter, read_adapters
+from raysynth.config.config import Config
+from raysynth.config.files import load_config
+from raysynth.generators.recipe import recipe_of
+from raysynth.groups.groups import Groups
+from raysynth.stages.run import FOLDERS
+from raysynth.storage.tables import groups_of, read_table
 
 ADAPTERS, IMAGES, QUICK_IMAGES = 12, 2400, 600
 PER_CALL = (8, 25, 100)
@@ -87,7 +87,7 @@ def prepare(root: Path | None, quick: bool) -> tuple[Path, list[Adapter], Groups
 
 def child(root: Path, images: int, work: str, variant: str) -> None:
     """raysynth's stage in this process; prints its facts."""
-    from raysynth.cluster import Session
+    from raysynth.cluster.session import Session
     from raysynth.progress import Progress
     from raysynth.synthesis.actor import DiffusionSampler, Task
     from raysynth.synthesis.shards import read_manifest
@@ -118,8 +118,8 @@ def child(root: Path, images: int, work: str, variant: str) -> None:
 
 def _unscored() -> Any:
     """The real sampler without CLIP's scores."""
+    from raysynth.scoring.clip import Scores
     from raysynth.synthesis.actor import DiffusionSampler
-    from raysynth.synthesis.score import Scores
 
     class Unscored(DiffusionSampler):
         def __init__(self, task: Any) -> None:
@@ -147,8 +147,8 @@ def ours(root: Path, images: int, groups: Groups, variant: str = "default") -> d
     """One run of raysynth's stage in processes of its own."""
     from judge import accuracies, load_judge
 
+    from raysynth.storage.tables import decode_images
     from raysynth.synthesis.shards import read_shards
-    from raysynth.tables import decode_images
 
     with tempfile.TemporaryDirectory(prefix="raysynth-") as folder:
         work = f"{folder}/stage"

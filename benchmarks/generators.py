@@ -32,9 +32,9 @@ from candidates import (
 )
 from measure import finish, parser
 
-from raysynth.config import Generator
-from raysynth.config_files import load_config
-from raysynth.generators import recipe_of
+from raysynth.config.config import Generator
+from raysynth.config.files import load_config
+from raysynth.generators.recipe import recipe_of
 
 
 def row(name: str, storage: Path, real: Real, observer: Observer, options: Any) -> dict[str, Any]:

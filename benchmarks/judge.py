@@ -1,6 +1,6 @@
 """The judge: how many generated images show the garment and the ground that were asked for.
 
-`judge.safetensors` (bfloat16) was trained by `python -m raysynth.models.pretrain --stage judge`
+`judge.safetensors` (bfloat16) was trained by `python -m pretraining --stage judge`
 on garments that outfits does not contain, in both renderings; it is not part of the package.
 """
 
@@ -12,10 +12,10 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from pretraining.judge import Judge
+from pretraining.words import GROUNDS
 from raysynth.datasets.garments import CLASSES
-from raysynth.groups import Groups
-from raysynth.models.pretrain.judge import Judge
-from raysynth.models.pretrain.words import GROUNDS
+from raysynth.groups.groups import Groups
 
 WEIGHTS = Path(__file__).with_name("judge.safetensors")
 

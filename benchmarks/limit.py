@@ -30,11 +30,11 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, flop_registry
 from workload import Workload, clock, make_workload
 
+from raysynth.adapters.fold import FoldedUNet
+from raysynth.adapters.grouped_lora import inject
 from raysynth.finetune import training
-from raysynth.finetune.grouped_lora import inject
 from raysynth.models.device import pick_device
 from raysynth.models.loading import load_base, round_weights
-from raysynth.synthesis.fold import FoldedUNet
 
 ROWS = (12, 24, 48, 96, 192)
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}

@@ -25,11 +25,11 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from raysynth.benchmark.cells import plan_cells
-from raysynth.config_files import load_config
-from raysynth.generators import AUTO
+from raysynth.config.files import load_config
+from raysynth.generators.recipe import AUTO
 from raysynth.report.sheets import Strip, captioned, mosaic
+from raysynth.storage.tables import decode_images, groups_of, read_table
 from raysynth.synthesis.shards import read_shards
-from raysynth.tables import decode_images, groups_of, read_table
 
 EDGE = 3
 """Columns on either side: no garment reaches them."""

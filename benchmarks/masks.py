@@ -39,17 +39,17 @@ from candidates import (
 )
 from measure import finish, parser
 
-from raysynth.config import Config
-from raysynth.config_files import load_config
+from raysynth.config.config import Config
+from raysynth.config.files import load_config
 from raysynth.datasets.outfits import Outfits, place
-from raysynth.groups import aligned_groups
+from raysynth.groups.groups import aligned_groups
+from raysynth.selection.copies import copy_thresholds, read_neighbours
+from raysynth.storage.tables import encode_png
 from raysynth.synthesis import masks
 from raysynth.synthesis.actor import Task, build_scorer
-from raysynth.synthesis.edit import deal_sources
-from raysynth.synthesis.generator import ImageGenerator
+from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.masks import contrasts
-from raysynth.synthesis.memorisation import copy_thresholds, read_neighbours
-from raysynth.tables import encode_png
+from raysynth.synthesis.sources import deal_sources
 
 VARIANTS = {
     "whole": ["synthesis.mask=none"],

@@ -29,17 +29,17 @@ from measure import RESULTS, finish, parser
 from PIL import Image
 
 from raysynth.clustering.embed import encoded, read_embeddings
-from raysynth.clustering.neighbours import Neighbours
-from raysynth.config import Config
-from raysynth.config_files import load_config
-from raysynth.generators import recipe_of
+from raysynth.config.config import Config
+from raysynth.config.files import load_config
+from raysynth.generators.recipe import recipe_of
 from raysynth.models.loading import load_base, load_clip
 from raysynth.pipeline import run_pipeline
 from raysynth.report.sheets import mosaic
-from raysynth.runs import FOLDERS, Run
-from raysynth.synthesis.memorisation import QUANTILE
+from raysynth.scoring.neighbours import Neighbours
+from raysynth.selection.copies import QUANTILE
+from raysynth.stages.run import FOLDERS, Run
+from raysynth.storage.tables import decode_images, groups_of, read_table
 from raysynth.synthesis.shards import read_shards
-from raysynth.tables import decode_images, groups_of, read_table
 
 STEPS, QUICK_STEPS = (30, 120, 1000), (30,)
 FULL_STEPS, QUICK_FULL_STEPS = 1000, 100

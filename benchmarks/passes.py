@@ -22,9 +22,9 @@ import pyarrow as pa
 from candidates import Observer, Real, fine_tune, generate, load_real, prepared
 from measure import finish, parser
 
-from raysynth.config import digest_of
-from raysynth.config_files import load_config
-from raysynth.generators import recipe_of
+from raysynth.config.files import load_config
+from raysynth.generators.recipe import recipe_of
+from raysynth.knobs import digest_of
 from raysynth.synthesis.specs import plan_specs
 
 SIZES, QUICK_SIZES = (20, 100, 990), (20,)

@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator
 from measure import finish, parser
 
-from raysynth.config_files import load_config
+from raysynth.config.files import load_config
 from raysynth.finetune.engines import Trainee, build_trainee, precision_of
 from raysynth.finetune.memory import probe
 from raysynth.finetune.phase import RUN_COST, layout_cost, run_length

@@ -36,16 +36,17 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel
 from workload import make_workload
 
-from raysynth.config import Config, FinetuneConfig
+from pretraining.words import build_tokenizer
+from raysynth.adapters.grouped_lora import TARGETS, GroupedConv2d, GroupedLinear, GroupedLoRA
+from raysynth.config.config import Config
 from raysynth.finetune import memory, training
 from raysynth.finetune.engines import precision_of
-from raysynth.finetune.grouped_lora import TARGETS, GroupedConv2d, GroupedLinear, GroupedLoRA
-from raysynth.finetune.objective import Objective
-from raysynth.generators import recipe_of
+from raysynth.finetune.settings import FinetuneConfig
+from raysynth.generators.recipe import recipe_of
 from raysynth.models.attention import pick_attention
 from raysynth.models.device import pick_device
 from raysynth.models.loading import load_base
-from raysynth.models.pretrain.words import build_tokenizer
+from raysynth.models.prediction import Objective
 
 ADAPTERS = 4
 BAR_GB = 20.0

@@ -30,10 +30,10 @@ import numpy as np
 import pyarrow as pa
 from measure import Cost, finish, parser, run, timed
 
-from raysynth import tables
-from raysynth.config import Config
-from raysynth.config_files import load_config
+from raysynth.config.config import Config
+from raysynth.config.files import load_config
 from raysynth.datasets.listing import list_dataset
+from raysynth.storage import tables
 
 BAR = 10.0
 PEER = Path(__file__).parent / "peers" / "search_trial.py"
@@ -127,9 +127,9 @@ def ours(folder: str, seed: int, quick: bool) -> tuple[Cost, dict[str, Any]]:
 
 def stage(folder: str, seed: int, quick: bool) -> None:
     """Start a local Ray, search, print what was tried."""
-    from raysynth.cluster import Session
+    from raysynth.cluster.session import Session
     from raysynth.progress import Progress
-    from raysynth.search import run_search
+    from raysynth.search.stage import run_search
 
     groups = tables.groups_of(tables.read_table(f"{folder}/real", ["id"]).schema)
     paths = [f"{folder}/{name}" for name in ("real", "synthetic", "selection")]
@@ -158,8 +158,8 @@ def heads_together() -> dict[str, float]:
     """Milliseconds of the search's heads on features of the quickstart's size, one thread."""
     import torch
 
-    from raysynth.classify.head import fit_heads
-    from raysynth.classify.trainset import image_weights
+    from raysynth.groups.balance import image_weights
+    from raysynth.heads.regression import fit_heads
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

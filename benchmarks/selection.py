@@ -21,15 +21,15 @@ import pyarrow as pa
 from judge import accuracies, load_judge
 from measure import finish, parser
 
-from raysynth.config import SelectionConfig
-from raysynth.config_files import load_config
-from raysynth.groups import Groups
+from raysynth.config.files import load_config
+from raysynth.groups.groups import Groups
 from raysynth.pipeline import run_pipeline
-from raysynth.runs import FOLDERS
-from raysynth.synthesis.memorisation import copy_thresholds, read_neighbours
-from raysynth.synthesis.selection import select
+from raysynth.selection.copies import copy_thresholds, read_neighbours
+from raysynth.selection.settings import SelectionConfig
+from raysynth.selection.stage import select
+from raysynth.stages.run import FOLDERS
+from raysynth.storage.tables import decode_images, groups_of
 from raysynth.synthesis.shards import read_shards
-from raysynth.tables import decode_images, groups_of
 
 ALPHAS, KEEPS, SEEDS = (0.0, 0.25, 0.5, 0.75, 1.0), (0.25, 0.5, 0.75), range(5)
 

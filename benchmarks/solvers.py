@@ -22,12 +22,12 @@ from generation import ADAPTERS, IMAGES, knobs, prepare
 from judge import accuracies, load_judge
 from measure import RESULTS, finish, parser
 
-from raysynth.config_files import load_config
+from raysynth.adapters.record import Adapter
+from raysynth.config.files import load_config
 from raysynth.errors import ConfigError
-from raysynth.finetune.plan import Adapter
-from raysynth.generators import recipe_of
-from raysynth.groups import Groups
-from raysynth.synthesis.generator import ImageGenerator
+from raysynth.generators.recipe import recipe_of
+from raysynth.groups.groups import Groups
+from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.solver import build_solver
 
 SOLVERS = ("dpmsolver++", "unipc", "ddim")

@@ -28,10 +28,10 @@ import numpy as np
 import pyarrow as pa
 from measure import finish, parser, run
 
-from raysynth.config_files import load_config
-from raysynth.groups import Groups
+from raysynth.config.files import load_config
+from raysynth.groups.groups import Groups
+from raysynth.scoring.clip import Scores
 from raysynth.synthesis.actor import Task
-from raysynth.synthesis.score import Scores
 
 GROUPS = Groups(
     ("pullover", "coat"), ("grass", "gravel"), ("pullover", "coat"), ("grass", "gravel")
@@ -142,7 +142,7 @@ def child(sampler: str, images: int, work: str) -> None:
     """One run of the stage; prints its facts."""
     from rich.console import Console
 
-    from raysynth.cluster import Session
+    from raysynth.cluster.session import Session
     from raysynth.progress import Progress
     from raysynth.synthesis.shards import read_manifest
     from raysynth.synthesis.specs import plan_specs

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from raysynth.config import Config
+from raysynth.config.config import Config
 from raysynth.datasets.listing import list_dataset
-from raysynth.finetune.plan import Job, plan_jobs
+from raysynth.finetune.jobs import Job, plan_jobs
 from raysynth.finetune.training import Pack
-from raysynth.groups import Groups
-from raysynth.tables import IMAGE, REAL, with_groups, write_table
+from raysynth.groups.groups import Groups
+from raysynth.storage.tables import IMAGE, REAL, with_groups, write_table
 
 IMAGES = 32
 """Training images of each adapter."""

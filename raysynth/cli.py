@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 import yaml
 
-from raysynth.config_files import load_config
-from raysynth.config_storage import require_filesystem
+from raysynth.config.files import load_config
+from raysynth.config.storage import require_filesystem
 from raysynth.endings import EXIT_CODES, in_words
 from raysynth.errors import RaysynthError
 from raysynth.terminal import masked, shown
@@ -65,7 +65,7 @@ def plan(
     config = load_config(*split_arguments(arguments or []))
     from rich.console import Console
 
-    from raysynth.planning import plan_run, print_plan
+    from raysynth.planning.plan import plan_run, print_plan
 
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     print_plan(plan_run(config, tflops), console)
@@ -84,7 +84,7 @@ def benchmark(
     config = load_config(*split_arguments(given))
     require_filesystem(config.storage_path)
     from raysynth.benchmark.driver import run_benchmark
-    from raysynth.benchmark.stage import publish
+    from raysynth.benchmark.publish import publish
 
     with in_words(f"{config.storage_path}/{config.name}"):
         finished = run_benchmark(config, finished_only=finished_only)
@@ -102,7 +102,7 @@ def show_config(
 ) -> None:
     """Print the resolved configuration as YAML, or a table of every key."""
     if help_keys:
-        from raysynth.config_docs import markdown
+        from raysynth.config.documentation import markdown
 
         typer.echo(markdown(), nl=False)
         return

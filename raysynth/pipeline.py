@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from raysynth.cluster import Session
-from raysynth.config import Config
+from raysynth.cluster.session import Session
+from raysynth.config.config import Config
 from raysynth.errors import ConfigError, DamagedError, refusal_in
-from raysynth.generators import AUTO, candidates, synthesis_inputs, training_inputs
-from raysynth.groups import Groups
+from raysynth.generators.inputs import synthesis_inputs, training_inputs
+from raysynth.generators.recipe import AUTO, candidates
+from raysynth.groups.groups import Groups
 from raysynth.models.hub import pinned
 from raysynth.models.sources import CLIP
-from raysynth.preflight import preflight, warnings_of
+from raysynth.planning.preflight import preflight, warnings_of
 from raysynth.progress import Progress
-from raysynth.runs import FOLDERS, Run, Stage, stage_digest, stage_kind
+from raysynth.stages.run import FOLDERS, Run, Stage, stage_digest, stage_kind
 
 # Knobs that change how wide a stage runs, not what comes out of it.
 WIDTH = {
@@ -162,7 +163,7 @@ class _Pipeline:
 
     def _clustering(self) -> None:
         def build(work: str) -> dict[str, Any]:
-            from raysynth.clustering import run_clustering
+            from raysynth.clustering.stage import run_clustering
 
             return run_clustering(
                 self.config, self._path("ingest"), self.groups, work, self.progress
@@ -192,7 +193,7 @@ class _Pipeline:
         for variant, config in self.variants.items():
 
             def build(work: str, config: Config = config, variant: str = variant) -> dict[str, Any]:
-                from raysynth.synthesis import run_synthesis
+                from raysynth.synthesis.stage import run_synthesis
 
                 counts = np.asarray(self.done["ingest"].facts["counts"]["train"])
                 return run_synthesis(
@@ -217,7 +218,7 @@ class _Pipeline:
         """`generator: auto`: a generator per group; its images are the run's synthetic table."""
 
         def build(work: str) -> dict[str, Any]:
-            from raysynth.classify.choice import run_choice
+            from raysynth.selection.by_validation import run_choice
 
             return run_choice(
                 self.config, self._path("ingest"), self._made(), self.groups, work, self.progress
@@ -241,7 +242,7 @@ class _Pipeline:
             return
 
         def build(work: str) -> dict[str, Any]:
-            from raysynth.classify.choice import choose_selection
+            from raysynth.selection.by_validation import choose_selection
 
             chosen = list(self.done["synthesis"].facts["chosen"].values())
             parts = {v.strip("/"): self.done[f"selection{v}"].facts for v in self.variants}
@@ -251,7 +252,7 @@ class _Pipeline:
 
     def _select(self, variant: str) -> None:
         def build(work: str) -> dict[str, Any]:
-            from raysynth.synthesis import run_selection
+            from raysynth.selection.stage import run_selection
 
             clusters, synthetic = self._path("clustering"), self._path(f"synthesis{variant}")
             return run_selection(self.config, clusters, synthetic, self.groups, work, self.progress)
@@ -261,7 +262,7 @@ class _Pipeline:
 
     def _made(self) -> dict[str, Any]:
         """Generator -> its images, of all candidates."""
-        from raysynth.classify.choice import Made
+        from raysynth.selection.by_validation import Made
 
         return {
             variant.strip("/"): Made(
@@ -272,7 +273,7 @@ class _Pipeline:
 
     def _references(self) -> None:
         def build(work: str) -> dict[str, Any]:
-            from raysynth.classify import run_references
+            from raysynth.references.stage import run_references
 
             real = self._path("ingest")
             return run_references(self.config, real, self.groups, work, self.progress)
@@ -285,7 +286,7 @@ class _Pipeline:
 
     def _search(self) -> None:
         def build(work: str) -> dict[str, Any]:
-            from raysynth.search import run_search
+            from raysynth.search.stage import run_search
 
             return run_search(
                 self.config,
@@ -302,7 +303,7 @@ class _Pipeline:
 
     def _classification(self) -> None:
         def build(work: str) -> dict[str, Any]:
-            from raysynth.classify import run_classification
+            from raysynth.classify.stage import run_classification
 
             return run_classification(
                 self.config,
@@ -321,7 +322,7 @@ class _Pipeline:
 
     def _report(self) -> None:
         def build(work: str) -> dict[str, Any]:
-            from raysynth.report import run_report
+            from raysynth.report.stage import run_report
 
             assert self._run is not None, "planning builds nothing"
             return run_report(self.config, self._run, work, self.progress)

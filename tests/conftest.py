@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from raysynth.cluster import ENVIRONMENT
-from raysynth.local_ray import LOCAL_ENVIRONMENT
+from raysynth.cluster.local import LOCAL_ENVIRONMENT
+from raysynth.cluster.session import ENVIRONMENT
 
 # Before Ray is imported: a stage's test starts no session, which would set them.
 for name, value in {**ENVIRONMENT, **LOCAL_ENVIRONMENT}.items():

@@ -12,10 +12,10 @@ import yaml
 
 from raysynth.benchmark.driver import Finished
 from raysynth.cli import main, split_arguments
-from raysynth.config import Config
-from raysynth.config_docs import markdown
-from raysynth.config_files import load_config
-from raysynth.planning import plan_run
+from raysynth.config.config import Config
+from raysynth.config.documentation import markdown
+from raysynth.config.files import load_config
+from raysynth.planning.plan import plan_run
 from tests.datasets.test_published import write_waterbirds
 
 ROOT = Path(__file__).parent.parent
@@ -94,8 +94,9 @@ def test_version_and_help():
 
 def test_configuration_needs_neither_torch_nor_ray():
     code = (
-        "import sys; from raysynth.cli import app, split_arguments; import raysynth.config_docs;"
-        "from raysynth.config_files import load_config; load_config();"
+        "import sys; from raysynth.cli import app, split_arguments;"
+        "import raysynth.config.documentation;"
+        "from raysynth.config.files import load_config; load_config();"
         "print([m for m in ('torch', 'ray', 'transformers', 'pandas') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -105,8 +106,8 @@ def test_configuration_needs_neither_torch_nor_ray():
 def test_what_is_checked_before_ray_does_not_import_it():
     """Ray reads its environment when it is imported, and the session has not set that yet."""
     code = (
-        "import sys; from raysynth.config_files import load_config;"
-        "from raysynth.preflight import preflight;"
+        "import sys; from raysynth.config.files import load_config;"
+        "from raysynth.planning.preflight import preflight;"
         "preflight(load_config(None, ['resources.workers=1', 'search.concurrent=1']));"
         "print([m for m in ('ray', 'diffusers', 'transformers') if m in sys.modules])"
     )

@@ -9,8 +9,9 @@ import json
 from pathlib import Path
 
 from raysynth.benchmark.cells import plan_cells
-from raysynth.config import Config, digest_of
-from raysynth.config_files import load_config
+from raysynth.config.config import Config
+from raysynth.config.files import load_config
+from raysynth.knobs import digest_of
 from raysynth.pipeline import stage_digests
 
 GOLDEN = Path(__file__).parent / "digests.json"

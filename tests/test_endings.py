@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from raysynth import cli, cluster
+from raysynth import cli
+from raysynth.cluster import session as cluster
 from raysynth.endings import in_words, refusal_in
 from raysynth.errors import ConfigError, DataError, FaultError, StageError, StorageError
 

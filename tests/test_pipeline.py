@@ -16,14 +16,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from raysynth.config_files import load_config
+from raysynth.config.files import load_config
 from raysynth.datasets.listing import check_sides, few_measured
 from raysynth.errors import ConfigError, DataError, ModelError
 from raysynth.pipeline import run_pipeline
-from raysynth.planning import plan_run, print_plan
-from raysynth.preflight import preflight, warnings_of
-from raysynth.runs import FOLDERS, Run
-from raysynth.tables import SPLITS, read_table
+from raysynth.planning.plan import plan_run, print_plan
+from raysynth.planning.preflight import preflight, warnings_of
+from raysynth.stages.run import FOLDERS, Run
+from raysynth.storage.tables import SPLITS, read_table
 from tests.datasets.test_folder import balanced_rows, write_folder
 from tests.report.made_run import GROUPS
 
@@ -201,7 +201,7 @@ def test_the_classifier_loads_outside_raysynth(finished):
     import torch
     from transformers import AutoModelForImageClassification
 
-    import raysynth.classify.pretrained  # noqa: F401  (registers the small network)
+    import raysynth.networks.pretrained  # noqa: F401  (registers the small network)
 
     folder = finished.path("classifier/model")
     model = AutoModelForImageClassification.from_pretrained(folder)

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load
 
-from raysynth import storage
 from raysynth.errors import StorageError
 from raysynth.pipeline import run_pipeline
-from raysynth.runs import FOLDERS
-from raysynth.synthesis import read_shards
+from raysynth.stages.run import FOLDERS
+from raysynth.storage import files as storage
+from raysynth.synthesis.shards import read_shards
 from tests.test_pipeline import MINIATURE, miniature
 
 ALONE = ["resources.workers=1", "clustering.actors=1", "synthesis.actors=1"]
@@ -138,7 +138,7 @@ def test_a_disk_that_fills_up_is_said_and_the_run_goes_on(plain, monkeypatch):
 
 KILLED = """
 import os, signal, sys
-import raysynth.runs as runs
+import raysynth.stages.run as runs
 from raysynth.cli import main
 move = runs.move
 def moved(source, target):

@@ -22,12 +22,12 @@ def main() -> None:
 
     from dataclasses import replace
 
-    from raysynth import tables
-    from raysynth.classify.data import load_data
-    from raysynth.classify.recipe import plan_of
-    from raysynth.classify.training import fit
-    from raysynth.config_files import load_config
+    from raysynth.config.files import load_config
     from raysynth.models.device import use_threads
+    from raysynth.storage import tables
+    from raysynth.training.data import load_data
+    from raysynth.training.fit import fit
+    from raysynth.training.two_stage import plan_of
 
     use_threads(1)
     marks = {"imports": time.perf_counter() - BEGIN}

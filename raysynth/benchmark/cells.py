@@ -9,14 +9,17 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from raysynth.config import BenchmarkConfig, Config, Control, Reference, Section
-from raysynth.config_files import explain
-from raysynth.config_storage import check_apart
+from raysynth.benchmark.settings import BenchmarkConfig
+from raysynth.config.config import Config
+from raysynth.config.files import explain
+from raysynth.config.storage import check_apart
 from raysynth.errors import ConfigError
+from raysynth.knobs import Section
 from raysynth.models.hub import pinned
 from raysynth.pipeline import stage_digests
-from raysynth.preflight import preflight
-from raysynth.runs import shared_name
+from raysynth.planning.preflight import preflight
+from raysynth.references.settings import Control, Reference
+from raysynth.stages.run import shared_name
 from raysynth.terminal import clipped, shown
 
 LAST_STAGE = "classification"

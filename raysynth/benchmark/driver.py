@@ -17,9 +17,11 @@ import pandas as pd
 from rich.console import Console
 
 from raysynth.benchmark.cells import LAST_STAGE, Cell, check_cells, plan_cells
+from raysynth.benchmark.settings import BenchmarkConfig
 from raysynth.benchmark.table import REFERENCE_KINDS, read_known
-from raysynth.cluster import Session, address_of
-from raysynth.config import BenchmarkConfig, Config
+from raysynth.cluster.capacity import address_of
+from raysynth.cluster.session import Session
+from raysynth.config.config import Config
 from raysynth.endings import in_words
 from raysynth.errors import RaysynthError
 from raysynth.pipeline import run_pipeline

@@ -20,7 +20,7 @@ from scipy import stats
 from raysynth.benchmark.cells import LAST_STAGE, Cell
 from raysynth.benchmark.titles import plain_title, reference_titles, without_row
 from raysynth.errors import ConfigError
-from raysynth.storage import read_json, read_record
+from raysynth.storage.files import read_json, read_record
 
 OURS = "raysynth"
 LEVEL = 0.95

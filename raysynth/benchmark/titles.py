@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raysynth.benchmark.cells import Cell
-from raysynth.config import Config, digest_of
+from raysynth.config.config import Config
+from raysynth.knobs import digest_of
 from raysynth.models.sources import CLIP
 from raysynth.pipeline import NETWORK
 

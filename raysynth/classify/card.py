@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raysynth.config import Config
-from raysynth.groups import Groups
+from raysynth.config.config import Config
+from raysynth.groups.groups import Groups
 from raysynth.models.hub import commits
 
 CARD = """\
@@ -90,7 +90,7 @@ def model_card(
         attributes=" or ".join(map(plain, groups.attribute_names)),
         preference=f"\n{plain(preference)}\n" if preference else "",
         training=training_in_words(config, parameters),
-        load="import raysynth.classify.pretrained  # registers the model\n" if own else "",
+        load="import raysynth.networks.pretrained  # registers the model\n" if own else "",
         dataset=config.dataset.name,
         severity=config.dataset.severity,
         run_seed=config.seed,

@@ -9,13 +9,11 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from raysynth.classify.data import Data, load_data, say_shortage
-from raysynth.classify.final import Final, predict_test, ship, shipped_index
-from raysynth.classify.plan import Plan
-from raysynth.classify.preference import in_words, preferred
-from raysynth.classify.recipe import SEARCHED, head_grid, plan_of
-from raysynth.classify.reference_stage import Named, reference_rows
-from raysynth.classify.results import (
+from raysynth.config.config import Config
+from raysynth.errors import DataError
+from raysynth.evaluation.final import Final, predict_test, ship, shipped_index
+from raysynth.evaluation.preference import in_words, preferred
+from raysynth.evaluation.results import (
     SELECTION_RULE,
     Truth,
     chosen,
@@ -25,15 +23,18 @@ from raysynth.classify.results import (
     read_truth,
     write_results,
 )
-from raysynth.classify.training import encode_frozen
-from raysynth.classify.trainset import mixture_counts
-from raysynth.classify.tuning import tuning_of
-from raysynth.classify.units import run_units, start_workers
-from raysynth.config import Config
-from raysynth.errors import DataError
-from raysynth.groups import Groups
+from raysynth.groups.groups import Groups
+from raysynth.networks.images import Data
 from raysynth.progress import Progress
-from raysynth.storage import make_folder, read_record
+from raysynth.references.stage import Named, reference_rows
+from raysynth.references.tuning import tuning_of
+from raysynth.storage.files import make_folder, read_record
+from raysynth.training.data import load_data, say_shortage
+from raysynth.training.fit import encode_frozen
+from raysynth.training.plan import Plan
+from raysynth.training.trainset import mixture_counts
+from raysynth.training.two_stage import SEARCHED, head_grid, plan_of
+from raysynth.training.units import run_units, start_workers
 
 OURS = "raysynth"
 SOURCE = "Basu et al. 2026 (arXiv 2511.08711), two-stage training; searched by raysynth"

@@ -13,16 +13,16 @@ import ray
 import torch
 from PIL import Image
 
+from raysynth.cluster.workers import TASK_CPUS, actor_pool
 from raysynth.clustering.batches import images_at_once, rows_at_once
-from raysynth.clustering.pool import TASK_CPUS, actor_pool
-from raysynth.config import Config
+from raysynth.config.config import Config
 from raysynth.models.device import use_threads
 from raysynth.models.encoder import load_encoder
 from raysynth.models.loading import load_clip
 from raysynth.models.sources import CLIP
 from raysynth.progress import Progress
-from raysynth.storage import open_storage
-from raysynth.tables import STORED, count_rows, decode_images, read_table, split_files
+from raysynth.storage.files import open_storage
+from raysynth.storage.tables import STORED, count_rows, decode_images, read_table, split_files
 
 VECTOR = pa.list_(pa.float32())
 MIRRORED = pa.field("mirrored", VECTOR)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raysynth.config import ClusteringConfig
+from raysynth.clustering.settings import ClusteringConfig
 from raysynth.errors import ConfigError, DataError
-from raysynth.groups import Groups
+from raysynth.groups.groups import Groups
 
 # The silhouette is undefined for one cluster. A split is believed only if images are, on average,
 # closer to their own cluster than to the next one by this share of the distance; below it the

@@ -20,11 +20,11 @@ from raysynth.clustering.embed import (
     vectors_column,
 )
 from raysynth.clustering.kmeans import Clustering, check_cluster_counts, cluster_group, of_group
-from raysynth.clustering.neighbours import real_neighbours
-from raysynth.config import Config
-from raysynth.groups import Groups, require_every_group
+from raysynth.config.config import Config
+from raysynth.groups.groups import Groups, require_every_group
 from raysynth.progress import Progress
-from raysynth.tables import write_table
+from raysynth.scoring.neighbours import real_neighbours
+from raysynth.storage.tables import write_table
 
 CLUSTERS = pa.schema([("id", pa.string()), ("group", pa.int32()), ("cluster", pa.int32())])
 CENTROIDS = pa.schema([("group", pa.int32()), ("embedding", pa.list_(pa.float32()))])

@@ -16,7 +16,7 @@ import pyarrow as pa
 from raysynth.datasets.files import clipped, refuse_doubles, require_files, require_two, some
 from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
 from raysynth.errors import ConfigError, DataError
-from raysynth.tables import SPLITS
+from raysynth.storage.tables import SPLITS
 
 IMAGES = "img_align_celeba"
 ATTRIBUTES = "list_attr_celeba.txt"

@@ -16,7 +16,7 @@ from raysynth.datasets.files import deal_splits, require_files, some
 from raysynth.datasets.metadata import ordered, read_metadata
 from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
 from raysynth.errors import DataError
-from raysynth.tables import SPLITS
+from raysynth.storage.tables import SPLITS
 
 REQUIRED = ("file_name", "label", "attribute")
 SPLIT_NAMES = {

@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 import ray.data
 from PIL import Image
 
-from raysynth.config import Config
+from raysynth.config.config import Config
 from raysynth.datasets.files import LEFT_OUT, clipped, some
 from raysynth.datasets.listing import Dataset, list_dataset, require_splits, split_counts
 from raysynth.datasets.pictures import Unreadable
 from raysynth.errors import DataError
-from raysynth.groups import Groups
+from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
-from raysynth.tables import (
+from raysynth.storage.tables import (
     IMAGE,
     REAL,
     SPLITS,

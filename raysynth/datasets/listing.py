@@ -8,17 +8,18 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from raysynth.config import ClassifierConfig, DatasetConfig
 from raysynth.datasets.celeba import CelebA
 from raysynth.datasets.files import clipped, reaching, some
 from raysynth.datasets.folder import Folder
 from raysynth.datasets.outfits import SIZE, Outfits
 from raysynth.datasets.pictures import Unreadable
+from raysynth.datasets.settings import DatasetConfig
 from raysynth.datasets.utkface import UTKFace
 from raysynth.datasets.waterbirds import Waterbirds
 from raysynth.errors import ConfigError, DataError
-from raysynth.groups import Groups, check_names, require_every_group, subsample_to_severity
-from raysynth.tables import SPLITS
+from raysynth.groups.groups import Groups, check_names, require_every_group, subsample_to_severity
+from raysynth.networks.settings import ClassifierConfig
+from raysynth.storage.tables import SPLITS
 
 LEAST = {"train": 1, "validation": 2, "test": 2}
 """Images of every group that a split has at least."""

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from raysynth.datasets.bare import without_metadata
 from raysynth.datasets.files import clipped
 from raysynth.errors import StorageError
-from raysynth.tables import STORED
+from raysynth.storage.tables import STORED
 
 FORMATS = (*STORED, "TIFF", "GIF", "BMP", "AVIF")
 """Those that are opened: every other format is one more parser, and EPS starts a program."""

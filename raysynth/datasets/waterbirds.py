@@ -16,7 +16,7 @@ from raysynth.datasets.files import clipped, require_files
 from raysynth.datasets.metadata import read_metadata
 from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
 from raysynth.errors import DataError
-from raysynth.tables import SPLITS
+from raysynth.storage.tables import SPLITS
 
 COLUMNS = ("img_filename", "y", "split", "place")
 TREE = """expected

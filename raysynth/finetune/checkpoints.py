@@ -9,7 +9,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from raysynth.storage import make_folder, open_storage, remove, write_atomic
+from raysynth.storage.files import make_folder, open_storage, remove, write_atomic
 
 FILE = "checkpoint.safetensors"
 NUMBERS = {"step": int, "best_loss": float, "best_step": int}

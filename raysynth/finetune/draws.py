@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysynth.config import FinetuneConfig
-from raysynth.finetune.plan import SHARED, Job
-from raysynth.generators import prompt_dropout
+from raysynth.finetune.jobs import SHARED, Job
+from raysynth.finetune.settings import FinetuneConfig
+from raysynth.generators.recipe import prompt_dropout
 
 _ROWS, _NOISE, _START, _PRIOR_IMAGE, _PRIOR_ROWS, _HELD_OUT = range(1, 7)
 _NOBODY = -1

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from raysynth.config import Config
-from raysynth.finetune.grouped_lora import GroupedLoRA, inject, restack
-from raysynth.finetune.rows import Rows, flatten
-from raysynth.generators import recipe_of
+from raysynth.adapters.grouped_lora import GroupedLoRA, inject, restack
+from raysynth.adapters.rows import Rows, flatten
+from raysynth.config.config import Config
+from raysynth.generators.recipe import recipe_of
 from raysynth.models.attention import pick_attention
 from raysynth.models.device import DTYPES, pick_device, pick_dtype
 from raysynth.models.loading import load_base, round_weights
-from raysynth.storage import make_folder, open_storage
+from raysynth.storage.files import make_folder, open_storage
 
 ACCELERATE = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 """accelerate's names of the precisions."""

@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raysynth.config import FinetuneConfig
+from raysynth.adapters.record import write_adapter
+from raysynth.adapters.rows import Rows
 from raysynth.finetune.checkpoints import (
     Checkpoint,
     drop_checkpoint,
     read_checkpoint,
     write_checkpoint,
 )
-from raysynth.finetune.plan import Job, record_of, write_adapter
-from raysynth.finetune.precompute import Material
-from raysynth.finetune.rows import Rows
-from raysynth.storage import write_atomic
+from raysynth.finetune.jobs import Job, record_of
+from raysynth.finetune.material import Material
+from raysynth.finetune.settings import FinetuneConfig
+from raysynth.storage.files import write_atomic
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises."""

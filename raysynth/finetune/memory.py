@@ -19,10 +19,10 @@ from typing import Any
 import psutil
 import torch
 
-from raysynth.config import Config
+from raysynth.config.config import Config
 from raysynth.finetune.engines import Trainee
-from raysynth.finetune.plan import Job
-from raysynth.generators import recipe_of
+from raysynth.finetune.jobs import Job
+from raysynth.generators.recipe import recipe_of
 
 BYTES = 4  # float32, in which weights, gradients and moments are kept
 STATES = 4

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from raysynth.finetune.draws import noise_of
-from raysynth.finetune.plan import Job
-from raysynth.finetune.precompute import Material
+from raysynth.finetune.jobs import Job
+from raysynth.finetune.material import Material
 
 RUN_COST = 0.35
 """Cost of one more run, in rows (benchmarks/ragged.py)."""

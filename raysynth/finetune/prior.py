@@ -16,12 +16,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from raysynth.config import Config
+from raysynth.config.config import Config
 from raysynth.finetune.draws import draw_prior, prior_dice
-from raysynth.finetune.plan import Job
-from raysynth.finetune.precompute import Material
+from raysynth.finetune.jobs import Job
+from raysynth.finetune.material import Material
 from raysynth.models.loading import Base, encode_prompts, load_base
-from raysynth.storage import make_folder, open_storage, write_atomic
+from raysynth.storage.files import make_folder, open_storage, write_atomic
 
 STEPS = 20
 GUIDANCE = 3.0

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raysynth.finetune.rows import Rows
+from raysynth.adapters.rows import Rows
 
 START = 2.0**14
 LEAST = 2.0**-10

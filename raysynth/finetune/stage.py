@@ -15,21 +15,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from raysynth.cluster import is_local
-from raysynth.config import Config
+from raysynth.adapters.record import read_adapter, write_adapters
+from raysynth.cluster.capacity import is_local
+from raysynth.config.config import Config
 from raysynth.errors import DataError, StageError, StorageError, reason_of
-from raysynth.finetune.plan import (
-    Job,
-    plan_jobs,
-    read_adapter,
-    split_into_packs,
-    write_adapters,
-)
-from raysynth.generators import recipe_of
-from raysynth.groups import Groups
+from raysynth.finetune.jobs import Job, plan_jobs
+from raysynth.finetune.packs import split_into_packs
+from raysynth.generators.recipe import recipe_of
+from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
-from raysynth.storage import make_folder, open_storage, read_json, remove, write_atomic
-from raysynth.tables import read_table
+from raysynth.storage.files import make_folder, open_storage, read_json, remove, write_atomic
+from raysynth.storage.tables import read_table
 
 POLL_SECONDS = 1.0
 SCRATCH = (".train", ".prior")

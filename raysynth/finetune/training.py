@@ -21,28 +21,23 @@ from accelerate import Accelerator
 from accelerate.utils import GradScalerKwargs
 from torch import Tensor
 
-from raysynth.config import Config
+from raysynth.adapters.record import read_adapter
+from raysynth.adapters.rows import clip_rows
+from raysynth.config.config import Config
 from raysynth.errors import RaysynthError
 from raysynth.finetune.draws import draw, draw_held_out, held_out_rows, start_dice
 from raysynth.finetune.engines import Trainee, build_trainee, precision_of
-from raysynth.finetune.learner import (
-    Learner,
-    finish,
-    learning_rate_factor,
-    resume,
-    save_checkpoint,
-)
+from raysynth.finetune.jobs import Job
+from raysynth.finetune.learner import Learner, finish, learning_rate_factor, resume, save_checkpoint
+from raysynth.finetune.material import prepare
 from raysynth.finetune.memory import Fit, fit_slots
-from raysynth.finetune.objective import Objective, objective_of
 from raysynth.finetune.phase import Phase, Row, lay_out
-from raysynth.finetune.plan import Job, read_adapter
-from raysynth.finetune.precompute import prepare
 from raysynth.finetune.prior import add_prior, draw_priors
-from raysynth.finetune.rows import clip_rows
 from raysynth.finetune.scaling import LossScale
-from raysynth.generators import Training, recipe_of
-from raysynth.groups import Groups
+from raysynth.generators.recipe import Training, recipe_of
+from raysynth.groups.groups import Groups
 from raysynth.models.loading import Base, load_base
+from raysynth.models.prediction import Objective, objective_of
 
 BETAS = (0.9, 0.99)
 REPORT_SECONDS = 1.0

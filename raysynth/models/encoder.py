@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from raysynth.config import BaseConfigSection
 from raysynth.models.architecture import NO_CODE, check_sees, is_pooler
 from raysynth.models.device import pick_device, pick_dtype, weight_dtype
 from raysynth.models.loading import (
@@ -21,6 +20,7 @@ from raysynth.models.loading import (
     normalised,
     quiet_transformers,
 )
+from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import check_encoder, variant_of
 
 CLASS_TOKENS = ("cls_token", "class_embedding")

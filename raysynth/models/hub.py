@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from raysynth.config import Config
+from raysynth.config.config import Config
 from raysynth.errors import ModelError, first_line
 from raysynth.models.sources import CLIP, is_path
 

@@ -19,11 +19,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
-from raysynth.config import BaseConfigSection
 from raysynth.errors import ConfigError, ModelError
 from raysynth.models.architecture import FAULTS, refuse_random
 from raysynth.models.device import pick_device, pick_dtype, weight_dtype
 from raysynth.models.headers import reason_of
+from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import (
     check_base,
     check_clip,

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raysynth.config import BaseConfigSection
 from raysynth.errors import ModelError
 from raysynth.models.headers import read_config
 from raysynth.models.headers import variant_of as variant_of
+from raysynth.models.settings import BaseConfigSection
 
 EMBEDDED = Path(__file__).parent / "tiny"
 TREE = {

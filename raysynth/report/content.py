@@ -13,14 +13,14 @@ import pandas as pd
 import pyarrow as pa
 
 from raysynth.classify.card import training_in_words
-from raysynth.classify.preference import in_words, preferred
-from raysynth.config import Config
+from raysynth.config.config import Config
 from raysynth.errors import DataError
-from raysynth.groups import Groups, aligned_groups
-from raysynth.runs import FOLDERS, Run
-from raysynth.storage import exists, read_json
+from raysynth.evaluation.preference import in_words, preferred
+from raysynth.groups.groups import Groups, aligned_groups
+from raysynth.stages.run import FOLDERS, Run
+from raysynth.storage.files import exists, read_json
+from raysynth.storage.tables import SPLITS, groups_of, read_table
 from raysynth.synthesis.timeline import read_timeline
-from raysynth.tables import SPLITS, groups_of, read_table
 
 TITLES = {
     "erm": "ERM",
@@ -132,7 +132,7 @@ class Content:
     def doubles(self) -> str:
         """A sentence on validation images that stand in training too; empty without any."""
         # On demand: the last lines of a run need no torch.
-        from raysynth.synthesis.memorisation import said_of_duplicates
+        from raysynth.selection.copies import said_of_duplicates
 
         return said_of_duplicates(self.selection.get("validation_in_training", {}))
 

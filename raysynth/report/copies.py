@@ -8,8 +8,8 @@ import pandas as pd
 
 from raysynth.report.content import Content
 from raysynth.report.sheets import Strip, mosaic, thumbnails
-from raysynth.runs import Run
-from raysynth.tables import read_table
+from raysynth.stages.run import Run
+from raysynth.storage.tables import read_table
 
 PAIRS = 8
 KINDS = {"rejected as copies": "copy", "most similar that were kept": "kept"}

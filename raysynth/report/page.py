@@ -8,12 +8,12 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from raysynth.config import SelectionConfig
 from raysynth.report.content import Content
 from raysynth.report.copies import PairSheet
 from raysynth.report.plots import Plot
 from raysynth.report.sheets import Sheet, Strip, data_uri
-from raysynth.runs import FOLDERS
+from raysynth.selection.settings import SelectionConfig
+from raysynth.stages.run import FOLDERS
 
 WHAT = {
     "ingest": "photographs to the real table",

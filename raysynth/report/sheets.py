@@ -12,8 +12,8 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from raysynth.report.content import Content
-from raysynth.runs import Run
-from raysynth.tables import decode_images, read_parts, read_table
+from raysynth.stages.run import Run
+from raysynth.storage.tables import decode_images, read_parts, read_table
 
 COLUMNS = 6
 ROWS = 3

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from raysynth.config import Config
+from raysynth.config.config import Config
 from raysynth.progress import Progress
 from raysynth.report.content import read_content
 from raysynth.report.copies import pair_sheets
@@ -16,8 +16,8 @@ from raysynth.report.page import render
 from raysynth.report.plots import methods_plot, search_plot, utilisation_plot
 from raysynth.report.results import results
 from raysynth.report.sheets import captioned, contact_sheets, png, poster
-from raysynth.runs import Run
-from raysynth.storage import write_atomic
+from raysynth.stages.run import Run
+from raysynth.storage.files import write_atomic
 
 LONGEST = 50
 """Characters of a group's name in a file's; 255 bytes is what file systems take."""

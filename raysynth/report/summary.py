@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raysynth.report.content import OURS, TITLES, ordered_methods, synthetic_images
-from raysynth.storage import read_json
+from raysynth.storage.files import read_json
 from raysynth.terminal import shown
 
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import ray
 
-from raysynth.classify.data import Data
-from raysynth.classify.plan import Plan
-from raysynth.classify.recipe import configured
-from raysynth.classify.stage_two import Features
-from raysynth.classify.training import encode_frozen, try_heads
-from raysynth.config import Config
+from raysynth.config.config import Config
+from raysynth.heads.seen import Features
 from raysynth.models.device import pick_device, use_threads
+from raysynth.networks.images import Data
 from raysynth.search.table import row_of
 from raysynth.search.trial import planned, report
+from raysynth.training.fit import encode_frozen, try_heads
+from raysynth.training.plan import Plan
+from raysynth.training.two_stage import configured
 
 TRIAL = "frozen"
 

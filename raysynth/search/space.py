@@ -6,8 +6,9 @@ from typing import Any
 
 from ray import tune
 
-from raysynth.classify.recipe import SEARCHED
-from raysynth.config import ClassifierConfig, SearchConfig
+from raysynth.networks.settings import ClassifierConfig
+from raysynth.search.settings import SearchConfig
+from raysynth.training.two_stage import SEARCHED
 
 
 def search_space(search: SearchConfig) -> dict[str, Any]:

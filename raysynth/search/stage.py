@@ -15,19 +15,20 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 from rich.markup import escape
 
-from raysynth import tables
-from raysynth.classify.data import Data, load_data, say_shortage
-from raysynth.classify.recipe import HEAD, SEARCHED, configured
-from raysynth.config import Config
+from raysynth.config.config import Config
 from raysynth.errors import StageError
-from raysynth.groups import Groups
+from raysynth.groups.groups import Groups
+from raysynth.networks.images import Data
 from raysynth.progress import Progress
 from raysynth.search.display import TrialProgress, shown_on
 from raysynth.search.frozen import search_frozen
 from raysynth.search.space import first_points, search_space
 from raysynth.search.table import TRIALS, rows_of
 from raysynth.search.trial import SCORE, run_trial
-from raysynth.storage import write_atomic
+from raysynth.storage import tables
+from raysynth.storage.files import write_atomic
+from raysynth.training.data import load_data, say_shortage
+from raysynth.training.two_stage import HEAD, SEARCHED, configured
 
 EXPERIMENT = "tune"
 # Trials drawn at random before Optuna models them: TPE's own default of 10 would leave a small

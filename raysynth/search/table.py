@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 from ray import tune
 
-from raysynth.classify.recipe import HEAD, SEARCHED
 from raysynth.errors import reason_of
+from raysynth.training.two_stage import HEAD, SEARCHED
 
 HEADS = pa.struct(
     [

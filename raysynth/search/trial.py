@@ -8,13 +8,14 @@ from typing import Any
 
 from ray import tune
 
-from raysynth.classify.data import Data
-from raysynth.classify.metrics import GroupMetrics
-from raysynth.classify.plan import HeadSpec, Plan
-from raysynth.classify.recipe import head_grid, plan_of
-from raysynth.classify.training import fit
-from raysynth.config import Config
+from raysynth.config.config import Config
+from raysynth.groups.metrics import GroupMetrics
+from raysynth.heads.spec import HeadSpec
 from raysynth.models.device import use_threads
+from raysynth.networks.images import Data
+from raysynth.training.fit import fit
+from raysynth.training.plan import Plan
+from raysynth.training.two_stage import head_grid, plan_of
 
 SCORE = "score"
 """What Tune maximises: validation WGA of the best head, ties broken by AGA."""

@@ -18,17 +18,17 @@ from raysynth.clustering.embed import (
     read_centroids,
     read_embeddings,
 )
-from raysynth.clustering.neighbours import Neighbours
-from raysynth.config import Config
-from raysynth.groups import Groups
+from raysynth.config.config import Config
+from raysynth.groups.groups import Groups
+from raysynth.groups.prompts import spoken
 from raysynth.models.device import use_threads
 from raysynth.models.encoder import load_encoder
 from raysynth.models.loading import load_clip
 from raysynth.models.sources import CLIP
-from raysynth.prompts import spoken
-from raysynth.synthesis.edit import SOURCE_IMAGE
+from raysynth.scoring.clip import ClipScorer, Scores
+from raysynth.scoring.neighbours import Neighbours
 from raysynth.synthesis.masks import Contrast
-from raysynth.synthesis.score import ClipScorer, Scores
+from raysynth.synthesis.sources import SOURCE_IMAGE
 from raysynth.synthesis.specs import SPECS
 from raysynth.synthesis.timeline import COLUMN, Stopwatch
 
@@ -58,7 +58,7 @@ class DiffusionSampler:
 
     def __init__(self, task: Task) -> None:
         """Load the generator, CLIP and the groups' targets."""
-        from raysynth.synthesis.generator import ImageGenerator  # diffusers: not in the driver
+        from raysynth.synthesis.drawing import ImageGenerator  # diffusers: not in the driver
 
         self.generate = ImageGenerator(task.config, task.adapters, task.names)
         self.scorer, self.contrasts = build_scorer(task), task.contrasts

@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from raysynth.clustering.pool import TASK_CPUS
+from raysynth.cluster.workers import TASK_CPUS
 from raysynth.errors import RaysynthError, StorageError, reason_of
-from raysynth.groups import Groups
+from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
-from raysynth.storage import open_storage
+from raysynth.storage.files import open_storage
+from raysynth.storage.tables import read_table
 from raysynth.synthesis.shards import Shard, ShardRecord, existing_record, write_shard
 from raysynth.synthesis.specs import ROW
 from raysynth.synthesis.timeline import SPAN
-from raysynth.tables import read_table
 
 POLL_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0  # after errors

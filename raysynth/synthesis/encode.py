@@ -8,9 +8,9 @@ import socket
 import numpy as np
 import pyarrow as pa
 
+from raysynth.storage.tables import SYNTHETIC, encode_png
 from raysynth.synthesis.specs import ROW
 from raysynth.synthesis.timeline import COLUMN, Stopwatch
-from raysynth.tables import SYNTHETIC, encode_png
 
 BLOCK = pa.schema([*SYNTHETIC, ROW, COLUMN])
 """What the block files hold: the synthetic table's columns, the row of the plan, the spans."""

@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raysynth.config import PromptConfig
-from raysynth.generators import MASK_DRAWS
-from raysynth.groups import Groups, aligned_groups
+from raysynth.generators.recipe import MASK_DRAWS
+from raysynth.groups.groups import Groups, aligned_groups
+from raysynth.groups.prompts import spoken
+from raysynth.groups.settings import PromptConfig
 from raysynth.models.loading import Base
-from raysynth.prompts import spoken
 from raysynth.synthesis.denoise import Edited, draw_noise, start_edit
 
 LEVEL = 0.5

@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysynth.errors import DamagedError, DataError
-from raysynth.groups import Groups
-from raysynth.storage import open_storage, patiently, read_json, write_atomic
+from raysynth.groups.groups import Groups
+from raysynth.storage.files import open_storage, patiently, read_json, write_atomic
+from raysynth.storage.tables import SYNTHETIC, read_parts, read_table, to_parquet, with_groups
 from raysynth.synthesis.specs import ROW
 from raysynth.synthesis.timeline import spans_of
-from raysynth.tables import SYNTHETIC, read_parts, read_table, to_parquet, with_groups
 from raysynth.terminal import masked
 
 MANIFEST = "manifest.json"

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from raysynth.config import Config
+from raysynth.config.config import Config
 from raysynth.errors import ConfigError, ModelError
-from raysynth.generators import recipe_of
+from raysynth.generators.recipe import recipe_of
 from raysynth.models.headers import read_config
 from raysynth.models.sources import EMBEDDED, resolve
 

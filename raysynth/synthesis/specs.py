@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from raysynth.config import Config
+from raysynth.adapters.record import Adapter
+from raysynth.config.config import Config
 from raysynth.errors import StageError
-from raysynth.finetune.plan import SHARED, Adapter
-from raysynth.generators import class_lender, lending_group, recipe_of, settled, trained_groups
-from raysynth.groups import Groups
-from raysynth.prompts import spoken
-from raysynth.tables import SYNTHETIC
+from raysynth.finetune.jobs import SHARED
+from raysynth.generators.lending import class_lender, lending_group, settled, trained_groups
+from raysynth.generators.recipe import recipe_of
+from raysynth.groups.groups import Groups
+from raysynth.groups.prompts import spoken
+from raysynth.storage.tables import SYNTHETIC
 
 ROW = pa.field("row_of_plan", pa.int64())
 """Position in the plan, a name for the image that fits in eight bytes.

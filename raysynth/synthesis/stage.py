@@ -12,17 +12,17 @@ import pyarrow.compute as pc
 import ray
 from ray.data.checkpoint import CheckpointConfig
 
-from raysynth.clustering.pool import TASK_CPUS, actor_pool, busy_task_cpus, run_pool
-from raysynth.config import Config
+from raysynth.adapters.record import read_adapters
+from raysynth.cluster.workers import TASK_CPUS, actor_pool, busy_task_cpus, run_pool
+from raysynth.config.config import Config
 from raysynth.errors import DataError, StageError
-from raysynth.finetune.plan import read_adapters
-from raysynth.generators import recipe_of
-from raysynth.groups import Groups
+from raysynth.generators.recipe import recipe_of
+from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
-from raysynth.storage import remove, sizes_below
+from raysynth.storage.files import remove, sizes_below
+from raysynth.storage.tables import read_table
 from raysynth.synthesis.actor import Synthesizer, Task
 from raysynth.synthesis.collect import Collector
-from raysynth.synthesis.edit import deal_sources, write_specs
 from raysynth.synthesis.encode import encode_rows
 from raysynth.synthesis.masks import contrasts
 from raysynth.synthesis.shards import (
@@ -33,9 +33,9 @@ from raysynth.synthesis.shards import (
     write_manifest,
 )
 from raysynth.synthesis.solver import check_solver
+from raysynth.synthesis.sources import deal_sources, write_specs
 from raysynth.synthesis.specs import ROW, plan_specs
 from raysynth.synthesis.timeline import TIMELINE, in_words, utilisation, write_timeline
-from raysynth.tables import read_table
 
 SCRATCH = ("specs", "blocks", "checkpoint")
 CALLS_PER_ACTOR = 2  # one holds the device, the other prepares its batch or hands one on

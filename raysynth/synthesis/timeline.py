@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import feather
 
-from raysynth.storage import open_storage, write_atomic
+from raysynth.storage.files import open_storage, write_atomic
 
 TIMELINE = "timeline.feather"
 """Not Parquet: whoever opens the folder as a Parquet data set gets the images alone."""

@@ -19,12 +19,13 @@ from raysynth.benchmark.choices import choices_markdown, choose, with_choices
 from raysynth.benchmark.differences import comparisons, differences_json, differences_markdown
 from raysynth.benchmark.driver import Board, _run_cells, cells_to_run, run_benchmark
 from raysynth.benchmark.plot import wga_plot
-from raysynth.benchmark.stage import publish
+from raysynth.benchmark.publish import publish
 from raysynth.benchmark.table import entries, markdown, read_known, read_records
 from raysynth.benchmark.titles import reference_titles
-from raysynth.config import Config, DatasetConfig
-from raysynth.config_files import load_config
+from raysynth.config.config import Config
+from raysynth.config.files import load_config
 from raysynth.datasets.contents import folder_digest
+from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import ConfigError, StageError
 from raysynth.progress import Progress
 from tests.test_pipeline import miniature

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from raysynth.classify.card import model_card, plain, public_name
-from raysynth.classify.metrics import GroupMetrics
-from raysynth.config import Config
-from raysynth.groups import Groups
+from raysynth.config.config import Config
+from raysynth.groups.groups import Groups
+from raysynth.groups.metrics import GroupMetrics
 
 PLAN = {"phases": [{"ratio": 0.5, "steps": 10}], "heads": [{"real_share": 1.0}]}
 GROUPS = Groups(("a|b", "<img src=x>"), ("[x](http://y)", "c\n# d"), ("a", "b"), ("c", "d"))

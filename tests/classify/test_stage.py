@@ -10,15 +10,16 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification
 
-from raysynth.classify import run_classification, run_references
-from raysynth.classify.final import Final, shipped_index
-from raysynth.classify.recipe import configured
-from raysynth.classify.results import read_truth
+from raysynth.classify.stage import run_classification
 from raysynth.errors import StageError
+from raysynth.evaluation.final import Final, shipped_index
+from raysynth.evaluation.results import read_truth
 from raysynth.progress import Progress
-from raysynth.tables import read_table
-from tests.classify.test_backbone import tiny_transformer
-from tests.classify.tiny import tiny_config, tiny_groups, write_tiny_run
+from raysynth.references.stage import run_references
+from raysynth.storage.tables import read_table
+from raysynth.training.two_stage import configured
+from tests.networks.test_build import tiny_transformer
+from tests.training.tiny import tiny_config, tiny_groups, write_tiny_run
 
 REFERENCES = ["erm", "resampling", "subsampling", "group_dro", "erm_balanced_head"]
 NONE = "references.names=[]"
@@ -85,7 +86,7 @@ def test_results_model_card_and_resume(ray_local, tmp_path):
 
     card = (work / "model" / "README.md").read_text()
     named = ("Intended use", "Limits", "Data set", "WGA", "| a/1 | 24 |", "linear head")
-    for word in (*named, "import raysynth.classify.pretrained"):
+    for word in (*named, "import raysynth.networks.pretrained"):
         assert word in card
     model = AutoModelForImageClassification.from_pretrained(work / "model")
     assert model.config.id2label == {0: "a", 1: "b"}

@@ -14,9 +14,9 @@ from raysynth.clustering.kmeans import (
     merge_small,
     of_group,
 )
-from raysynth.config import ClusteringConfig
+from raysynth.clustering.settings import ClusteringConfig
 from raysynth.errors import ConfigError, DataError
-from raysynth.groups import Groups
+from raysynth.groups.groups import Groups
 
 
 def blobs(sizes: list[int], spread: float = 0.05, seed: int = 0) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raysynth.clustering import batches, embed, run_clustering
+from raysynth.clustering import batches, embed
 from raysynth.clustering.embed import (
     ImageEmbedder,
     column_vectors,
@@ -17,14 +17,15 @@ from raysynth.clustering.embed import (
     read_embeddings,
 )
 from raysynth.clustering.kmeans import cluster_group
-from raysynth.config import Config
+from raysynth.clustering.stage import run_clustering
+from raysynth.config.config import Config
 from raysynth.errors import DataError
-from raysynth.groups import Groups
+from raysynth.groups.groups import Groups
 from raysynth.models import loading
 from raysynth.models.encoder import load_encoder
 from raysynth.models.loading import load_clip
 from raysynth.progress import Progress
-from raysynth.tables import (
+from raysynth.storage.tables import (
     IMAGE,
     REAL,
     decode_images,

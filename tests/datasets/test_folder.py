@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image, features
 
-from raysynth.config_files import load_config
+from raysynth.config.files import load_config
 from raysynth.datasets.folder import Folder
 from raysynth.datasets.listing import list_dataset, split_counts
 from raysynth.datasets.pictures import Unreadable, read_files, to_rgb_bytes

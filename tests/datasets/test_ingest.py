@@ -9,13 +9,13 @@ import shutil
 import pytest
 from rich.console import Console
 
-from raysynth.config_files import load_config
+from raysynth.config.files import load_config
 from raysynth.datasets.ingest import ingest
 from raysynth.datasets.listing import list_dataset
 from raysynth.datasets.pictures import FORMATS
 from raysynth.errors import DataError
 from raysynth.progress import Progress
-from raysynth.tables import REAL, decode_images, groups_of, read_table
+from raysynth.storage.tables import REAL, decode_images, groups_of, read_table
 from tests.datasets.test_folder import balanced_rows, config_for, write_folder
 
 

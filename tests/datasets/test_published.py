@@ -12,16 +12,16 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from raysynth.config_files import load_config
+from raysynth.config.files import load_config
 from raysynth.datasets.celeba import CelebA
 from raysynth.datasets.ingest import ingest
 from raysynth.datasets.listing import list_dataset, split_counts
 from raysynth.datasets.utkface import UTKFace
 from raysynth.errors import ConfigError, DataError
-from raysynth.groups import Groups, aligned_groups, subsample_to_severity
+from raysynth.groups.groups import Groups, aligned_groups, subsample_to_severity
 from raysynth.progress import Progress
 from raysynth.search.space import search_space
-from raysynth.tables import read_table
+from raysynth.storage.tables import read_table
 
 FORTY = [
     "5_o_Clock_Shadow",

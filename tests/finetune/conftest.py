@@ -12,11 +12,11 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from raysynth.config import Config
-from raysynth.finetune.plan import Job, plan_jobs
+from raysynth.config.config import Config
+from raysynth.finetune.jobs import Job, plan_jobs
 from raysynth.finetune.training import Pack
-from raysynth.groups import Groups
-from raysynth.tables import REAL, encode_png, read_table, with_groups, write_table
+from raysynth.groups.groups import Groups
+from raysynth.storage.tables import REAL, encode_png, read_table, with_groups, write_table
 from tests.synthesis.random_models import write_base
 
 GROUPS = Groups(

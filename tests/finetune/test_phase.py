@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from raysynth.finetune.material import Material
 from raysynth.finetune.memory import Footprint, slots_within
 from raysynth.finetune.phase import Row, lay_out, run_length
-from raysynth.finetune.precompute import Material
 
 
 @dataclass(frozen=True)

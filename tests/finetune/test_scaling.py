@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from raysynth.adapters.rows import flatten
 from raysynth.finetune import scaling
-from raysynth.finetune.rows import flatten
 from raysynth.finetune.scaling import LEAST, START, LossScale
 
 

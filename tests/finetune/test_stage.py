@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 import ray
 
+from raysynth.adapters.record import Adapter, read_adapters, write_adapter
 from raysynth.errors import StageError
-from raysynth.finetune.plan import Adapter, read_adapters, write_adapter
 from raysynth.finetune.stage import run_finetune
 from raysynth.progress import Progress
-from raysynth.tables import read_table, write_table
+from raysynth.storage.tables import read_table, write_table
 from tests.finetune.conftest import GROUPS
 
 

@@ -10,10 +10,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
+from raysynth.adapters.record import read_adapter
 from raysynth.finetune import memory, training
 from raysynth.finetune.checkpoints import read_checkpoint
 from raysynth.finetune.learner import learning_rate_factor
-from raysynth.finetune.plan import read_adapter
 from raysynth.finetune.scaling import LossScale
 from raysynth.finetune.training import train_pack
 

@@ -11,10 +11,10 @@ import yaml
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from raysynth.config import Config
-from raysynth.config_files import load_config
-from raysynth.groups import Groups
-from raysynth.prompts import spoken
+from raysynth.config.config import Config
+from raysynth.config.files import load_config
+from raysynth.groups.groups import Groups
+from raysynth.groups.prompts import spoken
 from tests.fuzz.harness import Target
 from tests.fuzz.values import DEEP, changed_bytes, numbers, odd, scalars, words
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from raysynth.datasets.pictures import read_files
-from raysynth.tables import decode_bytes
+from raysynth.storage.tables import decode_bytes
 from tests.fuzz.harness import Target, UnreadableError
 from tests.fuzz.values import changed_bytes
 

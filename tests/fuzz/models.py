@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from raysynth.config import BaseConfigSection
+from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import EMBEDDED, check_base, check_clip, check_encoder
 from tests.fuzz.harness import Target
 from tests.fuzz.values import changed_bytes, json_file

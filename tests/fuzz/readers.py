@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from raysynth.config import DatasetConfig
-from raysynth.config_files import explain
+from raysynth.config.files import explain
 from raysynth.datasets.contents import folder_digest
 from raysynth.datasets.listing import list_dataset, split_counts
+from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import ConfigError
-from raysynth.groups import Groups
-from raysynth.tables import SPLITS, encode_png
+from raysynth.groups.groups import Groups
+from raysynth.storage.tables import SPLITS, encode_png
 from tests.fuzz.harness import Target
 from tests.fuzz.values import ODD_WORDS, changed_bytes, scalars, words
 

@@ -17,25 +17,26 @@ import pandas as pd
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from raysynth.benchmark.cells import Cell, plan_cells
-from raysynth.benchmark.choices import choose, with_choices
-from raysynth.benchmark.differences import differences_json, differences_markdown
-from raysynth.benchmark.driver import Board, cells_to_run
-from raysynth.benchmark.table import as_json, markdown, read_known, read_records
-from raysynth.cluster import Session
-from raysynth.config import Config, SelectionConfig
-from raysynth.finetune.plan import (
+from raysynth.adapters.record import (
     Adapter,
     read_adapter,
     read_adapters,
     write_adapter,
     write_adapters,
 )
-from raysynth.groups import Groups
-from raysynth.runs import Run
-from raysynth.synthesis.selection import SELECTION, select
+from raysynth.benchmark.cells import Cell, plan_cells
+from raysynth.benchmark.choices import choose, with_choices
+from raysynth.benchmark.differences import differences_json, differences_markdown
+from raysynth.benchmark.driver import Board, cells_to_run
+from raysynth.benchmark.table import as_json, markdown, read_known, read_records
+from raysynth.cluster.session import Session
+from raysynth.config.config import Config
+from raysynth.groups.groups import Groups
+from raysynth.selection.settings import SelectionConfig
+from raysynth.selection.stage import SELECTION, select
+from raysynth.stages.run import Run
+from raysynth.storage.tables import SYNTHETIC, to_parquet, with_groups
 from raysynth.synthesis.shards import ShardRecord, read_shards, write_manifest
-from raysynth.tables import SYNTHETIC, to_parquet, with_groups
 from tests.fuzz.harness import Target
 from tests.fuzz.readers import TYPES
 from tests.fuzz.values import changed_bytes, json_file, odd, scalars, words

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raysynth.runs import FOLDERS
+from raysynth.stages.run import FOLDERS
 
 JOBS = Path(__file__).parent.parent.parent / "jobs"
 SCRIPTS = sorted(JOBS.glob("*.py"))

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from raysynth.local_ray import LOCAL_ENVIRONMENT
+from raysynth.cluster.local import LOCAL_ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))

@@ -6,10 +6,10 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 
-from raysynth.config import BaseConfigSection
 from raysynth.models import attention
 from raysynth.models.attention import PROCESSORS, pick_attention
 from raysynth.models.loading import load_base
+from raysynth.models.settings import BaseConfigSection
 
 
 @pytest.fixture(scope="module")

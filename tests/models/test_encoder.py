@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from raysynth.config import BaseConfigSection
 from raysynth.errors import ModelError
 from raysynth.models.encoder import load_encoder
+from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import check_encoder
 from tests.synthesis.random_models import write_clip, write_encoder
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from raysynth.config_files import load_config
+from raysynth.config.files import load_config
 from raysynth.errors import ModelError
 from raysynth.models.hub import commits, pinned
 from raysynth.models.sources import EMBEDDED
@@ -78,7 +78,7 @@ def test_workers_load_the_commit(tmp_path):
     found["image_processor"]["image_mean"] = [0.1, 0.1, 0.1]
     config.write_text(json.dumps(found))
     code = (
-        "from raysynth.config import BaseConfigSection as B\n"
+        "from raysynth.config.config import BaseConfigSection as B\n"
         "from raysynth.models.loading import load_clip\n"
         f"print(*(load_clip(B(clip='five/clip', clip_revision=r)).mean[0] for r in {(OLD, NEW)}))"
     )

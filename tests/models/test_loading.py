@@ -14,12 +14,12 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPTextConfig, CLIPTextModel
 
-from raysynth.config import BaseConfigSection
+from pretraining.words import build_tokenizer
+from raysynth.adapters.grouped_lora import TARGETS, inject
 from raysynth.errors import ConfigError, ModelError
-from raysynth.finetune.grouped_lora import TARGETS, inject
 from raysynth.models.device import pick_device, pick_dtype
 from raysynth.models.loading import PARTS, encode_prompts, images_at_once, load_base, load_clip
-from raysynth.models.pretrain.words import build_tokenizer
+from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import EMBEDDED, check_base, check_clip, resolve, variant_of
 from tests.synthesis.random_models import write_clip
 

@@ -7,14 +7,15 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from raysynth.classify.backbone import UNSEEN, WEIGHTS, SmallNetwork, load_embedded
-from raysynth.classify.network import build_network
-from raysynth.config_files import load_config
+from pretraining.loop import Plan
+from pretraining.network import KNOWN, held_out_accuracy, train_network, write
+from pretraining.photographs import HELD_OUT_PER_CLASS, BaseGarments
+from raysynth.config.files import load_config
 from raysynth.datasets.garments import CLASSES
-from raysynth.models.pretrain.loop import Plan
-from raysynth.models.pretrain.network import KNOWN, held_out_accuracy, train_network, write
-from raysynth.models.pretrain.photographs import HELD_OUT_PER_CLASS, BaseGarments
-from tests.classify.tiny import tiny_groups
+from raysynth.networks.checks import UNSEEN
+from raysynth.networks.network import build_network
+from raysynth.networks.small import WEIGHTS, SmallNetwork, load_embedded
+from tests.training.tiny import tiny_groups
 
 
 def test_shipped_weights_are_small_and_say_what_they_know():

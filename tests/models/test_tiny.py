@@ -14,18 +14,11 @@ from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPProcessor
 
 import raysynth.models
+from pretraining.clip import zero_shot
+from pretraining.loop import Plan, restore, train, warm_then_decay
+from pretraining.photographs import BASE, OUTFITS_LIKE, WILD, Look, compose
+from pretraining.words import COLOURS, GROUNDS, MAX_LENGTH, all_meanings, build_tokenizer, captions
 from raysynth.datasets.garments import CLASSES
-from raysynth.models.pretrain.clip import zero_shot
-from raysynth.models.pretrain.loop import Plan, restore, train, warm_then_decay
-from raysynth.models.pretrain.photographs import BASE, OUTFITS_LIKE, WILD, Look, compose
-from raysynth.models.pretrain.words import (
-    COLOURS,
-    GROUNDS,
-    MAX_LENGTH,
-    all_meanings,
-    build_tokenizer,
-    captions,
-)
 
 TINY = Path(raysynth.models.__file__).parent / "tiny"
 

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, ViTConfig, ViTForImageClassification
 
-from raysynth.config import BaseConfigSection
-from raysynth.config_files import load_config
+from raysynth.config.files import load_config
 from raysynth.errors import ModelError
 from raysynth.models.encoder import load_encoder
 from raysynth.models.loading import encode_prompts, load_base, load_clip
+from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import EMBEDDED, check_base, check_clip, check_encoder
 from raysynth.synthesis.solver import check_solver
 from tests.synthesis.random_models import write_encoder

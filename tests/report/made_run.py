@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from raysynth.config import Config
-from raysynth.config_files import load_config
-from raysynth.groups import Groups
-from raysynth.runs import FOLDERS, Run
+from raysynth.config.config import Config
+from raysynth.config.files import load_config
+from raysynth.groups.groups import Groups
+from raysynth.stages.run import FOLDERS, Run
+from raysynth.storage.tables import REAL, SYNTHETIC, encode_png, with_groups, write_table
 from raysynth.synthesis.timeline import SPAN, utilisation, write_timeline
-from raysynth.tables import REAL, SYNTHETIC, encode_png, with_groups, write_table
 
 GROUPS = Groups(
     ("pullover", "coat"), ("grass", "gravel"), ("pullover", "coat"), ("grass", "gravel")

@@ -14,15 +14,14 @@ from PIL import Image
 from rich.console import Console
 
 from raysynth.classify.card import training_in_words
-from raysynth.classify.preference import in_words, preferred
 from raysynth.errors import DataError
+from raysynth.evaluation.preference import in_words, preferred
 from raysynth.progress import Progress
-from raysynth.report import run_report
 from raysynth.report.content import read_content, synthetic_images
 from raysynth.report.copies import pair_sheets
 from raysynth.report.page import number, percent, seconds
 from raysynth.report.sheets import contact_sheets
-from raysynth.report.stage import file_names
+from raysynth.report.stage import file_names, run_report
 from raysynth.report.summary import print_summary
 from tests.report.made_run import (
     ACCURACY,

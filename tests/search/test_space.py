@@ -5,7 +5,7 @@ from __future__ import annotations
 from ray.tune.search.sample import Categorical, Domain, Float, Integer
 
 from raysynth.search.space import first_points, search_space
-from tests.classify.tiny import tiny_config
+from tests.training.tiny import tiny_config
 
 
 def test_every_searched_knob_has_a_domain():

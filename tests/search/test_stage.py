@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from raysynth.cluster import Session
+from raysynth.cluster.session import Session
 from raysynth.progress import Progress
-from raysynth.search import run_search
-from tests.classify.test_backbone import tiny_transformer
-from tests.classify.tiny import tiny_config, tiny_groups, write_tiny_run
+from raysynth.search.stage import run_search
+from tests.networks.test_build import tiny_transformer
+from tests.training.tiny import tiny_config, tiny_groups, write_tiny_run
 
 
 def test_trials_best_and_tensorboard_files(ray_local, tmp_path):
@@ -129,10 +129,10 @@ def test_a_frozen_encoder_is_searched_by_its_heads_alone(ray_local, tmp_path):
 
 DRIVER = """
 import signal, sys
-from raysynth.cluster import Session
+from raysynth.cluster.session import Session
 from raysynth.progress import Progress
-from raysynth.search import run_search
-from tests.classify.tiny import tiny_config, tiny_groups
+from raysynth.search.stage import run_search
+from tests.training.tiny import tiny_config, tiny_groups
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell passes on "ignored"
 root = sys.argv[1]
 config = tiny_config("search.trials=4", "search.concurrent=1", "search.steps=[400, 400]")

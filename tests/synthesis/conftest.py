@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 import torch
 
+from raysynth.adapters.grouped_lora import inject
+from raysynth.adapters.record import Adapter, write_adapters
 from raysynth.clustering.embed import vectors_column
-from raysynth.config import Config
-from raysynth.finetune.grouped_lora import inject
-from raysynth.finetune.plan import Adapter, write_adapters
-from raysynth.groups import Groups
+from raysynth.config.config import Config
+from raysynth.groups.groups import Groups
+from raysynth.groups.prompts import spoken
 from raysynth.models.loading import load_base
-from raysynth.prompts import spoken
-from raysynth.tables import write_table
+from raysynth.storage.tables import write_table
 from tests.synthesis.random_models import write_base, write_clip
 
 GROUPS = Groups(

@@ -22,7 +22,7 @@ from transformers import (
     CLIPTextModel,
 )
 
-from raysynth.models.pretrain.words import build_tokenizer
+from pretraining.words import build_tokenizer
 
 WIDTH, SIDE, CHANNELS = 32, 32, 4
 

@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raysynth.config import Config
+from raysynth.config.config import Config
 from raysynth.progress import Progress
+from raysynth.scoring.clip import Scores
+from raysynth.storage.tables import decode_images
 from raysynth.synthesis.actor import Synthesizer, Task
-from raysynth.synthesis.score import Scores
 from raysynth.synthesis.shards import read_manifest, read_shards
 from raysynth.synthesis.specs import plan_specs
 from raysynth.synthesis.stage import generate
 from raysynth.synthesis.timeline import read_timeline
-from raysynth.tables import decode_images
 from tests.synthesis.conftest import COUNTS, GROUPS
 
 

@@ -7,18 +7,19 @@ import pyarrow as pa
 import pytest
 import torch
 
-from raysynth.config import BaseConfigSection, PromptConfig
 from raysynth.datasets.outfits import Outfits
-from raysynth.groups import Groups
+from raysynth.groups.groups import Groups
+from raysynth.groups.settings import PromptConfig
 from raysynth.models.loading import encode_prompts, load_base
+from raysynth.models.settings import BaseConfigSection
+from raysynth.storage.tables import decode_bytes
 from raysynth.synthesis.denoise import Edited, denoise, draw_noise, encode
-from raysynth.synthesis.generator import ImageGenerator
+from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.masks import Contrast, attribute_mask, contrasts, otsu, spread_over
 from raysynth.synthesis.solver import build_solver
 from raysynth.synthesis.specs import image_seed
-from raysynth.tables import decode_bytes
 from tests.synthesis.conftest import COUNTS, GROUPS
-from tests.synthesis.test_edit import PROMPT, sources
+from tests.synthesis.test_sources import PROMPT, sources
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from raysynth.errors import DataError, StorageError
 from raysynth.progress import Progress
+from raysynth.storage.tables import SYNTHETIC, write_table
 from raysynth.synthesis.collect import Collector
 from raysynth.synthesis.shards import (
     Shard,
@@ -25,7 +26,6 @@ from raysynth.synthesis.shards import (
 )
 from raysynth.synthesis.specs import ROW
 from raysynth.synthesis.timeline import COLUMN, read_timeline
-from raysynth.tables import SYNTHETIC, write_table
 from tests.synthesis.conftest import GROUPS
 
 ROWS = 6

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from raysynth.config import Config
+from raysynth.adapters.record import Adapter
+from raysynth.config.config import Config
 from raysynth.errors import StageError
-from raysynth.finetune.plan import Adapter
-from raysynth.generators import class_lender
-from raysynth.groups import Groups
+from raysynth.generators.lending import class_lender
+from raysynth.groups.groups import Groups
 from raysynth.synthesis.specs import SPECS, image_seed, plan_specs
 
 GROUPS = Groups(

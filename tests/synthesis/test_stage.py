@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.dataset
 import pytest
 
-from raysynth.config import Config
+from raysynth.config.config import Config
 from raysynth.errors import ModelError
 from raysynth.progress import Progress
-from raysynth.synthesis import read_shards, run_synthesis, shard_files
+from raysynth.storage.tables import SYNTHETIC, decode_images, groups_of
+from raysynth.synthesis.shards import read_shards, shard_files
 from raysynth.synthesis.specs import plan_specs
-from raysynth.tables import SYNTHETIC, decode_images, groups_of
+from raysynth.synthesis.stage import run_synthesis
 from tests.synthesis.conftest import COUNTS, GROUPS, records
 
 

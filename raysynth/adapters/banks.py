@@ -1,0 +1,176 @@
+"""Fine-tuned weights inside one generating actor: loaded once, switched per batch row or per batch.
+
+A bank answers two questions: which rows of a batch can be denoised together, and how the UNet is
+made to use their adapters. LoRA adapters all live in one grouped UNet and mix freely, but many rows
+of one adapter are cheaper alone, folded into the weights; full UNet weights are exchanged, so a
+batch is split by adapter.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from raysynth.adapters.fold import FoldedUNet
+from raysynth.adapters.grouped_lora import inject
+from raysynth.config.config import Config
+from raysynth.errors import ModelError, first_line
+from raysynth.finetune.settings import FinetuneConfig
+from raysynth.generators.recipe import recipe_of
+from raysynth.models.loading import complete
+from raysynth.storage.files import open_storage
+
+# Rows of an adapter within a mixed batch are filled up to a multiple of this: the grouped layers
+# are fast on long equal runs, and two clusters seldom meet at a round number.
+RUN = 4
+# As many rows of one adapter as this are denoised apart from the others, the adapter folded into
+# the weights: what smaller batches lose is less than what the grouped layers cost.
+FOLD_ROWS = 8
+CACHED_UNETS = 2
+
+
+class Bank(Protocol):
+    """The adapters of a run, as one actor holds them."""
+
+    def parts(self, adapters: Sequence[str]) -> list[np.ndarray]:
+        """Row numbers that are denoised together; a row may repeat, to fill a run."""
+
+    def use(self, adapters: Sequence[str], copies: int) -> Any:
+        """The UNet, using these rows' adapters, for a batch of the rows `copies` times."""
+
+
+class PlainBank:
+    """No adapters: the base model by itself (`vanilla`)."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        self.unet = unet
+
+    def parts(self, adapters: Sequence[str]) -> list[np.ndarray]:
+        """All rows at once."""
+        return [np.arange(len(adapters))]
+
+    def use(self, adapters: Sequence[str], copies: int) -> nn.Module:
+        """The base's own, with nothing to switch."""
+        return self.unet
+
+
+class LoraBank:
+    """All LoRA adapters on one UNet: stacked and routed row by row, or one folded into weights."""
+
+    def __init__(
+        self, unet: nn.Module, folder: str, names: Sequence[str], config: FinetuneConfig
+    ) -> None:
+        """Load the adapters `<folder>/<name>`; raises ModelError when one does not fit."""
+        self.unet = unet
+        self.position = {name: number for number, name in enumerate(names)}
+        self.lora = inject(unet, config.targets, config.rank, config.alpha, len(names))
+        for name, number in self.position.items():
+            self.lora.load(number, f"{folder}/{name}")
+        self.folded = FoldedUNet(unet, self.lora)
+
+    def parts(self, adapters: Sequence[str]) -> list[np.ndarray]:
+        """The rows of every adapter that has `FOLD_ROWS`, separately, and all others together.
+
+        Those of one adapter lie side by side, filled up to whole runs where adapters are mixed.
+        """
+        index = np.array([self.position[name] for name in adapters])
+        rows = [np.flatnonzero(index == position) for position in np.unique(index)]
+        alone = [r for r in rows if len(r) >= FOLD_ROWS]
+        rest = [r for r in rows if len(r) < FOLD_ROWS]
+        if len(rest) > 1:
+            rest = [np.concatenate([np.append(r, np.repeat(r[-1], -len(r) % RUN)) for r in rest])]
+        return alone + rest
+
+    def use(self, adapters: Sequence[str], copies: int) -> nn.Module:
+        """Folded for rows of one adapter; else every row of every copy is routed to its own.
+
+        With guidance the negative half needs the adapter too.
+        """
+        index = [self.position[name] for name in adapters]
+        if len(set(index)) == 1:
+            return self.folded.use(index[0])
+        self.lora.route(index * copies)
+        return self.unet
+
+
+class FullBank:
+    """Full UNet weights per adapter, exchanged inside one UNet; the last used stay in memory."""
+
+    def __init__(self, unet: nn.Module, folder: str) -> None:
+        """Adapters lie in `<folder>/<name>/unet`, as diffusers' save_pretrained writes them."""
+        self.unet, self.folder, self.current = unet, folder, ""
+        # Matrices may be kept rounded (round_weights), normalisations never are.
+        self.dtype = next(m.weight.dtype for m in unet.modules() if isinstance(m, nn.GroupNorm))
+        self._cache: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+
+    def parts(self, adapters: Sequence[str]) -> list[np.ndarray]:
+        """The rows of each adapter, separately."""
+        names = np.array(adapters)
+        return [np.flatnonzero(names == name) for name in dict.fromkeys(adapters)]
+
+    def use(self, adapters: Sequence[str], copies: int) -> nn.Module:
+        """The UNet with the weights of the rows' one adapter."""
+        name = adapters[0]
+        if name != self.current:
+            self.unet.load_state_dict(self._weights(name))
+            self.current = name
+        return self.unet
+
+    def _weights(self, name: str) -> dict[str, Tensor]:
+        if name not in self._cache:
+            self._cache[name] = _read_unet(f"{self.folder}/{name}", self.dtype)
+            if len(self._cache) > CACHED_UNETS:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(name)
+        return self._cache[name]
+
+
+def open_bank(unet: nn.Module, folder: str, names: Sequence[str], config: Config) -> Bank:
+    """The bank for the engine of the generator's models.
+
+    Parameters
+    ----------
+    folder : the fine-tuning stage's folder or URI.
+    names : adapters that the specs ask for.
+    """
+    training = recipe_of(config).training
+    if training is None or not names:
+        return PlainBank(unet)
+    if training.engine == "full":
+        return FullBank(unet, folder)
+    return LoraBank(unet, folder, names, config.finetune)
+
+
+def _read_unet(folder: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    filesystem, path = open_storage(f"{folder}/unet")
+    try:
+        if filesystem.is_disk:
+            found = UNet2DConditionModel.from_pretrained(
+                path, use_safetensors=True, torch_dtype=dtype, output_loading_info=True
+            )
+        else:
+            with tempfile.TemporaryDirectory() as local:
+                os.mkdir(os.path.join(local, "unet"))
+                for file in filesystem.find(path):  # `get` would take the name as a pattern
+                    filesystem.get_file(file, os.path.join(local, "unet", file.rsplit("/", 1)[1]))
+                found = UNet2DConditionModel.from_pretrained(
+                    local,
+                    subfolder="unet",
+                    use_safetensors=True,
+                    torch_dtype=dtype,
+                    output_loading_info=True,
+                )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"{folder}/unet cannot be loaded ({first_line(error)}); expected full "
+            "UNet weights as diffusers saves them. Fix: run the fine-tuning stage again"
+        ) from error
+    return complete("fine-tuned UNet", f"{folder}/unet", found).state_dict()

@@ -1,0 +1,89 @@
+"""The record of a trained adapter: what it was trained on, and its file on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from raysynth.errors import DataError
+from raysynth.storage.files import read_json, write_atomic
+from raysynth.terminal import masked
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What one fine-tuning produced, as `adapters.json` and `<name>/adapter.json` record it."""
+
+    name: str
+    engine: str
+    """lora: PEFT weights in the folder; full: `unet/` in the folder."""
+    scope: str
+    """What it was trained on: see `generators.Training`."""
+    group: int
+    """Group, -1 for one that speaks for several."""
+    cluster: int
+    """Cluster within the group (0 for a whole group), -1 for one that speaks for several."""
+    label: str
+    """Name of its label; "" for one that speaks for several."""
+    attribute: str
+    """Name of its attribute; "" for one that speaks for several."""
+    prompt: str
+    """Training prompt; "" for one trained on every group's own (`prompts.spoken`)."""
+    images: int
+    """Training images."""
+    steps: int
+    """Optimizer steps taken."""
+    loss: float
+    """Mean training loss over the last tenth of the steps."""
+
+
+def write_adapters(adapters: Sequence[Adapter], folder: str) -> None:
+    """Write `adapters.json`, which says that the stage's folder is complete."""
+    text = json.dumps([asdict(adapter) for adapter in adapters], indent=1)
+    write_atomic(f"{folder}/adapters.json", text.encode())
+
+
+def read_adapters(folder: str) -> list[Adapter]:
+    """The adapters of a finished stage's folder or URI.
+
+    Raises
+    ------
+    DataError
+        `adapters.json` is missing, or not what `write_adapters` wrote.
+    """
+    path = f"{folder}/adapters.json"
+    records = read_json(path)
+    found = [_adapter_of(record) for record in records] if isinstance(records, list) else [None]
+    adapters = [adapter for adapter in found if adapter is not None]
+    if len(adapters) < len(found):
+        raise DataError(
+            f"{masked(path)}: not there, or not the list of a fine-tuning's adapters. Fix: delete "
+            "it, and run again: the stage is made again"
+        )
+    return adapters
+
+
+def write_adapter(adapter: Adapter, folder: str) -> None:
+    """Write `adapter.json`, which says that this adapter's folder is complete."""
+    write_atomic(f"{folder}/adapter.json", json.dumps(asdict(adapter), indent=1).encode())
+
+
+def read_adapter(folder: str) -> Adapter | None:
+    """The record of a trained adapter's folder; None while it is not complete, or not readable."""
+    with contextlib.suppress(DataError):  # trained again
+        return _adapter_of(read_json(f"{folder}/adapter.json"))
+    return None
+
+
+def _adapter_of(record: Any) -> Adapter | None:
+    """An adapter's record from its JSON; None for what is none."""
+    kinds: dict[str, Any] = {"str": str, "int": int, "float": (int, float)}
+    named = {field.name: kinds[str(field.type)] for field in fields(Adapter)}
+    if not isinstance(record, dict) or record.keys() != named.keys():
+        return None
+    if not all(isinstance(record[name], kind) for name, kind in named.items()):
+        return None
+    return Adapter(**record)

@@ -1,0 +1,133 @@
+"""Joining a Ray cluster, or starting a local one; what is asked is checked against it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+from raysynth.cluster.capacity import _ray_runs, address_of, check_cluster, is_local, logical_cpus
+from raysynth.cluster.local import guard_token, held_signals, join, start_local
+from raysynth.cluster.note import SessionNote, children
+from raysynth.config.config import Config
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # paces ray.train.report: 0.2 s instead of 2 s
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's tables; the search has its own line
+    # Ray Data starts this many actors to read the footers of any Parquet data set, 32 unless told
+    # otherwise: a run's few files need one (32 took 15 CPU seconds of each reading stage).
+    "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # on Ctrl-C Tune hands over a part of a search as the whole
+}
+
+
+class Session:
+    """Ray for one run, started at the first stage that needs it; a context manager.
+
+    A second driver of the same run on this machine is refused; what a killed driver's local Ray
+    left behind is stopped first, so that it cannot write into the run any more.
+    """
+
+    def __init__(self, config: Config, root: str) -> None:
+        """`root`: the run's folder, which identifies it."""
+        self.config = config
+        self.started = False
+        self._signal = 0
+        self._before: Any = None
+        self._root = root
+        self._note = SessionNote(root)
+
+    def __enter__(self) -> Session:
+        self._note.take()
+        # In a worker, as in a benchmark's tasks, SIGTERM is Ray's.
+        if threading.current_thread() is threading.main_thread() and not _ray_runs():
+            self._before = signal.signal(signal.SIGTERM, self._leave)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            stopped = f"raysynth: stopped. The same command goes on with {self._root}"
+            print(stopped, file=sys.stderr, flush=True)
+        try:
+            if self.started:
+                import ray
+
+                with held_signals():  # who is impatient presses Ctrl-C twice
+                    ray.shutdown()
+        finally:
+            self._note.release()
+            if self._before is not None:
+                signal.signal(signal.SIGTERM, self._before)
+        if self._signal:
+            sys.exit(128 + self._signal)
+
+    def start(self) -> None:
+        """Join or start Ray once.
+
+        Raises
+        ------
+        ConfigError
+            Ray has less than is asked.
+        StageError
+            Ray does not start, or there is none at the address.
+        """
+        if self.started:
+            return
+        for key, value in ENVIRONMENT.items():
+            os.environ.setdefault(key, value)
+        if _ray_runs():
+            import ray
+
+            check_cluster(self.config, ray.cluster_resources())
+        else:
+            with held_signals() as stopping:
+                self._start(stopping)
+        _hush()
+
+    def _start(self, stopping: list[int]) -> None:
+        """`stopping`: signals that came meanwhile."""
+        local = is_local(self.config.resources)
+        guard_token(make=local)
+        if local:
+            start_local(logical_cpus(), self.config.resources.object_store_memory, stopping)
+            self.started = True
+            self._note.write(children())
+            return
+        address = address_of(self.config.resources)
+        join(address, "Fix: see the head's log; its Ray and Python must be of these versions")
+        self.started = True
+        import ray
+
+        check_cluster(self.config, ray.cluster_resources())
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        """SIGTERM, of schedulers and `ray job stop`: as Ctrl-C, instead of Ray's stack trace."""
+        self._signal = number
+        raise KeyboardInterrupt  # Ray's waits pass on no other exception of a signal handler
+
+
+def _hush() -> None:
+    """Ray Data, Train and Tune narrate; raysynth has its own progress display."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A worker's refusal comes through as itself; else only its text does, inside one of Ray's own.
+    context.raise_original_map_exception = True
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)

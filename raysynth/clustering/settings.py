@@ -1,0 +1,33 @@
+"""The knobs of `clustering`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import (
+    Field,
+)
+
+from raysynth.knobs import Count, Named, Place, Section
+
+
+class ClusteringConfig(Section):
+    """k-means per group in an embedding space, CLIP's or another encoder's."""
+
+    k: Count | Literal["silhouette"] | dict[str | int, Count] = Field(
+        "silhouette",
+        description="Clusters per group; silhouette: the k <= max_k of the best one; or a mapping "
+        "of groups, by name or index, to numbers (groups not named: silhouette).",
+    )
+    encoder: Place = Field(
+        "clip",
+        description="Whose space clusters and copies are found in: `clip` (base.clip), or a folder "
+        "or hub id of a transformers vision model.",
+    )
+    encoder_revision: Named | None = Field(
+        None, description="Hub revision of `encoder`, as base.revision."
+    )
+    max_k: Count = Field(3, description="Most clusters per group when k is chosen.")
+    min_size: Count = Field(20, description="Images; smaller clusters merge into the nearest one.")
+    batch_size: Count = Field(256, description="Images embedded at once.")
+    actors: Count = Field(2, description="Embedding actors in parallel.")

@@ -1,0 +1,1 @@
+"""The configuration: its sections put together, read from files, documented."""

@@ -1,0 +1,140 @@
+"""From a YAML file and the command line's overrides to a configuration, and its errors in words."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from raysynth.config.config import Config
+from raysynth.config.parse import DEEPEST, MOST_BYTES, parse_yaml
+from raysynth.config.storage import check_apart, resolve_storage
+from raysynth.errors import ConfigError
+from raysynth.terminal import clipped, masked, shown
+
+MOST_PROBLEMS = 20
+"""Problems that one message lists."""
+LONGEST_REASON = 1000
+"""Characters of what the YAML reader says."""
+
+
+def load_config(path: str | None = None, overrides: Iterable[str] = ()) -> Config:
+    """The configuration of a run: defaults, then the YAML file, then `section.key=value` overrides.
+
+    Raises
+    ------
+    ConfigError
+        With one line per problem: the key, what was found, what is expected.
+    """
+    values = _read_yaml(path) if path else {}
+    for override in overrides:
+        _apply_override(values, override)
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, path)) from None
+    config = config.model_copy(update={"storage_path": resolve_storage(config.storage_path)})
+    check_apart(config)
+    return config
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    where = _told(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{where}: no such configuration file. Fix: check the path") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(
+            f"{where}: cannot be read ({reason}); expected a YAML file. Fix: name a file "
+            "that this user may read, such as a run's config.yaml"
+        ) from None
+    try:
+        values = parse_yaml(data.decode("utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}: not valid YAML: {_reason(error)}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: a mapping of sections expected, got {type(values).__name__}")
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    where = repr(_told(override))
+    if not equals or not key:
+        raise ConfigError(f"{where}: expected section.key=value, e.g. dataset.severity=0.95")
+    *sections, last = key.split(".")
+    if len(sections) > DEEPEST or not _is_text(key):
+        raise ConfigError(f"{where}: no key. Fix: section.key=value, e.g. dataset.severity=0.95")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{where}: {_told(section)} is a value, not a section")
+        values = inner
+    try:
+        value = parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: the value is not valid YAML: {_reason(error)}") from None
+    if last.isascii() and last.isdecimal() and len(last) < 19:
+        values.pop(int(last), None)  # type: ignore[call-overload]  # as a file has whole numbers
+    values[last] = value
+
+
+def _is_text(text: str) -> bool:
+    """Whether UTF-8 can hold a text: an argument of other bytes cannot be one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _told(text: str) -> str:
+    """A text as a message shows it: masked, harmless, not long."""
+    return clipped(shown(masked(text)))
+
+
+def _reason(error: Exception) -> str:
+    return clipped(shown(masked(str(error)), lines=True), LONGEST_REASON)
+
+
+def explain(error: ValidationError, path: str | None) -> str:
+    """One line per problem: the key, what was found, what is expected; `path`: where from."""
+    count, problems = error.error_count(), error.errors(include_url=False, include_context=False)
+    lines = [f"The configuration{f' {_told(path)}' if path else ''} has {count} problem(s):"]
+    for item in problems[:MOST_PROBLEMS]:
+        if item["type"] == "default_factory_not_called":
+            continue  # follows from another one of the list
+        key = _told(".".join(str(part) for part in item["loc"]))
+        if item["type"] == "extra_forbidden":
+            *parent, last = [str(part) for part in item["loc"]]
+            lines.append(f"  {key}: unknown key. {_nearest(parent, last)}")
+        else:
+            message, value = item["msg"].removeprefix("Value error, "), item["input"]
+            got = "" if isinstance(value, dict) else f", got {_told(repr(value))}"
+            if item["type"] == "string_type" and isinstance(value, int | float):
+                got += f". Fix: quote it, e.g. '{_told(str(value))}'"
+            lines.append(f"  {key}: {message}{got}" if key else f"  {message}")
+    if count > MOST_PROBLEMS:
+        lines.append(f"  and {count - MOST_PROBLEMS:,} more")
+    lines.append("Fix: `raysynth config --help-keys` lists every key with its meaning and unit.")
+    return "\n".join(lines)
+
+
+def _nearest(parent: list[str], key: str) -> str:
+    model: Any = Config
+    for part in parent:
+        if hasattr(model, "model_fields"):
+            model = model.model_fields[part].annotation
+        else:
+            model = get_args(model)[1]  # a mapping's values, such as finetune.overrides'
+    known = sorted(model.model_fields)
+    match = difflib.get_close_matches(key, known, n=1)
+    return f"Did you mean `{match[0]}`?" if match else f"Known keys: {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""The only reader of the test images: final classifiers, measured once."""

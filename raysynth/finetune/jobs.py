@@ -1,0 +1,279 @@
+"""From clusters and configuration to the list of adapters that are to be trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from raysynth.adapters.record import Adapter
+from raysynth.clustering.kmeans import most_clusters, of_group
+from raysynth.config.config import Config
+from raysynth.errors import ConfigError
+from raysynth.generators.lending import check_groups, settled, trained_groups
+from raysynth.generators.recipe import Training, recipe_of
+from raysynth.groups.groups import Groups, aligned_groups
+from raysynth.groups.prompts import spoken
+
+SHARED = -1
+"""Group and cluster of an adapter that speaks for several groups."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One adapter to be trained; plain values, so that it travels to a worker as JSON."""
+
+    name: str
+    scope: str
+    """What it is trained on: see `generators.Training`; never auto."""
+    group: int
+    """Group, or SHARED."""
+    cluster: int
+    """Cluster, or SHARED."""
+    label: int
+    """Label of all its images, or SHARED."""
+    attribute: int
+    """Attribute of all its images, or SHARED."""
+    ids: tuple[str, ...]
+    """Training images."""
+    groups: tuple[int, ...]
+    """Group of each image."""
+    prompts: dict[int, str]
+    """Prompt of each group that has images."""
+    plain_prompts: dict[int, str]
+    """The same without the rare token: DreamBooth's class prompts."""
+    conflicting: tuple[int, ...]
+    """Bias-conflicting groups, over-sampled where a model speaks for several; empty otherwise."""
+    oversample: float
+    """Share of every batch that these groups get together: `finetune.oversample`, or less, as
+    `max_passes` over all their images allow."""
+    max_passes: float
+    """Most times that an image of one group may be seen while other groups' are seen less."""
+    steps: int
+    """Optimizer steps, at most."""
+    batch: int
+    """Images per step; no more than there are."""
+    learning_rate: float
+    """AdamW's peak learning rate."""
+
+    @property
+    def work(self) -> int:
+        """Images that pass the UNet until the last step."""
+        return self.steps * self.batch
+
+
+def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
+    """The adapters of a run, as the generator's recipe says.
+
+    One per group (`<group>-0`) or cluster (`<group>-<cluster>`), per class (`class-<label>`), per
+    attribute (`attribute-<attribute>`), or one for all groups (`shared`).
+
+    Groups with fewer than `finetune.min_images` images are trained on by none, so that two images
+    are not learnt by heart. A shared model's prompts name label and attribute, and the rare token
+    stands for the data set's look.
+
+    Parameters
+    ----------
+    clusters : columns id, group, cluster; one row per training image.
+
+    Raises
+    ------
+    ConfigError
+        `finetune.overrides` names an adapter that there is not.
+    DataError
+        A class has no group that is large enough.
+    """
+    ids = np.array(clusters["id"].to_pylist(), dtype=object)
+    group, cluster = clusters["group"].to_numpy(), clusters["cluster"].to_numpy()
+    counts = np.bincount(group, minlength=groups.count)
+    config = settled(config, counts)
+    training = recipe_of(config).training
+    if training is None:
+        return []
+    check_groups(counts, groups, config)
+    aligned = set(aligned_groups(counts, groups).tolist())
+    jobs = []
+    least = config.finetune.min_images
+    for own in _shares(training, group, cluster, counts, groups, least):
+        present = np.unique(group[own.rows]).tolist()
+        weak = tuple(g for g in present if training.shared and g not in aligned)
+        job = _job(config, groups, own, ids[own.rows], group[own.rows], weak)
+        jobs.append(job)
+    check_overrides(config, [job.name for job in jobs])
+    return jobs
+
+
+@dataclass(frozen=True)
+class Expected:
+    """An adapter of a run whose clusters are not known yet."""
+
+    name: str
+    group: int
+    """Group, or SHARED."""
+    steps: int
+    """Optimizer steps, at most."""
+    batch: int
+    """Images per step."""
+
+    @property
+    def work(self) -> int:
+        """Images that pass the UNet until the last step."""
+        return self.steps * self.batch
+
+
+def expected_adapters(config: Config, groups: Groups, counts: np.ndarray) -> list[Expected]:
+    """The adapters of `plan_jobs` before the clusters are known: as many as there can be.
+
+    A group's clusters are taken as equally large, but for the remainder. No other name can come
+    up: clusters below `clustering.min_size` are merged.
+
+    Parameters
+    ----------
+    counts : [G] training images per group.
+    """
+    config = settled(config, counts)
+    training = recipe_of(config).training
+    if training is None:
+        return []
+    cluster = []
+    for g, images in enumerate(counts.tolist()):
+        k = most_clusters(of_group(config.clustering, groups, g), images)
+        cluster.append(np.minimum(np.arange(images) // max(1, images // k), k - 1))
+    group = np.repeat(np.arange(groups.count), counts)
+    return [
+        Expected(own.name, own.group, *budget_of(config, training, own.name, len(own.rows))[:2])
+        for own in _shares(
+            training, group, np.concatenate(cluster), counts, groups, config.finetune.min_images
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class _Share:
+    """The images of one adapter."""
+
+    name: str
+    group: int
+    cluster: int
+    label: int
+    attribute: int
+    rows: np.ndarray
+
+
+def _job(
+    config: Config,
+    groups: Groups,
+    own: _Share,
+    ids: np.ndarray,
+    group: np.ndarray,
+    weak: tuple[int, ...],
+) -> Job:
+    """The job of a share of the images, `ids` of groups `group`; `weak` groups are over-sampled."""
+    recipe = recipe_of(config)
+    assert recipe.training is not None, "planned for one"
+    steps, batch, learning_rate = budget_of(config, recipe.training, own.name, len(ids))
+    few, seen = int(np.isin(group, weak).sum()), steps * batch * config.finetune.accumulation
+    present = np.unique(group).tolist()
+    token = None if recipe.token else ""
+    return Job(
+        name=own.name,
+        scope=recipe.training.scope,
+        group=own.group,
+        cluster=own.cluster,
+        label=own.label,
+        attribute=own.attribute,
+        ids=tuple(ids.tolist()),
+        groups=tuple(group.tolist()),
+        prompts={g: spoken(config.prompts, groups, g, token=token) for g in present},
+        plain_prompts={g: spoken(config.prompts, groups, g, token="") for g in present},
+        conflicting=weak,
+        oversample=min(config.finetune.oversample, recipe.training.max_passes * few / seen),
+        max_passes=recipe.training.max_passes,
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+    )
+
+
+def _shares(
+    training: Training,
+    group: np.ndarray,
+    cluster: np.ndarray,
+    counts: np.ndarray,
+    groups: Groups,
+    min_images: int,
+) -> list[_Share]:
+    """What every adapter is trained on; `group`, `cluster`: [N] of the training images."""
+    enough = trained_groups(counts, min_images)
+    if training.scope == "all":
+        every = np.flatnonzero(enough[group])
+        return [_Share("shared", SHARED, SHARED, SHARED, SHARED, every)]
+    label, attribute = np.divmod(group, len(groups.attribute_names))
+    if training.scope == "class":
+        of_class = [
+            np.flatnonzero(enough[group] & (label == y)) for y in range(len(groups.label_names))
+        ]
+        return [
+            _Share(f"class-{y}", SHARED, SHARED, y, SHARED, rows) for y, rows in enumerate(of_class)
+        ]
+    if training.scope == "attribute":
+        return [
+            _Share(f"attribute-{a}", SHARED, SHARED, SHARED, a, rows)
+            for a in np.unique(attribute).tolist()
+            if len(rows := np.flatnonzero(enough[group] & (attribute == a)))
+        ]
+    if training.scope == "group":
+        cluster = np.zeros_like(cluster)
+    return [
+        _Share(f"{g}-{k}", g, k, groups.label(g), groups.attribute(g), rows)
+        for g in np.flatnonzero(enough).tolist()
+        for k in np.unique(cluster[group == g]).tolist()
+        for rows in [np.flatnonzero((group == g) & (cluster == k))]
+    ]
+
+
+def budget_of(config: Config, training: Training, name: str, images: int) -> tuple[int, int, float]:
+    """Steps, images per step and learning rate of an adapter.
+
+    A batch never holds an image twice. The recipe's `max_passes` bounds how often each image is
+    seen, since long training on few images memorises them; `finetune.overrides` has the last word.
+    """
+    own = config.finetune.overrides.get(name)
+    batch = min((own and own.batch_size) or training.batch_size, images)
+    passes = training.max_passes * images / (config.finetune.accumulation * batch)
+    steps = min(training.steps, max(1, math.ceil(passes)))
+    steps = (own and own.steps) or steps
+    return steps, batch, (own and own.learning_rate) or training.learning_rate
+
+
+def record_of(job: Job, config: Config, groups: Groups, steps: int, loss: float) -> Adapter:
+    """The record of a job that was trained to its end, `steps` steps."""
+    training = recipe_of(config).training
+    assert training is not None, "a recipe without training has no jobs"
+    one = job.group != SHARED
+    return Adapter(
+        name=job.name,
+        engine=training.engine,
+        scope=job.scope,
+        group=job.group,
+        cluster=job.cluster,
+        label=groups.label_names[job.label] if job.label != SHARED else "",
+        attribute=groups.attribute_names[job.attribute] if job.attribute != SHARED else "",
+        prompt=job.prompts[job.group] if one else "",
+        images=len(job.ids),
+        steps=steps,
+        loss=loss,
+    )
+
+
+def check_overrides(config: Config, names: Sequence[str]) -> None:
+    """Refuse `finetune.overrides` of adapters that are not among `names`; raises ConfigError."""
+    unknown = sorted(set(config.finetune.overrides) - set(names))
+    if unknown:
+        raise ConfigError(
+            f"finetune.overrides: no adapter {', '.join(unknown)}; expected one of "
+            f"{', '.join(names)}. Fix: name one of them, or remove the entry"
+        )

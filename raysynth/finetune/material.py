@@ -1,0 +1,113 @@
+"""What never changes during a fine-tuning, computed once: latents and text states.
+
+Shape suffixes: T micro-batches, b rows of an adapter's micro-batch, E encoded images
+(an image and its mirror count as two), S text states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from raysynth.errors import DataError
+from raysynth.finetune.draws import Draws
+from raysynth.finetune.jobs import Job
+from raysynth.models.loading import Base, encode_prompts, images_at_once
+from raysynth.storage.tables import decode_images, read_parts, split_files
+
+ENCODE_BATCH = 64
+"""Images encoded at once, at most."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What one adapter is trained on, ready for the device."""
+
+    moments: Tensor
+    """[E, 2, C, h, w] float16 mean and standard deviation of the scaled latents."""
+    texts: Tensor
+    """[S, L, D] float32 text states; the last one is the empty prompt's."""
+    entries: Tensor
+    """[T, b] int64 encoded image of each draw."""
+    spoken: Tensor
+    """[T, b] int64 text state of each draw."""
+    uniform: Tensor
+    """[T, b] float32 in (0, 1)."""
+
+
+def prepare(job: Job, draws: Draws, base: Base, real: str) -> Material:
+    """Encode the images that the draws of a job use, and its prompts.
+
+    Parameters
+    ----------
+    base : with vae, text encoder and tokenizer.
+    real : folder of the real table.
+    """
+    drawn = np.stack([draws.rows.ravel(), draws.flips.ravel().astype(np.int64)], 1)
+    pairs, entries = np.unique(drawn, axis=0, return_inverse=True)
+    positions, place = np.unique(pairs[:, 0], return_inverse=True)
+    pixels = read_images(real, [job.ids[p] for p in positions], base.image_size)
+    moments = encode_images(base, pixels, place, pairs[:, 1].astype(bool))
+    order = sorted(job.prompts)
+    texts = encode_prompts(base, [*(job.prompts[g] for g in order), ""])
+    state_of_row = np.searchsorted(order, np.array(job.groups))
+    spoken = np.where(draws.dropped, len(order), state_of_row[draws.rows])
+    return Material(
+        moments=moments,
+        texts=texts,
+        entries=torch.from_numpy(entries.reshape(draws.rows.shape)).to(base.device),
+        spoken=torch.from_numpy(spoken).to(base.device),
+        uniform=torch.from_numpy(draws.uniform).to(base.device),
+    )
+
+
+def read_images(real: str, ids: Sequence[str], size: int) -> np.ndarray:
+    """[N, size, size, 3] uint8 training images of the real table, in the order of `ids`.
+
+    Raises DataError when some are not in the table.
+    """
+    wanted, missing = pa.array(ids, pa.string()), np.ones(len(ids), bool)
+    pixels = np.empty((len(ids), size, size, 3), np.uint8)
+    for part in read_parts(real, ["id", "image"], split_files(real, "train"), wanted):
+        place = pc.index_in(part["id"], value_set=wanted)
+        rows = np.asarray(place)
+        pixels[rows] = decode_images(part["image"], size)
+        missing[rows] = False
+    if missing.any():
+        raise DataError(
+            f"{real}: {missing.sum()} of {len(ids)} training images are missing, e.g. "
+            f"{ids[int(missing.argmax())]}; expected every clustered image in the real table. Fix: "
+            "run ingest and clustering again"
+        )
+    return pixels
+
+
+@torch.no_grad()
+def encode_images(base: Base, pixels: np.ndarray, place: np.ndarray, flips: np.ndarray) -> Tensor:
+    """[E, 2, C, h, w] float16 mean and spread of the scaled latents.
+
+    Parameters
+    ----------
+    pixels : [N, H, W, 3] uint8.
+    place : [E] int, which of the images; flips : [E] bool, whether mirrored.
+    """
+    shift = getattr(base.vae.config, "shift_factor", None) or 0.0
+    scale, moments = base.vae.config.scaling_factor, []
+    count = images_at_once(pixels.shape[1], ENCODE_BATCH)
+    for start in range(0, len(place), count):
+        rows = slice(start, start + count)
+        images = torch.from_numpy(pixels[place[rows]]).to(base.device).permute(0, 3, 1, 2)
+        mirrored = torch.from_numpy(flips[rows]).to(base.device)[:, None, None, None]
+        x = (images.float() / 127.5 - 1).contiguous()
+        x = torch.where(mirrored, x.flip(3), x).to(base.vae.dtype)
+        with base.autocast():
+            posterior = base.vae.encode(x).latent_dist
+        mean, spread = (posterior.mean.float() - shift) * scale, posterior.std.float() * scale
+        moments.append(torch.stack([mean, spread], 1).half())
+    return torch.cat(moments)

@@ -1,0 +1,24 @@
+"""Which worker trains which adapters: packs of even work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raysynth.finetune.jobs import Job
+
+
+def split_into_packs(jobs: Sequence[Job], per_worker: int | str, workers: int) -> list[list[Job]]:
+    """Deal the jobs to packs of about the same work, each trained by one worker.
+
+    `per_worker`: adapters per pack, or "auto": as many packs as workers. The longest jobs are dealt
+    first, always to the pack that has least (Graham 1969, LPT), and lead their packs.
+    """
+    if not jobs:
+        return []
+    size = len(jobs) if per_worker == "auto" else int(per_worker)
+    count = min(workers, len(jobs)) if per_worker == "auto" else -(-len(jobs) // size)
+    packs: list[list[Job]] = [[] for _ in range(count)]
+    for job in sorted(jobs, key=lambda job: -job.work):
+        open_packs = [pack for pack in packs if len(pack) < size]
+        min(open_packs, key=lambda pack: sum(j.work for j in pack)).append(job)
+    return packs

@@ -1,0 +1,1 @@
+"""Generators: what is fine-tuned on which images, and how images are made."""

@@ -1,0 +1,1 @@
+"""Groups (label x attribute): names, prompts, balance, metrics."""

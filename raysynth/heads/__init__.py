@@ -1,0 +1,1 @@
+"""Heads: linear layers fitted to frozen features."""

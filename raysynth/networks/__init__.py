@@ -1,0 +1,1 @@
+"""Networks: the small one, transformers' ones, their linear head."""

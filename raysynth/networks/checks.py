@@ -1,0 +1,84 @@
+"""What is refused of a backbone before Ray starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from raysynth.config.config import Config
+from raysynth.errors import ConfigError, ModelError
+from raysynth.models.headers import read_config
+from raysynth.models.sources import CLIP, is_path, resolve
+from raysynth.networks.settings import ClassifierConfig
+from raysynth.networks.small import EMBEDDED_WIDTHS, SMALL
+
+UNSEEN = ("pullover", "coat")
+"""Garments that the shipped `other_garments` weights were not trained on."""
+
+
+def with_clip(config: Config) -> Config:
+    """The configuration with `classifier.backbone: clip` as the folder or hub id of `base.clip`."""
+    if config.classifier.backbone != CLIP:
+        return config
+    classifier = config.classifier.model_copy(
+        update={
+            "backbone": resolve(config.base.clip, clip=True),
+            "revision": config.base.clip_revision,
+        }
+    )
+    return config.model_copy(update={"classifier": classifier})
+
+
+def check_backbone(config: Config) -> None:
+    """Refuse, without loading weights, a backbone that cannot be built or would cheat.
+
+    (What a hub id holds is known when it is loaded.)
+
+    Raises
+    ------
+    ModelError
+        A folder that transformers cannot read, whose model does not take the images or has several
+        heads, or whose files lack some of its weights.
+    ConfigError
+        Embedded pretrained weights for other widths, or for a pair of garments that they know.
+    """
+    _check_folder(with_clip(config).classifier.backbone)
+    trainings = (config.classifier, config.for_references().classifier)
+    named = os.path.expanduser(config.classifier.backbone)
+    if named not in (SMALL, CLIP) and os.path.isdir(named):
+        from raysynth.datasets.listing import stored_side
+        from raysynth.networks.pretrained import check_model
+
+        side = config.classifier.image_size or stored_side(config.dataset)
+        check_model(named, side, any(one.starts_pretrained for one in trainings))
+    for classifier in trainings:
+        if classifier.backbone == SMALL and classifier.starts_pretrained:
+            _check_embedded(config, classifier)
+
+
+def _check_folder(name: str) -> None:
+    if name == SMALL or not is_path(name):
+        return
+    if not os.path.isfile(os.path.join(os.path.expanduser(name), "config.json")):
+        raise ModelError(
+            f"classifier.backbone: no config.json in {name}; expected `small`, `clip`, a hub id "
+            "(owner/model) or a folder written by save_pretrained. Fix: check the path"
+        )
+    read_config("classifier.backbone", Path(name).expanduser() / "config.json")
+
+
+def _check_embedded(config: Config, classifier: ClassifierConfig) -> None:
+    if classifier.widths != EMBEDDED_WIDTHS:
+        raise ConfigError(
+            f"classifier.widths: got {list(classifier.widths)}, but the embedded pretrained "
+            f"network has {list(EMBEDDED_WIDTHS)}. Fix: leave widths, or start from scratch "
+            "(classifier.start, references.start)"
+        )
+    known = set(config.dataset.pair) - set(UNSEEN)
+    if config.dataset.name == "outfits" and known:
+        raise ConfigError(
+            f"dataset.pair: the embedded pretrained network was trained on the garments "
+            f"{', '.join(sorted(known))}, so it cannot stand for one that never saw the classes; "
+            f"expected {' and '.join(UNSEEN)}. Fix: classifier.start=scratch and "
+            "references.start=scratch"
+        )

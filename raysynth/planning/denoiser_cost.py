@@ -1,0 +1,175 @@
+"""What a UNet costs, from its configuration alone: parameters, FLOPs and activation bytes.
+
+The network is laid out on torch's meta device: shapes flow through it, no number is computed and no
+memory is taken. So Stable Diffusion's costs are known on a laptop, before any weight is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from raysynth.adapters.grouped_lora import GroupedConv2d, GroupedLinear, inject
+
+STABLE_DIFFUSION_1 = {
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+}
+"""Published shape of Stable Diffusion 1.x (Rombach et al. 2022), where the hub cannot be asked."""
+TOKENS = 77
+
+
+@dataclass(frozen=True)
+class UNetCost:
+    """Of one image, in the precision of two bytes per number."""
+
+    parameters: int
+    trained: int
+    """Parameters of one adapter; all of them for a full fine-tuning."""
+    forward: float
+    """FLOPs of a forward pass (a multiplication and an addition count as two)."""
+    training: float
+    """FLOPs of a training step: forward, backward and, with checkpointing, forward again."""
+    activations: float
+    """Bytes that one image keeps for the backward pass, at their most."""
+
+
+def unet_cost(
+    shape: Mapping[str, Any], targets: Sequence[str] | None, rank: int, checkpointing: bool
+) -> UNetCost:
+    """Cost of the UNet that a diffusers configuration describes; seconds once, then remembered.
+
+    Parameters
+    ----------
+    targets : kinds of layers that LoRA adapts; None: all weights are trained.
+    """
+    kinds = None if targets is None else tuple(targets)
+    return _unet_cost(json.dumps(dict(shape)), kinds, rank, checkpointing)
+
+
+@cache
+def _unet_cost(
+    shape: str, targets: tuple[str, ...] | None, rank: int, checkpointing: bool
+) -> UNetCost:
+    with torch.device("meta"):
+        unet: Any = UNet2DConditionModel.from_config(json.loads(shape))
+    for parameter in unet.parameters():
+        parameter.data = parameter.data.bfloat16()
+    parameters = sum(p.numel() for p in unet.parameters())
+    trained = parameters
+    if targets is not None:
+        lora = inject(unet, targets, rank, float(rank), 1)
+        trained = sum(p.numel() for p in lora.parameters())
+        lora.route([0])
+    unet.set_attn_processor(_FusedShapes())
+    _cast_as_on_a_gpu(unet)
+    kept, largest = _kept_bytes(unet)
+    if checkpointing:
+        unet.enable_gradient_checkpointing()
+        kept = _kept_bytes(unet)[0] + largest
+    with FlopCounterMode(display=False) as counter:
+        out = _call(unet)
+        forward = counter.get_total_flops()
+        out.float().square().mean().backward()
+    return UNetCost(parameters, trained, forward, counter.get_total_flops(), kept)
+
+
+def _cast_as_on_a_gpu(unet: Any) -> None:
+    """Normalisations in float32, products in bfloat16: what torch.autocast does on a GPU.
+
+    A normalised image then stays twice: in float32, and rounded for the product that follows.
+    """
+    for module in unet.modules():
+        if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            module.float().register_forward_pre_hook(lambda _, given: (given[0].float(),))
+        elif isinstance(module, nn.Linear | nn.Conv2d | GroupedLinear | GroupedConv2d):
+            module.register_forward_pre_hook(lambda _, given: (given[0].bfloat16(), *given[1:]))
+
+
+def _call(unet: Any) -> Tensor:
+    side, channels = unet.config.sample_size, unet.config.in_channels
+    one: dict[str, Any] = {"device": "meta", "dtype": torch.bfloat16}
+    noisy = torch.empty(1, channels, side, side, **one)
+    states = torch.empty(1, TOKENS, unet.config.cross_attention_dim, **one)
+    out: Tensor = unet(noisy, torch.ones(1, device="meta"), states).sample
+    return out
+
+
+def _kept_bytes(unet: Any) -> tuple[int, int]:
+    """Bytes kept for the backward pass, and those of the block that keeps most."""
+    weights = {p.untyped_storage()._cdata for p in unet.parameters()}
+    kept: dict[int, Any] = {}
+    blocks: list[int] = []
+    before: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage
+        return tensor
+
+    def total() -> int:
+        return sum(storage.nbytes() for storage in kept.values())
+
+    hooks = []
+    for module in unet.modules():
+        if isinstance(module, ResnetBlock2D | BasicTransformerBlock):
+            hooks.append(module.register_forward_pre_hook(lambda *_: before.append(total())))
+            hooks.append(
+                module.register_forward_hook(lambda *_: blocks.append(total() - before.pop()))
+            )
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        _call(unet)
+    for hook in hooks:
+        hook.remove()
+    return total(), max(blocks, default=0)
+
+
+class _FusedShapes:
+    """An attention processor with the FLOPs and the kept tensors of fused attention."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        *_: Any,
+        **__: Any,
+    ) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+        fused: Tensor = _Fused.apply(query, key, value)
+        out: Tensor = attn.to_out[0](fused)
+        return out
+
+
+class _Fused(torch.autograd.Function):
+    """softmax(Q K') V without the matrix of scores (Dao et al. 2022): Q, K, V and O are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = (query @ key.mT) @ value
+        ctx.save_for_backward(query, key, value, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value, _ = ctx.saved_tensors
+        scores = query @ key.mT
+        (gradient @ value.mT) @ key  # FLOPs of the gradients of the scores and of Q
+        return scores @ key, scores.mT @ query, scores.mT @ gradient

@@ -1,0 +1,297 @@
+"""`raysynth plan`: what a run would do and need, before any cluster is touched.
+
+Groups and images are counted from the listing; parameters, FLOPs and activations come from the
+models' configurations (raysynth/costs.py); hours are FLOPs over an assumed sustained rate. Every
+assumption is printed beside the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from raysynth.config.config import Config
+from raysynth.datasets.listing import few_measured, split_counts
+from raysynth.finetune.jobs import expected_adapters
+from raysynth.generators.inputs import training_inputs
+from raysynth.generators.lending import lending_group, settled, trained_groups
+from raysynth.generators.recipe import AUTO, Recipe, candidates, recipe_of
+from raysynth.groups.groups import Groups
+from raysynth.planning import costs
+from raysynth.planning.preflight import check_configuration, warnings_of
+from raysynth.terminal import shown
+
+if TYPE_CHECKING:
+    from raysynth.planning.denoiser_cost import UNetCost
+
+TERAFLOPS = 60.0
+"""Assumed sustained rate, TFLOP/s; an A100 multiplies bfloat16 at 312 at most."""
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """What one group brings and gets."""
+
+    name: str
+    images: int
+    validation: int
+    test: int
+    adapters: int
+    """Its own; 0 where another model speaks for it."""
+    model: str
+    """Who generates for it."""
+    synthetic: int
+
+
+@dataclass(frozen=True)
+class GeneratorPlan:
+    """What one generator is trained on and makes."""
+
+    words: str
+    """What is trained and how images are made."""
+    groups: list[GroupPlan]
+    adapters: int
+    """Fine-tunings."""
+    steps: int
+    """Optimizer steps of all adapters together."""
+    rows: int
+    """Images that pass the UNet in all of them."""
+    lent_by: str
+    """Generator before it that trains the same adapters; "": none."""
+    cost: UNetCost
+    one_adapter_gb: float
+    """GPU memory to train one adapter."""
+    side_by_side: dict[int, int]
+    """GPU memory, GB -> adapters that train at once."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do and need."""
+
+    generators: dict[str, GeneratorPlan]
+    """By name: one, or the candidates of `auto`."""
+    gpu_hours: dict[str, float]
+    """Stage -> hours of one GPU, of all generators together."""
+    storage_gb: dict[str, float]
+    host_gb: dict[str, float]
+    """Main memory, see `costs.host_bytes` and `costs.embedding_bytes`."""
+    store_bytes: int
+    """`resources.object_store_memory` that a local Ray would need, if it has less; else 0."""
+    assumptions: list[str]
+
+
+def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
+    """Plan a run; reads the data set's listing and the base's configuration, nothing else.
+
+    Raises
+    ------
+    ConfigError, DataError, ModelError
+        As the run itself would, before its first stage.
+    """
+    groups, listing = check_configuration(config)
+    counts = split_counts(listing, groups)
+    assumptions = [f"{teraflops:g} TFLOP/s sustained per GPU (--tflops)"]
+    each: dict[str, Config] = {
+        one.generator: settled(one, counts["train"]) for one in candidates(config)
+    }
+    shape = costs.base_shape(config, assumptions)
+    splits = {name: int(n.sum()) for name, n in counts.items()}
+    images = costs.image_sizes(config, splits, groups.count, shape, assumptions)
+    generators: dict[str, GeneratorPlan] = {}
+    for name, one in each.items():
+        same = [n for n in generators if training_inputs(each[n]) == training_inputs(one)]
+        lent_by = same[0] if same and recipe_of(one).training is not None else ""
+        generators[name] = _generator(one, groups, counts, shape, lent_by)
+    trained = [one for one in generators.values() if not one.lent_by]
+    flops = {
+        "fine-tuning": sum(one.rows * one.cost.training for one in trained),
+        "generation": sum(costs.generation_flops(one, shape, images) for one in each.values()),
+        "classifiers": costs.classifier_flops(config, images),
+    }
+    weights = 4.0 * sum(one.adapters * one.cost.trained for one in trained)
+    host = costs.host_bytes(config, images)
+    needed = math.ceil(host["object store"])
+    _assume(config, list(each.values()), generators, assumptions)
+    assumptions += few_measured(counts, groups)
+    return Plan(
+        generators=generators,
+        gpu_hours={name: value / (teraflops * 1e12) / 3600 for name, value in flops.items()},
+        storage_gb=_gb(costs.storage_bytes(images, weights, list(each.values()))),
+        host_gb=_gb(host | {"embedding": costs.embedding_bytes(config, images)}),
+        store_bytes=needed if needed > config.resources.object_store_memory else 0,
+        assumptions=assumptions,
+    )
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """Print a plan as tables."""
+    several = len(plan.generators) > 1
+    for name, one in plan.generators.items():
+        if several:
+            console.rule(f"generator: {name}", align="left")
+        _print_generator(one, console)
+    if several:
+        console.rule(f"all {len(plan.generators)} candidates, one run", align="left")
+    host, hours, storage = plan.host_gb, plan.gpu_hours, plan.storage_gb
+    store = f" (a local Ray: resources.object_store_memory={plan.store_bytes})"
+    _print_lines(
+        {
+            "GPU-hours": f"{sum(hours.values()):,.2f}: "
+            + ", ".join(f"{name} {value:,.2f}" for name, value in hours.items()),
+            "storage": f"{sum(storage.values()):,.2f} GB: "
+            + ", ".join(f"{name} {value:,.2f}" for name, value in storage.items()),
+            "host memory": f"{host['driver']:,.2f} GB in the driver, {host['object store']:,.2f} "
+            f"GB in Ray's object store, the driver's and every training node's"
+            f"{store if plan.store_bytes else ''}, {host['worker']:,.2f} GB in each worker; before "
+            f"that {host['embedding']:,.2f} GB in each actor that embeds",
+        },
+        console,
+    )
+    console.print("[bold]assumed[/]")
+    for assumption in plan.assumptions:
+        console.print(Text(f"  - {shown(assumption)}"))
+
+
+def _print_generator(plan: GeneratorPlan, console: Console) -> None:
+    table = Table(
+        title="images per group", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0)
+    )
+    columns = ("train", "validation", "test", "generated by", "synthetic")
+    for name in ("group", *columns):
+        table.add_column(name, justify="left" if name == "group" else "right")
+    for group in plan.groups:
+        real = (f"{n:,}" for n in (group.images, group.validation, group.test))
+        who, model = Text(shown(group.name)), Text(shown(group.model))
+        table.add_row(who, *real, model, f"{group.synthetic:,}")
+    sums = [
+        f"{sum(getattr(group, name) for group in plan.groups):,}"
+        for name in ("images", "validation", "test", "synthetic")
+    ]
+    table.add_section()
+    adapters = f"{plan.adapters:,} adapter{'s' * (plan.adapters != 1)}"
+    table.add_row("all", *sums[:3], adapters, sums[3])
+    console.print(table)
+    cost, trained = plan.cost, f"{plan.cost.trained / 1e6:,.2f} M trained per adapter, "
+    lines = {
+        "generator": plan.words,
+        "UNet": f"{cost.parameters / 1e6:,.1f} M parameters, {trained if plan.adapters else ''}"
+        f"{cost.forward / 1e9:,.1f} GFLOP per image and step",
+    }
+    if plan.adapters:
+        lent = f"; those of {plan.lent_by}, trained once" if plan.lent_by else ""
+        fitting = ", ".join(f"{n} in {gb} GB" for gb, n in plan.side_by_side.items())
+        lines |= {
+            "fine-tuning": f"{adapters}, {plan.steps:,} steps together{lent}",
+            "GPU memory": f"{plan.one_adapter_gb:.1f} GB for one adapter; at once: {fitting}",
+        }
+    _print_lines(lines, console)
+
+
+def _print_lines(lines: dict[str, str], console: Console) -> None:
+    for name, text in lines.items():
+        console.print(Text.assemble((f"{name:<12}", "bold"), f" {shown(text)}"))
+
+
+def _generator(
+    config: Config, groups: Groups, splits: dict[str, np.ndarray], shape: costs.Shape, lent_by: str
+) -> GeneratorPlan:
+    """The plan of one generator; `splits`: split -> [G] images."""
+    counts = splits["train"]
+    recipe, made = recipe_of(config), config.synthesis.images_per_group
+    adapters = expected_adapters(config, groups, counts)
+    per_group = [
+        GroupPlan(
+            groups.name(g),
+            images=int(counts[g]),
+            validation=int(splits["validation"][g]),
+            test=int(splits["test"][g]),
+            adapters=own,
+            model=_model(config, groups, counts, g, own),
+            synthetic=made,
+        )
+        for g in range(groups.count)
+        for own in [sum(adapter.group == g for adapter in adapters)]
+    ]
+    cost, one, side_by_side = costs.training_cost(config, shape), 0.0, {}
+    if recipe.training is not None:
+        memory = costs.training_memory(config, recipe.training, cost, shape.encoders)
+        share, lora = config.finetune.memory_share, recipe.training.engine == "lora"
+        one = memory(1) / 1e9
+        side_by_side = {
+            gb: costs.most_at_once(memory, gb * 1e9 * share, lora) for gb in costs.GPUS_GB
+        }
+    return GeneratorPlan(
+        words=_in_words(recipe),
+        groups=per_group,
+        adapters=len(adapters),
+        steps=sum(adapter.steps for adapter in adapters),
+        rows=sum(adapter.work for adapter in adapters) * costs.rows_per_image(config),
+        lent_by=lent_by,
+        cost=cost,
+        one_adapter_gb=one,
+        side_by_side=side_by_side,
+    )
+
+
+def _in_words(recipe: Recipe) -> str:
+    training, how = recipe.training, "edits real images" if recipe.edits else "draws from noise"
+    if training is None:
+        return f"{recipe.name}: the base model as it is; {how}"
+    weights = "LoRA adapters" if training.engine == "lora" else "full weights"
+    scope = training.scope.replace("_", "-")
+    per = "for all groups" if scope == "all" else f"per {scope}"
+    return f"{recipe.name}: {weights}, one {per}; {how}"
+
+
+def _model(config: Config, groups: Groups, counts: np.ndarray, group: int, own: int) -> str:
+    training = recipe_of(config).training
+    if training is None:
+        return "the base"
+    if training.shared:
+        name = "the shared one" if training.scope == "all" else f"the {training.scope}'s"
+        enough = trained_groups(counts, config.finetune.min_images)[group]
+        return name if enough else f"{name}, lent"
+    if own:
+        return f"{own} adapter{'s' * (own > 1)}"
+    return f"{groups.name(lending_group(config, counts, groups, group))}'s"
+
+
+def _assume(
+    config: Config,
+    each: list[Config],
+    generators: dict[str, GeneratorPlan],
+    assumptions: list[str],
+) -> None:
+    """Say what the numbers rest on."""
+    scopes = {t.scope for one in each if (t := recipe_of(one).training) is not None}
+    if not isinstance(config.clustering.k, int) and "group_cluster" in scopes:
+        assumptions.append(
+            f"clusters per group: the most that clustering.max_k={config.clustering.max_k} and "
+            f"min_size={config.clustering.min_size} allow, equally large; silhouette may find fewer"
+        )
+    if config.generator == AUTO:
+        assumptions.append(
+            f"generator=auto: all candidates ({', '.join(generators)}) are trained and generate, "
+            "equal models once; each, and their mix, trains classifiers"
+        )
+    assumptions += [
+        "classifiers: a ResNet-50's FLOPs at their image size, every trial to its end, with all "
+        "evaluations, tunings and seeds",
+        "GPU-hours leave out what CLIP and the autoencoder do, and DreamBooth's prior images",
+        f"PNG takes {costs.PNG_BYTES:g} bytes per pixel",
+        "host memory: training, validation and kept images as 8-bit pixels at the classifier's "
+        "size; test images in the workers; the processes themselves come on top",
+        *warnings_of(config),
+    ]
+
+
+def _gb(found: dict[str, float]) -> dict[str, float]:
+    return {name: value / 1e9 for name, value in found.items()}

@@ -1,0 +1,79 @@
+"""What is refused before Ray starts: a configuration that cannot work, a machine too small for it.
+
+The configuration's part is `raysynth plan`'s too, which may run on a laptop for a cluster.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from raysynth.cluster.capacity import check_before_ray
+from raysynth.config.config import Config
+from raysynth.generators.lending import check_groups
+from raysynth.generators.recipe import candidates, recipe_of
+from raysynth.groups.groups import Groups
+
+
+def preflight(config: Config) -> tuple[Groups, pa.Table]:
+    """Refuse what cannot work, here or anywhere; the groups and the listing of what can.
+
+    Raises
+    ------
+    ConfigError
+        Too few CPUs or GPUs on this machine, no cluster at the address; or as
+        `check_configuration`.
+    DataError, ModelError
+        As `check_configuration`.
+    """
+    check_before_ray(config)
+    return check_configuration(config)
+
+
+def check_configuration(config: Config) -> tuple[Groups, pa.Table]:
+    """Refuse what cannot work on any machine; the groups and the listing of what can.
+
+    No weight and no image is read, only the headers of a model folder's safetensors files. Ray is
+    not imported; diffusers and transformers only for models that are folders.
+
+    Raises
+    ------
+    ConfigError, DataError, ModelError
+        A data set, base model, encoder or backbone that is not what it should be; a solver that
+        does not fit the base; a group with fewer images than clusters, or than an accuracy needs;
+        an override of an adapter that there cannot be.
+    """
+    # On demand: torch takes seconds, and a wrong model's name needs none.
+    from raysynth.models.sources import check_base, check_clip, check_encoder
+
+    check_base(config.base)
+    check_clip(config.base)
+    check_encoder(config.clustering.encoder)
+
+    from raysynth.clustering.kmeans import check_cluster_counts
+    from raysynth.datasets.listing import list_dataset, split_counts
+    from raysynth.finetune.jobs import check_overrides, expected_adapters
+    from raysynth.networks.checks import check_backbone
+    from raysynth.synthesis.solver import check_solver
+
+    check_backbone(config)
+    _, groups, listing = list_dataset(config.dataset, config.seed)
+    counts = split_counts(listing, groups)["train"]
+    check_cluster_counts(counts, groups, config.clustering, config.finetune.min_images)
+    for each in candidates(config):
+        check_solver(each)
+        check_groups(counts, groups, each)
+        if recipe_of(each).training is not None:
+            check_overrides(each, [a.name for a in expected_adapters(each, groups, counts)])
+    return groups, listing
+
+
+def warnings_of(config: Config) -> list[str]:
+    """What can be run and is hardly meant: the embedded models with other images than garments."""
+    embedded = [f"base.{k}" for k in ("name", "clip") if getattr(config.base, k) == "embedded"]
+    if config.dataset.name == "outfits" or not embedded:
+        return []
+    return [
+        f"{' and '.join(embedded)}: the embedded models know ten kinds of garments at 32 x 32 "
+        f"pixels and nothing else; dataset.name={config.dataset.name} is strange to them. Fix: "
+        "Stable Diffusion 1.x for base.name and a CLIP for base.clip, by folder or hub id"
+    ]

@@ -1,0 +1,1 @@
+"""References and controls: methods that raysynth is compared with."""

@@ -1,0 +1,35 @@
+"""The base's labelled images: a network trained on them, and a balanced head on the real images."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysynth.config.config import Config
+from raysynth.datasets.garments import CLASSES
+from raysynth.networks.images import ImageSet
+from raysynth.networks.network import Network
+from raysynth.networks.small import EMBEDDED_WIDTHS, SmallNetwork, load_embedded
+from raysynth.references.control import Control, Embedder
+
+
+def _load(config: Config, size: int) -> Embedder:
+    model = SmallNetwork(EMBEDDED_WIDTHS, 3, len(CLASSES))
+    load_embedded(model, "all_garments")
+    classifier = config.classifier.model_copy(update={"backbone": "small"})
+    network = Network(model, config.model_copy(update={"classifier": classifier}), CLASSES, size)
+
+    def embed(images: ImageSet) -> NDArray[np.float32]:
+        return network.outputs(images)[0].cpu().numpy()
+
+    return embed
+
+
+BASE_CLASSIFIER = Control(
+    "base_classifier",
+    "ours: the small network on the tiny base's pretraining images and their garment labels",
+    _load,
+)
+"""What the generator could have told, had its own training images and labels been at hand: all ten
+garments, the pair's two included, in the base's look (docs/tiny-base.md). The weights are shipped;
+`pretraining.network` trains them."""

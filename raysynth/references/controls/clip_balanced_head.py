@@ -1,0 +1,35 @@
+"""The base's CLIP: a balanced logistic head on its image embeddings."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysynth.config.config import Config
+from raysynth.networks.images import ImageSet
+from raysynth.references.control import Control, Embedder
+
+
+def _load(config: Config, size: int) -> Embedder:
+    # Here, not above: transformers and diffusers take seconds of every process.
+    from raysynth.models.loading import load_clip
+
+    clip, batch = load_clip(config.base), config.clustering.batch_size
+
+    def embed(images: ImageSet) -> NDArray[np.float32]:
+        parts = [
+            clip.images(images.pixels[start : start + batch].transpose(0, 2, 3, 1))
+            for start in range(0, len(images), batch)
+        ]
+        return np.concatenate(parts)
+
+    return embed
+
+
+CLIP_BALANCED_HEAD = Control(
+    "clip_balanced_head",
+    "linear probe (Radford et al. 2021, arXiv 2103.00020, section 3.2), groups weighted equally",
+    _load,
+)
+"""The image tower that selection scores with, frozen: what it knows reaches the synthetic images
+through selection, and needs none of them here."""

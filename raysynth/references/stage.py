@@ -1,0 +1,131 @@
+"""The references stage: real-only references tuned and measured on test once, and control rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import ray
+
+from raysynth.config.config import Config
+from raysynth.evaluation.final import Final, predict_test
+from raysynth.evaluation.results import (
+    SELECTION_RULE,
+    Truth,
+    chosen,
+    measured,
+    predictions,
+    read_truth,
+    write_results,
+)
+from raysynth.groups.groups import Groups
+from raysynth.progress import Progress
+from raysynth.references.checks import check_halves
+from raysynth.references.controls import CONTROLS
+from raysynth.references.methods import REFERENCES
+from raysynth.references.settings import ReferencesConfig
+from raysynth.references.tuning import tuning_of
+from raysynth.storage.files import make_folder
+from raysynth.training.data import load_real_data
+from raysynth.training.units import run_units, start_workers
+
+Named = tuple[str, int, Any]
+"""(method, seed, predicted labels [M] of the test images)."""
+
+
+def run_references(
+    config: Config, real: str, groups: Groups, work: str, progress: Progress
+) -> dict[str, Any]:
+    """Tune and train the references, fit the controls, measure all on test.
+
+    `real`: folder or URI of the ingest stage. Writes results.json, predictions.parquet and units/
+    below `work`; units that are there are not trained again.
+
+    Returns
+    -------
+    `rows` (classifiers measured), `methods` ({name: mean test WGA}), `training_seconds`.
+
+    Raises
+    ------
+    StageError
+        Naming the trainings that failed.
+    DataError
+        See `check_halves`.
+    """
+    config, folder = config.for_references(), f"{work}/units"
+    progress.update("decoding images")
+    ready = start_workers(config)
+    data = load_real_data(config, real, groups)
+    check_halves(config.references.names, data.validation.counts(groups.count), groups)
+    make_folder(folder)
+    tuning = tuning_of(config.references.names, config.references, config.references.seeds)
+    ray.get(ready)
+    shared = ray.put(data)
+    records = run_units(
+        tuning.first, shared, config, folder, progress, "references tuned, seeds", tuning.further
+    )
+    finals, tried = tuning.finals(records)
+    progress.update("test, once", 0, len(finals))
+    found = predict_test(finals, config, real, data.train.size, groups, folder)
+    truth = read_truth(real, data.train.counts(groups.count), groups)
+    methods, named = reference_rows(finals, found, truth, config.references)
+    for name, (row, predicted) in _controls(config, real, groups, truth, progress).items():
+        methods[name] = row
+        named.append((name, 0, predicted))
+    report = {"selection_rule": SELECTION_RULE, "methods": methods, "tuning": tried}
+    write_results(work, report, predictions(truth, named))
+    return {
+        "rows": len(named),
+        "methods": {name: values["wga"]["mean"] for name, values in methods.items()},
+        "training_seconds": round(sum(record["seconds"] for record in records.values()), 1),
+    }
+
+
+def reference_rows(
+    finals: Sequence[Final], found: Sequence[Any], truth: Truth, config: ReferencesConfig
+) -> tuple[dict[str, Any], list[Named]]:
+    """The rows of references or mixtures by name, and their predictions."""
+    methods: dict[str, Any] = {}
+    named = [(final.method, final.seed, one) for final, one in zip(finals, found, strict=True)]
+    for name in dict.fromkeys(final.method for final in finals):
+        reference = REFERENCES[name]
+        mine = [final for final in finals if final.method == name]
+        seen = [one for method, _, one in named if method == name]
+        methods[name] = {
+            "kind": reference.kind,
+            "source": reference.source,
+            "uses_validation": reference.uses_validation,
+            "budget": reference.budget(config),
+            **measured(truth, seen, [final.validation for final in mine]),
+            "chosen": chosen(mine),
+            "training_seconds": [final.record["seconds"] for final in mine],
+        }
+    return methods, named
+
+
+def _controls(
+    config: Config, real: str, groups: Groups, truth: Truth, progress: Progress
+) -> dict[str, tuple[dict[str, Any], Any]]:
+    """The control rows and their test predictions, side by side on the workers."""
+    from raysynth.references.control import run_control
+
+    resources, names = config.resources, config.references.controls
+    task = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(
+        run_control
+    )
+    if names:
+        progress.update("controls", 0, len(names))
+    results = ray.get([task.remote(CONTROLS[name], config, real, groups) for name in names])
+    rows: dict[str, tuple[dict[str, Any], Any]] = {}
+    for name, result in zip(names, results, strict=True):
+        row = {
+            "kind": "control",
+            "source": CONTROLS[name].source,
+            "uses_validation": False,
+            "budget": CONTROLS[name].budget(config),
+            **measured(truth, [np.asarray(result["predicted"])], [result["validation"]]),
+            "chosen": result["chosen"],
+        }
+        rows[name] = (row, result["predicted"])
+    return rows

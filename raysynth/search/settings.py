@@ -1,0 +1,64 @@
+"""The knobs of `search`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from raysynth.knobs import Count, Rate, Section, Share, Span
+
+
+class SearchConfig(Section):
+    """Ray Tune over the synthetic ratio and the hyperparameters; objective: validation WGA."""
+
+    trials: Annotated[int, Field(ge=0)] = Field(12, description="Trials; 0: `classifier` as it is.")
+    concurrent: Count = Field(2, description="Trials at once.")
+    cpus_per_trial: Rate = Field(1.0, description="CPUs per trial.")
+    gpus_per_trial: Annotated[float, Field(ge=0)] = Field(0.0, description="GPUs per trial.")
+    ratios: tuple[float, ...] = Field(
+        (0.0, 0.25, 0.5), description="Synthetic ratios tried; 0: real images only."
+    )
+    betas: Span = Field((0.2, 1.0), description="Range of beta.")
+    temperatures: Span = Field((0.05, 0.5), description="Range of the SupCon temperature (log).")
+    learning_rates: Span = Field(
+        (1e-3, 6e-3),
+        description="Range of stage 1 learning rate (log); a pretrained `clip` or transformers "
+        "model: [1e-5, 1e-3] unless given.",
+    )
+    weight_decays: Span = Field((1e-3, 3e-1), description="Range of stage 1 weight decay (log).")
+    steps: tuple[int, int] = Field(
+        (100, 250),
+        description="Range of stage 1 optimizer steps; [0, 0]: heads on the pretrained backbone.",
+    )
+    head_weight_decays: Annotated[
+        tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)
+    ] = Field(
+        (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0),
+        description="Weight decays of the head, all tried on every evaluation of every trial.",
+    )
+    head_real_shares: Annotated[tuple[Share, ...], Field(min_length=1)] = Field(
+        (1.0,),
+        description="Values of classifier.head_real_share, all tried with every weight decay of "
+        "the head: below 1 pays where a group has few real images.",
+    )
+    reduction_factor: Annotated[int, Field(ge=2)] = Field(3, description="ASHA's reduction factor.")
+
+    @model_validator(mode="after")
+    def _check(self) -> SearchConfig:
+        for name in ("betas", "temperatures", "learning_rates", "weight_decays", "steps"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"search.{name}: [low, high] expected, got [{low}, {high}]")
+            if name != "betas" and low <= 0 and (name, high) != ("steps", 0):
+                raise ValueError(f"search.{name}: positive bounds expected, got [{low}, {high}]")
+        if self.betas[0] < 0 or self.betas[1] > 1:
+            raise ValueError(f"search.betas: shares in [0, 1] expected, got {list(self.betas)}")
+        if not self.ratios or min(self.ratios) < 0:
+            raise ValueError(
+                f"search.ratios: at least one ratio >= 0 expected, got {list(self.ratios)}"
+            )
+        return self

@@ -1,0 +1,1 @@
+"""Which generated images are kept, and whose: scores, copies, validation."""

@@ -1,0 +1,200 @@
+"""`generator: auto`: which generator's images each group takes, by validation and label fidelity.
+
+Every candidate's kept images train a classifier with the configured settings; so does the mix in
+which each group takes the candidate whose images a probe recognises best. What has the best
+validation score is taken. The probe knows the real training images only: balanced logistic heads
+for label and attribute on the base's CLIP.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from raysynth.config.config import Config
+from raysynth.groups.groups import Groups
+from raysynth.groups.metrics import GroupMetrics
+from raysynth.networks.images import Data, ImageSet
+from raysynth.progress import Progress
+from raysynth.selection.probe import _fidelity
+from raysynth.storage import tables
+from raysynth.storage.files import make_folder, open_storage, write_atomic
+from raysynth.synthesis.shards import ShardRecord, read_manifest, write_manifest
+from raysynth.training.data import load_real_data, load_synthetic
+from raysynth.training.two_stage import configured, head_grid, plan_of
+from raysynth.training.units import Records, run_units
+
+SEEDS = 2
+"""Trainings of each composition; validation groups are small."""
+MIX = "mix"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A candidate's synthetic table and its selection: folders or URIs."""
+
+    synthetic: str
+    selection: str
+
+
+def run_choice(
+    config: Config,
+    real: str,
+    made: Mapping[str, Made],
+    groups: Groups,
+    work: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Choose a generator per group and compose the run's synthetic table in `work`.
+
+    Parameters
+    ----------
+    made : generator -> its images.
+
+    Returns
+    -------
+    Facts: rows, chosen {group name: generator}, validation {composition: mean WGA}, fidelity
+    {generator: {group name: share recognised}}.
+
+    Raises
+    ------
+    StageError
+        Naming trainings that failed.
+    """
+    progress.update("decoding images")
+    data = load_real_data(config, real, groups)
+    images = {
+        name: load_synthetic(each.synthetic, each.selection, data.train.size)
+        for name, each in made.items()
+    }
+    fidelity = _fidelity(config, data, images)
+    compositions = {name: (name,) * groups.count for name in images}
+    best = tuple(max(images, key=lambda name: fidelity[name][g]) for g in range(groups.count))
+    if best not in compositions.values():
+        compositions[MIX] = best
+    scores = {}
+    for name, composition in compositions.items():
+        trained = _train(config, data, composed(images, composition), work, name, progress)
+        scores[name] = _mean(trained)
+    winner = max(scores, key=lambda name: scores[name].score)
+    chosen = compositions[winner]
+    rows = _publish(made, chosen, work)
+    found: dict[str, Any] = {
+        "chosen": dict(zip(groups.names, chosen, strict=True)),
+        "validation": {name: scores[name].wga for name in scores},
+        "fidelity": {
+            name: {
+                group: round(share, 4)
+                for group, share in zip(groups.names, shares.tolist(), strict=True)
+            }
+            for name, shares in fidelity.items()
+        },
+    }
+    write_atomic(f"{work}/choice.json", json.dumps(found, indent=1).encode())
+    said = ", ".join(f"{group}: {name}" for group, name in found["chosen"].items())
+    progress.say(f"  chosen by validation WGA {scores[winner].wga:.3f} ({winner}): {said}")
+    return {"rows": rows, **found}
+
+
+def composed(images: Mapping[str, ImageSet], composition: Sequence[str]) -> ImageSet:
+    """The images of every group from its generator; `composition`: [G] names."""
+    parts = [
+        images[name].take(np.flatnonzero(images[name].group == g))
+        for g, name in enumerate(composition)
+    ]
+    return ImageSet(
+        *(
+            np.concatenate([getattr(p, f) for p in parts])
+            for f in ("pixels", "label", "group", "ids")
+        )
+    )
+
+
+def choose_selection(
+    made: Mapping[str, Made],
+    chosen: Sequence[str],
+    facts: Mapping[str, Mapping[str, Any]],
+    groups: Groups,
+    work: str,
+) -> dict[str, Any]:
+    """The selection table of the composed images: each group's rows from its generator.
+
+    Parameters
+    ----------
+    chosen : [G] generators; facts : generator -> facts of its selection.
+
+    Returns
+    -------
+    The selection stage's facts, every group's from its generator.
+    """
+    parts = []
+    for g, name in enumerate(chosen):
+        table = tables.read_table(made[name].selection)
+        parts.append(table.filter(pc.equal(table["group"], g)))
+    table = pa.concat_tables(parts)
+    tables.write_table(table, f"{work}/selection.parquet")
+    per_group = {
+        key: {
+            group: facts[name][key][group] for group, name in zip(groups.names, chosen, strict=True)
+        }
+        for key in ("threshold", "copy_threshold", "kept_per_cluster", "copies")
+    }
+    known = "validation_in_training"  # the same of all generators
+    twice = {known: facts[chosen[0]][known]} if known in facts[chosen[0]] else {}
+    kept = table.filter(table["kept"])
+    sizes = np.bincount(kept["group"].to_numpy(), minlength=groups.count)
+    return {
+        "rows": table.num_rows,
+        "kept": kept.num_rows,
+        "kept_per_group": int(sizes.min()),
+        **per_group,
+        **twice,
+    }
+
+
+def _train(
+    config: Config, data: Data, images: ImageSet, work: str, name: str, progress: Progress
+) -> Records:
+    folder = f"{work}/units/{name}"
+    make_folder(folder)
+    settings, heads = configured(config.classifier), head_grid(config.search)
+    plans = [plan_of(settings, config.classifier, seed, heads) for seed in range(SEEDS)]
+    shared = ray.put(replace(data, synthetic=images))
+    return run_units(plans, shared, config, folder, progress, f"classifiers on {name}")
+
+
+def _mean(records: Records) -> GroupMetrics:
+    """Mean over the seeds of each seed's best head."""
+    best = [
+        max(
+            (GroupMetrics.from_dict(head["validation"]) for head in record["best"].values()),
+            key=lambda metrics: metrics.score,
+        )
+        for record in records.values()
+    ]
+    wga, aga, weighted = np.mean([(m.wga, m.aga, m.weighted) for m in best], axis=0).tolist()
+    groups = np.mean([m.groups for m in best], axis=0).tolist()
+    return GroupMetrics(tuple(groups), wga, aga, weighted)
+
+
+def _publish(made: Mapping[str, Made], chosen: Sequence[str], work: str) -> int:
+    """Copy the shards of every group from its generator; shards hold one group each."""
+    records = []
+    target = open_storage(work)[1]
+    for g, name in enumerate(chosen):
+        manifest = read_manifest(made[name].synthetic)
+        assert manifest is not None, "a candidate's synthesis stage is finished"
+        filesystem, source = open_storage(made[name].synthetic)
+        for shard in manifest["shards"]:
+            if shard["group"] == g:
+                filesystem.cp_file(f"{source}/{shard['file']}", f"{target}/{shard['file']}")
+                records.append(ShardRecord(**shard))
+    write_manifest(work, records, {"chosen": list(chosen)})
+    return sum(record.rows for record in records)

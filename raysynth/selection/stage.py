@@ -1,0 +1,267 @@
+"""Who is kept: no copies, then the best candidates of every group, as many in each group.
+
+Basu et al. (arXiv 2511.08711): CLIP-Score = alpha * CLIP-Label + (1 - alpha) * CLIP-Centroid, the
+top 75 % are kept; their ablation keeps random ones. The cosines enter raw, as in the paper. The
+absolute threshold, the quotas per cluster and the rejection of copies are ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raysynth.config.config import Config
+from raysynth.errors import DataError
+from raysynth.groups.groups import Groups
+from raysynth.progress import Progress
+from raysynth.scoring.clip import combine
+from raysynth.selection.copies import (
+    copy_thresholds,
+    duplicates,
+    is_copy,
+    per_cluster,
+    read_neighbours,
+    said_of_duplicates,
+    spoken_limits,
+)
+from raysynth.selection.settings import SelectionConfig
+from raysynth.storage.tables import write_table
+from raysynth.synthesis.shards import read_shards
+
+SELECTION = pa.schema(
+    [
+        ("id", pa.string()),
+        ("group", pa.int32()),
+        ("score", pa.float32()),
+        ("copy", pa.bool_()),
+        ("kept", pa.bool_()),
+    ]
+)
+READ = {
+    "id": pa.string(),
+    "group": pa.int32(),
+    "cluster": pa.int32(),
+    "clip_label": pa.float32(),
+    "clip_centroid": pa.float32(),
+    "nearest_similarity": pa.float32(),
+}
+"""What is read of the synthetic table, and as what."""
+AGAIN = "Fix: delete the synthesis stage's folder of the run and run again"
+
+
+def run_selection(
+    config: Config, clusters: str, synthetic: str, groups: Groups, work: str, progress: Progress
+) -> dict[str, Any]:
+    """Score and select the candidates of a synthetic table; writes work/selection.parquet.
+
+    Parameters
+    ----------
+    clusters, synthetic : folders or URIs of the clustering and the synthesis stage.
+
+    Returns
+    -------
+    Facts: rows, kept (in all), kept_per_group; by group name: threshold (lowest score kept),
+    copy_threshold (cosine, None without), validation_in_training (`memorisation.duplicates`, where
+    there are any); by group name and cluster: kept_per_cluster, copies.
+    """
+    progress.update("candidates selected")
+    candidates = read_shards(synthetic, list(READ))
+    neighbours = read_neighbours(clusters)
+    limits = copy_thresholds(config.selection, neighbours, groups)
+    twice = duplicates(config.selection, neighbours, groups)
+    table = select(candidates, limits, config.selection, groups, config.seed)
+    write_table(table, f"{work}/selection.parquet")
+    facts = _facts(table, candidates["cluster"].to_numpy(), limits, groups)
+    if twice.any():
+        facts["validation_in_training"] = dict(zip(groups.names, twice.tolist(), strict=True))
+        progress.say(f"  {said_of_duplicates(facts['validation_in_training'])}")
+    copies = sum(sum(of.values()) for of in facts["copies"].values())
+    if copies:
+        progress.say(f"  {copies:,} of {table.num_rows:,} candidates are copies and were rejected")
+    return facts
+
+
+def select(
+    candidates: pa.Table,
+    limits: NDArray[np.float32],
+    config: SelectionConfig,
+    groups: Groups,
+    seed: int,
+) -> pa.Table:
+    """The selection table of candidates, in their order.
+
+    Copies leave first. Of the others every group keeps what the rule says, then all keep as many
+    as the smallest of these: stage 1 trains on a group-balanced set. Equal scores are decided by
+    id.
+
+    Parameters
+    ----------
+    candidates : the columns READ of the synthetic table.
+    limits : [G] cosine to the nearest training image from which an image is a copy.
+    seed : of the run; decides what `random` and `off` keep, together with the image's id.
+
+    Raises
+    ------
+    DataError
+        If a group has no candidate, or none that is kept; or if the candidates are no table of a
+        synthesis stage: a column missing or of another type, an empty cell, a score that is no
+        number, an id twice, a group that there is not.
+    """
+    candidates = _checked(candidates, groups)
+    group = candidates["group"].to_numpy()
+    score = combine(
+        candidates["clip_label"].to_numpy(), candidates["clip_centroid"].to_numpy(), config.alpha
+    )
+    copy = is_copy(candidates["nearest_similarity"].to_numpy(), group, limits)
+    ids = candidates["id"].to_numpy(zero_copy_only=False)
+    by_score = config.rule in ("quantile", "threshold")
+    order = np.lexsort((ids, -score if by_score else _draws(ids, seed)))
+    may = ~copy
+    if config.threshold is not None:
+        may &= score >= config.threshold
+    size = min(_sizes(config, group, score, copy, may, groups))
+    cluster = candidates["cluster"].to_numpy() if config.per_cluster else np.zeros_like(group)
+    kept = np.zeros(len(group), bool)
+    for g in range(groups.count):
+        kept[_first(order[(group == g)[order] & may[order]], cluster, size)] = True
+    columns = [candidates["id"], candidates["group"], score, copy, kept]
+    return pa.table(columns, schema=SELECTION)
+
+
+def _checked(candidates: pa.Table, groups: Groups) -> pa.Table:
+    """The columns READ in their types; refuses what would be scored, or kept, by accident."""
+    missing = [name for name in READ if name not in candidates.column_names]
+    if missing:
+        raise DataError(
+            f"selection: the synthetic table has no column {', '.join(missing)}; got "
+            f"{', '.join(candidates.column_names) or 'none'}. {AGAIN}"
+        )
+    table = pa.table({name: _cast(candidates[name], name, kind) for name, kind in READ.items()})
+    group = table["group"].to_numpy()
+    if outside := sorted({int(g) for g in group if not 0 <= g < groups.count}):
+        raise DataError(
+            f"selection: the synthetic table has images of group(s) {outside[:5]}; expected 0 to "
+            f"{groups.count - 1}. {AGAIN}"
+        )
+    for name in ("clip_label", "clip_centroid", "nearest_similarity"):
+        broken = ~np.isfinite(table[name].to_numpy())
+        if broken.any():
+            raise DataError(
+                f"selection: {name} of {broken.sum()} candidate(s) of group(s) "
+                f"{', '.join(groups.names[g] for g in np.unique(group[broken]))} is no number (NaN "
+                f"or infinite); expected cosines. {AGAIN}; where it comes again, base.dtype=float32"
+            )
+    twice = table.num_rows - len(table["id"].unique())
+    if twice:
+        raise DataError(
+            f"selection: {twice} id(s) of the synthetic table occur more than once; expected each "
+            f"once. {AGAIN}"
+        )
+    return table
+
+
+def _cast(column: pa.ChunkedArray, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    """A column as `kind`, without empty cells."""
+    alike = {
+        pa.string(): pa.types.is_string(column.type) or pa.types.is_large_string(column.type),
+        pa.int32(): pa.types.is_integer(column.type),
+        pa.float32(): pa.types.is_floating(column.type),
+    }
+    try:
+        found = column.cast(kind) if alike[kind] else None
+    except pa.ArrowInvalid:  # a number beyond 32 bits
+        found = None
+    if found is None or found.null_count:
+        got = column.type if found is None else f"{found.null_count} empty cell(s)"
+        raise DataError(
+            f"selection: column {name} of the synthetic table: got {got}; expected {kind} in every "
+            f"row. {AGAIN}"
+        )
+    return found
+
+
+def kept_of(count: int, keep: float) -> int:
+    """Images kept of `count`: the share, rounded, at least one."""
+    return max(1, round(count * keep))
+
+
+def _first(rows: NDArray[Any], cluster: NDArray[Any], size: int) -> NDArray[Any]:
+    """The first `size` of ordered rows, in turns between their clusters.
+
+    A cluster that runs out leaves its share to the others.
+    """
+    turn = np.empty(len(rows), np.int64)
+    for k in np.unique(cluster[rows]):
+        own = cluster[rows] == k
+        turn[own] = np.arange(own.sum())
+    return rows[np.argsort(turn, kind="stable")[:size]]
+
+
+def _draws(ids: NDArray[Any], seed: int) -> NDArray[np.uint64]:
+    """A random number per image, a function of (run seed, id) alone."""
+    digests = (hashlib.blake2b(f"select/{seed}/{i}".encode(), digest_size=8).digest() for i in ids)
+    return np.frombuffer(b"".join(digests), np.uint64)
+
+
+def _sizes(
+    config: SelectionConfig,
+    group: NDArray[Any],
+    score: NDArray[np.float32],
+    copy: NDArray[np.bool_],
+    may: NDArray[np.bool_],
+    groups: Groups,
+) -> list[int]:
+    """Images that each group could keep; refuses a group without any."""
+    for g in range(groups.count):
+        own = group == g
+        if not may[own].any():
+            raise DataError(_refusal(groups.name(g), config, score[own], copy[own]))
+    share = config.keep if config.rule in ("quantile", "random") else 1.0
+    return [kept_of(int(may[group == g].sum()), share) for g in range(groups.count)]
+
+
+def _refusal(
+    name: str, config: SelectionConfig, score: NDArray[np.float32], copy: NDArray[np.bool_]
+) -> str:
+    """Why nothing of a group can be kept, and what to do."""
+    if not len(score):
+        return (
+            f"selection: no synthetic image of group {name}; expected candidates of every group. "
+            "Fix: run the synthesis stage again"
+        )
+    if copy.all():
+        return (
+            f"selection.copy_threshold={config.copy_threshold}: all {len(copy)} candidates of "
+            f"group {name} are copies of training images; expected one at least that is not. Fix: "
+            "train less (finetune.steps), or have the aligned group's model speak for small groups "
+            "(finetune.min_images)"
+        )
+    best = float(score[~copy].max())
+    return (
+        f"selection.threshold={config.threshold}: the best candidate of group {name} scores "
+        f"{best:.4f}; expected one at least that reaches the threshold. Fix: selection.threshold="
+        f"{np.floor(best * 100) / 100:.2f} or lower, or selection.rule=quantile"
+    )
+
+
+def _facts(
+    table: pa.Table, cluster: NDArray[Any], limits: NDArray[np.float32], groups: Groups
+) -> dict[str, Any]:
+    group, score = table["group"].to_numpy(), table["score"].to_numpy()
+    kept, copy = table["kept"].to_numpy(), table["copy"].to_numpy()
+    return {
+        "rows": table.num_rows,
+        "kept": int(kept.sum()),
+        "kept_per_group": int(kept.sum()) // groups.count,
+        "threshold": {
+            name: round(float(score[kept & (group == g)].min()), 4)
+            for g, name in enumerate(groups.names)
+        },
+        "kept_per_cluster": per_cluster(kept, group, cluster, groups),
+        "copies": per_cluster(copy, group, cluster, groups),
+        "copy_threshold": spoken_limits(limits, groups),
+    }

@@ -1,0 +1,1 @@
+"""Stages: a run's folder, what was made of what."""

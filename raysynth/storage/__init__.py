@@ -1,0 +1,1 @@
+"""Files on any filesystem, and the Parquet tables in them."""

@@ -1,0 +1,178 @@
+"""Images from specs on one device: base model, adapters and prompts' text states in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from raysynth.adapters.banks import open_bank
+from raysynth.config.config import Config
+from raysynth.generators.recipe import recipe_of
+from raysynth.models.loading import encode_prompts, images_at_once, load_base, round_weights
+from raysynth.models.sources import vae_factor
+from raysynth.storage.tables import decode_bytes
+from raysynth.synthesis.compiled import Compiler
+from raysynth.synthesis.denoise import Edited, decode, denoise, draw_noise, encode, latent_shape
+from raysynth.synthesis.masks import Contrast, attribute_mask, spread_over
+from raysynth.synthesis.solver import build_solver
+
+DECODE_BATCH = 32
+"""Images decoded or encoded at once, at most, where the configuration does not say."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a batch that are denoised together, with all that the UNet needs of them."""
+
+    rows: np.ndarray
+    """[b] row numbers in the batch; a row may repeat, to fill a run."""
+    adapters: list[str]
+    noise: Tensor
+    """[b, C, H, W] float32, on the CPU."""
+    generators: list[torch.Generator]
+    states: Tensor
+    """[b, L, D] text states, or [2b, L, D] with guidance: the negative prompts' first."""
+    sources: np.ndarray | None
+    """[b, side, side, 3] uint8 real images that are edited; None: drawn from noise."""
+    contrast: Tensor | None
+    """[2b, L, D] text states of what is true of the sources, then of what is not; None: no mask."""
+    seeds: list[int]
+    """[b] of the images."""
+
+
+class ImageGenerator:
+    """Rows of specs to pixels, in three steps: `prepare` needs no device to itself."""
+
+    def __init__(self, config: Config, adapters: str, names: Sequence[str]) -> None:
+        """Load the base model once and all adapters onto it.
+
+        Parameters
+        ----------
+        adapters : the fine-tuning stage's folder or URI.
+        names : adapters that the specs ask for.
+        """
+        self.base = load_base(config.base)
+        round_weights(self.base.unet, self.base.dtype)
+        self.bank = open_bank(self.base.unet, adapters, names, config)
+        recipe, synthesis = recipe_of(config), config.synthesis
+        self.solver = build_solver(synthesis.solver, self.base.scheduler, recipe.edits)
+        self.guidance, self.steps = recipe.guidance_scale, synthesis.steps
+        self.strength, self.outside = recipe.strength, synthesis.strength_outside
+        self.margin = synthesis.mask_margin
+        self.shape = latent_shape(self.base, config.synthesis.image_size)
+        self.side = self.shape[1] * vae_factor(self.base.vae.config)
+        self.decoded_at_once = synthesis.decode_batch_size or images_at_once(
+            self.side, DECODE_BATCH
+        )
+        self._states: dict[str, Tensor] = {}
+        self._reading = threading.Lock()
+        self.compile: Compiler | None = None
+        if config.synthesis.compile:
+            rows = config.synthesis.batch_size
+            self.compile = Compiler(rows)
+            # Now, not in the first batch, which would look like a slow device.
+            adapter = names[0] if names else ""
+            self.denoise(self.prepare([""] * rows, [""] * rows, [adapter] * rows, range(rows)))
+
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        negatives: Sequence[str],
+        adapters: Sequence[str],
+        seeds: Sequence[int],
+        sources: pa.Array | pa.ChunkedArray | None = None,
+        contrasts: Sequence[Contrast] | None = None,
+    ) -> np.ndarray:
+        """[B, side, side, 3] uint8 images of B specs."""
+        parts = self.prepare(prompts, negatives, adapters, seeds, sources, contrasts)
+        return self.decode(self.denoise(parts))
+
+    def prepare(
+        self,
+        prompts: Sequence[str],
+        negatives: Sequence[str],
+        adapters: Sequence[str],
+        seeds: Sequence[int],
+        sources: pa.Array | pa.ChunkedArray | None = None,
+        contrasts: Sequence[Contrast] | None = None,
+    ) -> list[Part]:
+        """Noise and text states of B specs, cut into what is denoised together.
+
+        `sources`: [B] encoded real images (PNG, JPEG) to be edited; None: drawn from noise.
+        `contrasts`: [B] what parts the sources into kept and regenerated; None: all is regenerated.
+        """
+        parts = []
+        pixels = None if sources is None else decode_bytes(sources, self.side)
+        for rows in self.bank.parts(adapters):
+            mine = [seeds[row] for row in rows]
+            noise, generators = draw_noise(mine, self.shape)
+            spoken = [prompts[row] for row in rows]
+            if self.guidance > 1:
+                spoken = [*(negatives[row] for row in rows), *spoken]
+            names = [adapters[row] for row in rows]
+            real = None if pixels is None else pixels[rows]
+            contrast = None
+            if contrasts is not None:
+                told = [contrasts[row] for row in rows]
+                contrast = self._text([c.true for c in told] + [c.other for c in told])
+            states = self._text(spoken)
+            parts.append(Part(rows, names, noise, generators, states, real, contrast, mine))
+        return parts
+
+    def denoise(self, parts: Sequence[Part]) -> Tensor:
+        """[B, C, H, W] float32 latents, in the order of the specs; waits for the device."""
+        order = np.concatenate([part.rows for part in parts])
+        _, first = np.unique(order, return_index=True)
+        latents = torch.cat([self._denoise(part) for part in parts])[first]
+        if self.base.device.type != "cpu":
+            torch.accelerator.synchronize(self.base.device)
+        return latents
+
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """[B, side, side, 3] uint8 images, a few at a time: the decoder needs the most memory."""
+        return np.concatenate(
+            [decode(self.base, some) for some in latents.split(self.decoded_at_once)]
+        )
+
+    def _denoise(self, part: Part) -> Tensor:
+        edited = self._edited(part)
+        unet = self.bank.use(part.adapters, copies=2 if self.guidance > 1 else 1)
+        if self.compile is not None and len(set(part.adapters)) == 1:
+            unet = self.compile(unet, len(part.rows))
+        return denoise(
+            replace(self.base, unet=unet),
+            self.solver,
+            part.noise,
+            part.generators,
+            part.states,
+            self.guidance,
+            self.steps,
+            edited,
+        )
+
+    def _edited(self, part: Part) -> Edited | None:
+        """The real images that a part edits, with their masks."""
+        if part.sources is None:
+            return None
+        some = np.array_split(part.sources, -(-len(part.sources) // self.decoded_at_once))
+        latents = torch.cat([encode(self.base, pixels) for pixels in some])
+        if part.contrast is None:
+            return Edited(latents, self.strength)
+        base = replace(self.base, unet=self.bank.use(part.adapters, copies=2))
+        drawn = (part.contrast, part.seeds, self.margin)
+        mask = attribute_mask(base, self.solver, latents, *drawn)
+        return Edited(latents, self.strength, mask, spread_over(self.outside, part.seeds))
+
+    def _text(self, prompts: Sequence[str]) -> Tensor:
+        # Calls prepare their batches beside each other, and a tokenizer's padding is a state of it.
+        with self._reading:
+            new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._states]
+            if new:
+                self._states.update(zip(new, encode_prompts(self.base, new), strict=True))
+        return torch.stack([self._states[prompt] for prompt in prompts])

@@ -1,0 +1,1 @@
+"""Classifiers' training: plans, images, optimizer steps, units of work."""

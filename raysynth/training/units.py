@@ -1,0 +1,275 @@
+"""Trainings as units of work: each a Ray task, a JSON record and its best weights, written whole.
+
+A unit that has its record is not trained again, so a killed run goes on with the next one. One
+whose record or weights are cut or not its own is named and trained again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+import safetensors.torch
+from torch import Tensor
+
+from raysynth.config.config import Config
+from raysynth.errors import DataError, StageError, reason_of
+from raysynth.groups.groups import Groups
+from raysynth.groups.metrics import GroupMetrics
+from raysynth.heads.seen import Features
+from raysynth.knobs import digest_of
+from raysynth.models.device import use_threads
+from raysynth.models.headers import tensors_of
+from raysynth.networks.images import Data
+from raysynth.networks.linear import Head
+from raysynth.networks.network import Network, build_network
+from raysynth.progress import Progress
+from raysynth.storage.files import Storage, open_storage, write_atomic
+from raysynth.terminal import masked
+from raysynth.training.fit import Snapshot, fit
+from raysynth.training.plan import Plan
+
+MAX_RETRIES = 2
+Records = dict[Plan, dict[str, Any]]
+
+
+def unit_name(plan: Plan) -> str:
+    """File name of a plan's unit: a digest of all that decides it."""
+    return digest_of(plan.to_dict())
+
+
+def train_unit(
+    plan: Plan, data: Data, config: Config, folder: str, frozen: Features | None = None
+) -> dict[str, Any]:
+    """Train a plan and keep, for each of its heads, the snapshot of the best validation score.
+
+    `frozen`: see `fit`.
+
+    Returns
+    -------
+    The record: `plan`, `seconds`, `history` ([{step, heads: {name: metrics}}]) and `best`
+    ({name: {step, validation, tuned}}). The weights lie beside it, as `<unit>.safetensors`.
+    """
+    start = time.perf_counter()
+    history: list[dict[str, Any]] = []
+    best: dict[str, tuple[float, int, dict[str, Any]]] = {}
+    tensors: dict[str, Tensor] = {}
+    for snapshot in fit(plan, data, config, frozen):
+        metrics = snapshot.validation
+        better = [h for h, m in metrics.items() if h not in best or m.score > best[h][0]]
+        best.update({h: _entry(snapshot, h) for h in better})
+        _keep(tensors, snapshot, better, {step for _, step, _ in best.values()})
+        heads = {h: m.to_dict(data.groups) for h, m in metrics.items()}
+        history.append({"step": snapshot.step, "heads": heads})
+    at = {entry["step"]: entry["heads"] for entry in history}
+    record = {
+        "plan": plan.to_dict(),
+        "seconds": round(time.perf_counter() - start, 2),
+        "history": history,
+        "best": {
+            h: {"step": step, "validation": at[step][h], "tuned": tuned}
+            for h, (_, step, tuned) in best.items()
+        },
+    }
+    name = f"{folder}/{unit_name(plan)}"
+    write_atomic(f"{name}.safetensors", safetensors.torch.save(tensors))
+    write_atomic(f"{name}.json", json.dumps(record).encode())
+    return record
+
+
+def _entry(snapshot: Snapshot, head: str) -> tuple[float, int, dict[str, Any]]:
+    return snapshot.validation[head].score, snapshot.step, snapshot.fitted[head].chosen
+
+
+def _keep(
+    tensors: dict[str, Tensor], snapshot: Snapshot, better: list[str], steps: set[int]
+) -> None:
+    """Hold the weights of the steps that are some head's best, and those heads; drop the rest."""
+    for key in [
+        k for k in tensors if k.split("/")[0].isdigit() and int(k.split("/")[0]) not in steps
+    ]:
+        del tensors[key]
+    if better:
+        tensors.update({f"{snapshot.step}/{key}": v for key, v in snapshot.network.state().items()})
+    for name in better:
+        head = snapshot.fitted[name].head
+        if head is not None:
+            tensors[f"head/{name}/weight"] = head.weight.cpu().contiguous()
+            tensors[f"head/{name}/bias"] = head.bias.cpu().contiguous()
+
+
+def load_unit(
+    folder: str, record: dict[str, Any], head: str, config: Config, groups: Groups, size: int
+) -> Network:
+    """The network of a unit at the best step of one of its heads, with that head in place."""
+    name = digest_of(record["plan"])
+    storage, path = open_storage(f"{folder}/{name}.safetensors")
+    try:
+        tensors = safetensors.torch.load(storage.cat_file(path))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise DataError(
+            f"{masked(path)}: cannot be read ({error}); expected a training's weights. Fix: delete "
+            f"{name}.json beside it, and run again: it is trained again"
+        ) from None
+    prefix = f"{record['best'][head]['step']}/"
+    network = build_network(config, groups, size, config.seed)
+    network.load_state(
+        {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
+    )
+    if f"head/{head}/weight" in tensors:
+        found = (tensors[f"head/{head}/{part}"].to(network.device) for part in ("weight", "bias"))
+        network.set_head(Head(*found))
+    return network
+
+
+def read_record(
+    folder: str, plan: Plan, say: Callable[[str], None] = lambda text: None
+) -> dict[str, Any] | None:
+    """The record of a unit that is done, or None; `say` is told of files that are not whole."""
+    storage, path = open_storage(f"{folder}/{unit_name(plan)}")
+    if not storage.exists(f"{path}.json"):
+        return None
+    record = _parsed(storage.cat_file(f"{path}.json"), plan)
+    if record is None:
+        say(f"{path}.json is cut or no record of its training, which is done again")
+    elif not _whole(storage, f"{path}.safetensors"):
+        say(f"{path}.safetensors is missing or cut; its training is done again")
+        record = None
+    return record
+
+
+def _parsed(data: bytes, plan: Plan) -> dict[str, Any] | None:
+    """A record of this plan, with every head's best; else None."""
+    try:
+        record = json.loads(data)
+        own = digest_of(record["plan"]) == unit_name(plan)
+        heads = all(
+            isinstance(best["step"], int)
+            and isinstance(best["tuned"], dict)
+            and math.isfinite(GroupMetrics.from_dict(best["validation"]).score)
+            for best in (record["best"][spec.name] for spec in plan.heads)
+        )
+        complete = own and heads and math.isfinite(record["seconds"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return record if complete else None
+
+
+def _whole(storage: Storage, path: str) -> bool:
+    """Whether a file of safetensors is there and as long as its header says; no weight is read."""
+    try:
+        with storage.open(path, "rb") as file:
+            tensors_of(file, storage.size(path))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+def start_workers(config: Config) -> list[Any]:
+    """Have the workers' processes import torch; references that are ready when they have."""
+    resources = config.resources
+    task = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(
+        use_threads
+    )
+    return [task.remote(resources.cpus_per_worker) for _ in range(resources.workers)]
+
+
+def run_units(
+    plans: Sequence[Plan],
+    data: Any,
+    config: Config,
+    folder: str,
+    progress: Progress,
+    what: str,
+    then: Callable[[Records], Sequence[Plan]] = lambda records: (),
+    frozen: Any = None,
+) -> Records:
+    """Train the plans that have no record yet, `resources.workers` at once.
+
+    Parameters
+    ----------
+    data : reference to a `Data` in Ray's object store.
+    then : the plans that follow from the records so far; asked after every training, so that no
+        worker waits for the slowest one.
+    frozen : reference to the `Features` that plans of no steps share.
+
+    Returns
+    -------
+    The record of every plan.
+
+    Raises
+    ------
+    StageError
+        Naming every training that failed, after the others are done.
+    """
+    resources = config.resources
+    task = ray.remote(
+        num_cpus=resources.cpus_per_worker,
+        num_gpus=resources.gpus_per_worker,
+        max_retries=MAX_RETRIES,
+    )(_train_in_worker)
+    queue = _Queue(folder, lambda text: progress.say(f"  {text}"))
+    queue.admit(plans)
+    queue.admit(then(queue.records))
+    running: dict[Any, Plan] = {}
+    failed: dict[str, str] = {}
+    while queue.waiting or running:
+        while queue.waiting and len(running) < resources.workers:
+            plan = queue.waiting.pop(0)
+            running[task.remote(plan, data, config, folder, frozen)] = plan
+        total = len(queue.known)
+        progress.update(what, total - len(queue.waiting) - len(running), total)
+        finished, _ = ray.wait(list(running), num_returns=1, timeout=2.0)
+        for reference in finished:
+            plan = running.pop(reference)
+            try:
+                queue.records[plan] = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                failed[unit_name(plan)] = reason_of(error)
+        if finished:
+            queue.admit(then(queue.records))
+    if failed:
+        raise StageError(_explained(what, failed, len(queue.known)))
+    progress.update(what, len(queue.known), len(queue.known))
+    return queue.records
+
+
+class _Queue:
+    """Plans that wait, and the records of those that were trained, now or in an earlier run."""
+
+    def __init__(self, folder: str, say: Callable[[str], None]) -> None:
+        self.folder, self.say = folder, say
+        self.records: Records = {}
+        self.waiting: list[Plan] = []
+        self.known: set[Plan] = set()
+
+    def admit(self, plans: Sequence[Plan]) -> None:
+        """Queue the plans that are new and have no record yet."""
+        for plan in plans:
+            if plan in self.known:
+                continue
+            self.known.add(plan)
+            record = read_record(self.folder, plan, self.say)
+            if record is None:
+                self.waiting.append(plan)
+            else:
+                self.records[plan] = record
+
+
+def _explained(what: str, failed: dict[str, str], total: int) -> str:
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+    return (
+        f"{what}: {len(failed)} of {total} trainings failed ({reasons}). What "
+        "succeeded is kept: fix the cause and run again"
+    )
+
+
+def _train_in_worker(
+    plan: Plan, data: Data, config: Config, folder: str, frozen: Features | None
+) -> dict[str, Any]:
+    use_threads(config.resources.cpus_per_worker)
+    return train_unit(plan, data, config, folder, frozen)

@@ -1,0 +1,78 @@
+"""Checkpoints and adapters' records: what is cut off is made again, or named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from raysynth.adapters.record import (
+    Adapter,
+    read_adapter,
+    read_adapters,
+    write_adapter,
+    write_adapters,
+)
+from raysynth.errors import DataError
+from raysynth.finetune.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+
+ADAPTER = Adapter("0-0", "lora", "group_cluster", 0, 0, "coat", "grass", "a coat", 20, 4, 0.5)
+CHECKPOINT = Checkpoint(
+    **{name: torch.arange(5.0) for name in ("weights", "exp_avg", "exp_avg_sq", "average")},
+    losses=torch.ones(3),
+    best=torch.empty(0),
+    step=3,
+    best_loss=float("inf"),
+    best_step=0,
+)
+
+
+@pytest.mark.parametrize("where", ["disk", "s3"])
+def test_a_checkpoint_comes_back(where, tmp_path, request):
+    folder = str(tmp_path / "runs [v2]") if where == "disk" else request.getfixturevalue("s3")
+    assert read_checkpoint(f"{folder}/0-0") is None
+    write_checkpoint(CHECKPOINT, f"{folder}/0-0")
+    found = read_checkpoint(f"{folder}/0-0")
+    assert found.step == 3 and found.best_loss == float("inf") and found.best.shape == (0,)
+    assert torch.equal(found.weights, CHECKPOINT.weights)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\xff" * 40, None])
+def test_a_checkpoint_that_is_cut_off_is_none(tmp_path, content):
+    write_checkpoint(CHECKPOINT, str(tmp_path))
+    path = tmp_path / "checkpoint.safetensors"
+    for size in (5, 30, 200, -1):
+        data = path.read_bytes()
+        path.write_bytes(data[:size] if content is None else content)
+        assert read_checkpoint(str(tmp_path)) is None
+        path.write_bytes(data)
+    assert read_checkpoint(str(tmp_path)).step == 3
+
+
+BROKEN = ["", "{", "[]", "null", "3", '{"name": "0-0"}', "[[1]]"]
+
+
+@pytest.mark.parametrize("text", [*BROKEN, '{"stages": []}'])
+def test_an_adapters_record_that_is_cut_off_is_trained_again(tmp_path, text):
+    write_adapter(ADAPTER, str(tmp_path))
+    assert read_adapter(str(tmp_path)) == ADAPTER
+    Path(tmp_path, "adapter.json").write_text(text)
+    assert read_adapter(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize("text", [t for t in BROKEN if t != "[]"])
+def test_a_list_of_adapters_that_is_cut_off_is_named(tmp_path, text):
+    write_adapters([ADAPTER], str(tmp_path))
+    assert read_adapters(str(tmp_path)) == [ADAPTER]
+    path = Path(tmp_path, "adapters.json")
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"adapters\.json: (no JSON|not there)"):
+        read_adapters(str(tmp_path))
+    path.write_text(json.dumps([{**vars(ADAPTER), "steps": "four"}]))
+    with pytest.raises(DataError, match=r"adapters\.json: not there, or not the list"):
+        read_adapters(str(tmp_path))
+    path.unlink()
+    with pytest.raises(DataError, match=r"adapters\.json: not there"):
+        read_adapters(str(tmp_path))

@@ -1,0 +1,105 @@
+"""What a run costs, counted in images: classifiers, generation, host memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from raysynth.config.files import load_config
+from raysynth.planning import costs
+from raysynth.references.methods import REFERENCES
+from raysynth.references.reference import settings
+from raysynth.training.two_stage import configured, plan_of
+
+SPLITS = {"train": 1000, "validation": 100, "test": 300}
+IMAGES = costs.Images(SPLITS, 4, 800, 600, 32, 32, 32)
+REFERENCE = ["references.steps=40", "references.evaluations=8", "references.jtt_steps=10"]
+
+
+def reference(name: str) -> tuple[float, float]:
+    config = load_config(None, REFERENCE).references
+    return costs.passes(REFERENCES[name].plan(config, settings(config)[0], 0), 16, IMAGES)
+
+
+def test_a_training_looks_at_validation_at_every_stopping_point():
+    assert reference("erm") == (40 * 16, 8 * 100)
+
+
+def test_a_head_on_features_looks_at_the_training_images_too():
+    assert reference("erm_balanced_head") == (40 * 16, 8 * (100 + 1000))
+
+
+def test_jtt_trains_twice_and_ffr_in_two_phases():
+    assert reference("jtt") == ((10 + 40) * 16, 8 * 100 + 1000)
+    assert reference("ffr") == ((40 + 40) * 16, 8 * 100 + 8 * 100)
+
+
+def test_heads_on_synthetic_images_look_at_them():
+    config = load_config(None, ["classifier.head_real_share=0.5", "classifier.ratio=0.2"])
+    plan = plan_of(configured(config.classifier), config.classifier)
+    assert costs.passes(plan, 1, IMAGES)[1] == 4 * (100 + 1000 + 200)
+
+
+def counted(*overrides: str) -> int:
+    """Trainings of a run whose search has three."""
+    config = load_config(None, ["search.trials=3", "references.names=[erm]", *overrides])
+    return sum(times for _, times in costs.trainings(config))
+
+
+def test_all_trainings_of_a_run_are_counted():
+    own, search, erm = 3, 3, 2 + 2  # two weight decays, two more seeds of the better
+    assert counted() == own + search + erm
+    assert counted("classifier.mixtures=[ffr, usb]") == own + search + erm + 2 * (2 + 2)
+    assert counted("references.names=[erm, erm_balanced_head]") == own + search + erm + 2
+    candidates = ["generator=auto", "candidates=[vanilla, shared]"]
+    assert counted(*candidates) == own + search + erm + 2 * (2 + 1)
+    frozen = ["classifier.start=pretrained", "search.steps=[0, 0]"]
+    assert counted(*frozen) == 1 + 1 + erm
+
+
+def test_generation_costs_what_its_size_costs():
+    shape = costs.base_shape(load_config(), [])
+    flops = {}
+    for size in (None, 32, 64):
+        config = load_config(None, [] if size is None else [f"synthesis.image_size={size}"])
+        images = costs.image_sizes(config, SPLITS, 4, shape, [])
+        flops[size] = costs.generation_flops(config, shape, images)
+    assert flops[None] == flops[32]
+    assert flops[64] > 3.5 * flops[32], "all grows with the pixels but what is made of the text"
+
+
+def test_host_memory_is_that_of_decoded_images():
+    config = load_config(None, ["dataset.name=celeba", "dataset.path=/data", "selection.keep=0.5"])
+    config = config.model_copy(
+        update={"classifier": config.classifier.model_copy(update={"image_size": 224})}
+    )
+    said: list[str] = []
+    images = costs.image_sizes(config, SPLITS, 4, costs.base_shape(config, []), said)
+    assert "real images of 512 x 512" in said[0]
+    one, kept = 3 * 224 * 224, 4 * 800 // 2
+    assert costs.host_bytes(config, images) == {
+        "driver": (1000 + 100 + kept) * one,
+        "object store": (1000 + 100 + kept) * one,
+        "worker": 300 * one,
+    }
+    auto = config.model_copy(update={"generator": "auto"})
+    assert costs.host_bytes(auto, images)["driver"] == (1000 + 100 + 5 * kept) * one
+
+
+def test_embedding_holds_a_batch_as_it_is_encoded_and_few_decoded_images():
+    config = load_config(None, ["dataset.name=celeba", "dataset.path=/data"])
+    found = {}
+    for side in (64, 512, 4000):
+        images = replace(IMAGES, real_side=side)
+        found[side] = costs.embedding_bytes(config, images) / 1e9
+    seen = 256 * 2 * 4 * 3 * 224**2 / 1e9  # CLIP's own size, and mirrored
+    assert found[64] == pytest.approx(seen + 256 * 64**2 * (1.7 + 27) / 1e9)
+    assert found[512] == pytest.approx(seen + (256 * 512**2 * 1.7 + 16 * 512**2 * 27) / 1e9)
+    assert found[4000] < 2  # 256 of 16 megapixels as floats were 120 GB
+
+
+@pytest.mark.parametrize(("generators", "sets"), [(1, 1), (3, 4)])
+def test_the_images_of_chosen_generators_are_copied(generators, sets):
+    found = costs.storage_bytes(IMAGES, 7.0, [load_config()] * generators)
+    assert found["synthetic"] == sets * 800 * 32**2 * costs.PNG_BYTES and found["adapters"] == 7

@@ -1,0 +1,59 @@
+"""Control rows: what the base model knows by itself, on tiny tables."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from raysynth.config.files import load_config
+from raysynth.errors import ConfigError
+from raysynth.planning.preflight import preflight
+from raysynth.progress import Progress
+from raysynth.references.control import run_control
+from raysynth.references.controls import CONTROLS
+from raysynth.references.stage import run_references
+from tests.training.tiny import tiny_config, tiny_groups, write_tiny_run
+
+
+@pytest.mark.parametrize("name", sorted(CONTROLS))
+def test_a_control_fits_a_balanced_head_and_repeats_itself(tmp_path, name):
+    folders = write_tiny_run(str(tmp_path))
+    config = tiny_config()
+    first, again = (
+        run_control(CONTROLS[name], config, folders["real"], tiny_groups()) for _ in range(2)
+    )
+    assert first["predicted"].shape == (32,)
+    np.testing.assert_array_equal(first["predicted"], again["predicted"])
+    assert first["chosen"]["head_weight_decay"] in config.references.head_weight_decays
+    assert first["validation"]["aga"] > 0.5
+
+
+def test_controls_are_rows_of_the_references_stage(ray_local, tmp_path):
+    folders = write_tiny_run(str(tmp_path))
+    config = tiny_config("references.names=[]", f"references.controls=[{', '.join(CONTROLS)}]")
+    facts = run_references(
+        config, folders["real"], tiny_groups(), str(tmp_path / "work"), Progress()
+    )
+    methods = json.loads((tmp_path / "work" / "results.json").read_text())["methods"]
+    assert facts["rows"] == 2 and {row["kind"] for row in methods.values()} == {"control"}
+    assert all(len(row["wga"]["seeds"]) == 1 for row in methods.values())
+
+
+def test_the_base_classifier_needs_the_embedded_base():
+    with pytest.raises(ConfigError, match="base_classifier needs"):
+        load_config(None, ["references.controls=[base_classifier]", "base.name=owner/model"])
+
+
+@pytest.mark.parametrize("start", ["classifier.start", "references.start"])
+def test_a_pretrained_start_refuses_garments_that_it_knows(start):
+    pair = ["dataset.pair=[pullover, shirt]", "dataset.train_images=80"]
+    small = ["dataset.validation_images=40", "dataset.test_images=40", "dataset.severity=0.8"]
+    with pytest.raises(ConfigError, match="trained on the garments shirt"):
+        preflight(load_config(None, [*pair, *small, f"{start}=pretrained"]))
+
+
+def test_a_pretrained_start_refuses_other_widths():
+    with pytest.raises(ConfigError, match=r"classifier\.widths"):
+        preflight(load_config(None, ["classifier.start=pretrained", "classifier.widths=[8, 16]"]))

@@ -1,0 +1,339 @@
+"""A run's folder: whole outputs or none, skipped when unchanged, resumed when cut off."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raysynth.config.files import load_config
+from raysynth.errors import ConfigError
+from raysynth.stages.run import Run
+from raysynth.storage.files import sizes_below, write_atomic
+
+
+def run_in(folder: Path, *overrides: str) -> Run:
+    return Run(load_config(None, [f"storage_path={folder}", "name=t", *overrides]))
+
+
+def write(name: str):
+    def build(work: str) -> dict:
+        Path(work, name).write_text(name)
+        return {"rows": 1}
+
+    return build
+
+
+def test_unchanged_inputs_are_skipped_and_changed_ones_are_not(tmp_path):
+    run = run_in(tmp_path)
+    first = run.stage("ingest", {"a": 1}, write("one"))
+    again = run_in(tmp_path).stage("ingest", {"a": 1}, write("never"))
+    assert (first.skipped, again.skipped, again.facts) == (False, True, {"rows": 1})
+    assert os.listdir(tmp_path / "t/real") == ["one"]
+    changed = run.stage("ingest", {"a": 2}, write("two"))
+    assert not changed.skipped and os.listdir(tmp_path / "t/real") == ["two"]
+    record = json.loads((tmp_path / "t/manifest.json").read_text())["stages"]["ingest"]
+    assert record["outputs"] == ["real/two"] and record["rows"] == 1
+    assert record["versions"]["torch"]
+
+
+def test_a_cut_off_stage_leaves_no_output_and_goes_on_where_it_was(tmp_path):
+    run = run_in(tmp_path)
+
+    def cut(work: str) -> dict:
+        Path(work, "half").write_text("")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.stage("synthesis", {"a": 1}, cut)
+    assert not (tmp_path / "t/synthetic").exists()
+    run.stage("synthesis", {"a": 1}, write("rest"))
+    assert sorted(os.listdir(tmp_path / "t/synthetic")) == ["half", "rest"]
+
+
+def test_half_work_for_other_inputs_is_dropped(tmp_path):
+    run = run_in(tmp_path)
+
+    def cut(work: str) -> dict:
+        Path(work, "old").write_text("")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.stage("ingest", {"a": 1}, cut)
+    run.stage("ingest", {"a": 2}, write("new"))
+    assert os.listdir(tmp_path / "t/real") == ["new"]
+    assert os.listdir(tmp_path / "t/.partial") == []
+
+
+def test_a_deleted_output_is_made_again(tmp_path):
+    run = run_in(tmp_path)
+    run.stage("ingest", {"a": 1}, write("one"))
+    (tmp_path / "t/real/one").unlink()
+    (tmp_path / "t/real").rmdir()
+    assert not run.stage("ingest", {"a": 1}, write("one")).skipped
+
+
+def test_other_filesystems_hold_runs_too():
+    config = load_config(None, ["name=t"])
+    run = Run(config.model_copy(update={"storage_path": "memory://runs"}))
+
+    def build(work: str) -> dict:
+        run.filesystem.pipe_file(work.removeprefix("memory://") + "/x", b"1")
+        return {}
+
+    stage = run.stage("ingest", {}, build)
+    assert run.filesystem.cat_file(stage.path.removeprefix("memory://") + "/x") == b"1"
+    assert run.stage("ingest", {}, build).skipped
+
+
+def test_unwritable_storage_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="storage_path: cannot write"):
+        run_in(tmp_path / "file")
+    with pytest.raises(ConfigError, match="storage_path"):
+        Run(load_config(None, ["storage_path=nosuchscheme://x"]))
+
+
+def test_runs_that_share_a_folder_do_what_they_have_in_common_once(tmp_path):
+    shared = f"{tmp_path}/stages"
+    first = Run(load_config(None, [f"storage_path={tmp_path}", "name=a"]), shared)
+    second = Run(load_config(None, [f"storage_path={tmp_path}", "name=b"]), shared)
+    one = first.stage("ingest", {"a": 1}, write("one"))
+    same = second.stage("ingest", {"a": 1}, write("never"))
+    other = second.stage("ingest", {"a": 2}, write("two"))
+    assert same.skipped and same.path == one.path == first.folder("ingest")
+    assert not other.skipped and other.path == second.folder("ingest") != one.path
+    assert os.listdir(one.path) == ["one"] and os.listdir(other.path) == ["two"]
+    record = json.loads((tmp_path / "b/manifest.json").read_text())["stages"]["ingest"]
+    assert record["digest"] == other.digest
+
+
+def test_half_work_in_a_shared_folder_stays_for_whoever_goes_on(tmp_path):
+    shared = f"{tmp_path}/stages"
+
+    def cut(work: str) -> dict:
+        Path(work, "half").write_text("")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Run(load_config(None, [f"storage_path={tmp_path}", "name=a"]), shared).stage(
+            "synthesis", {"a": 1}, cut
+        )
+    other = Run(load_config(None, [f"storage_path={tmp_path}", "name=b"]), shared)
+    other.stage("synthesis", {"a": 2}, write("two"))
+    stage = other.stage("synthesis", {"a": 1}, write("rest"))
+    assert sorted(os.listdir(stage.path)) == ["half", "rest"]
+
+
+def test_variants_of_a_stage_lie_side_by_side_and_share_their_digest(tmp_path):
+    run = run_in(tmp_path)
+    shared, edit = (run.stage(f"synthesis/{v}", {"a": 1}, write(v)) for v in ("shared", "edit"))
+    assert shared.digest == edit.digest
+    assert sorted(os.listdir(tmp_path / "t/variants")) == ["edit", "shared"]
+    assert run.folder("synthesis/edit") == str(tmp_path / "t/variants/edit/synthetic")
+    assert run.stage("synthesis/edit", {"a": 1}, write("never")).skipped
+
+
+def on_any(run: Run, *files: str):
+    """Builds files below the working folder of a run, wherever it is."""
+
+    def build(work: str) -> dict:
+        for file in files:
+            write_atomic(f"{work}/{file}", file.encode())
+        return {"rows": len(files)}
+
+    return build
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_run_lies_on_s3_as_on_a_disk(s3, shared):
+    config = load_config(None, [f"storage_path={s3}", "name=t"])
+    stages = f"{s3}/stages" if shared else None
+    run = Run(config, stages)
+    made = run.stage("ingest", {}, on_any(run, "one", "below/two"))
+    assert sizes_below(made.path) == {"one": 3, "below/two": 9}
+    assert not [name for name in sizes_below(s3) if ".partial" in name]
+    again = Run(config, stages).stage("ingest", {}, write("never"))
+    assert again.skipped and again.path == made.path == run.folder("ingest")
+    other = run.stage("ingest", {"a": 2}, on_any(run, "three"))
+    assert sizes_below(other.path) == {"three": 5}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("harm", ["cut", "emptied", "longer", "deleted"])
+def test_a_damaged_output_is_named_and_made_again(tmp_path, shared, harm):
+    def begun() -> tuple[Run, list[str]]:
+        config = load_config(None, [f"storage_path={tmp_path}", "name=t"])
+        run, said = Run(config, f"{tmp_path}/stages" if shared else None), []
+        run.say = said.append
+        return run, said
+
+    run, _ = begun()
+    made = run.stage("ingest", {"a": 1}, on_any(run, "one", "two"))
+    later = run.stage("clustering", {"after": made.digest}, on_any(run, "x"))
+    file = Path(made.path, "two")
+    if harm == "deleted":
+        file.unlink()
+    else:
+        file.write_text({"cut": "t", "emptied": "", "longer": "two and"}[harm])
+    run, said = begun()
+    again = run.stage("ingest", {"a": 1}, on_any(run, "one", "two"))
+    assert not again.skipped and file.read_text() == "two"
+    assert len(said) == 1 and str(file) in said[0] and "made again" in said[0]
+    assert run.stage("clustering", {"after": again.digest}, write("never")).skipped
+    run, said = begun()
+    assert run.stage("ingest", {"a": 1}, write("never")).skipped and not said
+    assert later.digest == run.manifest()["stages"]["clustering"]["digest"]
+
+
+def test_a_record_of_a_version_without_sizes_is_believed(tmp_path):
+    run = run_in(tmp_path)
+    run.stage("ingest", {"a": 1}, write("one"))
+    manifest = json.loads((tmp_path / "t/manifest.json").read_text())
+    del manifest["stages"]["ingest"]["sizes"]
+    (tmp_path / "t/manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "t/real/one").write_text("longer than it was")
+    assert run_in(tmp_path).stage("ingest", {"a": 1}, write("never")).skipped
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"stages": {"ing', b"\xff\xfe", b'{"stages": []}', b"[]", b'{"stages": {"ingest": 1}}'],
+)
+def test_a_manifest_that_cannot_be_read_is_kept_aside_and_nothing_is_made_again(tmp_path, content):
+    run = run_in(tmp_path)
+    for name in ("ingest", "synthesis/edit", "synthesis/shared"):
+        run.stage(name, {"of": name}, write(name[-4:]))
+    before = run.manifest()["stages"]
+    (tmp_path / "t/manifest.json").write_bytes(content)
+    run, said = run_in(tmp_path), []
+    run.say = said.append
+    for name in ("ingest", "synthesis/edit", "synthesis/shared"):
+        assert run.stage(name, {"of": name}, write("never")).skipped
+    assert len(said) == 1 and "manifest.json cannot be read" in said[0]
+    assert (tmp_path / "t/manifest.json.broken").read_bytes() == content
+    assert run.manifest()["stages"] == before
+
+
+def test_a_folder_in_the_manifests_place_is_kept_aside(tmp_path):
+    run_in(tmp_path).stage("ingest", {"a": 1}, write("once"))
+    (tmp_path / "t/manifest.json").unlink()
+    (tmp_path / "t/manifest.json").mkdir()
+    assert run_in(tmp_path).stage("ingest", {"a": 1}, write("never")).skipped
+    assert (tmp_path / "t/manifest.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"sizes": {"a": "x"}}, {"sizes": {"a": None}}, {"seconds": float("nan")}]
+)
+def test_a_record_of_no_numbers_is_not_believed(tmp_path, changes):
+    run_in(tmp_path).stage("ingest", {"a": 1}, write("once"))
+    for file in tmp_path.rglob("*.json"):
+        text = json.loads(file.read_text())
+        record = text["stages"]["ingest"] if "stages" in text else text
+        record.update(changes)
+        file.write_text(json.dumps(text))
+    assert not run_in(tmp_path).stage("ingest", {"a": 1}, write("again")).skipped
+
+
+@pytest.mark.parametrize("content", ["", "garbage", "nan", '"a"', "[1]", "-1", "1e999"])
+def test_seconds_that_cannot_be_read_stop_no_run(tmp_path, content):
+    run = run_in(tmp_path)
+
+    def cut(work: str) -> dict:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.stage("ingest", {"a": 1}, cut)
+    (seconds,) = (tmp_path / "t/.partial").glob("*/.seconds")
+    seconds.write_text(content)
+    assert 0 <= run.stage("ingest", {"a": 1}, write("one")).seconds < 60
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import raysynth.stages.run as runs
+from raysynth.config.files import load_config
+where, when, shared = sys.argv[1:]
+die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+move = runs.move
+def moved(source, target):
+    move(source, target)
+    die()
+runs.move = die if when == "before" else moved
+run = runs.Run(load_config(None, [f"storage_path={where}", "name=t"]), shared or None)
+run.stage("ingest", {"a": 1}, lambda work: Path(work, "one").write_text("one") and {"rows": 1})
+"""
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_between_making_and_naming_a_stage_is_not_made_twice(tmp_path, when, shared):
+    stages = f"{tmp_path}/stages" if shared else ""
+    config = load_config(None, [f"storage_path={tmp_path}", "name=t"])
+    Run(config, stages or None).stage("ingest", {"a": 2}, write("old"))  # the same sizes
+    command = [sys.executable, "-c", KILLED, str(tmp_path), when, stages]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    run = Run(config, stages or None)
+    stage = run.stage("ingest", {"a": 1}, write("never"))
+    assert stage.skipped and os.listdir(stage.path) == ["one"] and stage.facts == {"rows": 1}
+    assert run.stage("ingest", {"a": 1}, write("never")).skipped
+    assert os.listdir(f"{stages or tmp_path / 't'}/.partial") == []
+
+
+def test_temporary_files_of_a_killed_writer_are_no_outputs(tmp_path):
+    run = run_in(tmp_path)
+
+    def killed(work: str) -> dict:
+        Path(work, "shard.parquet.77.tmp").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.stage("ingest", {"a": 1}, killed)
+
+    def goes_on(work: str) -> dict:
+        assert os.listdir(work) == [".seconds"]  # the room is free before anything is written
+        Path(work, "x.parquet.78.tmp").write_text("half")
+        return write("one")(work)
+
+    assert os.listdir(run.stage("ingest", {"a": 1}, goes_on).path) == ["one"]
+
+
+FULL = """
+import resource, sys
+from raysynth.config.files import load_config
+from raysynth.stages.run import Run
+from raysynth.storage.files import write_atomic
+run = Run(load_config(None, [f"storage_path={sys.argv[1]}", "name=t"]))
+def build(work):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4))
+    write_atomic(f"{work}/one", b"one, and more")
+run.stage("ingest", {"a": 1}, build)
+"""
+
+
+def test_a_full_disk_is_what_is_said_and_the_run_goes_on(tmp_path):
+    """The note of the seconds fails too, and must not hide the first error."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True
+    )
+    assert "StorageError: disk full at" in done.stderr.splitlines()[-1]
+    assert "/one" in done.stderr.splitlines()[-1] and "s3fs" not in done.stderr
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert not run_in(tmp_path).stage("ingest", {"a": 1}, write("one")).skipped
+
+
+def test_advice_is_for_the_cause(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError) as found:
+        run_in(tmp_path / "file")
+    assert "s3fs" not in str(found.value)
+    with pytest.raises(ConfigError, match=r"\*\*\*@host") as found:
+        Run(load_config(None, ["storage_path=nosuchscheme://me:word@host", "name=t"]))
+    assert "word" not in str(found.value)

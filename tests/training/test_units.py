@@ -1,0 +1,58 @@
+"""Trainings as Ray tasks: what follows from finished ones is trained in the same pass."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+from rich.console import Console
+
+from raysynth.heads.spec import TRAINED
+from raysynth.progress import Progress
+from raysynth.training.plan import Phase, Plan
+from raysynth.training.units import read_record, run_units, unit_name
+from tests.training.tiny import tiny_config, tiny_data
+
+
+def test_followers_are_trained_and_none_twice(ray_local, tmp_path):
+    first = Plan((Phase("real", 4, 3e-3, 0.01),), (TRAINED,), evaluations=1)
+    second = replace(first, seed=1)
+    data = ray_local.put(tiny_data())
+
+    def then(records):
+        return [first, second] if first in records else []
+
+    for _ in range(2):
+        records = run_units(
+            [first], data, tiny_config(), str(tmp_path), Progress(), "trainings", then
+        )
+        assert set(records) == {first, second}
+    assert len(list(tmp_path.glob("*.json"))) == 2
+
+
+def test_a_unit_cut_in_half_is_named_and_trained_again_bit_for_bit(ray_local, tmp_path):
+    plan = Plan((Phase("real", 4, 3e-3, 0.01),), (TRAINED,), evaluations=1)
+    data = ray_local.put(tiny_data())
+
+    def trained() -> str:
+        console = Console(file=io.StringIO(), width=400)
+        run_units([plan], data, tiny_config(), str(tmp_path), Progress(console), "trainings")
+        return console.file.getvalue()
+
+    assert "again" not in trained()
+    record, weights = (tmp_path / f"{unit_name(plan)}.{end}" for end in ("json", "safetensors"))
+    whole = weights.read_bytes()
+    for file, content in (
+        (record, b""),
+        (record, record.read_bytes()[:50]),
+        (record, b"[1, 2]"),
+        (weights, whole[: len(whole) // 2]),
+        (weights, b""),
+        (weights, b"version https://git-lfs.github.com/spec/v1"),
+    ):
+        file.write_bytes(content)
+        assert f"{file} is" in (said := trained()) and "again" in said
+        assert weights.read_bytes() == whole and read_record(str(tmp_path), plan)
+    weights.unlink()
+    assert f"{weights} is missing" in trained()
+    assert trained() == ""
