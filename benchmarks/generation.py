@@ -33,6 +33,7 @@ from PIL import Image
 from raysynth.adapters.record import Adapter, read_adapters
 from raysynth.config.config import Config
 from raysynth.config.files import load_config
+from raysynth.generators.lending import settled
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.stages.run import FOLDERS
@@ -97,7 +98,8 @@ def child(root: Path, images: int, work: str, variant: str) -> None:
     config = load_config(None, [*knobs(root, images), *VARIANTS[variant]])
     groups = _groups(root)
     trained = read_adapters(f"{root}/adapters")
-    specs = plan_specs(config, trained, groups, [1] * groups.count)
+    counts = np.ones(groups.count, dtype=np.int64)
+    specs = plan_specs(config, settled(recipe_of(config), counts), trained, groups, counts)
     names = tuple(adapter.name for adapter in trained)
     task = Task(
         config,

@@ -29,6 +29,7 @@ import pyarrow as pa
 from measure import finish, parser, run
 
 from raysynth.config.files import load_config
+from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.scoring.clip import Scores
 from raysynth.synthesis.actor import Task
@@ -158,7 +159,7 @@ def child(sampler: str, images: int, work: str) -> None:
             *([f"synthesis.batch_size={BATCH}", "synthesis.rows_per_shard=100"] * sleeping),
         ],
     )
-    specs = plan_specs(config, [], GROUPS, [1] * GROUPS.count)
+    specs = plan_specs(config, recipe_of(config), [], GROUPS, [1] * GROUPS.count)
     kind = SleepingSampler if sleeping else TinySampler
     task = Task(config, GROUPS, "", (), "", kind)
     with (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import pkgutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -81,11 +82,12 @@ class Registry(Generic[P]):
             ) from error
         return part
 
-    def unknown(self, name: str) -> str:
-        """What is said of a name that is none."""
-        close = difflib.get_close_matches(str(name), self.names, 1)
+    def unknown(self, name: str, *also: str) -> str:
+        """What is said of a name that is none; `also`: names that would do besides the parts'."""
+        known = (*self.names, *also)
+        close = difflib.get_close_matches(str(name), known, 1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        return f"got {clipped(str(name))!r}, expected one of {', '.join(self.names)}.{hint}"
+        return f"got {clipped(str(name))!r}, expected one of {', '.join(known)}.{hint}"
 
 
 class Chosen(BaseModel):
@@ -103,15 +105,26 @@ class Chosen(BaseModel):
         return registry[self.name].Knobs.model_validate(self.given)
 
 
-def named_part(registry: Registry[Any]) -> Any:
-    """The type of a knob whose value is the name of a part of `registry`."""
+@dataclass(frozen=True)
+class Names:
+    """What a knob of `named_part` may be, for the configuration's reference."""
+
+    registry: Registry[Any]
+    also: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self.registry.names, *self.also))
+
+
+def named_part(registry: Registry[Any], *also: str) -> Any:
+    """The type of a knob whose value is the name of a part of `registry`, or one of `also`."""
 
     def check(name: str) -> str:
-        if name not in registry:
-            raise ValueError(registry.unknown(name))
+        if name not in registry and name not in also:
+            raise ValueError(registry.unknown(name, *also))
         return name
 
-    return Annotated[str, AfterValidator(check), registry]
+    return Annotated[str, AfterValidator(check), Names(registry, also)]
 
 
 def chosen_part(registry: Registry[Any]) -> Any:
@@ -144,7 +157,7 @@ def chosen_part(registry: Registry[Any]) -> Any:
                 read, serialization=core_schema.plain_serializer_function_ser_schema(dump)
             )
 
-    return Annotated[Chosen, Of, registry]
+    return Annotated[Chosen, Of, Names(registry, ())]
 
 
 def _name(value: Any) -> Any:

@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from raysynth.cluster.capacity import check_before_ray
 from raysynth.config.config import Config
-from raysynth.generators.lending import check_groups
 from raysynth.generators.recipe import candidates, recipe_of
 from raysynth.groups.groups import Groups
 
@@ -51,7 +50,7 @@ def check_configuration(config: Config) -> tuple[Groups, pa.Table]:
 
     from raysynth.clustering.kmeans import check_cluster_counts
     from raysynth.datasets.listing import list_dataset, split_counts
-    from raysynth.finetune.jobs import check_overrides, expected_adapters
+    from raysynth.finetune.jobs import expected_jobs
     from raysynth.networks.checks import check_backbone
     from raysynth.synthesis.solver import check_solver
 
@@ -61,9 +60,8 @@ def check_configuration(config: Config) -> tuple[Groups, pa.Table]:
     check_cluster_counts(counts, groups, config.clustering, config.finetune.min_images)
     for each in candidates(config):
         check_solver(each)
-        check_groups(counts, groups, each)
-        if recipe_of(each).training is not None:
-            check_overrides(each, [a.name for a in expected_adapters(each, groups, counts)])
+        prompts, clustering = each.prompts, each.clustering
+        expected_jobs(recipe_of(each), each.finetune, prompts, clustering, groups, counts)
     return groups, listing
 
 

@@ -13,10 +13,11 @@ from raysynth.adapters.record import Adapter
 from raysynth.config.config import Config
 from raysynth.errors import StageError
 from raysynth.finetune.jobs import SHARED
-from raysynth.generators.lending import class_lender, lending_group, settled, trained_groups
-from raysynth.generators.recipe import recipe_of
+from raysynth.generators.lending import class_lender, lending_group, trained_groups
+from raysynth.generators.recipe import Recipe
 from raysynth.groups.groups import Groups
 from raysynth.groups.prompts import spoken
+from raysynth.groups.settings import PromptConfig
 from raysynth.storage.tables import SYNTHETIC
 
 ROW = pa.field("row_of_plan", pa.int64())
@@ -51,6 +52,7 @@ class Voice:
 
 def plan_specs(
     config: Config,
+    recipe: Recipe,
     adapters: Sequence[Adapter],
     groups: Groups,
     counts: Sequence[int] | np.ndarray,
@@ -63,7 +65,8 @@ def plan_specs(
 
     Parameters
     ----------
-    adapters : what fine-tuning produced; none for `vanilla`.
+    recipe : the generator's, settled for these counts.
+    adapters : what fine-tuning produced; none where nothing is trained.
     counts : [G] training images per group.
     sources : group -> ids of the real images that are edited for it, in turn (edit.deal_sources);
         None where images are drawn from noise.
@@ -75,18 +78,19 @@ def plan_specs(
     """
     tables, rows = [], 0
     for group in range(groups.count):
-        voices = group_voices(config, adapters, groups, counts, group)
+        voices = group_voices(recipe, config.prompts, adapters, groups, counts, group)
         count, rest = divmod(config.synthesis.images_per_group, len(voices))
         for number, voice in enumerate(voices):
             size = count + (number < rest)
             edited = np.resize(sources[group], size).tolist() if sources else [""] * size
-            tables.append(_table(config, groups, voice, rows, edited))
+            tables.append(_table(config, recipe, groups, voice, rows, edited))
             rows += size
     return pa.concat_tables(tables)
 
 
 def group_voices(
-    config: Config,
+    recipe: Recipe,
+    prompts: PromptConfig,
     adapters: Sequence[Adapter],
     groups: Groups,
     counts: Sequence[int] | np.ndarray,
@@ -107,13 +111,11 @@ def group_voices(
     attribute tells which (docs/results.md, severity 0.999).
     """
     counts = np.asarray(counts)
-    config = settled(config, counts)
-    prompts, recipe = config.prompts, recipe_of(config)
     plain = spoken(prompts, groups, group, token="")
     if recipe.training is None:
         return [Voice(group, 0, "", plain, prompts.negative)]
     own = _speaking_for(adapters, groups, group)
-    enough = trained_groups(counts, config.finetune.min_images)
+    enough = trained_groups(counts, recipe.min_images)
     known = enough[group]
     if recipe.training.scope in ("all", "attribute"):
         width = len(groups.attribute_names)
@@ -121,8 +123,8 @@ def group_voices(
     if own and known:
         prompt = spoken(prompts, groups, group) if recipe.token else plain
         return [Voice(group, max(a.cluster, 0), a.name, prompt, prompts.negative) for a in own]
-    of_class = class_lender(config, counts, groups, group)
-    for lender in (lending_group(config, counts, groups, group), of_class):
+    of_class = class_lender(recipe, counts, groups, group)
+    for lender in (lending_group(recipe, counts, groups, group), of_class):
         if lent := own or _speaking_for(adapters, groups, lender):
             same_class = groups.label(lender) == groups.label(group)
             word = groups.attribute_words[groups.attribute(lender)] if same_class else ""
@@ -157,17 +159,22 @@ def _speaking_for(adapters: Sequence[Adapter], groups: Groups, group: int) -> li
 
 
 def _table(
-    config: Config, groups: Groups, voice: Voice, start: int, sources: Sequence[str]
+    config: Config,
+    recipe: Recipe,
+    groups: Groups,
+    voice: Voice,
+    start: int,
+    sources: Sequence[str],
 ) -> pa.Table:
     """The specs of a voice's images, one per entry of `sources`, in rows from `start` on."""
     group, cluster, count = voice.group, voice.cluster, len(sources)
-    guidance = recipe_of(config).guidance_scale
+    guidance = recipe.guidance_scale
     each = {
         "label": groups.label(group),
         "attribute": groups.attribute(group),
         "group": group,
         "cluster": cluster,
-        "generator": config.generator,
+        "generator": recipe.name,
         "adapter": voice.adapter,
         "prompt": voice.prompt,
         "negative_prompt": voice.negative_prompt if guidance > 1 else "",

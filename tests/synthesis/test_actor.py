@@ -18,10 +18,9 @@ from raysynth.scoring.clip import Scores
 from raysynth.storage.tables import decode_images
 from raysynth.synthesis.actor import Synthesizer, Task
 from raysynth.synthesis.shards import read_manifest, read_shards
-from raysynth.synthesis.specs import plan_specs
 from raysynth.synthesis.stage import generate
 from raysynth.synthesis.timeline import read_timeline
-from tests.synthesis.conftest import COUNTS, GROUPS
+from tests.synthesis.conftest import COUNTS, GROUPS, planned
 
 
 def make_task(**synthesis: Any) -> Task:
@@ -58,7 +57,7 @@ def make_task(**synthesis: Any) -> Task:
 
 
 def specs_of(task: Task) -> pa.Table:
-    return plan_specs(task.config, [], GROUPS, COUNTS)
+    return planned(task.config, [], GROUPS, COUNTS)
 
 
 def test_batches_take_turns_on_the_device_and_prepare_beside_it():
