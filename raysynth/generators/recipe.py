@@ -9,10 +9,12 @@ says explicitly wins over them.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from raysynth.config.config import Config
 from raysynth.finetune.settings import FinetuneConfig
+
+if TYPE_CHECKING:
+    from raysynth.config.config import Config
 
 Engine = Literal["lora", "full"]
 Scope = Literal["group", "group_cluster", "class", "attribute", "all", "auto"]
