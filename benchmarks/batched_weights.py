@@ -6,7 +6,7 @@
 torch.func over stacked weights, in float32 (its batch normalisation refuses autocast's bfloat16).
 Each seed has its own batch of images; a step is forward,
 backward and fused AdamW. Numbers are the CPU milliseconds of a step per seed, variants taken in
-turns. No bar: this is a measurement behind a decision (docs/decisions.md).
+turns. No bar: a measurement behind docs/decisions/031-heads-swept.md.
 """
 
 from __future__ import annotations
