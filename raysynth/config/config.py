@@ -9,9 +9,9 @@ from pydantic import (
     model_validator,
 )
 
-from raysynth.benchmark.settings import BenchmarkConfig
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.clustering.settings import ClusteringConfig
+from raysynth.config.benchmark import BenchmarkConfig
 from raysynth.datasets.settings import DatasetConfig
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.groups.settings import PromptConfig

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raysynth.generators.inputs import training_inputs
+from raysynth.models.settings import base_of
 from raysynth.stages.stage import Stage
 
 FINETUNE = Stage(
@@ -12,7 +13,7 @@ FINETUNE = Stage(
     ("clustering",),
     lambda config: {
         **training_inputs(config),
-        "base": {name: getattr(config.base, name) for name in ("name", "revision", "dtype")},
+        "base": base_of(config.base),
     },
     check="raysynth.models.sources:check_base_of",
     check_groups="raysynth.finetune.jobs:check_jobs",
