@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raysynth.config_files import load_config
+from raysynth.config.files import load_config
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])

@@ -9,9 +9,9 @@ import pytest
 
 from raysynth.benchmark.driver import run_benchmark
 from raysynth.benchmark.page import first_comment, page, wrapped
-from raysynth.benchmark.stage import publish, tabled
+from raysynth.benchmark.publish import publish, tabled
 from raysynth.cli import split_arguments
-from raysynth.config_files import load_config
+from raysynth.config.files import load_config
 from tests.benchmark.test_benchmark import planned, recorded
 
 ROOT = Path(__file__).parents[2]
