@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from raysynth.clustering.settings import ClusteringConfig
 from raysynth.errors import ConfigError
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.lending import check_groups, settled, trained_groups
-from raysynth.generators.recipe import Recipe, Training
+from raysynth.generators.recipe import Recipe, Training, recipe_of
 from raysynth.groups.groups import Groups, aligned_groups
 from raysynth.groups.prompts import spoken
 from raysynth.groups.settings import PromptConfig
@@ -271,3 +272,12 @@ def _check_overrides(settings: FinetuneConfig, names: Sequence[str]) -> None:
             f"finetune.overrides: no adapter {', '.join(unknown)}; expected one of "
             f"{', '.join(names)}. Fix: name one of them, or remove the entry"
         )
+
+
+def check_jobs(config: Any, groups: Groups, counts: np.ndarray) -> None:
+    """Refuse classes without any group to train on, and overrides of adapters that cannot be.
+
+    `counts`: [G] training images. Raises DataError, ConfigError.
+    """
+    settings, prompts, clustering = config.finetune, config.prompts, config.clustering
+    expected_jobs(recipe_of(config), settings, prompts, clustering, groups, counts)

@@ -18,7 +18,6 @@ from typing import Any
 from raysynth.adapters.record import read_adapter, write_adapters
 from raysynth.cluster.capacity import is_local
 from raysynth.cluster.settings import ResourcesConfig
-from raysynth.config.config import Config
 from raysynth.errors import DataError, StageError, StorageError, reason_of
 from raysynth.finetune.jobs import Job, plan_jobs
 from raysynth.finetune.packs import Pack, split_into_packs
@@ -27,6 +26,7 @@ from raysynth.generators.recipe import Training, recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.models.settings import BaseConfigSection
 from raysynth.progress import Progress
+from raysynth.stages.stage import Work
 from raysynth.storage.files import make_folder, open_storage, read_json, remove, write_atomic
 from raysynth.storage.tables import read_table
 
@@ -39,7 +39,8 @@ SCRATCH = (".train", ".prior")
 class _Shared:
     """What all packs of a stage are trained with; `turn` names this run of the stage."""
 
-    config: Config
+    config: Any
+    """The run's."""
     training: Training
     groups: Groups
     real: str
@@ -48,7 +49,7 @@ class _Shared:
 
 
 def run_finetune(
-    config: Config, real: str, clusters: str, groups: Groups, work: str, progress: Progress
+    config: Any, real: str, clusters: str, groups: Groups, work: str, progress: Progress
 ) -> dict[str, Any]:
     """Train every adapter of the run that is not complete in `work`.
 
@@ -275,3 +276,9 @@ def _crashed(future: Future[None], pack: list[Job], work: str) -> dict[str, str]
 
 def _clusters_file(clusters: str) -> str:
     return open_storage(f"{clusters}/clusters.parquet")[1]
+
+
+def build(work: Work) -> dict[str, Any]:
+    """The stage's outputs, see `run_finetune`."""
+    real, clusters = work.path("ingest"), work.path("clustering")
+    return run_finetune(work.config, real, clusters, work.groups, work.folder, work.progress)

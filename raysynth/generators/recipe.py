@@ -199,7 +199,7 @@ def prompt_dropout(asked: float | None, scope: str) -> float:
 
     None for a model per attribute unless it is asked for: what such a model draws without words is
     the label it saw, guidance steers away from it, and the other label's images come out purer than
-    real ones (docs/decisions.md, 2026-11-28).
+    real ones (docs/decisions/012-prompt-dropout.md).
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from pydantic import (
 from raysynth.knobs import Count, Section, Share, knob
 
 MASK_DRAWS = 4
-"""Noises that a mask is averaged over (DiffEdit's are 10; 8 overlap no better, decisions.md)."""
+"""Noises that a mask is averaged over (DiffEdit's are 10; 8 overlap no better, decisions/021)."""
 
 
 class SynthesisConfig(Section):

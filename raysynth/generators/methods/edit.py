@@ -9,7 +9,7 @@ from __future__ import annotations
 from raysynth.generators.generator import OURS, Generator, Models, Sampling
 
 UNMASKED = 0.85
-"""Strength of edits of whole images: less leaves a trace of the old attribute (decisions.md)."""
+"""Strength of edits of whole images: less leaves a trace of the old attribute (decisions/021)."""
 
 PART = Generator(
     "real images, edited",
