@@ -8,7 +8,7 @@ from pydantic import (
     Field,
 )
 
-from raysynth.knobs import Count, Named, Place, Section
+from raysynth.knobs import Count, Named, Place, Section, knob
 
 
 class ClusteringConfig(Section):
@@ -24,10 +24,10 @@ class ClusteringConfig(Section):
         description="Whose space clusters and copies are found in: `clip` (base.clip), or a folder "
         "or hub id of a transformers vision model.",
     )
-    encoder_revision: Named | None = Field(
-        None, description="Hub revision of `encoder`, as base.revision."
+    encoder_revision: Named | None = knob(
+        None, "Hub revision of `encoder`, as base.revision.", neutral=None
     )
     max_k: Count = Field(3, description="Most clusters per group when k is chosen.")
     min_size: Count = Field(20, description="Images; smaller clusters merge into the nearest one.")
-    batch_size: Count = Field(256, description="Images embedded at once.")
-    actors: Count = Field(2, description="Embedding actors in parallel.")
+    batch_size: Count = knob(256, "Images embedded at once.", width=True)
+    actors: Count = knob(2, "Embedding actors in parallel.", width=True)

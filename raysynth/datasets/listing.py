@@ -18,7 +18,6 @@ from raysynth.datasets.utkface import UTKFace
 from raysynth.datasets.waterbirds import Waterbirds
 from raysynth.errors import ConfigError, DataError
 from raysynth.groups.groups import Groups, check_names, require_every_group, subsample_to_severity
-from raysynth.networks.settings import ClassifierConfig
 from raysynth.storage.tables import SPLITS
 
 LEAST = {"train": 1, "validation": 2, "test": 2}
@@ -140,20 +139,6 @@ def split_counts(listing: pa.Table, groups: Groups) -> dict[str, np.ndarray]:
 def stored_side(config: DatasetConfig) -> int | None:
     """Side of the real table's images, pixels; None: that of the files, not known yet."""
     return SIZE if config.name == "outfits" else config.image_size
-
-
-def check_sides(config: ClassifierConfig, sides: Sequence[int]) -> None:
-    """Refuse images that no classifier takes as they are: not all square and of one size.
-
-    `sides`: the shortest and the longest of the stored images, pixels; none: not known. Raises
-    DataError.
-    """
-    if config.image_size is None and len(set(sides)) > 1:
-        raise DataError(
-            f"classifier.image_size is not set and the real images' sides are {sides[0]} to "
-            f"{sides[1]} pixels; expected square images of one size, as a classifier needs them. "
-            "Fix: classifier.image_size=<pixels>, e.g. 224, at which their centre squares are taken"
-        )
 
 
 def _thin(listing: pa.Table, groups: Groups, config: DatasetConfig, seed: int) -> pa.Table:

@@ -9,7 +9,7 @@ from pydantic import (
     model_validator,
 )
 
-from raysynth.knobs import Count, Named, Place, Section, Share
+from raysynth.knobs import Count, Named, Place, Section, Share, knob
 
 
 class DatasetConfig(Section):
@@ -57,10 +57,11 @@ class DatasetConfig(Section):
     image_size: Annotated[int, Field(ge=8, le=4096)] | None = Field(
         None, description="Side of the stored square images, pixels; None: as they come (folder)."
     )
-    max_megapixels: Annotated[float, Field(gt=0.0, le=178.0)] = Field(
+    max_megapixels: Annotated[float, Field(gt=0.0, le=178.0)] = knob(
         64.0,
-        description="Images of more million pixels are unreadable (by their header: a few bytes "
+        "Images of more million pixels are unreadable (by their header: a few bytes "
         "can declare any size, and decoding takes 4 bytes per pixel and more).",
+        neutral=64.0,
     )
     label_words: dict[str, str] | None = Field(
         None, description="Label name -> words in prompts; None: from the data set."
@@ -69,11 +70,12 @@ class DatasetConfig(Section):
         None, description="Attribute name -> words in prompts; None: from the data set."
     )
 
-    aligned: dict[str, str] | None = Field(
+    aligned: dict[str, str] | None = knob(
         None,
-        description="Label name -> attribute name that it goes with (bias-aligned; kept whole by "
+        "Label name -> attribute name that it goes with (bias-aligned; kept whole by "
         "severity). Labels not named: the data set's own (celeba Blond_Hair or Smiling x Male, "
         "utkface gender x age: FFR's; waterbirds), else the largest group.",
+        neutral=None,
     )
 
     @model_validator(mode="after")

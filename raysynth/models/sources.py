@@ -14,11 +14,10 @@ from raysynth.errors import ModelError
 from raysynth.models.family import KEY, check_tree, family_of, reader_of
 from raysynth.models.headers import read_config
 from raysynth.models.headers import variant_of as variant_of
+from raysynth.models.settings import CLIP as CLIP
 from raysynth.models.settings import BaseConfigSection
 
 EMBEDDED = Path(__file__).parent / "tiny"
-CLIP = "clip"
-"""Name of the run's own CLIP, as `clustering.encoder` or `classifier.backbone`."""
 CLIP_TREE = {
     "config.json": "model*.safetensors",
     "tokenizer_config.json": "*processor_config.json",
@@ -161,3 +160,8 @@ def _three(key: str, settings: Mapping[str, Any], name: str, source: str) -> tup
             "numbers. Fix: keep the preprocessor_config.json of the model beside its weights"
         )
     return tuple(map(float, values))
+
+
+def check_base_of(config: Any) -> None:
+    """Refuse a configuration's base model, see `check_base`."""
+    check_base(config.base)
