@@ -15,6 +15,7 @@ from raysynth.generators.recipe import AUTO, Training, candidates, recipe_of
 from raysynth.models.family import FAMILIES, USUAL, Family, family_of, reader_of
 from raysynth.models.sources import CLIP, resolve
 from raysynth.references.settings import ReferencesConfig
+from raysynth.synthesis.guidance import guide_of
 from raysynth.training.plan import Plan
 from raysynth.training.two_stage import configured, head_grid, plan_of
 
@@ -156,7 +157,9 @@ def generation_flops(config: Config, shape: Shape, images: Images) -> float:
     sized = shape.at(images.generated_side)
     kept = settings.gradient_checkpointing
     cost = unet_cost(sized, None, settings.rank, kept, shape.tokens, shape.family)
-    evaluations = recipe_of(config).evaluations(config.synthesis.steps)
+    recipe, synthesis = recipe_of(config), config.synthesis
+    copies = guide_of(synthesis.guidance, recipe.guidance_scale).copies
+    evaluations = recipe.evaluations(synthesis.steps, copies)
     return images.candidates * evaluations * cost.forward
 
 

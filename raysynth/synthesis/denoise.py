@@ -1,4 +1,4 @@
-"""From seeds and conditions to latents: noise, classifier-free guidance, a solver's steps.
+"""From seeds and conditions to latents: noise, a solver's steps, each of them guided.
 
 Shapes: B images, C latent channels, H W latent sides.
 """
@@ -16,6 +16,7 @@ from torch import Tensor
 from raysynth.models.condition import Condition
 from raysynth.models.denoiser import Denoiser
 from raysynth.models.family import Base
+from raysynth.synthesis.guidance import Guide
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,16 @@ def denoise(
     noise: Tensor,
     generators: list[torch.Generator],
     condition: Condition,
-    guidance_scale: float,
+    guide: Guide,
     steps: int,
     edited: Edited | None = None,
 ) -> Tensor:
-    """Latents of images (Ho & Salimans 2022, classifier-free guidance), as diffusers computes them.
+    """Latents of images, as diffusers computes them.
 
     Parameters
     ----------
     noise : [B, C, H, W] float32 standard normal.
-    condition : B rows of the prompts or, where `guidance_scale` > 1, 2B: those of the negative
-        prompts first, then those of the prompts.
+    condition : B rows of each of `guide.rows`, in that order.
     steps : evaluations of the network.
     edited : real images to start from instead of pure noise.
 
@@ -88,19 +88,17 @@ def denoise(
         latents, timesteps = noise * solver.init_noise_sigma, solver.timesteps
     else:
         latents, timesteps = start_edit(solver, edited, noise, steps)
-    guided, held = guidance_scale > 1, _held(solver, edited, timesteps)
+    held, count = _held(solver, edited, timesteps), len(timesteps)
     condition = condition.to(device, denoiser.model.dtype)
     for number, step in enumerate(timesteps):
-        x = torch.cat([latents, latents]) if guided else latents
-        x = solver.scale_model_input(x, step)
-        predicted = denoiser(x, step, condition).raw
-        if guided:
-            negative, positive = predicted.chunk(2)
-            predicted = negative + guidance_scale * (positive - negative)
-        latents = solver.step(predicted, step, latents, **extra, return_dict=False)[0]
+        x = torch.cat([latents] * guide.copies) if guide.copies > 1 else latents
+        predicted = denoiser(solver.scale_model_input(x, step), step, condition)
+        each = dict(zip(guide.rows, predicted.parts(guide.copies), strict=True))
+        guided = guide(each, step, number, count)
+        latents = solver.step(guided.raw, step, latents, **extra, return_dict=False)[0]
         if edited is not None and number < len(held):
             real = edited.latents
-            if number + 1 < len(timesteps):
+            if number + 1 < count:
                 real = noised(solver, real, noise, timesteps[number + 1])
             latents = torch.where(held[number], real, latents)
     return latents

@@ -22,6 +22,7 @@ from raysynth.models.loading import round_weights
 from raysynth.storage.tables import decode_bytes
 from raysynth.synthesis.compiled import Compiler
 from raysynth.synthesis.denoise import Edited, denoise, draw_noise, latent_shape
+from raysynth.synthesis.guidance import EMPTY, NEGATIVE, PROMPT, guide_of
 from raysynth.synthesis.masks import Contrast, attribute_mask, spread_over
 from raysynth.synthesis.solver import build_solver
 
@@ -40,7 +41,7 @@ class Part:
     """[b, C, H, W] float32, on the CPU."""
     generators: list[torch.Generator]
     condition: Condition
-    """b rows, or 2b with guidance: the negative prompts' first."""
+    """b rows of each of `Guide.rows`."""
     sources: np.ndarray | None
     """[b, side, side, 3] uint8 real images that are edited; None: drawn from noise."""
     contrast: Condition | None
@@ -65,7 +66,8 @@ class ImageGenerator:
         recipe, synthesis = recipe_of(config), config.synthesis
         self.bank = open_bank(self.base, adapters, names, recipe.training, config.finetune)
         self.solver = build_solver(synthesis.solver, self.base.scheduler, recipe.edits)
-        self.guidance, self.steps = recipe.guidance_scale, synthesis.steps
+        self.guide = guide_of(synthesis.guidance, recipe.guidance_scale)
+        self.steps = synthesis.steps
         self.strength, self.outside = recipe.strength, synthesis.strength_outside
         self.margin = synthesis.mask_margin
         self.shape = latent_shape(self.base, config.synthesis.image_size)
@@ -115,9 +117,8 @@ class ImageGenerator:
         for rows in self.bank.parts(adapters):
             mine = [seeds[row] for row in rows]
             noise, generators = draw_noise(mine, self.shape)
-            spoken = [prompts[row] for row in rows]
-            if self.guidance > 1:
-                spoken = [*(negatives[row] for row in rows), *spoken]
+            said = {NEGATIVE: negatives, EMPTY: [""] * len(prompts), PROMPT: prompts}
+            spoken = [said[name][row] for name in self.guide.rows for row in rows]
             names = [adapters[row] for row in rows]
             real = None if pixels is None else pixels[rows]
             contrast = None
@@ -145,7 +146,7 @@ class ImageGenerator:
 
     def _denoise(self, part: Part) -> Tensor:
         edited = self._edited(part)
-        unet = self.bank.use(part.adapters, copies=2 if self.guidance > 1 else 1)
+        unet = self.bank.use(part.adapters, copies=self.guide.copies)
         if self.compile is not None and len(set(part.adapters)) == 1:
             unet = self.compile(unet, len(part.rows))
         return denoise(
@@ -154,7 +155,7 @@ class ImageGenerator:
             part.noise,
             part.generators,
             part.condition,
-            self.guidance,
+            self.guide,
             self.steps,
             edited,
         )

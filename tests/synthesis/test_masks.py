@@ -17,6 +17,7 @@ from raysynth.models.settings import BaseConfigSection
 from raysynth.storage.tables import decode_bytes
 from raysynth.synthesis.denoise import Edited, denoise, draw_noise
 from raysynth.synthesis.drawing import ImageGenerator
+from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.masks import Contrast, attribute_mask, contrasts, otsu, spread_over
 from raysynth.synthesis.solver import build_solver
 from raysynth.synthesis.specs import image_seed
@@ -94,7 +95,7 @@ def test_outside_the_mask_the_real_image_stays(generate, solver):
 
     def edit(mask, outside: float) -> torch.Tensor:
         edited = Edited(latents, 1.0, mask, torch.tensor([outside, 0.0]))
-        return denoise(denoiser, made.solver, noise, generators, told, 1.0, 4, edited)
+        return denoise(denoiser, made.solver, noise, generators, told, guide_of((), 1.0), 4, edited)
 
     kept = edit(left, 0.0)
     assert torch.equal(kept[..., 4:], latents[..., 4:])
