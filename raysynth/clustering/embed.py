@@ -16,9 +16,9 @@ from PIL import Image
 from raysynth.cluster.workers import TASK_CPUS, actor_pool
 from raysynth.clustering.batches import images_at_once, rows_at_once
 from raysynth.config.config import Config
+from raysynth.models.clip import load_clip
 from raysynth.models.device import use_threads
 from raysynth.models.encoder import load_encoder
-from raysynth.models.loading import load_clip
 from raysynth.models.sources import CLIP
 from raysynth.progress import Progress
 from raysynth.storage.files import open_storage

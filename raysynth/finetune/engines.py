@@ -15,8 +15,10 @@ from raysynth.adapters.rows import Rows, flatten
 from raysynth.finetune.packs import Pack
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.models.attention import pick_attention
+from raysynth.models.base import load_base
 from raysynth.models.device import DTYPES, pick_device, pick_dtype
-from raysynth.models.loading import load_base, round_weights
+from raysynth.models.family import Base, layers_of
+from raysynth.models.loading import round_weights
 from raysynth.models.settings import BaseConfigSection
 from raysynth.storage.files import make_folder, open_storage
 
@@ -52,13 +54,15 @@ def precision_of(settings: FinetuneConfig, base: BaseConfigSection) -> str:
 def build_trainee(pack: Pack, slots: int) -> Trainee:
     """The base's UNet with `slots` models of the pack's engine, all at their start."""
     if pack.training.engine == "full":
-        return _full_trainee(_load_unet(pack, "float32"))
+        return _full_trainee(_load_model(pack, "float32").model)
     settings = pack.settings
     dtype = DTYPE_OF[precision_of(settings, pack.base)]
-    unet = _load_unet(pack, dtype)
+    base = _load_model(pack, dtype)
     if dtype != "float32":
-        round_weights(unet, DTYPES[dtype])
-    return _lora_trainee(unet, inject(unet, settings.targets, settings.rank, settings.alpha, slots))
+        round_weights(base.model, DTYPES[dtype])
+    targets = layers_of(base.family, settings.targets)
+    lora = inject(base.model, targets, settings.rank, settings.alpha, slots)
+    return _lora_trainee(base.model, lora)
 
 
 def _lora_trainee(unet: Any, lora: GroupedLoRA) -> Trainee:
@@ -93,11 +97,11 @@ def _full_trainee(unet: Any) -> Trainee:
     return trainee
 
 
-def _load_unet(pack: Pack, dtype: str) -> Any:
+def _load_model(pack: Pack, dtype: str) -> Base:
     section = pack.base.model_copy(update={"dtype": dtype})
-    base = load_base(section, parts=("unet",))
+    base = load_base(section, ("model",))
     rows = pack.training.budget.batch_size
     pick_attention(base, pack.base.attention, rows, backward=True)
     if pack.settings.gradient_checkpointing:
-        base.unet.enable_gradient_checkpointing()
-    return base.unet
+        base.model.enable_gradient_checkpointing()
+    return base

@@ -34,8 +34,9 @@ from raysynth.finetune.packs import Pack
 from raysynth.finetune.phase import Phase, Row, lay_out
 from raysynth.finetune.prior import add_prior, draw_priors
 from raysynth.finetune.scaling import LossScale
-from raysynth.models.loading import Base, load_base
-from raysynth.models.prediction import Objective, objective_of
+from raysynth.models.base import load_base
+from raysynth.models.denoiser import Denoiser
+from raysynth.models.family import Base
 
 BETAS = (0.9, 0.99)
 REPORT_SECONDS = 1.0
@@ -58,7 +59,7 @@ class Loop:
     """Encoders and scheduler; the trainee has the UNet."""
     trainee: Trainee
     fit: Fit
-    objective: Objective
+    denoiser: Denoiser
     accelerator: Accelerator
     optimizer: torch.optim.Optimizer
     scale: LossScale
@@ -105,7 +106,7 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
     settings, budget = pack.settings, pack.training.budget
     if budget.prior_weight:
         draw_priors(pack, jobs)
-    base = load_base(pack.base, parts=("vae", "text_encoder", "tokenizer", "scheduler"))
+    base = load_base(pack.base, ("vae", "text", "scheduler"))
     precision = precision_of(settings, pack.base)
     accelerator = Accelerator(
         mixed_precision=precision,  # not told of accumulation: `step` takes the mean
@@ -113,7 +114,7 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
         device_placement=False,
         kwargs_handlers=[GradScalerKwargs(enabled=False)],  # LossScale has one scale per adapter
     )
-    trainee, fit = fit_slots(pack, jobs, accelerator, partial(build_trainee, pack))
+    trainee, fit = fit_slots(pack, jobs, base, accelerator, partial(build_trainee, pack))
     slots, device = len(trainee.rows.values), trainee.rows.values.device
     optimizer = torch.optim.AdamW(
         [{"params": [row]} for row in trainee.rows.parameters],
@@ -128,7 +129,7 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
         base=base,
         trainee=trainee,
         fit=fit,
-        objective=objective_of(base.scheduler),
+        denoiser=Denoiser(base, trainee.unet, accelerator.autocast),
         accelerator=accelerator,
         optimizer=optimizer,
         scale=LossScale.of(precision, slots, device),
@@ -170,13 +171,12 @@ def losses(loop: Loop, phase: Phase, micro: int) -> Tensor:
     """[P] loss of each adapter on a micro-batch of the phase."""
     noise_2BCHW = phase.noise(micro, loop.pack.seed)
     mean, spread = phase.moments[phase.entries[micro]].float().unbind(1)
-    timestep_B = loop.objective.draw(phase.uniform[micro])
+    prediction = loop.base.prediction
+    timestep_B = prediction.draw(phase.uniform[micro])
     clean = mean + spread * noise_2BCHW[0]
-    noisy, target = loop.objective.noised(clean, noise_2BCHW[1], timestep_B)
-    states = phase.texts[phase.spoken[micro]]
-    with loop.accelerator.autocast():
-        predicted = loop.trainee.unet(noisy, timestep_B, states).sample
-    error_B = (predicted.float() - target).square().flatten(1).mean(1)
+    noisy, target = prediction.noised(clean, noise_2BCHW[1], timestep_B)
+    predicted = loop.denoiser(noisy, timestep_B, phase.texts.take(phase.spoken[micro]))
+    error_B = (predicted.raw - target).square().flatten(1).mean(1)
     # Not a matrix product: a row that is not finite must not reach its neighbours' sums.
     return torch.where(phase.weights > 0, phase.weights * error_B, 0.0).sum(1)
 

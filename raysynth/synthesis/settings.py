@@ -9,6 +9,8 @@ from pydantic import (
 )
 
 from raysynth.knobs import Count, Section, Share, knob
+from raysynth.registry import chosen_part
+from raysynth.synthesis.guidance import GUIDANCE
 
 MASK_DRAWS = 4
 """Noises that a mask is averaged over (DiffEdit's are 10; 8 overlap no better, decisions/021)."""
@@ -21,6 +23,12 @@ class SynthesisConfig(Section):
     steps: Count = knob(6, "Solver steps per image.")
     guidance_scale: Annotated[float, Field(ge=0)] | None = knob(
         None, "CFG weight; <= 1: off, negative prompts too. None: the generator's own."
+    )
+    guidance: tuple[chosen_part(GUIDANCE), ...] = knob(  # type: ignore[valid-type]
+        ("classifier_free",),
+        "Guidance terms, applied in order; each may name rows that a step evaluates besides the "
+        "prompt's.",
+        neutral=["classifier_free"],
     )
     lender: Literal["label", "attribute"] = knob(
         "attribute",

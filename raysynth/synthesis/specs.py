@@ -19,6 +19,7 @@ from raysynth.groups.groups import Groups
 from raysynth.groups.prompts import spoken
 from raysynth.groups.settings import PromptConfig
 from raysynth.storage.tables import SYNTHETIC
+from raysynth.synthesis.guidance import NEGATIVE, guide_of
 
 ROW = pa.field("row_of_plan", pa.int64())
 """Position in the plan, a name for the image that fits in eight bytes.
@@ -168,7 +169,8 @@ def _table(
 ) -> pa.Table:
     """The specs of a voice's images, one per entry of `sources`, in rows from `start` on."""
     group, cluster, count = voice.group, voice.cluster, len(sources)
-    guidance = recipe.guidance_scale
+    scale = recipe.guidance_scale
+    asked = NEGATIVE in guide_of(config.synthesis.guidance, scale).rows
     each = {
         "label": groups.label(group),
         "attribute": groups.attribute(group),
@@ -177,8 +179,8 @@ def _table(
         "generator": recipe.name,
         "adapter": voice.adapter,
         "prompt": voice.prompt,
-        "negative_prompt": voice.negative_prompt if guidance > 1 else "",
-        "guidance_scale": guidance,
+        "negative_prompt": voice.negative_prompt if asked else "",
+        "guidance_scale": scale,
         "steps": config.synthesis.steps,
     }
     columns = {

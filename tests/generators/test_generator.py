@@ -11,7 +11,6 @@ from raysynth.generators.generator import GENERATORS
 from raysynth.generators.inputs import synthesis_inputs, training_inputs
 from raysynth.generators.lending import settled
 from raysynth.generators.recipe import BUDGETS, recipe_of
-from tests.parts import install
 
 PART = """
     from raysynth.generators.generator import Generator, Models, Sampling
@@ -33,8 +32,8 @@ PART = """
 
 
 @pytest.fixture
-def theirs(tmp_path, monkeypatch):
-    install(GENERATORS, "class_edit", PART, tmp_path, monkeypatch)
+def theirs(add_part):
+    add_part(GENERATORS.package, "class_edit", PART)
 
 
 def test_every_part_says_what_it_is():
