@@ -142,7 +142,9 @@ class _Pipeline:
             if name == "ingest" and self._trains_classifiers(until):
                 from raysynth.datasets.listing import check_sides
 
-                check_sides(self.config.classifier, self.done["ingest"].facts.get("sides", ()))
+                check_sides(
+                    self.config.classifier.image_size, self.done["ingest"].facts.get("sides", ())
+                )
             if name == until:
                 return
 
@@ -419,7 +421,7 @@ class _Pipeline:
 
 def _source_digest(config: Config, folders: dict[str, str]) -> dict[str, Any]:
     """What identifies data outside the package: the files' content, and how it is read."""
-    if config.dataset.name == "outfits":
+    if not config.dataset.has_files:
         return {}
     from raysynth.datasets.contents import folder_digest
     from raysynth.datasets.files import reaching

@@ -263,9 +263,9 @@ def test_images_of_several_sizes_are_refused_before_anything_is_made_of_them(tmp
     )
     with pytest.raises(DataError, match=r"sides are 8 to 12 pixels.*classifier\.image_size=<pix"):
         run_pipeline(config)
-    check_sides(load_config(None, ["classifier.image_size=16"]).classifier, [8, 12])
-    check_sides(config.classifier, [])
-    check_sides(config.classifier, [32, 32])
+    check_sides(load_config(None, ["classifier.image_size=16"]).classifier.image_size, [8, 12])
+    check_sides(config.classifier.image_size, [])
+    check_sides(config.classifier.image_size, [32, 32])
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ class Config(Section):
                 f"{self.classifier.backbone} without a GPU, though workers have one. Fix: "
                 "search.gpus_per_trial=1"
             )
-        embedded = self.base.name == "embedded" and self.dataset.name == "outfits"
+        embedded = self.base.name == "embedded" and bool(self.dataset.garments)
         if "base_classifier" in self.references.controls and not embedded:
             raise ValueError(
                 "references.controls: base_classifier needs base.name=embedded and "

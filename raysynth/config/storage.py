@@ -114,7 +114,7 @@ def check_apart(config: Config) -> None:
         `storage_path` is `dataset.path` or below it.
     """
     path = config.dataset.path
-    if path is None or config.dataset.name == "outfits":
+    if path is None or not config.dataset.has_files:
         return
     outer, inner = _place(path), _place(f"{config.storage_path.rstrip('/')}/{config.name}")
     if inner == outer or inner.startswith(outer.rstrip("/") + "/"):

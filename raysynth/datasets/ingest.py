@@ -16,7 +16,8 @@ from PIL import Image
 
 from raysynth.config.config import Config
 from raysynth.datasets.files import LEFT_OUT, clipped, some
-from raysynth.datasets.listing import Dataset, list_dataset, require_splits, split_counts
+from raysynth.datasets.layout import Dataset
+from raysynth.datasets.listing import list_dataset, require_splits, split_counts
 from raysynth.datasets.pictures import Unreadable
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups

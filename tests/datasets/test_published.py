@@ -13,10 +13,10 @@ from PIL import Image
 from rich.console import Console
 
 from raysynth.config.files import load_config
-from raysynth.datasets.celeba import CelebA
 from raysynth.datasets.ingest import ingest
+from raysynth.datasets.layouts.celeba import CelebA
+from raysynth.datasets.layouts.utkface import UTKFace
 from raysynth.datasets.listing import list_dataset, split_counts
-from raysynth.datasets.utkface import UTKFace
 from raysynth.errors import ConfigError, DataError
 from raysynth.groups.groups import Groups, aligned_groups, subsample_to_severity
 from raysynth.progress import Progress

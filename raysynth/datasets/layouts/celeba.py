@@ -14,11 +14,15 @@ import pandas as pd
 import pyarrow as pa
 
 from raysynth.datasets.files import clipped, refuse_doubles, require_files, require_two, some
+from raysynth.datasets.layout import Layout
 from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
+from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import ConfigError, DataError
 from raysynth.storage.tables import SPLITS
 
 IMAGES = "img_align_celeba"
+PAIR = ("Blond_Hair", "Male")
+"""Label and attribute, unless others are asked for."""
 ATTRIBUTES = "list_attr_celeba.txt"
 PARTITION = "list_eval_partition.txt"
 TREE = f"""expected
@@ -51,8 +55,8 @@ class CelebA:
     """
 
     path: str
-    label: str = "Blond_Hair"
-    attribute: str = "Male"
+    label: str = PAIR[0]
+    attribute: str = PAIR[1]
     image_size: int | None = None
     megapixels: float = MEGAPIXELS
 
@@ -175,3 +179,17 @@ def _names(attribute: str) -> tuple[str, ...]:
 
 def _words(attribute: str) -> tuple[str, ...]:
     return WORDS.get(attribute) or tuple(name.replace("_", " ") for name in _names(attribute))
+
+
+def _open(config: DatasetConfig, seed: int) -> CelebA:
+    pair = (config.label or PAIR[0], config.attribute or PAIR[1])
+    return CelebA(str(config.path), *pair, config.image_size, config.max_megapixels)
+
+
+PART = Layout(
+    title="CelebA",
+    source="Liu et al. 2015 (Large-scale CelebFaces Attributes)",
+    reads=f"{ATTRIBUTES}, {PARTITION} and the folder {IMAGES}",
+    open=_open,
+    pair=PAIR,
+)
