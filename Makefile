@@ -24,7 +24,8 @@ help:
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "raysynth needs Python >= 3.11, $(PYTHON) is older. Fix: make PYTHON=python3.11"; exit 1; }
+	  { echo "raysynth needs Python >= 3.11, $(PYTHON) is older. Fix: make PYTHON=python3.11"; \
+	    exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
@@ -47,7 +48,8 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Quick modes (16 minutes on two cores without bfloat16); the full ones of docs/performance.md are single scripts.
+# Quick modes (16 minutes on two cores without bfloat16); full modes are single scripts, listed in
+# benchmarks/README.md.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/regression.py
 
@@ -64,10 +66,11 @@ lock:
 	uv pip compile --quiet --no-config --default-index https://pypi.org/simple \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
 	  --no-annotate --no-header --extra dev --constraints constraints.txt \
-	  $(foreach name,$(OF_TORCH),--no-emit-package $(name)) pyproject.toml --output-file requirements.lock
+	  $(foreach name,$(OF_TORCH),--no-emit-package $(name)) pyproject.toml \
+	  --output-file requirements.lock
 
-# Needs pip-audit and the JSON API of pypi.org, which mirrors lack (then it fails: --strict). No part of
-# CI: its answer changes without a commit.
+# Needs pip-audit and the JSON API of pypi.org, which mirrors lack (then it fails: --strict). No part
+# of CI: its answer changes without a commit.
 audit:
 	pip-audit --strict --requirement requirements.lock --require-hashes --disable-pip
 

@@ -36,8 +36,8 @@ from raysynth.finetune.jobs import Job, plan_jobs
 from raysynth.finetune.material import read_images
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
+from raysynth.method import FOLDERS
 from raysynth.models.sources import resolve
-from raysynth.stages.run import FOLDERS
 from raysynth.storage.tables import encode_png, groups_of, read_table
 
 HERE = Path(__file__).parent

@@ -35,7 +35,7 @@ from raysynth.config.config import Config
 from raysynth.config.files import load_config
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
-from raysynth.stages.run import FOLDERS
+from raysynth.method import FOLDERS
 from raysynth.storage.tables import groups_of, read_table
 
 ADAPTERS, IMAGES, QUICK_IMAGES = 12, 2400, 600

@@ -17,10 +17,10 @@ import pandas as pd
 from rich.console import Console
 
 from raysynth.benchmark.cells import LAST_STAGE, Cell, check_cells, plan_cells
-from raysynth.benchmark.settings import BenchmarkConfig
 from raysynth.benchmark.table import REFERENCE_KINDS, read_known
 from raysynth.cluster.capacity import address_of
 from raysynth.cluster.session import Session
+from raysynth.config.benchmark import BenchmarkConfig
 from raysynth.config.config import Config
 from raysynth.endings import in_words
 from raysynth.errors import RaysynthError

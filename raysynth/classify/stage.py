@@ -28,6 +28,7 @@ from raysynth.networks.images import Data
 from raysynth.progress import Progress
 from raysynth.references.stage import Named, reference_rows
 from raysynth.references.tuning import tuning_of
+from raysynth.stages.stage import Work
 from raysynth.storage.files import make_folder, read_record
 from raysynth.training.data import load_data, say_shortage
 from raysynth.training.fit import encode_frozen
@@ -214,3 +215,18 @@ def _read_best(search: str) -> dict[str, Any]:
 
 def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def build(work: Work) -> dict[str, Any]:
+    """The stage's outputs, see `run_classification`."""
+    return run_classification(
+        work.config,
+        work.path("ingest"),
+        work.path("synthesis"),
+        work.path("selection"),
+        work.path("search"),
+        work.path("references"),
+        work.groups,
+        work.folder,
+        work.progress,
+    )

@@ -24,6 +24,7 @@ from raysynth.config.config import Config
 from raysynth.groups.groups import Groups, require_every_group
 from raysynth.progress import Progress
 from raysynth.scoring.neighbours import real_neighbours
+from raysynth.stages.stage import Work
 from raysynth.storage.tables import write_table
 
 CLUSTERS = pa.schema([("id", pa.string()), ("group", pa.int32()), ("cluster", pa.int32())])
@@ -109,3 +110,9 @@ def _embeddings(
         for name, table in zip(files, (validation, train), strict=True):
             write_table(table, f"{work}/{name}")
     return read_embeddings(work, EMBEDDINGS_FILE), read_embeddings(work, VALIDATION_FILE)
+
+
+def build(work: Work) -> dict[str, Any]:
+    """The stage's outputs, see `run_clustering`."""
+    real = work.path("ingest")
+    return run_clustering(work.config, real, work.groups, work.folder, work.progress)

@@ -9,9 +9,9 @@ from pydantic import (
     model_validator,
 )
 
-from raysynth.benchmark.settings import BenchmarkConfig
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.clustering.settings import ClusteringConfig
+from raysynth.config.benchmark import BenchmarkConfig
 from raysynth.datasets.settings import DatasetConfig
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.groups.settings import PromptConfig
@@ -32,7 +32,7 @@ PRETRAINED_RATES: dict[str, dict[str, Any]] = {
     "search": {"learning_rates": (1e-5, 1e-3)},
 }
 """Peak learning rates of pretrained `clip` and transformers backbones, which the small network's
-spoil (docs/decisions.md, 2026-11-27)."""
+spoil (docs/decisions/028-backbones.md)."""
 
 
 class Config(Section):

@@ -19,6 +19,9 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raysynth.datasets.files import reaching
+from raysynth.datasets.settings import DatasetConfig
+
 Facts = tuple[int, int, int, int]
 """Size, time of change of content and of inode (ns), inode."""
 TAGS = ("ETag", "etag", "md5Hash", "content_md5", "crc32c", "checksum")
@@ -169,3 +172,21 @@ class _Cache:
 def _is_text(name: str) -> bool:
     """Whether a name can be stored: file names may be any bytes."""
     return not any(0xD800 <= ord(c) <= 0xDFFF for c in name)
+
+
+READING = 3
+"""Raised when the same files are read as other rows: images ingested before are read again."""
+
+
+def source_digest(config: DatasetConfig, known: dict[str, str]) -> dict[str, Any]:
+    """What identifies data outside the package: the files' content, and how it is read.
+
+    `known`: path -> digest of folders that were read; this one's is added.
+    """
+    if not config.has_files:
+        return {}
+    path = str(config.path)
+    if path not in known:
+        with reaching(path):
+            known[path] = folder_digest(path)
+    return {"metadata": known[path], "reading": READING}

@@ -22,6 +22,7 @@ from raysynth.datasets.pictures import Unreadable
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
+from raysynth.stages.stage import Work
 from raysynth.storage.tables import (
     IMAGE,
     REAL,
@@ -220,3 +221,8 @@ def _written_counts(listing: pa.Table, skipped: set[str], groups: Groups) -> dic
     counts = split_counts(listing.filter(pa.array(keep)), groups)
     require_splits(counts, groups)
     return counts
+
+
+def build(work: Work) -> dict[str, Any]:
+    """The stage's outputs, see `ingest`."""
+    return ingest(work.config, work.folder, work.progress)

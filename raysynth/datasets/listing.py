@@ -75,20 +75,6 @@ def split_counts(listing: pa.Table, groups: Groups) -> dict[str, np.ndarray]:
     return {name: np.bincount(group[split == name], minlength=groups.count) for name in SPLITS}
 
 
-def check_sides(image_size: int | None, sides: Sequence[int]) -> None:
-    """Refuse images that no classifier takes as they are: not all square and of one size.
-
-    `image_size`: `classifier.image_size`. `sides`: the shortest and the longest of the stored
-    images, pixels; none: not known. Raises DataError.
-    """
-    if image_size is None and len(set(sides)) > 1:
-        raise DataError(
-            f"classifier.image_size is not set and the real images' sides are {sides[0]} to "
-            f"{sides[1]} pixels; expected square images of one size, as a classifier needs them. "
-            "Fix: classifier.image_size=<pixels>, e.g. 224, at which their centre squares are taken"
-        )
-
-
 def _thin(listing: pa.Table, groups: Groups, config: DatasetConfig, seed: int) -> pa.Table:
     """Training rows, and validation rows if asked, at a severity; test stays whole."""
     split, group = np.asarray(listing["split"].to_pylist()), listing["group"].to_numpy()

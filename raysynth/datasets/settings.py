@@ -21,7 +21,7 @@ def _severity(values: dict[str, Any]) -> Any:
 class DatasetConfig(Section):
     """Real images in: which, from where, how biased, how their groups are spoken."""
 
-    name: named_part(LAYOUTS) = knob(
+    name: named_part(LAYOUTS) = knob(  # type: ignore[valid-type]
         "outfits",
         "outfits: embedded; folder: images + metadata.csv or .parquet; the others in their "
         "published layouts.",

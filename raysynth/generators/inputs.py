@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from raysynth.config.config import Config
 from raysynth.generators.lending import _lent_by_attribute
 from raysynth.generators.recipe import prompt_dropout, recipe_of
+
+if TYPE_CHECKING:
+    from raysynth.config.config import Config
 
 
 def training_inputs(config: Config) -> dict[str, Any]:

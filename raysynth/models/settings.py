@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
-from raysynth.knobs import Named, Place, Section, knob
+from raysynth.knobs import Named, Place, Section, decides, knob
 from raysynth.values import torch_device
+
+CLIP = "clip"
+"""`clustering.encoder` and `classifier.backbone`: the CLIP of `base`."""
 
 
 class BaseConfigSection(Section):
@@ -37,3 +40,13 @@ class BaseConfigSection(Section):
         "Attention kernel; auto: plain on CPU (faster there), SDPA elsewhere.",
         width=True,
     )
+
+
+def clip_of(base: BaseConfigSection) -> dict[str, Any]:
+    """What identifies the CLIP, for a stage that embeds or scores with it."""
+    return {name: value for name, value in decides(base).items() if name.startswith("clip")}
+
+
+def base_of(base: BaseConfigSection) -> dict[str, Any]:
+    """What identifies the base model, for a stage that loads it: all but the CLIP."""
+    return {name: value for name, value in decides(base).items() if not name.startswith("clip")}

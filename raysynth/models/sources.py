@@ -13,6 +13,7 @@ from typing import Any
 from raysynth.errors import ModelError
 from raysynth.models.headers import read_config
 from raysynth.models.headers import variant_of as variant_of
+from raysynth.models.settings import CLIP as CLIP
 from raysynth.models.settings import BaseConfigSection
 
 EMBEDDED = Path(__file__).parent / "tiny"
@@ -23,8 +24,6 @@ TREE = {
     "tokenizer/tokenizer_config.json": "tokenizer/*",
     "scheduler/scheduler_config.json": "scheduler/*",
 }
-CLIP = "clip"
-"""Name of the run's own CLIP, as `clustering.encoder` or `classifier.backbone`."""
 CLIP_TREE = {
     "config.json": "model*.safetensors",
     "tokenizer_config.json": "*processor_config.json",
@@ -229,3 +228,8 @@ def _check_fit(source: Path) -> None:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def check_base_of(config: Any) -> None:
+    """Refuse a configuration's base model, see `check_base`."""
+    check_base(config.base)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from raysynth.config.config import Config
-from raysynth.errors import ConfigError, ModelError
+from raysynth.errors import ConfigError, DataError, ModelError
 from raysynth.models.headers import read_config
 from raysynth.models.sources import CLIP, is_path, resolve
 from raysynth.networks.settings import ClassifierConfig
@@ -79,4 +81,19 @@ def _check_embedded(config: Config, classifier: ClassifierConfig) -> None:
             f"{', '.join(sorted(known))}, so it cannot stand for one that never saw the classes; "
             f"expected {' and '.join(UNSEEN)}. Fix: classifier.start=scratch and "
             "references.start=scratch"
+        )
+
+
+def check_sides(config: Config, facts: Mapping[str, Any]) -> None:
+    """Refuse images that no classifier takes as they are: not all square and of one size.
+
+    `facts`: ingest's; its `sides` are the shortest and the longest of the stored images, pixels
+    (none: not known). Raises DataError.
+    """
+    sides: Sequence[int] = facts.get("sides", ())
+    if config.classifier.image_size is None and len(set(sides)) > 1:
+        raise DataError(
+            f"classifier.image_size is not set and the real images' sides are {sides[0]} to "
+            f"{sides[1]} pixels; expected square images of one size, as a classifier needs them. "
+            "Fix: classifier.image_size=<pixels>, e.g. 224, at which their centre squares are taken"
         )

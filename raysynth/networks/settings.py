@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
     model_validator,
 )
 
-from raysynth.knobs import Count, Named, Place, Rate, Section, Share
+from raysynth.knobs import Count, Named, Place, Rate, Section, Share, decides, knob
+from raysynth.models.settings import CLIP, clip_of
 
 Mixture = Literal["ffr", "usb", "asb"]
 
@@ -25,8 +26,10 @@ class ClassifierConfig(Section):
         description="`small` residual network, `clip` (the image embedding of base.clip), or a "
         "transformers model.",
     )
-    revision: Named | None = Field(
-        None, description="Hub revision of `backbone`, as base.revision; clip: base.clip_revision."
+    revision: Named | None = knob(
+        None,
+        "Hub revision of `backbone`, as base.revision; clip: base.clip_revision.",
+        neutral=None,
     )
     start: Start | None = Field(
         None,
@@ -79,10 +82,11 @@ class ClassifierConfig(Section):
     head_weight_decay: Annotated[float, Field(ge=0)] = Field(
         0.3, description="head: weight decay of the linear head."
     )
-    head_real_share: Share = Field(
+    head_real_share: Share = knob(
         1.0,
-        description="head: lambda of lambda * CE(real) + (1-lambda) * CE(synthetic), for the head "
+        "head: lambda of lambda * CE(real) + (1-lambda) * CE(synthetic), for the head "
         "alone; 1: real images only (paper).",
+        neutral=1.0,
     )
     full_steps: Count = Field(60, description="full: optimizer steps of stage 2.")
     full_learning_rate: Rate = Field(
@@ -100,11 +104,12 @@ class ClassifierConfig(Section):
     mixtures: tuple[Mixture, ...] = Field(
         (), description="Also trained on the run's synthetic images, tuned like the references."
     )
-    mixture_learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] | None = Field(
+    mixture_learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] | None = knob(
         None,
-        description="Peak learning rates tried for the mixtures, on validation. None: "
+        "Peak learning rates tried for the mixtures, on validation. None: "
         "references.learning_rates; where these were not given and follow another start, those of "
         "`start`.",
+        neutral=None,
     )
 
     @property
@@ -141,3 +146,35 @@ class ClassifierConfig(Section):
 
 MIXED = ("erm", "balanced")
 """Head objectives that may be fitted to synthetic images too."""
+
+
+NETWORK = (
+    "backbone",
+    "revision",
+    "image_size",
+    "widths",
+    "precision",
+    "flip",
+    "crop_padding",
+    "batch_size",
+)
+"""Knobs that the references use too."""
+
+
+def searched_knobs(config: Any) -> dict[str, Any]:
+    """The classifier knobs that a trial uses: not the seeds and mixtures that come later."""
+    later = ("seeds", "mixtures", "mixture_learning_rates")
+    return decides(config.classifier, *later) | _tower(config)
+
+
+def shared_knobs(config: Any) -> dict[str, Any]:
+    """The classifier knobs that references share: the network and how images reach it."""
+    start = config.for_references().classifier.starts_pretrained
+    knobs = decides(config.classifier)
+    named = {name: knobs[name] for name in NETWORK if name in knobs}
+    return named | _tower(config) | {"start": start}
+
+
+def _tower(config: Any) -> dict[str, Any]:
+    """What `classifier.backbone: clip` stands for."""
+    return {"tower": clip_of(config.base)} if config.classifier.backbone == CLIP else {}

@@ -17,7 +17,7 @@ from raysynth.config.config import Config
 from raysynth.errors import DataError
 from raysynth.evaluation.preference import in_words, preferred
 from raysynth.groups.groups import Groups, aligned_groups
-from raysynth.stages.run import FOLDERS, Run
+from raysynth.stages.run import Run
 from raysynth.storage.files import exists, read_json
 from raysynth.storage.tables import SPLITS, groups_of, read_table
 from raysynth.synthesis.timeline import read_timeline
@@ -105,6 +105,7 @@ class Content:
     timeline: pa.Table  # spans of the generating actors, see synthesis.timeline
     generation: dict[str, Any]  # the synthesis stage's facts
     manifest: dict[str, Any]
+    order: tuple[str, ...]  # of the method's stages
 
     @property
     def copies(self) -> np.ndarray:
@@ -165,7 +166,7 @@ class Content:
 
 def read_content(config: Config, run: Run) -> Content:
     """Read what the earlier stages of a run left, without any image."""
-    folders = {stage: run.folder(stage) for stage in FOLDERS if stage != "report"}
+    folders = {stage: run.folder(stage) for stage in run.folders if stage != "report"}
     real = read_table(folders["ingest"], ["group", "split"])
     groups = groups_of(real.schema)
     split, group = real["split"].to_numpy(), real["group"].to_numpy()
@@ -199,6 +200,7 @@ def read_content(config: Config, run: Run) -> Content:
         timeline=read_timeline(folders["synthesis"]),
         generation=dict(manifest["stages"].get("synthesis", {}).get("facts", {})),
         manifest=manifest,
+        order=tuple(run.folders),
     )
 
 

@@ -17,6 +17,7 @@ from raysynth.report.plots import methods_plot, search_plot, utilisation_plot
 from raysynth.report.results import results
 from raysynth.report.sheets import captioned, contact_sheets, png, poster
 from raysynth.stages.run import Run
+from raysynth.stages.stage import Work
 from raysynth.storage.files import write_atomic
 
 LONGEST = 50
@@ -67,3 +68,8 @@ def file_names(groups: Sequence[str]) -> list[str]:
     if len({unicodedata.normalize("NFKC", name).casefold() for name in plain}) == len(plain):
         return plain
     return [f"{g}-{name}" for g, name in enumerate(plain)]
+
+
+def build(work: Work) -> dict[str, Any]:
+    """The stage's outputs, see `run_report`."""
+    return run_report(work.config, work.run, work.folder, work.progress)

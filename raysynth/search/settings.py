@@ -9,16 +9,16 @@ from pydantic import (
     model_validator,
 )
 
-from raysynth.knobs import Count, Rate, Section, Share, Span
+from raysynth.knobs import Count, Rate, Section, Share, Span, knob
 
 
 class SearchConfig(Section):
     """Ray Tune over the synthetic ratio and the hyperparameters; objective: validation WGA."""
 
     trials: Annotated[int, Field(ge=0)] = Field(12, description="Trials; 0: `classifier` as it is.")
-    concurrent: Count = Field(2, description="Trials at once.")
-    cpus_per_trial: Rate = Field(1.0, description="CPUs per trial.")
-    gpus_per_trial: Annotated[float, Field(ge=0)] = Field(0.0, description="GPUs per trial.")
+    concurrent: Count = knob(2, "Trials at once.", width=True)
+    cpus_per_trial: Rate = knob(1.0, "CPUs per trial.", width=True)
+    gpus_per_trial: Annotated[float, Field(ge=0)] = knob(0.0, "GPUs per trial.", width=True)
     ratios: tuple[float, ...] = Field(
         (0.0, 0.25, 0.5), description="Synthetic ratios tried; 0: real images only."
     )
@@ -40,10 +40,11 @@ class SearchConfig(Section):
         (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0),
         description="Weight decays of the head, all tried on every evaluation of every trial.",
     )
-    head_real_shares: Annotated[tuple[Share, ...], Field(min_length=1)] = Field(
+    head_real_shares: Annotated[tuple[Share, ...], Field(min_length=1)] = knob(
         (1.0,),
-        description="Values of classifier.head_real_share, all tried with every weight decay of "
+        "Values of classifier.head_real_share, all tried with every weight decay of "
         "the head: below 1 pays where a group has few real images.",
+        neutral=[1.0],
     )
     reduction_factor: Annotated[int, Field(ge=2)] = Field(3, description="ASHA's reduction factor.")
 

@@ -25,6 +25,7 @@ from raysynth.search.frozen import search_frozen
 from raysynth.search.space import first_points, search_space
 from raysynth.search.table import TRIALS, rows_of
 from raysynth.search.trial import SCORE, run_trial
+from raysynth.stages.stage import Work
 from raysynth.storage import tables
 from raysynth.storage.files import write_atomic
 from raysynth.training.data import load_data, say_shortage
@@ -138,3 +139,11 @@ def _write(
     tables.write_table(pa.Table.from_pylist(rows, TRIALS), f"{work}/trials.parquet")
     write_atomic(f"{work}/best.json", json.dumps(best, indent=1).encode())
     return {"rows": len(rows), "best": best, "failed": failed}
+
+
+def build(work: Work) -> dict[str, Any]:
+    """The stage's outputs, see `run_search`."""
+    real, synthetic, selection = map(work.path, ("ingest", "synthesis", "selection"))
+    return run_search(
+        work.config, real, synthetic, selection, work.groups, work.folder, work.progress
+    )

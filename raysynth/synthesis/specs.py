@@ -100,7 +100,7 @@ def group_voices(
     2511.08711, their rule at severity 0.999), or the largest group of its attribute, whose models
     have seen what the attribute looks like here. A model for all groups or for an attribute has
     learnt the attribute from other classes and speaks for the group as for the others: a negative
-    prompt would drive its colours too far (docs/decisions.md).
+    prompt would drive its colours too far (docs/decisions/020-negative-prompt.md).
 
     The lender's label is never a negative prompt: it makes shapes purer than those of the groups
     that are not lent to, what lies between two labels is then drawn for one of them alone, and the

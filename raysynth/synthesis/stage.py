@@ -19,6 +19,7 @@ from raysynth.errors import DataError, StageError
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
+from raysynth.stages.stage import Work
 from raysynth.storage.files import remove, sizes_below
 from raysynth.storage.tables import read_table
 from raysynth.synthesis.actor import Synthesizer, Task
@@ -199,3 +200,17 @@ def _clear(work: str) -> None:
     for name in sizes_below(work):
         if name not in kept and not name.startswith("."):
             remove(f"{work}/{name}")
+
+
+def build(work: Work) -> dict[str, Any]:
+    """The stage's outputs, see `run_synthesis`."""
+    return run_synthesis(
+        work.config,
+        work.path("ingest"),
+        work.path("finetune"),
+        work.path("clustering"),
+        work.groups,
+        np.asarray(work.inputs["ingest"].facts["counts"]["train"]),
+        work.folder,
+        work.progress,
+    )

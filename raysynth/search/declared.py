@@ -1,0 +1,15 @@
+"""The stage of the search."""
+
+from __future__ import annotations
+
+from raysynth.knobs import decides
+from raysynth.networks.settings import searched_knobs
+from raysynth.stages.stage import Stage
+
+SEARCH = Stage(
+    "search",
+    "search",
+    "raysynth.search.stage:build",
+    ("ingest", "selection"),
+    lambda config: {"knobs": decides(config.search), "classifier": searched_knobs(config)},
+)
