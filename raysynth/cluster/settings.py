@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from raysynth.cluster.asked import Asked
 from raysynth.knobs import Count, Named, Rate, Section, knob
 
 
@@ -31,3 +32,9 @@ class ResourcesConfig(Section):
         "Local Ray's object store, bytes; `raysynth plan` says what the classifiers' images take.",
         width=True,
     )
+
+    @property
+    def asked(self) -> Asked:
+        """What the workers of a stage ask for."""
+        knobs = ("resources.workers", "resources.cpus_per_worker", "resources.gpus_per_worker")
+        return Asked(self.workers, self.cpus_per_worker, self.gpus_per_worker, knobs)

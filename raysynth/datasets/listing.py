@@ -11,11 +11,15 @@ from raysynth.datasets.files import clipped, reaching, some
 from raysynth.datasets.layout import Dataset, layout_of
 from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import ConfigError, DataError
-from raysynth.groups.groups import Groups, check_names, require_every_group, subsample_to_severity
+from raysynth.groups.groups import (
+    Groups,
+    check_names,
+    require_every_group,
+    require_splits,
+    subsample_to_severity,
+)
 from raysynth.storage.tables import SPLITS
 
-LEAST = {"train": 1, "validation": 2, "test": 2}
-"""Images of every group that a split has at least."""
 FEW = 20
 """Images of a group with fewer of which its accuracy says little."""
 VALIDATION_LEAST = 10
@@ -45,12 +49,6 @@ def list_dataset(config: DatasetConfig, seed: int) -> tuple[Dataset, Groups, pa.
         listing = _thin(listing, groups, config, seed)
     require_splits(split_counts(listing, groups), groups)
     return dataset, groups, listing
-
-
-def require_splits(counts: dict[str, np.ndarray], groups: Groups) -> None:
-    """Refuse splits, split -> [G] images, in which an accuracy of a group would be of one image."""
-    for split in SPLITS:
-        require_every_group(counts[split], groups, split, LEAST[split])
 
 
 def few_measured(counts: dict[str, np.ndarray], groups: Groups) -> list[str]:

@@ -8,12 +8,18 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from raysynth.datasets.files import clipped, refuse_doubles, require_files, require_two, some
+from raysynth.datasets.files import (
+    clipped,
+    open_folder,
+    refuse_doubles,
+    require_files,
+    require_two,
+    some,
+)
 from raysynth.datasets.layout import Layout
 from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
 from raysynth.datasets.settings import DatasetConfig
@@ -160,7 +166,7 @@ class CelebA:
         return pd.Series({name: int(number) for name, number in rows})
 
     def _lines(self, name: str) -> list[str]:
-        filesystem, root = fsspec.core.url_to_fs(self.path)
+        filesystem, root = open_folder(self.path)
         if not filesystem.isfile(f"{root}/{name}"):
             raise DataError(f"dataset.path: no {self.path}/{name}; {TREE}")
         text = filesystem.cat_file(f"{root}/{name}").decode("utf-8", "replace")

@@ -13,7 +13,6 @@ import posixpath
 import re
 from dataclasses import dataclass
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 
@@ -23,6 +22,7 @@ from raysynth.datasets.files import (
     clipped,
     deal_splits,
     is_inside,
+    open_folder,
     require_files,
     require_two,
     some,
@@ -151,10 +151,10 @@ class UTKFace:
 
     def _names(self) -> list[str]:
         """All files, relative to the folder."""
-        filesystem, root = fsspec.core.url_to_fs(self.path)
+        filesystem, root = open_folder(self.path)
         if not filesystem.isdir(root):
             raise DataError(f"dataset.path: {self.path} is not a folder; {TREE}")
-        if "file" not in filesystem.protocol:
+        if not filesystem.is_disk:
             return sorted(path.removeprefix(root).lstrip("/") for path in filesystem.find(root))
         found, real = list(walk(root)), os.path.realpath(root)
         linked = [name for name, path, facts in found if not facts and os.path.isdir(path)]
