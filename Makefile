@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint format bench docs lock audit clean
+.PHONY: help quickstart test test-slow lint format bench docs results lock audit clean
 
 help:
 	@echo "make quickstart  the whole pipeline on this machine, embedded data and base model"
@@ -18,6 +18,7 @@ help:
 	@echo "make lint        ruff and mypy                make format     ruff, writing"
 	@echo "make bench       quick benchmarks as a regression check of their ratios"
 	@echo "make docs        regenerate docs/configuration.md"
+	@echo "make results     write docs/results/*.md and their plots again, from committed records"
 	@echo "make lock        requirements.lock, the hashes of constraints.txt's versions"
 	@echo "make audit       known vulnerabilities of these versions, from pypi.org"
 	@echo "make clean       caches and builds; runs/ and .venv stay"
@@ -55,6 +56,10 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/raysynth config --help-keys > docs/configuration.md
+
+# Every page names the command that writes it; a new one is written by its command.
+results: $(STAMP)
+	grep -h '^raysynth benchmark ' docs/results/*.md | PATH="$(BIN):$$PATH" sh -e
 
 # torch's build is its index's choice, and CUDA's packages come with that choice: neither is locked.
 OF_TORCH := torch triton setuptools cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,\

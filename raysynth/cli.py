@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -78,17 +79,26 @@ def benchmark(
         bool,
         typer.Option("--finished", help="Run nothing: the table of what is finished or recorded."),
     ] = False,
+    documents: Annotated[
+        str,
+        typer.Option(
+            "--publish",
+            metavar="FOLDER",
+            help="Write the tables as a page of this local folder too, with the plot.",
+        ),
+    ] = "",
 ) -> None:
     """Rows x severities x seeds of a configuration's `benchmark` section; writes table and plot."""
-    given = arguments or []
-    config = load_config(*split_arguments(given))
+    file, overrides = split_arguments(arguments or [])
+    config = load_config(file, overrides)
     require_filesystem(config.storage_path)
     from raysynth.benchmark.driver import run_benchmark
     from raysynth.benchmark.publish import publish
 
     with in_words(f"{config.storage_path}/{config.name}"):
         finished = run_benchmark(config, finished_only=finished_only)
-        print(publish(finished, " ".join(("raysynth benchmark", *given))))
+        command = shlex.join(("raysynth", *sys.argv[1:]))
+        print(publish(finished, command, documents, file or ""))
     if finished.failed:
         sys.exit(finished.exit_code)
 

@@ -51,6 +51,11 @@ class Finished:
     """Failed cell's name -> what a command of its own would have ended with."""
 
     @property
+    def name(self) -> str:
+        """The benchmark's."""
+        return self.root.rsplit("/", 1)[-1]
+
+    @property
     def exit_code(self) -> int:
         """Of the command: raysynth's faults first, then what may be tried again, then refusals."""
         return next((code for code in (1, 3, 2) if code in self.codes.values()), 0)

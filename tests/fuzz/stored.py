@@ -484,7 +484,7 @@ def _table(state: Any, given: bytes) -> Any:
         return found, "", "", waiting
     choices = choose(found, {"best": ["vanilla", "ours"]})
     found = with_choices(found, choices)
-    said = markdown(found, "raysynth benchmark") + differences_markdown(found, "vanilla")
+    said = markdown(found) + differences_markdown(found, "vanilla")
     return found, said, as_json(found), differences_json(found, "vanilla")
 
 
