@@ -17,13 +17,14 @@ import pandas as pd
 from rich.console import Console
 
 from raysynth.benchmark.cells import LAST_STAGE, Cell, check_cells, plan_cells
-from raysynth.benchmark.table import REFERENCE_KINDS, read_known
+from raysynth.benchmark.table import read_known
 from raysynth.cluster.capacity import address_of
 from raysynth.cluster.session import Session
 from raysynth.config.benchmark import BenchmarkConfig
 from raysynth.config.config import Config
 from raysynth.endings import in_words
 from raysynth.errors import DataError, RaysynthError
+from raysynth.evaluation.kinds import REFERENCE_KINDS
 from raysynth.pipeline import run_pipeline
 from raysynth.progress import Progress
 from raysynth.storage.files import misfits, open_storage, read_record
