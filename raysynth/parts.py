@@ -35,6 +35,8 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "data-sets": Kind("raysynth.datasets.settings:LAYOUTS", "dataset.name"),
+    "grouping": Kind("raysynth.grouping.settings:GROUPING", "grouping.method"),
+    "trackers": Kind("raysynth.trackers.tracker:TRACKERS", "trackers"),
 }
 
 

@@ -89,7 +89,8 @@ class DatasetConfig(Section):
         layout = LAYOUTS[self.name]
         if layout.has_files and not self.path:
             raise ValueError(
-                f"dataset.path is missing: `{self.name}` needs the folder of the images"
+                f"dataset.path is missing: `{self.name}` needs the folder of the images "
+                f"({layout.reads})"
             )
         for key in ("label", "attribute"):
             if getattr(self, key) is not None and layout.pair is None:
