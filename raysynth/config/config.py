@@ -170,7 +170,8 @@ class Config(Section):
     @property
     def asked(self) -> tuple[Asked, ...]:
         """What the stages ask of the cluster, each by itself."""
-        return self.resources.asked, self.search.asked
+        found = (getattr(section, "asked", None) for _, section in self)
+        return tuple(each for each in found if each is not None)
 
     def for_references(self) -> Config:
         """This configuration with the start that references have."""
