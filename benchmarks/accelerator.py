@@ -38,8 +38,8 @@ from workload import Workload, clock, make_workload
 from raysynth.adapters import banks
 from raysynth.finetune import memory, training
 from raysynth.models.attention import pick_attention
+from raysynth.models.base import load_base
 from raysynth.models.device import pick_device
-from raysynth.models.loading import load_base
 from raysynth.models.sources import resolve
 from raysynth.synthesis.drawing import ImageGenerator
 
@@ -110,9 +110,9 @@ def grouped(work: Workload, adapters: int, out: Path) -> dict[str, Any]:
 def alone(work: Workload) -> dict[str, Any]:
     """Seconds of PEFT's step of one adapter on its own."""
     settings = work.config.finetune
-    base = load_base(work.config.base, parts=("unet",))
+    base = load_base(work.config.base, ("model",))
     pick_attention(base, work.config.base.attention, ROWS, backward=True)
-    unet, device = base.unet, base.device
+    unet, device = base.model, base.device
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
         unet.train()

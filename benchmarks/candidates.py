@@ -31,7 +31,7 @@ from raysynth.generators.inputs import training_inputs
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.knobs import digest_of
-from raysynth.models.loading import load_clip
+from raysynth.models.clip import load_clip
 from raysynth.pipeline import run_pipeline
 from raysynth.storage.tables import decode_images, groups_of, parquet_files, read_table
 from raysynth.synthesis.drawing import ImageGenerator

@@ -33,7 +33,8 @@ from raysynth.config.config import Config
 from raysynth.config.files import load_config
 from raysynth.generators.recipe import recipe_of
 from raysynth.method import FOLDERS
-from raysynth.models.loading import load_base, load_clip
+from raysynth.models.base import load_base
+from raysynth.models.clip import load_clip
 from raysynth.pipeline import run_pipeline
 from raysynth.report.sheets import mosaic
 from raysynth.scoring.neighbours import Neighbours

@@ -28,6 +28,7 @@ from raysynth.errors import ConfigError
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.synthesis.drawing import ImageGenerator
+from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.solver import build_solver
 
 SOLVERS = ("dpmsolver++", "unipc", "ddim")
@@ -51,7 +52,8 @@ class Bench:
         """Judge accuracies and images per CPU second of one setting."""
         generate = self.generate
         generate.solver = build_solver(solver, generate.base.scheduler)
-        generate.steps, generate.guidance = steps, guidance
+        generate.steps = steps
+        generate.guide = guide_of(self.config.synthesis.guidance, guidance)
         start, parts = time.process_time(), []
         for first in range(0, len(self.rows), BATCH):
             rows = self.rows[first : first + BATCH]

@@ -17,9 +17,9 @@ from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.workers import TASK_CPUS, actor_pool
 from raysynth.clustering.batches import images_at_once, rows_at_once
 from raysynth.clustering.settings import ClusteringConfig
+from raysynth.models.clip import load_clip
 from raysynth.models.device import use_threads
 from raysynth.models.encoder import load_encoder
-from raysynth.models.loading import load_clip
 from raysynth.models.settings import CLIP, BaseConfigSection
 from raysynth.progress import Progress
 from raysynth.storage.files import open_storage

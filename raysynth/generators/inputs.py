@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from raysynth.generators.lending import _lent_by_attribute
 from raysynth.generators.recipe import prompt_dropout, recipe_of
+from raysynth.knobs import decides
 
 if TYPE_CHECKING:
     from raysynth.config.config import Config
@@ -53,6 +54,8 @@ def synthesis_inputs(config: Config) -> dict[str, Any]:
             knobs |= {"mask_margin", "strength_outside"}
     if config.synthesis.compile:  # rounds elsewhere
         knobs.add("compile")
+    if "guidance" in decides(config.synthesis):
+        knobs.add("guidance")
     by_attribute = _lent_by_attribute(config)
     if by_attribute and recipe.training is not None and not recipe.training.shared:
         knobs.add("lender")

@@ -65,9 +65,12 @@ class Recipe:
     """Noise put on an edited image, as a share of the schedule; with a mask: inside it."""
     guidance_scale: float
 
-    def evaluations(self, steps: int) -> int:
-        """Times that the UNet sees an image of `steps` solver steps, its mask included."""
-        return steps * (2 if self.guidance_scale > 1 else 1) + 2 * MASK_DRAWS * self.masked
+    def evaluations(self, steps: int, copies: int) -> int:
+        """Times that the network sees an image of `steps` solver steps, its mask included.
+
+        `copies`: times at each step (`synthesis.guidance.Guide`).
+        """
+        return steps * copies + 2 * MASK_DRAWS * self.masked
 
 
 @dataclass(frozen=True)

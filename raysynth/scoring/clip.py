@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raysynth.models.clip import Clip
 from raysynth.models.encoder import Encoder
-from raysynth.models.loading import Clip
 from raysynth.scoring.neighbours import Neighbours
 
 PAPER_ALPHA = 0.5

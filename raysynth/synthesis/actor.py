@@ -21,9 +21,9 @@ from raysynth.clustering.embed import (
 from raysynth.config.config import Config
 from raysynth.groups.groups import Groups
 from raysynth.groups.prompts import spoken
+from raysynth.models.clip import load_clip
 from raysynth.models.device import use_threads
 from raysynth.models.encoder import load_encoder
-from raysynth.models.loading import load_clip
 from raysynth.models.sources import CLIP
 from raysynth.scoring.clip import ClipScorer, Scores
 from raysynth.scoring.neighbours import Neighbours

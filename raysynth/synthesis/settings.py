@@ -8,7 +8,9 @@ from pydantic import (
     Field,
 )
 
-from raysynth.knobs import Count, Section, Share
+from raysynth.knobs import Count, Section, Share, knob
+from raysynth.registry import chosen_part
+from raysynth.synthesis.guidance import GUIDANCE
 
 
 class SynthesisConfig(Section):
@@ -19,6 +21,12 @@ class SynthesisConfig(Section):
     guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
         None,
         description="CFG weight; <= 1: off, negative prompts too. None: the generator's own.",
+    )
+    guidance: tuple[chosen_part(GUIDANCE), ...] = knob(  # type: ignore[valid-type]
+        ("classifier_free",),
+        "Guidance terms, applied in order; each may name rows that a step evaluates besides the "
+        "prompt's.",
+        neutral=["classifier_free"],
     )
     lender: Literal["label", "attribute"] = Field(
         "attribute",

@@ -18,6 +18,7 @@ from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.groups.prompts import spoken
 from raysynth.storage.tables import SYNTHETIC
+from raysynth.synthesis.guidance import NEGATIVE, guide_of
 
 ROW = pa.field("row_of_plan", pa.int64())
 """Position in the plan, a name for the image that fits in eight bytes.
@@ -161,7 +162,8 @@ def _table(
 ) -> pa.Table:
     """The specs of a voice's images, one per entry of `sources`, in rows from `start` on."""
     group, cluster, count = voice.group, voice.cluster, len(sources)
-    guidance = recipe_of(config).guidance_scale
+    scale = recipe_of(config).guidance_scale
+    asked = NEGATIVE in guide_of(config.synthesis.guidance, scale).rows
     each = {
         "label": groups.label(group),
         "attribute": groups.attribute(group),
@@ -170,8 +172,8 @@ def _table(
         "generator": config.generator,
         "adapter": voice.adapter,
         "prompt": voice.prompt,
-        "negative_prompt": voice.negative_prompt if guidance > 1 else "",
-        "guidance_scale": guidance,
+        "negative_prompt": voice.negative_prompt if asked else "",
+        "guidance_scale": scale,
         "steps": config.synthesis.steps,
     }
     columns = {

@@ -22,8 +22,8 @@ from raysynth.config.config import Config
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
 from raysynth.models import loading
+from raysynth.models.clip import load_clip
 from raysynth.models.encoder import load_encoder
-from raysynth.models.loading import load_clip
 from raysynth.progress import Progress
 from raysynth.storage.tables import (
     IMAGE,

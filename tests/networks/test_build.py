@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from raysynth.errors import ModelError
-from raysynth.models.loading import load_clip
+from raysynth.models.clip import load_clip
 from raysynth.networks.checks import check_backbone
 from raysynth.networks.linear import Head, linear_head
 from raysynth.networks.network import build_network

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from raysynth.clustering.embed import vectors_column
+from raysynth.models.clip import load_clip
 from raysynth.models.encoder import load_encoder
-from raysynth.models.loading import load_clip
 from raysynth.storage.tables import write_table
 from raysynth.synthesis.actor import Synthesizer, Task
 from tests.synthesis.conftest import GROUPS

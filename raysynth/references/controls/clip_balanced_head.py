@@ -12,7 +12,7 @@ from raysynth.references.control import Control, Embedder
 
 def _load(config: Config, size: int) -> Embedder:
     # Here, not above: transformers and diffusers take seconds of every process.
-    from raysynth.models.loading import load_clip
+    from raysynth.models.clip import load_clip
 
     clip, batch = load_clip(config.base), config.clustering.batch_size
 
