@@ -219,22 +219,20 @@ def validation_wga(
     from dataclasses import replace
 
     from raysynth.networks.images import Data
+    from raysynth.scoring.scorer import open_scorers
     from raysynth.selection.copies import copy_thresholds, read_neighbours
     from raysynth.selection.stage import select
-    from raysynth.synthesis.actor import Task, build_scorer
+    from raysynth.synthesis.actor import Task
     from raysynth.training.fit import fit
     from raysynth.training.two_stage import configured, plan_of
 
     groups, settings = real.groups, config.classifier
     clusters = str(Path(real.folder).parent / "clusters")
-    scores = build_scorer(Task(config, groups, "", (), clusters))(pixels, specs["group"].to_numpy())
+    task = Task(config, groups, "", (), clusters)
+    scores = open_scorers(config.synthesis.scorers, task.scoring)(pixels, specs)
     candidates = specs.select(["id", "group", "cluster"])
-    for name, column in (
-        ("clip_label", scores.label),
-        ("clip_centroid", scores.centroid),
-        ("nearest_similarity", scores.nearest_similarity),
-    ):
-        candidates = candidates.append_column(name, pa.array(column))
+    for name in ("clip_label", "clip_centroid", "nearest_similarity"):
+        candidates = candidates.append_column(name, scores[name])
     limits = copy_thresholds(config.selection, read_neighbours(clusters), groups)
     kept = select(candidates, limits, config.selection, groups, config.seed)["kept"].to_numpy()
 

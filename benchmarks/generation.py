@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from measure import finish, medians, parser, precision, run
 from PIL import Image
 
@@ -118,7 +119,8 @@ def child(root: Path, images: int, work: str, variant: str) -> None:
 
 def _unscored() -> Any:
     """The real sampler without CLIP's scores."""
-    from raysynth.scoring.clip import Scores
+    from raysynth.scoring.columns import scores_of
+    from raysynth.scoring.scorer import USUAL
     from raysynth.synthesis.actor import DiffusionSampler
 
     class Unscored(DiffusionSampler):
@@ -126,9 +128,9 @@ def _unscored() -> Any:
             super().__init__(task)
             self.score = self.nothing  # type: ignore[assignment]
 
-        def nothing(self, images: np.ndarray, group: np.ndarray) -> Scores:
-            zeros = np.zeros(len(images), np.float32)
-            return Scores(zeros, zeros, np.full(len(images), "", object), zeros)
+        def nothing(self, images: np.ndarray, specs: pa.Table) -> dict[str, pa.Array]:
+            zeros = pa.array(np.zeros(len(images), np.float32))
+            return {f.name: zeros.cast(f.type) for f in scores_of(USUAL)}
 
     return Unscored
 

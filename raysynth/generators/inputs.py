@@ -54,8 +54,7 @@ def synthesis_inputs(config: Config) -> dict[str, Any]:
             knobs |= {"mask_margin", "strength_outside"}
     if config.synthesis.compile:  # rounds elsewhere
         knobs.add("compile")
-    if "guidance" in decides(config.synthesis):
-        knobs.add("guidance")
+    knobs |= {"guidance", "scorers"} & decides(config.synthesis).keys()
     by_attribute = _lent_by_attribute(config)
     if by_attribute and recipe.training is not None and not recipe.training.shared:
         knobs.add("lender")

@@ -32,7 +32,7 @@ REAL = pa.schema(
         ("split", pa.string()),
     ]
 )
-SYNTHETIC = pa.schema(
+CANDIDATE = pa.schema(
     [
         *REAL,
         pa.field("cluster", pa.int32()),
@@ -44,13 +44,9 @@ SYNTHETIC = pa.schema(
         pa.field("seed", pa.int64()),
         pa.field("guidance_scale", pa.float32()),
         pa.field("steps", pa.int32()),
-        pa.field("clip_label", pa.float32()),
-        pa.field("clip_centroid", pa.float32()),
-        pa.field("clip_score", pa.float32()),
-        pa.field("nearest", pa.string()),
-        pa.field("nearest_similarity", pa.float32()),
     ]
 )
+"""A generated image; what its scorers say stands in further columns (`scoring.columns`)."""
 ROW_GROUP_BYTES = 4 * 2**20
 """What a reader of some rows reads at least: ten images of 512 pixels, 500 of 64."""
 _HF_TYPES = {"float": "float32"}  # Arrow prints float32 as `float`

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from raysynth.adapters.banks import open_bank
+from raysynth.adapters.grouped_lora import LoraShape
 from raysynth.config.config import Config
 from raysynth.generators.recipe import recipe_of
 from raysynth.models.base import load_base
@@ -64,7 +65,9 @@ class ImageGenerator:
         self.base = load_base(config.base)
         round_weights(self.base.model, self.base.dtype)
         recipe, synthesis = recipe_of(config), config.synthesis
-        self.bank = open_bank(self.base, adapters, names, recipe.training, config.finetune)
+        tuned = config.finetune
+        shape = LoraShape(tuned.targets, tuned.rank, tuned.alpha)
+        self.bank = open_bank(self.base, adapters, names, recipe.training, shape)
         self.solver = build_solver(synthesis.solver, self.base.scheduler, recipe.edits)
         self.guide = guide_of(synthesis.guidance, recipe.guidance_scale)
         self.steps = synthesis.steps

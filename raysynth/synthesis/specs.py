@@ -17,7 +17,7 @@ from raysynth.generators.lending import class_lender, lending_group, settled, tr
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.groups.prompts import spoken
-from raysynth.storage.tables import SYNTHETIC
+from raysynth.storage.tables import CANDIDATE
 from raysynth.synthesis.guidance import NEGATIVE, guide_of
 
 ROW = pa.field("row_of_plan", pa.int64())
@@ -29,7 +29,7 @@ SPECS = pa.schema(
     [
         ROW,
         *(
-            SYNTHETIC.field(name)
+            CANDIDATE.field(name)
             for name in (
                 *("id", "label", "attribute", "group", "cluster", "generator", "adapter"),
                 *("source", "prompt", "negative_prompt", "seed", "guidance_scale", "steps"),

@@ -19,6 +19,7 @@ from raysynth.errors import DataError, StageError
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
+from raysynth.scoring.columns import scores_of
 from raysynth.stages.stage import Work
 from raysynth.storage.files import remove, sizes_below
 from raysynth.storage.tables import read_table
@@ -180,7 +181,13 @@ def _write_blocks(task: Task, work: str) -> None:
         batch_size=synthesis.batch_size,
         batch_format="pyarrow",
         **actor_pool(task.config.resources, synthesis.actors, calls=CALLS_PER_ACTOR),
-    ).map_batches(encode_rows, batch_size=None, batch_format="pyarrow", num_cpus=encode_cpus)
+    ).map_batches(
+        encode_rows,
+        fn_kwargs={"scores": scores_of([scorer.name for scorer in synthesis.scorers])},
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=encode_cpus,
+    )
 
     def write(rows: ray.data.Dataset) -> None:
         rows.write_parquet(f"{work}/blocks", ray_remote_args={"num_cpus": encode_cpus})

@@ -14,7 +14,7 @@ import pytest
 
 from raysynth.config.config import Config
 from raysynth.progress import Progress
-from raysynth.scoring.clip import Scores
+from raysynth.scoring.columns import scores_of
 from raysynth.storage.tables import decode_images
 from raysynth.synthesis.actor import Synthesizer, Task
 from raysynth.synthesis.shards import read_manifest, read_shards
@@ -31,6 +31,7 @@ def make_task(**synthesis: Any) -> Task:
     class Flat:
         def __init__(self, task: Task) -> None:
             self.inside, self.most, self.prepared = 0, 0, threading.Semaphore(0)
+            self.scorers = task.config.synthesis.scorers
 
         def prepare(self, specs: pa.Table) -> np.ndarray:
             self.prepared.release()
@@ -46,11 +47,14 @@ def make_task(**synthesis: Any) -> Task:
             colour = (seeds % 251).astype(np.uint8)
             return np.broadcast_to(colour[:, None, None, None], (len(seeds), 8, 8, 3)).copy()
 
-        def score(self, images: np.ndarray, group: np.ndarray) -> Scores:
+        def score(self, images: np.ndarray, specs: pa.Table) -> dict[str, pa.Array]:
             self.inside -= 1
-            value = np.full(len(images), 0.5, np.float32)
-            names = np.full(len(images), "real-0", object)
-            return Scores(value, value, names, value)
+            said: dict[Any, Any] = {pa.float32(): 0.5, pa.string(): "real-0"}
+            scores = scores_of([scorer.name for scorer in self.scorers])
+            return {
+                field.name: pa.array([said[field.type]] * len(images), field.type)
+                for field in scores
+            }
 
     values = {"generator": "vanilla", "synthesis": synthesis}
     config = Config.model_validate(values)

@@ -218,8 +218,9 @@ def test_scores_are_cosines_to_prompt_and_centroid(make_config, lora_folder, clu
     rows = actor(specs)
     assert [span["part"] for span in rows["spans"][0].as_py()] == ["unet", "decode", "score"]
     pixels = np.stack([np.frombuffer(p, np.uint8) for p in rows["pixels"].to_pylist()])
-    vectors = actor.sampler.scorer.clip.images(pixels.reshape(4, 32, 32, 3))
-    texts = actor.sampler.scorer.clip.texts(
+    clip = actor.sampler.score.scoring.clip
+    vectors = clip.images(pixels.reshape(4, 32, 32, 3))
+    texts = clip.texts(
         [f"a photo of a {y} on {a}" for y in ("pullover", "coat") for a in ("grass", "gravel")]
     )
     label = (vectors * texts).sum(1)
