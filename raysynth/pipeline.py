@@ -20,6 +20,7 @@ from raysynth.models.hub import pinned
 from raysynth.models.sources import CLIP
 from raysynth.planning.preflight import preflight, warnings_of
 from raysynth.progress import Progress
+from raysynth.references.settings import CONTROLS
 from raysynth.stages.run import FOLDERS, Run, Stage, stage_digest, stage_kind
 
 # Knobs that change how wide a stage runs, not what comes out of it.
@@ -34,6 +35,7 @@ LATER: dict[str, dict[str, Any]] = {
     "dataset": {"aligned": None, "max_megapixels": 64.0},
     "clustering": {"encoder_revision": None},
     "classifier": {"head_real_share": 1.0, "mixture_learning_rates": None, "revision": None},
+    "selection": {"quota": "smallest"},
     "search": {"head_real_shares": [1.0]},
 }
 
@@ -281,7 +283,8 @@ class _Pipeline:
         controls = self.config.references.controls
         own = {name: value for name, value in self._knobs("references").items() if name != "start"}
         knobs = {"knobs": own, "classifier": self._network()}
-        clip = {"clip": self._base("clip")} if "clip_balanced_head" in controls else {}
+        uses_clip = any(CONTROLS[name].uses_clip for name in controls)
+        clip = {"clip": self._base("clip")} if uses_clip else {}
         self._stage("references", self._after("ingest") | knobs | clip, build)
 
     def _search(self) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import difflib
 import pkgutil
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Generic, TypeVar
@@ -24,6 +25,12 @@ from raysynth.terminal import clipped
 P = TypeVar("P")
 ATTRIBUTE = "PART"
 """What each file calls its part."""
+
+
+@cache
+def installed(group: str) -> dict[str, str]:
+    """Name -> module of the entry points of a group: looking through all packages takes a while."""
+    return {entry.name: entry.value for entry in entry_points(group=group)}
 
 
 class Registry(Generic[P]):
@@ -41,10 +48,10 @@ class Registry(Generic[P]):
             for module in pkgutil.iter_modules(folder.__path__)
         }
 
-    @cached_property
+    @property
     def _others(self) -> dict[str, str]:
-        # Read when a name is none of ours: looking through all installed packages takes a while.
-        return {entry.name: entry.value for entry in entry_points(group=self.package)}
+        # Read when a name is none of ours.
+        return installed(self.package)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,11 +88,31 @@ class Registry(Generic[P]):
             ) from error
         return part
 
-    def unknown(self, name: str) -> str:
-        """What is said of a name that is none."""
-        close = difflib.get_close_matches(str(name), self.names, 1)
+    def only(self, kind: str, among: Callable[[P], bool]) -> Registry[P]:
+        """The parts that `among` takes, called `kind`; to know, a part's file is imported."""
+        return _Some(self, kind, among)
+
+    def unknown(self, name: str, *also: str) -> str:
+        """What is said of a name that is none; `also`: names that would do besides the parts'."""
+        known = (*self.names, *also)
+        close = difflib.get_close_matches(str(name), known, 1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        return f"got {clipped(str(name))!r}, expected one of {', '.join(self.names)}.{hint}"
+        return f"got {clipped(str(name))!r}, expected one of {', '.join(known)}.{hint}"
+
+
+class _Some(Registry[P]):
+    """Some of the parts of another registry."""
+
+    def __init__(self, whole: Registry[P], kind: str, among: Callable[[P], bool]) -> None:
+        super().__init__(whole.package, kind)
+        self._whole, self._among = whole, among
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name in self._whole.names if name in self)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._whole and self._among(self._whole[str(name)])
 
 
 class Chosen(BaseModel):
@@ -103,15 +130,26 @@ class Chosen(BaseModel):
         return registry[self.name].Knobs.model_validate(self.given)
 
 
-def named_part(registry: Registry[Any]) -> Any:
-    """The type of a knob whose value is the name of a part of `registry`."""
+@dataclass(frozen=True)
+class Names:
+    """What a knob of `named_part` may be, for the configuration's reference."""
+
+    registry: Registry[Any]
+    also: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self.registry.names, *self.also))
+
+
+def named_part(registry: Registry[Any], *also: str) -> Any:
+    """The type of a knob whose value is the name of a part of `registry`, or one of `also`."""
 
     def check(name: str) -> str:
-        if name not in registry:
-            raise ValueError(registry.unknown(name))
+        if name not in registry and name not in also:
+            raise ValueError(registry.unknown(name, *also))
         return name
 
-    return Annotated[str, AfterValidator(check), registry]
+    return Annotated[str, AfterValidator(check), Names(registry, also)]
 
 
 def chosen_part(registry: Registry[Any]) -> Any:
@@ -144,7 +182,7 @@ def chosen_part(registry: Registry[Any]) -> Any:
                 read, serialization=core_schema.plain_serializer_function_ser_schema(dump)
             )
 
-    return Annotated[Chosen, Of, registry]
+    return Annotated[Chosen, Of, Names(registry, ())]
 
 
 def _name(value: Any) -> Any:

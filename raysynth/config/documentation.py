@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from raysynth.config.config import Config
+from raysynth.registry import Chosen, Names
 
 HEADER = """\
 # Configuration
@@ -95,6 +96,10 @@ def _values(kind: Any, metadata: list[Any]) -> str:
         inner, *extra = get_args(kind)
         nested = [item for e in extra for item in getattr(e, "metadata", [e])]
         return _values(inner, nested)
+    for item in metadata:
+        if isinstance(item, Names):
+            text = ", ".join(f"`{name}`" for name in item)
+            return f"{text}; or a mapping of `name` and its own knobs" if kind is Chosen else text
     arguments = get_args(kind)
     name = getattr(get_origin(kind) or kind, "__name__", str(kind))
     if name == "Literal":

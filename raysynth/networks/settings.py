@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -10,10 +10,15 @@ from pydantic import (
 )
 
 from raysynth.knobs import Count, Named, Place, Rate, Section, Share
+from raysynth.registry import Registry, named_part
 
-Mixture = Literal["ffr", "usb", "asb"]
-
-
+# By the names of their rooms, which build on this one.
+MIXTURES = Registry[Any]("raysynth.references.methods", "reference").only(
+    "mixture", lambda part: part.kind == "mixture"
+)
+HEAD_OBJECTIVES = Registry[Any]("raysynth.heads.objectives", "head objective").only(
+    "head objective", lambda part: bool(part.schedules)
+)
 Start = Literal["scratch", "pretrained"]
 
 
@@ -70,7 +75,7 @@ class ClassifierConfig(Section):
         description="head: stage 2 fits the head on real images (paper); full: stage 2 trains all "
         "weights on them; joint: one stage on real and synthetic images (DataDream).",
     )
-    head_objective: Literal["erm", "balanced", "group_dro", "dfr"] = Field(
+    head_objective: named_part(HEAD_OBJECTIVES) = Field(  # type: ignore[valid-type]
         "balanced",
         description="Stage 2 objective on real images: plain (paper), group-balanced, Group-DRO, "
         "or (head only) the mean of heads on group-balanced subsets. joint: how real images are "
@@ -97,7 +102,7 @@ class ClassifierConfig(Section):
         0.8, description="joint: lambda of lambda * CE(real) + (1-lambda) * CE(synthetic)."
     )
     seeds: Count = Field(3, description="Seeds of each final classifier.")
-    mixtures: tuple[Mixture, ...] = Field(
+    mixtures: tuple[named_part(MIXTURES), ...] = Field(  # type: ignore[valid-type]
         (), description="Also trained on the run's synthetic images, tuned like the references."
     )
     mixture_learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] | None = Field(
@@ -120,11 +125,10 @@ class ClassifierConfig(Section):
             raise ValueError("classifier.steps: 0 needs a pretrained backbone, see `start`")
         if self.steps == 0 and self.schedule == "joint":
             raise ValueError("classifier.steps: 0 leaves nothing to train, as schedule is joint")
-        known = {"full": ("erm", "balanced", "group_dro"), "joint": ("erm", "balanced")}
-        allowed = known.get(self.schedule, (self.head_objective,))
-        if self.head_objective not in allowed:
+        if self.schedule not in HEAD_OBJECTIVES[self.head_objective].schedules:
+            known = [n for n in HEAD_OBJECTIVES if self.schedule in HEAD_OBJECTIVES[n].schedules]
             raise ValueError(
-                f"classifier.head_objective: schedule {self.schedule} has {', '.join(allowed)}, "
+                f"classifier.head_objective: schedule {self.schedule} has {', '.join(known)}, "
                 f"got {self.head_objective}"
             )
         self.check_share("classifier.head_real_share", self.head_real_share)
@@ -132,12 +136,10 @@ class ClassifierConfig(Section):
 
     def check_share(self, key: str, share: float) -> None:
         """Refuse a head on synthetic images too where the schedule has none; ValueError."""
-        if share < 1 and (self.schedule != "head" or self.head_objective not in MIXED):
+        mixed = HEAD_OBJECTIVES[self.head_objective].mixed
+        if share < 1 and not (self.schedule == "head" and mixed):
+            known = [name for name in HEAD_OBJECTIVES if HEAD_OBJECTIVES[name].mixed]
             raise ValueError(
                 f"{key}: below 1 needs classifier.schedule head and classifier.head_objective "
-                f"{' or '.join(MIXED)}, got {self.schedule} and {self.head_objective}"
+                f"{' or '.join(known)}, got {self.schedule} and {self.head_objective}"
             )
-
-
-MIXED = ("erm", "balanced")
-"""Head objectives that may be fitted to synthetic images too."""

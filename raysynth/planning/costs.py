@@ -14,6 +14,7 @@ from raysynth.datasets.listing import stored_side
 from raysynth.generators.recipe import AUTO, Training, candidates, recipe_of
 from raysynth.models.sources import CLIP, resolve, vae_factor
 from raysynth.references.settings import ReferencesConfig
+from raysynth.selection.rule import RULES
 from raysynth.training.plan import Plan
 from raysynth.training.two_stage import configured, head_grid, plan_of
 
@@ -119,7 +120,7 @@ def image_sizes(
     if known is None:
         assumptions.append(f"real images of {real} x {real} pixels (dataset.image_size is not set)")
     made, selection = groups * config.synthesis.images_per_group, config.selection
-    share = selection.keep if selection.rule in ("quantile", "random") else 1.0
+    share = RULES[selection.rule].share(selection)
     return Images(
         splits,
         groups,
@@ -276,8 +277,7 @@ def embedding_bytes(config: Config, images: Images) -> float:
 
 def _tuned(names: Sequence[str], config: ReferencesConfig, seeds: int) -> list[tuple[Plan, int]]:
     """Every setting of every reference or mixture once, then the further seeds of the best."""
-    from raysynth.references.methods import every_setting
-    from raysynth.references.reference import merged
+    from raysynth.references.reference import every_setting, merged
 
     tried = every_setting(names, config)
     one_each = {name: replace(plan, seed=1) for name, _, plan in tried}

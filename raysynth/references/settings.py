@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -10,32 +10,22 @@ from pydantic import (
 
 from raysynth.knobs import Count, Rate, Section
 from raysynth.networks.settings import Start
+from raysynth.registry import Registry, named_part
 
-Reference = Literal[
-    "erm",
-    "reweighting",
-    "resampling",
-    "subsampling",
-    "group_dro",
-    "jtt",
-    "erm_balanced_head",
-    "dfr_train",
-    "dfr_validation",
-    "self",
-]
-
-
-Control = Literal["clip_balanced_head", "base_classifier"]
+METHODS: Registry[Any] = Registry("raysynth.references.methods", "reference")
+"""Mixtures among them, which `classifier.mixtures` names."""
+REAL_ONLY = METHODS.only("reference", lambda part: part.kind == "reference")
+CONTROLS: Registry[Any] = Registry("raysynth.references.controls", "control")
 
 
 class ReferencesConfig(Section):
     """Real-only references and control rows; tuned on validation, all over the same settings."""
 
-    names: tuple[Reference, ...] = Field(
+    names: tuple[named_part(REAL_ONLY), ...] = Field(  # type: ignore[valid-type]
         ("erm", "resampling", "subsampling", "group_dro", "erm_balanced_head"),
         description="References trained on the real images.",
     )
-    controls: tuple[Control, ...] = Field(
+    controls: tuple[named_part(CONTROLS), ...] = Field(  # type: ignore[valid-type]
         (),
         description="What the base model knows by itself: a balanced head on its CLIP; embedded "
         "base and outfits: one on a network trained on the base's labelled images.",

@@ -22,8 +22,8 @@ from raysynth.evaluation.results import (
 from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
 from raysynth.references.checks import check_halves
-from raysynth.references.controls import CONTROLS
-from raysynth.references.methods import REFERENCES
+from raysynth.references.control import CONTROLS
+from raysynth.references.reference import REFERENCES
 from raysynth.references.settings import ReferencesConfig
 from raysynth.references.tuning import tuning_of
 from raysynth.storage.files import make_folder
@@ -108,7 +108,7 @@ def _controls(
     config: Config, real: str, groups: Groups, truth: Truth, progress: Progress
 ) -> dict[str, tuple[dict[str, Any], Any]]:
     """The control rows and their test predictions, side by side on the workers."""
-    from raysynth.references.control import run_control
+    from raysynth.references.control_row import run_control
 
     resources, names = config.resources, config.references.controls
     task = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(
@@ -116,7 +116,7 @@ def _controls(
     )
     if names:
         progress.update("controls", 0, len(names))
-    results = ray.get([task.remote(CONTROLS[name], config, real, groups) for name in names])
+    results = ray.get([task.remote(name, config, real, groups) for name in names])
     rows: dict[str, tuple[dict[str, Any], Any]] = {}
     for name, result in zip(names, results, strict=True):
         row = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from raysynth.heads.spec import TRAINED, HeadSpec
+from raysynth.heads.spec import HEAD_OBJECTIVES, TRAINED, HeadSpec
 from raysynth.networks.settings import ClassifierConfig
 from raysynth.search.settings import SearchConfig
 from raysynth.training.plan import Images, Phase, Plan
@@ -83,14 +83,14 @@ def _stage_one(parameters: Mapping[str, Any]) -> Phase:
 
 def _all_weights(parameters: Mapping[str, Any], classifier: ClassifierConfig) -> Phase:
     """Stage 2 of `full`: every weight goes on from stage 1, on the real images."""
-    robust = classifier.head_objective == "group_dro"
+    objective = HEAD_OBJECTIVES[classifier.head_objective]
     return Phase(
         images="real",
         steps=classifier.full_steps,
         learning_rate=classifier.full_learning_rate,
         weight_decay=float(parameters["weight_decay"]),
-        sampling="uniform" if classifier.head_objective == "erm" else "balanced",
-        dro_step_size=classifier.dro_step_size if robust else 0.0,
+        sampling=objective.sampling,
+        dro_step_size=classifier.dro_step_size if objective.robust else 0.0,
     )
 
 
@@ -103,6 +103,6 @@ def _joint(parameters: Mapping[str, Any], classifier: ClassifierConfig) -> Phase
         learning_rate=float(parameters["learning_rate"]),
         weight_decay=float(parameters["weight_decay"]),
         ratio=ratio,
-        sampling="uniform" if classifier.head_objective == "erm" else "balanced",
+        sampling=HEAD_OBJECTIVES[classifier.head_objective].sampling,
         real_share=classifier.real_share if ratio > 0 else 0.0,
     )
