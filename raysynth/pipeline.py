@@ -16,17 +16,17 @@ from raysynth.errors import ConfigError, DamagedError, refusal_in
 from raysynth.generators.inputs import synthesis_inputs, training_inputs
 from raysynth.generators.recipe import AUTO, candidates
 from raysynth.groups.groups import Groups
+from raysynth.knobs import decides
 from raysynth.models.hub import pinned
-from raysynth.models.sources import CLIP
+from raysynth.networks.settings import searched_knobs, shared_knobs
 from raysynth.planning.preflight import preflight, warnings_of
 from raysynth.progress import Progress
-from raysynth.references.settings import CONTROLS
+from raysynth.references.settings import CONTROLS, mixtures_rates
 from raysynth.stages.run import FOLDERS, Run, Stage, stage_digest, stage_kind
 
 # Knobs that change how wide a stage runs, not what comes out of it.
 WIDTH = {
     "clustering": {"batch_size", "actors"},
-    "search": {"concurrent", "cpus_per_trial", "gpus_per_trial"},
 }
 
 # Knobs that came later, and the value at which a stage does what it did without them: they are left
@@ -34,25 +34,10 @@ WIDTH = {
 LATER: dict[str, dict[str, Any]] = {
     "dataset": {"aligned": None, "max_megapixels": 64.0},
     "clustering": {"encoder_revision": None},
-    "classifier": {"head_real_share": 1.0, "mixture_learning_rates": None, "revision": None},
-    "selection": {"quota": "smallest"},
-    "search": {"head_real_shares": [1.0]},
 }
 
 # Raised when the same files are read as other rows: images ingested before are read again.
 READING = 3
-
-# Knobs of `classifier` that the references use too.
-NETWORK = (
-    "backbone",
-    "revision",
-    "image_size",
-    "widths",
-    "precision",
-    "flip",
-    "crop_padding",
-    "batch_size",
-)
 
 
 def run_pipeline(
@@ -227,7 +212,7 @@ class _Pipeline:
             )
 
         after = {"after": {v: self.done[f"selection{v}"].digest for v in self.variants}}
-        real = {"real": self.done["ingest"].digest, "classifier": self._searched()}
+        real = {"real": self.done["ingest"].digest, "classifier": searched_knobs(self.config)}
         search = self._knobs("search")
         heads = {"heads": search["head_weight_decays"], "clip": self._base("clip")}
         if shares := search.get("head_real_shares"):
@@ -282,7 +267,7 @@ class _Pipeline:
 
         controls = self.config.references.controls
         own = {name: value for name, value in self._knobs("references").items() if name != "start"}
-        knobs = {"knobs": own, "classifier": self._network()}
+        knobs = {"knobs": own, "classifier": shared_knobs(self.config)}
         uses_clip = any(CONTROLS[name].uses_clip for name in controls)
         clip = {"clip": self._base("clip")} if uses_clip else {}
         self._stage("references", self._after("ingest") | knobs | clip, build)
@@ -301,7 +286,7 @@ class _Pipeline:
                 self.progress,
             )
 
-        knobs = {"knobs": self._knobs("search"), "classifier": self._searched()}
+        knobs = {"knobs": self._knobs("search"), "classifier": searched_knobs(self.config)}
         self._stage("search", self._after("ingest", "selection") | knobs, build)
 
     def _classification(self) -> None:
@@ -390,7 +375,14 @@ class _Pipeline:
         return {"after": {stage_kind(name): self.done[name].digest for name in stages}}
 
     def _knobs(self, section: str) -> dict[str, Any]:
-        knobs: dict[str, Any] = getattr(self.config, section).model_dump(
+        config = self.config
+        if section == "selection":
+            return decides(config.selection)
+        if section in ("search", "references"):
+            return decides(getattr(config, section).settled(config.classifier))
+        if section == "classifier":
+            return decides(config.classifier.settled()) | mixtures_rates(config)
+        knobs: dict[str, Any] = getattr(config, section).model_dump(
             mode="json", exclude=WIDTH.get(section, set())
         )
         later = LATER.get(section, {})
@@ -401,23 +393,6 @@ class _Pipeline:
         pinned = self.config.base.clip_revision
         revision = {"clip_revision": pinned} if "clip" in names and pinned else {}
         return {name: getattr(self.config.base, name) for name in names} | revision
-
-    def _searched(self) -> dict[str, Any]:
-        """The classifier knobs that a trial uses: not the seeds and mixtures that come later."""
-        later = ("seeds", "mixtures", "mixture_learning_rates")
-        knobs = self._knobs("classifier").items()
-        return {k: value for k, value in knobs if k not in later} | self._tower()
-
-    def _network(self) -> dict[str, Any]:
-        """The classifier knobs that references share: the network and how images reach it."""
-        start = self.config.for_references().classifier.starts_pretrained
-        knobs = self._knobs("classifier")
-        named = {name: knobs[name] for name in NETWORK if name in knobs}
-        return named | self._tower() | {"start": start}
-
-    def _tower(self) -> dict[str, Any]:
-        """What `classifier.backbone: clip` stands for."""
-        return {"tower": self._base("clip")} if self.config.classifier.backbone == CLIP else {}
 
 
 def _source_digest(config: Config, folders: dict[str, str]) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from raysynth.benchmark.cells import Cell
 from raysynth.config.config import Config
 from raysynth.knobs import digest_of
-from raysynth.models.sources import CLIP
-from raysynth.pipeline import NETWORK
+from raysynth.networks.settings import shared_knobs
 
 
 def reference_titles(cells: Sequence[Cell]) -> dict[tuple[str, str], str]:
@@ -49,6 +48,6 @@ def _settings(config: Config, kind: str) -> str:
     if kind == "control":
         images = {name: classifier[name] for name in ("image_size", "precision")}
         return digest_of([dataset, images, clip, config.references.head_weight_decays])
-    network = {name: classifier[name] for name in NETWORK}
-    own = config.references.model_dump(mode="json", exclude={"names", "controls", "start"})
-    return digest_of([dataset, network, clip if network["backbone"] == CLIP else "", own])
+    settled = config.references.settled(config.classifier)
+    own = settled.model_dump(mode="json", exclude={"names", "controls", "start"})
+    return digest_of([dataset, shared_knobs(config), own])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -11,6 +11,9 @@ from pydantic import (
 
 from raysynth.knobs import Named, Place, Section
 from raysynth.values import torch_device
+
+CLIP = "clip"
+"""`clustering.encoder` and `classifier.backbone`: the CLIP of `base`."""
 
 
 class BaseConfigSection(Section):
@@ -40,3 +43,9 @@ class BaseConfigSection(Section):
         "auto",
         description="Attention kernel; auto: plain on CPU (faster there), SDPA elsewhere.",
     )
+
+
+def clip_of(base: BaseConfigSection) -> dict[str, Any]:
+    """What identifies the CLIP: its name, and its hub revision if it has one."""
+    revision = {"clip_revision": base.clip_revision} if base.clip_revision else {}
+    return {"clip": base.clip} | revision

@@ -16,7 +16,7 @@ from raysynth.models.sources import CLIP, resolve, vae_factor
 from raysynth.references.settings import ReferencesConfig
 from raysynth.selection.rule import RULES
 from raysynth.training.plan import Plan
-from raysynth.training.two_stage import configured, head_grid, plan_of
+from raysynth.training.two_stage import configured, plan_of
 
 if TYPE_CHECKING:
     from raysynth.planning.denoiser_cost import UNetCost
@@ -197,9 +197,11 @@ def classifier_flops(config: Config, images: Images) -> float:
 def trainings(config: Config) -> list[tuple[Plan, int]]:
     """The classifiers' trainings of a run: (plan, how often); the search's all to their end."""
     search, classifier = config.search, config.classifier
-    found = _tuned(classifier.mixtures, config.for_mixtures(), classifier.seeds)
-    found += _tuned(config.references.names, config.references, config.references.seeds)
-    chosen, grid = configured(classifier), head_grid(search)
+    references = config.references.settled(classifier)
+    mixed = config.references.for_mixtures(classifier)
+    found = _tuned(classifier.mixtures, mixed, classifier.seeds)
+    found += _tuned(references.names, references, references.seeds)
+    chosen, grid = configured(classifier), search.heads
     if config.generator == AUTO:
         from raysynth.selection.by_validation import SEEDS
 

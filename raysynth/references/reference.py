@@ -56,7 +56,8 @@ REFERENCES: Registry[Reference] = METHODS
 
 
 def settings(config: ReferencesConfig) -> list[Setting]:
-    """All that is tried of every reference."""
+    """All that is tried of every reference; `config`: settled."""
+    assert config.learning_rates is not None
     return [Setting(*both) for both in product(config.weight_decays, config.learning_rates)]
 
 

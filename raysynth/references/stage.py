@@ -53,7 +53,8 @@ def run_references(
     DataError
         See `check_halves`.
     """
-    config, folder = config.for_references(), f"{work}/units"
+    settled, folder = config.references.settled(config.classifier), f"{work}/units"
+    config = config.for_references().model_copy(update={"references": settled})
     progress.update("decoding images")
     ready = start_workers(config)
     data = load_real_data(config, real, groups)
