@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -119,6 +120,26 @@ def show_config(
     config = load_config(*split_arguments(arguments or []))
     values = json.loads(config.model_dump_json())
     typer.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), nl=False)
+
+
+@app.command()
+def parts(
+    kind: Annotated[
+        str | None, typer.Argument(help="One kind, such as references; default: all.")
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option("--write", help="Bring a document's tables of parts in step.")
+    ] = None,
+) -> None:
+    """Generators, references, scorers, ...: all that a configuration can name, with its source."""
+    from raysynth.parts import KINDS, kind_of, table, written
+
+    if write is not None:
+        write.write_text(written(write.read_text()))
+        return
+    for name in [kind] if kind else KINDS:
+        one = kind_of(name)
+        typer.echo(f"## {name} (`{one.key}`)\n\n{table(one)}")
 
 
 def run_until(stage: str | None, arguments: Sequence[str]) -> None:

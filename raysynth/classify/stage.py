@@ -12,6 +12,7 @@ import ray
 from raysynth.config.config import Config
 from raysynth.errors import DataError
 from raysynth.evaluation.final import Final, predict_test, ship, shipped_index
+from raysynth.evaluation.kinds import OURS
 from raysynth.evaluation.preference import in_words, preferred
 from raysynth.evaluation.results import (
     SELECTION_RULE,
@@ -37,7 +38,6 @@ from raysynth.training.trainset import mixture_counts
 from raysynth.training.two_stage import SEARCHED, head_grid, plan_of
 from raysynth.training.units import run_units, start_workers
 
-OURS = "raysynth"
 SOURCE = "Basu et al. 2026 (arXiv 2511.08711), two-stage training; searched by raysynth"
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from raysynth.clustering.batches import images_at_once, rows_at_once
 from raysynth.config.config import Config
-from raysynth.datasets.listing import stored_side
 from raysynth.generators.recipe import AUTO, Training, candidates, recipe_of
 from raysynth.models.family import FAMILIES, USUAL, Family, family_of, reader_of
 from raysynth.models.sources import CLIP, resolve
@@ -120,7 +119,7 @@ def image_sizes(
     config: Config, splits: dict[str, int], groups: int, shape: Shape, assumptions: list[str]
 ) -> Images:
     """The run's images; says what is assumed of them."""
-    known = stored_side(config.dataset)
+    known = config.dataset.stored_side
     real = known or PHOTOGRAPH
     if known is None:
         assumptions.append(f"real images of {real} x {real} pixels (dataset.image_size is not set)")

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raysynth.report.content import OURS, TITLES, ordered_methods, synthetic_images
+from raysynth.evaluation.kinds import OURS
+from raysynth.report.content import TITLES, ordered_methods, synthetic_images
 from raysynth.storage.files import read_json
 from raysynth.terminal import shown
 

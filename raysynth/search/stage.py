@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import fsspec
 import optuna
 import pyarrow as pa
 from optuna.samplers import TPESampler
@@ -27,7 +26,7 @@ from raysynth.search.table import TRIALS, rows_of
 from raysynth.search.trial import SCORE, run_trial
 from raysynth.stages.stage import Work
 from raysynth.storage import tables
-from raysynth.storage.files import write_atomic
+from raysynth.storage.files import remove, write_atomic
 from raysynth.training.data import load_data, say_shortage
 from raysynth.training.two_stage import HEAD, SEARCHED, configured
 
@@ -103,8 +102,7 @@ def _tuner(config: Config, data: Data, work: str, progress: Progress) -> tune.Tu
             )
         except Exception as error:  # Tune unpickles: a cut file may raise anything
             progress.say(escape(f"  {path} cannot be gone on with ({error!r}): searched anew"))
-            filesystem, folder = fsspec.core.url_to_fs(path)
-            filesystem.rm(folder, recursive=True)
+            remove(path)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     searcher = OptunaSearch(
         metric=SCORE,

@@ -71,6 +71,18 @@ def with_groups(schema: pa.Schema, groups: Groups) -> pa.Schema:
     )
 
 
+def with_train_counts(schema: pa.Schema, counts: np.ndarray) -> pa.Schema:
+    """The schema with the training images, [G], of its groups: where training has other ones."""
+    found = json.dumps([int(count) for count in counts])
+    return schema.with_metadata({**schema.metadata, "train_counts": found})
+
+
+def train_counts_of(schema: pa.Schema) -> np.ndarray | None:
+    """[G] what `with_train_counts` wrote; None: training images are grouped as these are."""
+    found = (schema.metadata or {}).get(b"train_counts")
+    return None if found is None else np.asarray(json.loads(found), np.int64)
+
+
 def groups_of(schema: pa.Schema) -> Groups:
     """The groups written into a table's metadata by `with_groups`."""
     return Groups.from_dict(json.loads((schema.metadata or {})[b"raysynth"]))
