@@ -8,6 +8,7 @@ from raysynth.config.config import Config
 from raysynth.datasets.declared import INGEST
 from raysynth.finetune.declared import FINETUNE
 from raysynth.generators.recipe import AUTO, candidates
+from raysynth.grouping.declared import GROUPING
 from raysynth.references.declared import REFERENCES
 from raysynth.report.declared import REPORT
 from raysynth.search.declared import SEARCH
@@ -17,6 +18,7 @@ from raysynth.synthesis.declared import SYNTHESIS
 
 METHOD = (
     INGEST,
+    GROUPING,
     CLUSTERING,
     FINETUNE,
     SYNTHESIS,

@@ -20,6 +20,7 @@ from raysynth.progress import Progress
 from raysynth.stages.graph import Contents, Node
 from raysynth.stages.run import Run
 from raysynth.stages.stage import Done, Work, function
+from raysynth.trackers.several import Trackers, open_trackers
 
 
 def run_pipeline(
@@ -46,7 +47,9 @@ def run_pipeline(
     run = open_run(config, shared)
     with progress or Progress() as display, Session(config, run.root) as session:
         run.say = lambda text: display.say(f"  {text}")
-        _whole(run, lambda: _Runner(config, run, session, display).go(until))
+        told = config.model_dump(mode="json")
+        with open_trackers(config.trackers, run.root, config.name, told, run.say) as trackers:
+            _whole(run, lambda: _Runner(config, run, session, display, trackers).go(until))
     return run
 
 
@@ -98,9 +101,11 @@ def _whole(run: Run, stages: Callable[[], None]) -> None:
 class _Runner:
     """One pass over the stages of a run."""
 
-    def __init__(self, config: Config, run: Run, session: Session, progress: Progress) -> None:
+    def __init__(
+        self, config: Config, run: Run, session: Session, progress: Progress, trackers: Trackers
+    ) -> None:
         self._config, self._run, self._session = config, run, session
-        self._progress, self._checked = progress, False
+        self._progress, self._trackers, self._checked = progress, trackers, False
 
     def go(self, last: str | None) -> None:
         """Make what is not there, in order."""
@@ -126,7 +131,8 @@ class _Runner:
                 progress.update("starting Ray")
                 self._session.start()
                 progress.update("")
-            work = Work(node.config, folder, node.of(done), progress, self._run)
+            made = node.of(done)
+            work = Work(node.config, folder, made, progress, self._trackers, self._run)
             facts: dict[str, Any] = function(node.stage.build)(work)
             return facts
 
@@ -135,6 +141,7 @@ class _Runner:
         how = "unchanged" if stage.skipped else f"{stage.seconds:.1f} s"
         rows = f"{stage.facts['rows']:,} rows" if stage.facts.get("rows") is not None else ""
         progress.say(f"{node.name:<15} {how:>10}  {rows}", mark="✓")
+        self._trackers.record(node.name, stage.facts | {"seconds": stage.seconds})
         return stage
 
     def _check_once(self) -> None:

@@ -17,7 +17,8 @@ terminal
 errors
 values
 progress
-knobs registry
+knobs
+registry
 groups
 storage
 stages
@@ -25,7 +26,8 @@ models trackers
 cluster
 endings
 networks
-heads datasets
+heads
+datasets
 clustering grouping
 generators
 adapters scoring
@@ -37,7 +39,7 @@ references
 selection classify
 report
 config
-method
+parts method
 planning
 pipeline
 benchmark

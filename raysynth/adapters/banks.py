@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from raysynth.adapters.fold import FoldedUNet
 from raysynth.adapters.grouped_lora import inject
+from raysynth.adapters.record import LoraShape
 from raysynth.errors import ModelError, first_line
-from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import Training
 from raysynth.models.base import Files
 from raysynth.models.family import Base, layers_of
@@ -64,14 +64,12 @@ class PlainBank:
 class LoraBank:
     """All LoRA adapters on one UNet: stacked and routed row by row, or one folded into weights."""
 
-    def __init__(
-        self, base: Base, folder: str, names: Sequence[str], config: FinetuneConfig
-    ) -> None:
+    def __init__(self, base: Base, folder: str, names: Sequence[str], shape: LoraShape) -> None:
         """Load the adapters `<folder>/<name>`; raises ModelError when one does not fit."""
         self.unet = base.model
         self.position = {name: number for number, name in enumerate(names)}
-        targets = layers_of(base.family, config.targets)
-        self.lora = inject(self.unet, targets, config.rank, config.alpha, len(names))
+        targets = layers_of(base.family, shape.targets)
+        self.lora = inject(self.unet, targets, shape.rank, shape.alpha, len(names))
         for name, number in self.position.items():
             self.lora.load(number, f"{folder}/{name}")
         self.folded = FoldedUNet(self.unet, self.lora)
@@ -139,7 +137,7 @@ def open_bank(
     folder: str,
     names: Sequence[str],
     training: Training | None,
-    config: FinetuneConfig,
+    shape: LoraShape,
 ) -> Bank:
     """The bank for the engine of the generator's models.
 
@@ -148,12 +146,13 @@ def open_bank(
     folder : the fine-tuning stage's folder or URI.
     names : adapters that the specs ask for.
     training : the recipe's.
+    shape : of its adapters, where they are LoRA's.
     """
     if training is None or not names:
         return PlainBank(base.model)
     if training.engine == "full":
         return FullBank(base, folder)
-    return LoraBank(base, folder, names, config)
+    return LoraBank(base, folder, names, shape)
 
 
 def _read_network(base: Base, folder: str, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -20,16 +20,13 @@ from scipy import stats
 from raysynth.benchmark.cells import LAST_STAGE, Cell
 from raysynth.benchmark.titles import plain_title, reference_titles, without_row
 from raysynth.errors import ConfigError
+from raysynth.evaluation.kinds import KINDS, OURS, REFERENCE_KINDS
 from raysynth.storage.files import read_json, read_record
 
-OURS = "raysynth"
 LEVEL = 0.95
 """Of the intervals: Student's t over seeds."""
 KEY = ("row", "severity", "seed", "repetition")
 """What names a record."""
-KINDS = ("raysynth", "reference", "mixture", "control")
-REFERENCE_KINDS = ("reference", "control")
-"""What a cell's references stage makes."""
 TEXTS = ("row", "kind", "cell", "groups")
 WHOLE = ("seed", "repetition")
 SHARES = ("validation_wga", "wga", "aga")
@@ -96,7 +93,7 @@ def _check_records(part: pd.DataFrame, name: str) -> None:
     wrong = {
         **{key: part[key].isna() for key in TEXTS},
         **{key: ~_numbers(part[key]).between(0, 2**53) for key in WHOLE},
-        "kind": ~kinds.isin(KINDS),
+        "kind": ~kinds.isin(list(KINDS)),
         "uses_validation": ~used.astype(str).isin(("True", "False")),
         "severity": ~(severity.between(0.5, 1) | (part["severity"] == "original")),
     }

@@ -15,11 +15,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysynth.datasets.files import reaching
+from raysynth.datasets.files import open_folder, reaching
 from raysynth.datasets.settings import DatasetConfig
 
 Facts = tuple[int, int, int, int]
@@ -37,10 +36,10 @@ CHUNK = 1 << 20
 
 def folder_digest(path: str) -> str:
     """SHA-256 of all names and contents below a folder; "" without one."""
-    filesystem, root = fsspec.core.url_to_fs(path)
+    filesystem, root = open_folder(path)
     if not filesystem.isdir(root):
         return ""
-    local = "file" in filesystem.protocol
+    local = filesystem.is_disk
     found = _local(root) if local else _remote(filesystem, root)
     digest = hashlib.sha256()
     for name in sorted(found):
@@ -183,7 +182,7 @@ def source_digest(config: DatasetConfig, known: dict[str, str]) -> dict[str, Any
 
     `known`: path -> digest of folders that were read; this one's is added.
     """
-    if config.name == "outfits":
+    if not config.has_files:
         return {}
     path = str(config.path)
     if path not in known:

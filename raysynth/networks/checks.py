@@ -11,8 +11,8 @@ from raysynth.config.config import Config
 from raysynth.errors import ConfigError, DataError, ModelError
 from raysynth.models.headers import read_config
 from raysynth.models.sources import CLIP, is_path, resolve
-from raysynth.networks.settings import ClassifierConfig
-from raysynth.networks.small import EMBEDDED_WIDTHS, SMALL
+from raysynth.networks.settings import SMALL, ClassifierConfig
+from raysynth.networks.small import EMBEDDED_WIDTHS
 
 UNSEEN = ("pullover", "coat")
 """Garments that the shipped `other_garments` weights were not trained on."""
@@ -48,10 +48,9 @@ def check_backbone(config: Config) -> None:
     trainings = (config.classifier, config.for_references().classifier)
     named = os.path.expanduser(config.classifier.backbone)
     if named not in (SMALL, CLIP) and os.path.isdir(named):
-        from raysynth.datasets.listing import stored_side
         from raysynth.networks.pretrained import check_model
 
-        side = config.classifier.image_size or stored_side(config.dataset)
+        side = config.classifier.image_size or config.dataset.stored_side
         check_model(named, side, any(one.starts_pretrained for one in trainings))
     for classifier in trainings:
         if classifier.backbone == SMALL and classifier.starts_pretrained:
@@ -76,8 +75,7 @@ def _check_embedded(config: Config, classifier: ClassifierConfig) -> None:
             f"network has {list(EMBEDDED_WIDTHS)}. Fix: leave widths, or start from scratch "
             "(classifier.start, references.start)"
         )
-    known = set(config.dataset.pair) - set(UNSEEN)
-    if config.dataset.name == "outfits" and known:
+    if known := set(config.dataset.garments) - set(UNSEEN):
         raise ConfigError(
             f"dataset.pair: the embedded pretrained network was trained on the garments "
             f"{', '.join(sorted(known))}, so it cannot stand for one that never saw the classes; "

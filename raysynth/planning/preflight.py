@@ -70,7 +70,7 @@ def _declared(nodes: Sequence[Node], kind: str) -> list[tuple[Callable[..., None
 def warnings_of(config: Config) -> list[str]:
     """What can be run and is hardly meant: the embedded models with other images than garments."""
     embedded = [f"base.{k}" for k in ("name", "clip") if getattr(config.base, k) == "embedded"]
-    if config.dataset.name == "outfits" or not embedded:
+    if config.dataset.garments or not embedded:
         return []
     return [
         f"{' and '.join(embedded)}: the embedded models know ten kinds of garments at 32 x 32 "

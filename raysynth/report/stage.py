@@ -8,7 +8,6 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from raysynth.config.config import Config
 from raysynth.progress import Progress
 from raysynth.report.content import read_content
 from raysynth.report.copies import pair_sheets
@@ -24,7 +23,7 @@ LONGEST = 50
 """Characters of a group's name in a file's; 255 bytes is what file systems take."""
 
 
-def run_report(config: Config, run: Run, work: str, progress: Progress) -> dict[str, Any]:
+def run_report(config: Any, run: Run, work: str, progress: Progress) -> dict[str, Any]:
     """Write the report of a run whose other stages are finished.
 
     Writes to `work` index.html (self-contained: no network, no script), results.json,

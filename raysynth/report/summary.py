@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raysynth.report.content import OURS, TITLES, ordered_methods, synthetic_images
+from raysynth.evaluation.kinds import OURS
+from raysynth.report.content import ordered_methods, synthetic_images, title_of
 from raysynth.storage.files import read_json
 from raysynth.terminal import shown
 
@@ -41,7 +42,7 @@ def print_summary(report: str, console: Console | None = None) -> None:
             for key in ("wga", "aga", "weighted")
         ]
         images = synthetic_images(values, results["generator"])
-        title = TITLES.get(name, name) + "*" * values["uses_validation"]
+        title = title_of(name) + "*" * values["uses_validation"]
         title += f" ({images})" if images else ""
         table.add_row(Text(shown(title)), *cells, style="bold" if name == OURS else None)
     console.print()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import fsspec
 import optuna
 import pyarrow as pa
 from optuna.samplers import TPESampler
@@ -27,7 +26,7 @@ from raysynth.search.table import TRIALS, rows_of
 from raysynth.search.trial import SCORE, run_trial
 from raysynth.stages.stage import Work
 from raysynth.storage import tables
-from raysynth.storage.files import write_atomic
+from raysynth.storage.files import remove, write_atomic
 from raysynth.training.data import load_data, say_shortage
 from raysynth.training.two_stage import HEAD, SEARCHED, configured
 
@@ -90,7 +89,7 @@ def run_search(
 
 def _tuner(config: Config, data: Data, work: str, progress: Progress) -> tune.Tuner:
     """A new experiment, or the one that an earlier driver left and that can be read."""
-    search = config.search
+    search, space = config.search, search_space(config.classifier, config.search)
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, data=data, config=config),
         {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial},
@@ -98,13 +97,10 @@ def _tuner(config: Config, data: Data, work: str, progress: Progress) -> tune.Tu
     path = f"{work}/{EXPERIMENT}"
     if tune.Tuner.can_restore(path):
         try:
-            return tune.Tuner.restore(
-                path, trainable, resume_unfinished=True, param_space=search_space(search)
-            )
+            return tune.Tuner.restore(path, trainable, resume_unfinished=True, param_space=space)
         except Exception as error:  # Tune unpickles: a cut file may raise anything
             progress.say(escape(f"  {path} cannot be gone on with ({error!r}): searched anew"))
-            filesystem, folder = fsspec.core.url_to_fs(path)
-            filesystem.rm(folder, recursive=True)
+            remove(path)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     searcher = OptunaSearch(
         metric=SCORE,
@@ -114,7 +110,7 @@ def _tuner(config: Config, data: Data, work: str, progress: Progress) -> tune.Tu
     )
     return tune.Tuner(
         trainable,
-        param_space=search_space(search),
+        param_space=space,
         tune_config=tune.TuneConfig(
             metric=SCORE,
             mode="max",

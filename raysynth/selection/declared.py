@@ -16,6 +16,7 @@ SELECTION = Stage(
     "raysynth.selection.stage:build",
     ("synthesis",),
     lambda config: {"knobs": decides(config.selection)},
+    check="raysynth.selection.checks:check_scores",
     per_generator=True,
 )
 CHOICE = Stage(

@@ -30,6 +30,7 @@ from raysynth.storage.files import (
     is_away,
     is_full,
     make_folder,
+    misfits,
     move,
     open_storage,
     read_json,
@@ -200,9 +201,9 @@ class Run:
         record = self._read_record(self._record_path(place))
         if record is None or record["digest"] != digest or "sizes" not in record:
             return None
-        if not self._faults(work, record):  # first: in its place may be what other inputs left
+        if not misfits(work, record["sizes"]):  # first: in its place may be what other inputs left
             move(work, place)
-        elif self._faults(place, record):
+        elif misfits(place, record["sizes"]):
             return None
         remove(work)
         if self.shared:
@@ -220,28 +221,12 @@ class Run:
 
     def _whole(self, place: str, record: Mapping[str, Any]) -> bool:
         """Whether a stage's files are as its record says; names those that are not."""
-        faults = self._faults(place, record)
+        faults = misfits(place, record.get("sizes") or {})
         for fault in faults[:NAMED]:
             self.say(f"{fault}: the stage is made again")
         if len(faults) > NAMED:
             self.say(f"{place}: {len(faults) - NAMED} more files are not as they were")
         return not faults
-
-    def _faults(self, place: str, record: Mapping[str, Any]) -> list[str]:
-        """A sentence on each file below a folder that has not the size its record says.
-
-        Records of versions that did not keep sizes vouch for whatever is in the folder.
-        """
-        if not record.get("sizes"):
-            return [] if exists(place) else [f"{place} is missing"]
-        there = sizes_below(place)
-        return [
-            f"{place}/{file} is missing"
-            if file not in there
-            else f"{place}/{file} has {there[file]:,} bytes, expected {size:,}"
-            for file, size in record["sizes"].items()
-            if there.get(file) != size
-        ]
 
     def _spent(self, work: str) -> float:
         """Seconds of earlier attempts; unreadable, it is a statistic that starts again."""

@@ -74,6 +74,8 @@ class Work:
     inputs: Mapping[str, Done]
     """Stage -> all that was made before and that this one builds on, directly or not."""
     progress: Progress
+    tracker: Any
+    """Is told numbers of a stage at work: `metrics(stage, step, values)`."""
     run: Any = None
     """The run, for a stage that tells of it as a whole."""
 

@@ -10,6 +10,7 @@ from pydantic import (
 
 from raysynth.knobs import Count, Section, Share, knob
 from raysynth.registry import chosen_part
+from raysynth.scoring.scorer import SCORERS, USUAL
 from raysynth.synthesis.guidance import GUIDANCE
 
 MASK_DRAWS = 4
@@ -29,6 +30,12 @@ class SynthesisConfig(Section):
         "Guidance terms, applied in order; each may name rows that a step evaluates besides the "
         "prompt's.",
         neutral=["classifier_free"],
+    )
+    scorers: tuple[chosen_part(SCORERS), ...] = knob(  # type: ignore[valid-type]
+        USUAL,
+        "What is said of every candidate, in columns of the synthetic table; selection reads those "
+        "of the usual two.",
+        neutral=list(USUAL),
     )
     lender: Literal["label", "attribute"] = knob(
         "attribute",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from raysynth.adapters.record import Adapter
-from raysynth.config.config import Config
 from raysynth.errors import StageError
 from raysynth.finetune.jobs import SHARED
 from raysynth.generators.lending import class_lender, lending_group, trained_groups
@@ -18,7 +18,7 @@ from raysynth.generators.recipe import Recipe
 from raysynth.groups.groups import Groups
 from raysynth.groups.prompts import spoken
 from raysynth.groups.settings import PromptConfig
-from raysynth.storage.tables import SYNTHETIC
+from raysynth.storage.tables import CANDIDATE
 from raysynth.synthesis.guidance import NEGATIVE, guide_of
 
 ROW = pa.field("row_of_plan", pa.int64())
@@ -30,7 +30,7 @@ SPECS = pa.schema(
     [
         ROW,
         *(
-            SYNTHETIC.field(name)
+            CANDIDATE.field(name)
             for name in (
                 *("id", "label", "attribute", "group", "cluster", "generator", "adapter"),
                 *("source", "prompt", "negative_prompt", "seed", "guidance_scale", "steps"),
@@ -52,7 +52,7 @@ class Voice:
 
 
 def plan_specs(
-    config: Config,
+    config: Any,
     recipe: Recipe,
     adapters: Sequence[Adapter],
     groups: Groups,
@@ -160,7 +160,7 @@ def _speaking_for(adapters: Sequence[Adapter], groups: Groups, group: int) -> li
 
 
 def _table(
-    config: Config,
+    config: Any,
     recipe: Recipe,
     groups: Groups,
     voice: Voice,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from raysynth.datasets.contents import folder_digest
 from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import ConfigError, StageError
 from raysynth.progress import Progress
+from raysynth.storage.files import write_atomic
 from tests.test_pipeline import miniature
 
 ROWS = {
@@ -224,6 +226,26 @@ def test_cells_know_the_cluster_of_their_driver(ray_local, tmp_path, monkeypatch
     assert "/data/birds" in failed[cell.name].reason and failed[cell.name].code == 2
     written = yaml.safe_load((tmp_path / f"runs/{cell.name}/config.yaml").read_text())
     assert written["resources"]["address"] == "10.0.0.1:6379"
+
+
+def test_a_damaged_stage_is_not_there(tmp_path):
+    """Cut after it was recorded; mended, it counts at the next look."""
+    board, cut = Board(str(tmp_path), []), {}
+    for name in ("ingest-1", "ingest-2", "ingest-3", "old-4", "old-5"):
+        file = tmp_path / name / "train.parquet"
+        write_atomic(str(file), b"four")
+        cut[name] = file
+        sizes = {"sizes": {"train.parquet": 4}} if name.startswith("ingest") else {}
+        write_atomic(f"{tmp_path}/{name}.json", json.dumps({"digest": name[-1], **sizes}).encode())
+    cut["ingest-1"].write_bytes(b"fou")
+    (tmp_path / "ingest-2.json").write_text("{")
+    shutil.rmtree(tmp_path / "old-5")
+    board.look()
+    assert board.done == {"ingest-3", "old-4"}
+    cut["ingest-1"].write_bytes(b"four")
+    cut["ingest-3"].unlink()  # a run that needs it meets it; looks are every two seconds
+    board.look()
+    assert board.done == {"ingest-1", "ingest-3", "old-4"}
 
 
 def key_of(cell) -> tuple:

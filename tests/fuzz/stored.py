@@ -33,9 +33,10 @@ from raysynth.cluster.session import Session
 from raysynth.config.config import Config
 from raysynth.groups.groups import Groups
 from raysynth.pipeline import open_run
+from raysynth.scoring.columns import SYNTHETIC
 from raysynth.selection.settings import SelectionConfig
 from raysynth.selection.stage import SELECTION, select
-from raysynth.storage.tables import SYNTHETIC, to_parquet, with_groups
+from raysynth.storage.tables import to_parquet, with_groups
 from raysynth.synthesis.shards import ShardRecord, read_shards, write_manifest
 from tests.fuzz.harness import Target
 from tests.fuzz.readers import TYPES

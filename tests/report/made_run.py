@@ -14,8 +14,9 @@ from raysynth.config.files import load_config
 from raysynth.groups.groups import Groups
 from raysynth.method import FOLDERS
 from raysynth.pipeline import open_run
+from raysynth.scoring.columns import SYNTHETIC
 from raysynth.stages.run import Run
-from raysynth.storage.tables import REAL, SYNTHETIC, encode_png, with_groups, write_table
+from raysynth.storage.tables import REAL, encode_png, with_groups, write_table
 from raysynth.synthesis.timeline import SPAN, utilisation, write_timeline
 
 GROUPS = Groups(

@@ -13,8 +13,10 @@ import pandas as pd
 import pyarrow as pa
 
 from raysynth.datasets.files import clipped, require_files
+from raysynth.datasets.layout import Layout
 from raysynth.datasets.metadata import read_metadata
 from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
+from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import DataError
 from raysynth.storage.tables import SPLITS
 
@@ -85,3 +87,15 @@ class Waterbirds:
                 )
             frame = frame.assign(**{column: numbers})
         return frame
+
+
+def _open(config: DatasetConfig, seed: int) -> Waterbirds:
+    return Waterbirds(str(config.path), config.image_size, config.max_megapixels)
+
+
+PART = Layout(
+    title="Waterbirds",
+    source="Sagawa et al. 2020 (arXiv 1911.08731)",
+    reads="waterbird_complete95_forest2water2: metadata.csv and the images it names",
+    open=_open,
+)

@@ -8,17 +8,27 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from raysynth.datasets.files import clipped, refuse_doubles, require_files, require_two, some
+from raysynth.datasets.files import (
+    clipped,
+    open_folder,
+    refuse_doubles,
+    require_files,
+    require_two,
+    some,
+)
+from raysynth.datasets.layout import Layout
 from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
+from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import ConfigError, DataError
 from raysynth.storage.tables import SPLITS
 
 IMAGES = "img_align_celeba"
+PAIR = ("Blond_Hair", "Male")
+"""Label and attribute, unless others are asked for."""
 ATTRIBUTES = "list_attr_celeba.txt"
 PARTITION = "list_eval_partition.txt"
 TREE = f"""expected
@@ -51,8 +61,8 @@ class CelebA:
     """
 
     path: str
-    label: str = "Blond_Hair"
-    attribute: str = "Male"
+    label: str = PAIR[0]
+    attribute: str = PAIR[1]
     image_size: int | None = None
     megapixels: float = MEGAPIXELS
 
@@ -156,7 +166,7 @@ class CelebA:
         return pd.Series({name: int(number) for name, number in rows})
 
     def _lines(self, name: str) -> list[str]:
-        filesystem, root = fsspec.core.url_to_fs(self.path)
+        filesystem, root = open_folder(self.path)
         if not filesystem.isfile(f"{root}/{name}"):
             raise DataError(f"dataset.path: no {self.path}/{name}; {TREE}")
         text = filesystem.cat_file(f"{root}/{name}").decode("utf-8", "replace")
@@ -175,3 +185,17 @@ def _names(attribute: str) -> tuple[str, ...]:
 
 def _words(attribute: str) -> tuple[str, ...]:
     return WORDS.get(attribute) or tuple(name.replace("_", " ") for name in _names(attribute))
+
+
+def _open(config: DatasetConfig, seed: int) -> CelebA:
+    pair = (config.label or PAIR[0], config.attribute or PAIR[1])
+    return CelebA(str(config.path), *pair, config.image_size, config.max_megapixels)
+
+
+PART = Layout(
+    title="CelebA",
+    source="Liu et al. 2015 (Large-scale CelebFaces Attributes)",
+    reads=f"{ATTRIBUTES}, {PARTITION} and the folder {IMAGES}",
+    open=_open,
+    pair=PAIR,
+)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from raysynth.datasets.files import deal_splits, require_files, some
+from raysynth.datasets.files import deal_splits, open_folder, require_files, some
+from raysynth.datasets.layout import Layout
 from raysynth.datasets.metadata import ordered, read_metadata
 from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
+from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import DataError
 from raysynth.storage.tables import SPLITS
 
@@ -108,7 +109,7 @@ class Folder:
         return read_files(self.path, rows["id"].to_pylist(), self.image_size, self.megapixels)
 
     def _metadata(self) -> pd.DataFrame:
-        filesystem, root = fsspec.core.url_to_fs(self.path)
+        filesystem, root = open_folder(self.path)
         if not filesystem.isdir(root):
             raise DataError(f"dataset.path: {self.path} is not a folder; {EXPECTED_TREE}")
         for name in ("metadata.csv", "metadata.parquet"):
@@ -165,3 +166,16 @@ def _read_splits(column: pd.Series) -> list[str]:
             "drop the column for a split stratified by group"
         )
     return split
+
+
+def _open(config: DatasetConfig, seed: int) -> Folder:
+    shares = (config.validation_share, config.test_share)
+    return Folder(str(config.path), *shares, config.image_size, seed, config.max_megapixels)
+
+
+PART = Layout(
+    title="Own images",
+    source="Hugging Face's ImageFolder layout",
+    reads="images, and metadata.csv or .parquet: file_name, label, attribute[, split]",
+    open=_open,
+)

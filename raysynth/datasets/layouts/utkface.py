@@ -13,7 +13,6 @@ import posixpath
 import re
 from dataclasses import dataclass
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 
@@ -23,11 +22,14 @@ from raysynth.datasets.files import (
     clipped,
     deal_splits,
     is_inside,
+    open_folder,
     require_files,
     require_two,
     some,
 )
+from raysynth.datasets.layout import Layout
 from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
+from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import ConfigError, DataError
 
 NAME = re.compile(
@@ -45,6 +47,8 @@ TRAITS = {
     "age": ("old", "young"),
     "race": ("white", "black", "asian", "indian", "others"),
 }
+PAIR = ("gender", "age")
+"""Label and attribute, unless others are asked for."""
 WORDS = {
     "gender": ("man", "woman"),
     "age": ("in their thirties", "four years old"),
@@ -65,8 +69,8 @@ class UTKFace:
     """A folder of UTKFace images; `label` and `attribute`: two of gender, age and race."""
 
     path: str
-    label: str = "gender"
-    attribute: str = "age"
+    label: str = PAIR[0]
+    attribute: str = PAIR[1]
     image_size: int | None = None
     seed: int = 0
     megapixels: float = MEGAPIXELS
@@ -94,7 +98,7 @@ class UTKFace:
     @property
     def aligned(self) -> tuple[str, ...]:
         """FFR's for gender x age: men young, women old; none for other pairs."""
-        return ("young", "old") if (self.label, self.attribute) == ("gender", "age") else ()
+        return ("young", "old") if (self.label, self.attribute) == PAIR else ()
 
     def __post_init__(self) -> None:
         """Raises ConfigError when the pair is not two of gender, age and race."""
@@ -147,10 +151,10 @@ class UTKFace:
 
     def _names(self) -> list[str]:
         """All files, relative to the folder."""
-        filesystem, root = fsspec.core.url_to_fs(self.path)
+        filesystem, root = open_folder(self.path)
         if not filesystem.isdir(root):
             raise DataError(f"dataset.path: {self.path} is not a folder; {TREE}")
-        if "file" not in filesystem.protocol:
+        if not filesystem.is_disk:
             return sorted(path.removeprefix(root).lstrip("/") for path in filesystem.find(root))
         found, real = list(walk(root)), os.path.realpath(root)
         linked = [name for name, path, facts in found if not facts and os.path.isdir(path)]
@@ -196,3 +200,17 @@ def _with_left_out(table: pa.Table, names: list[str], doubles: list[str], ages: 
     )
     said = "; ".join(f"{count:,} {why}" for count, why in counts if count)
     return table.replace_schema_metadata({LEFT_OUT: f"left out: {said}"} if said else None)
+
+
+def _open(config: DatasetConfig, seed: int) -> UTKFace:
+    pair = (config.label or PAIR[0], config.attribute or PAIR[1])
+    return UTKFace(str(config.path), *pair, config.image_size, seed, config.max_megapixels)
+
+
+PART = Layout(
+    title="UTKFace",
+    source="Zhang et al. 2017; ages and splits as FFR (arXiv 2308.04553)",
+    reads="images named age_gender_race_time.jpg, in any sub-folders",
+    open=_open,
+    pair=PAIR,
+)
