@@ -38,7 +38,7 @@ KINDS: dict[str, Kind] = {
     "grouping": Kind("raysynth.grouping.settings:GROUPING", "grouping.method"),
     "families": Kind("raysynth.models.family:FAMILIES", "base.name"),
     "generators": Kind("raysynth.generators.generator:GENERATORS", "generator"),
-    "objectives": Kind("raysynth.finetune.objective:OBJECTIVES", "finetune.objective"),
+    "objectives": Kind("raysynth.finetune.settings:OBJECTIVES", "finetune.objective"),
     "guidance": Kind("raysynth.synthesis.guidance:GUIDANCE", "synthesis.guidance"),
     "scorers": Kind("raysynth.scoring.scorer:SCORERS", "synthesis.scorers"),
     "trackers": Kind("raysynth.trackers.tracker:TRACKERS", "trackers"),

@@ -1,7 +1,8 @@
 """Objectives: what a fine-tuning's loss is, of every row of a batch by itself.
 
-An objective is a file of `raysynth/finetune/objectives`. It speaks to the denoiser alone, so it
-holds for every base; the loop weighs its values, sums them per adapter, scales and clips.
+An objective is a file of `raysynth/finetune/objectives` (`settings.OBJECTIVES`). It speaks to the
+denoiser alone, so it holds for every base; the loop weighs its values, sums them per adapter,
+scales and clips.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from raysynth.knobs import Section
-from raysynth.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,6 +66,3 @@ class Objective(Protocol):
 
     def losses(self, batch: Noised, denoise: Denoiser, knobs: Any) -> Tensor:
         """[B] losses, before weights; `denoise` is called with all B rows or not at all."""
-
-
-OBJECTIVES: Registry[Objective] = Registry("raysynth.finetune.objectives", "fine-tuning objective")

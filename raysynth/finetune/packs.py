@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.finetune.jobs import Job
-from raysynth.finetune.objective import OBJECTIVES
-from raysynth.finetune.settings import FinetuneConfig
+from raysynth.finetune.settings import OBJECTIVES, FinetuneConfig
 from raysynth.generators.recipe import Training
 from raysynth.groups.groups import Groups
 from raysynth.models.settings import BaseConfigSection
@@ -41,7 +40,8 @@ def passes_of(training: Training, settings: FinetuneConfig) -> int:
     The objective's and, with DreamBooth's prior preservation, as many of a prior image.
     """
     objective, knobs = OBJECTIVES[settings.objective.name], settings.objective.knobs(OBJECTIVES)
-    return objective.passes(knobs) * (2 if training.budget.prior_weight else 1)
+    passes: int = objective.passes(knobs)
+    return passes * (2 if training.budget.prior_weight else 1)
 
 
 def split_into_packs(jobs: Sequence[Job], per_worker: int | str, workers: int) -> list[list[Job]]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
     model_validator,
 )
 
-from raysynth.finetune.objective import OBJECTIVES
 from raysynth.knobs import Count, Rate, Section, Share, knob
-from raysynth.registry import chosen_part
+from raysynth.registry import Registry, chosen_part
 
+OBJECTIVES: Registry[Any] = Registry("raysynth.finetune.objectives", "fine-tuning objective")
+"""Of `objective.Objective`, which speaks of jobs and so of the knobs below."""
 Target = Literal["attention", "feed_forward", "time", "convolution"]
 
 

@@ -30,11 +30,12 @@ from raysynth.finetune.jobs import Job
 from raysynth.finetune.learner import Learner, finish, learning_rate_factor, resume, save_checkpoint
 from raysynth.finetune.material import Material, prepare
 from raysynth.finetune.memory import Fit, fit_slots
-from raysynth.finetune.objective import OBJECTIVES, Noised, Objective
+from raysynth.finetune.objective import Noised, Objective
 from raysynth.finetune.packs import Pack
 from raysynth.finetune.phase import Phase, Row, lay_out
 from raysynth.finetune.prior import add_prior, draw_priors
 from raysynth.finetune.scaling import LossScale
+from raysynth.finetune.settings import OBJECTIVES
 from raysynth.models.base import load_base
 from raysynth.models.denoiser import Denoiser
 from raysynth.models.family import Base

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from raysynth.config.files import load_config
 from raysynth.errors import ConfigError
 from raysynth.finetune.memory import rows_of
-from raysynth.finetune.objective import OBJECTIVES
 from raysynth.finetune.packs import passes_of
+from raysynth.finetune.settings import OBJECTIVES
 from raysynth.finetune.training import train_pack
 from raysynth.generators.inputs import training_inputs
 from raysynth.generators.recipe import recipe_of
