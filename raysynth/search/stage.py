@@ -18,6 +18,7 @@ from rich.markup import escape
 from raysynth.config.config import Config
 from raysynth.errors import StageError
 from raysynth.groups.groups import Groups
+from raysynth.networks.build import blueprint_of
 from raysynth.networks.images import Data
 from raysynth.progress import Progress
 from raysynth.search.display import TrialProgress, shown_on
@@ -64,11 +65,11 @@ def run_search(
         best: dict[str, Any] = {"trial": None, "parameters": configured(config.classifier)}
         return _write(work, [], best | {"validation": None}, {})
     progress.update("decoding images")
-    data = load_data(config, real, synthetic, selection, groups)
+    data = load_data(config.classifier.image_size, real, synthetic, selection, groups)
     failed: dict[str, str] = {}
     if config.search.steps[1] == 0:
         progress.update("heads on the pretrained encoder")
-        rows = [search_frozen(config, data)]
+        rows = [search_frozen(blueprint_of(config), config.search, data)]
     else:
         say_shortage(max(config.search.ratios), data, progress)
         with shown_on(progress, config.search.trials):
@@ -91,7 +92,7 @@ def _tuner(config: Config, data: Data, work: str, progress: Progress) -> tune.Tu
     """A new experiment, or the one that an earlier driver left and that can be read."""
     search, space = config.search, search_space(config.classifier, config.search)
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, data=data, config=config),
+        tune.with_parameters(run_trial, data=data, blueprint=blueprint_of(config), search=search),
         {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial},
     )
     path = f"{work}/{EXPERIMENT}"
