@@ -66,37 +66,39 @@ def load_model(classifier: ClassifierConfig, label_names: tuple[str, ...], size:
     """
     name = os.path.expanduser(classifier.backbone)
     quiet_transformers()
-    hub = _hub(name, classifier)
-
-    def load() -> Any:
-        config = AutoConfig.from_pretrained(
-            name, num_labels=len(label_names), **label_settings(label_names), **hub
-        )
-        if isinstance(config, CLIPConfig):
-            return _load_clip(classifier, name, config, label_names)
-        if not classifier.starts_pretrained:
-            return at_size(AutoModelForImageClassification.from_config(config, **NO_CODE), size)
-        found = AutoModelForImageClassification.from_pretrained(
-            name,
-            config=config,
-            ignore_mismatched_sizes=True,
-            use_safetensors=True,
-            variant=variant_of(Path(name)),
-            dtype=torch.float32,  # trained as such, whatever the file has
-            output_loading_info=True,
-            **hub,
-        )
-        heads = of_layers(heads_of(found[0], len(label_names)))
-        return at_size(complete(KEY, name, found, heads), size)
-
     try:
-        return load()
+        return _load(classifier, name, label_names, size)
     except FAULTS as error:
         raise ModelError(
             f"{KEY}: transformers cannot load {name!r} for image classification "
             f"({reason_of(error)}). Fix: name a hub id or a save_pretrained folder of "
             "such a model, with safetensors weights"
         ) from None
+
+
+def _load(
+    classifier: ClassifierConfig, name: str, label_names: tuple[str, ...], size: int
+) -> PreTrainedModel:
+    hub = _hub(name, classifier)
+    config = AutoConfig.from_pretrained(
+        name, num_labels=len(label_names), **label_settings(label_names), **hub
+    )
+    if isinstance(config, CLIPConfig):
+        return _load_clip(classifier, name, config, label_names)
+    if not classifier.starts_pretrained:
+        return at_size(AutoModelForImageClassification.from_config(config, **NO_CODE), size)
+    found = AutoModelForImageClassification.from_pretrained(
+        name,
+        config=config,
+        ignore_mismatched_sizes=True,
+        use_safetensors=True,
+        variant=variant_of(Path(name)),
+        dtype=torch.float32,  # trained as such, whatever the file has
+        output_loading_info=True,
+        **hub,
+    )
+    heads = of_layers(heads_of(found[0], len(label_names)))
+    return at_size(complete(KEY, name, found, heads), size)
 
 
 def _load_clip(

@@ -79,13 +79,17 @@ def run_search(
             f"search: all {len(failed)} trials failed, e.g. {next(iter(failed.items()))}. Fix: the "
             f"trial folders below {work}/{EXPERIMENT} hold the errors"
         )
+    return _write(work, rows, _best(rows), failed)
+
+
+def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What best.json says of the trial that validation likes best."""
     winner = max(rows, key=lambda row: (row["validation_wga"], row["validation_aga"]))
-    best = {
+    return {
         "trial": winner["trial"],
         "parameters": {name: winner[name] for name in ("ratio", *SEARCHED, *HEAD)},
         "validation": {"wga": winner["validation_wga"], "aga": winner["validation_aga"]},
     }
-    return _write(work, rows, best, failed)
 
 
 def _tuner(config: Config, data: Data, work: str, progress: Progress) -> tune.Tuner:
@@ -95,14 +99,8 @@ def _tuner(config: Config, data: Data, work: str, progress: Progress) -> tune.Tu
         tune.with_parameters(run_trial, data=data, blueprint=blueprint_of(config), search=search),
         {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial},
     )
-    path = f"{work}/{EXPERIMENT}"
-    if tune.Tuner.can_restore(path):
-        try:
-            return tune.Tuner.restore(path, trainable, resume_unfinished=True, param_space=space)
-        except Exception as error:  # Tune unpickles: a cut file may raise anything
-            progress.say(escape(f"  {path} cannot be gone on with ({error!r}): searched anew"))
-            filesystem, folder = fsspec.core.url_to_fs(path)
-            filesystem.rm(folder, recursive=True)
+    if restored := _restored(f"{work}/{EXPERIMENT}", trainable, space, progress):
+        return restored
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     searcher = OptunaSearch(
         metric=SCORE,
@@ -129,6 +127,21 @@ def _tuner(config: Config, data: Data, work: str, progress: Progress) -> tune.Tu
             name=EXPERIMENT, storage_path=work, callbacks=[TrialProgress()], verbose=0
         ),
     )
+
+
+def _restored(
+    path: str, trainable: Any, space: dict[str, Any], progress: Progress
+) -> tune.Tuner | None:
+    """The experiment that was cut off there; one that cannot be read is removed."""
+    if not tune.Tuner.can_restore(path):
+        return None
+    try:
+        return tune.Tuner.restore(path, trainable, resume_unfinished=True, param_space=space)
+    except Exception as error:  # Tune unpickles: a cut file may raise anything
+        progress.say(escape(f"  {path} cannot be gone on with ({error!r}): searched anew"))
+        filesystem, folder = fsspec.core.url_to_fs(path)
+        filesystem.rm(folder, recursive=True)
+        return None
 
 
 def _write(
