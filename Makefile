@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint format bench docs lock audit clean
+.PHONY: help quickstart test test-slow lint format bench docs results lock audit clean
 
 help:
 	@echo "make quickstart  the whole pipeline on this machine, embedded data and base model"
@@ -18,13 +18,15 @@ help:
 	@echo "make lint        ruff and mypy                make format     ruff, writing"
 	@echo "make bench       quick benchmarks as a regression check of their ratios"
 	@echo "make docs        regenerate docs/configuration.md"
+	@echo "make results     write docs/results/*.md and their plots again, from committed records"
 	@echo "make lock        requirements.lock, the hashes of constraints.txt's versions"
 	@echo "make audit       known vulnerabilities of these versions, from pypi.org"
 	@echo "make clean       caches and builds; runs/ and .venv stay"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "raysynth needs Python >= 3.11, $(PYTHON) is older. Fix: make PYTHON=python3.11"; exit 1; }
+	  { echo "raysynth needs Python >= 3.11, $(PYTHON) is older. Fix: make PYTHON=python3.11"; \
+	    exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
@@ -47,12 +49,17 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Quick modes (16 minutes on two cores without bfloat16); the full ones of docs/performance.md are single scripts.
+# Quick modes (16 minutes on two cores without bfloat16); full modes are single scripts, listed in
+# benchmarks/README.md.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/regression.py
 
 docs: $(STAMP)
 	$(BIN)/raysynth config --help-keys > docs/configuration.md
+
+# Every page names the command that writes it; a new one is written by its command.
+results: $(STAMP)
+	grep -h '^raysynth benchmark ' docs/results/*.md | PATH="$(BIN):$$PATH" sh -e
 
 # torch's build is its index's choice, and CUDA's packages come with that choice: neither is locked.
 OF_TORCH := torch triton setuptools cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,\
@@ -64,10 +71,11 @@ lock:
 	uv pip compile --quiet --no-config --default-index https://pypi.org/simple \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
 	  --no-annotate --no-header --extra dev --constraints constraints.txt \
-	  $(foreach name,$(OF_TORCH),--no-emit-package $(name)) pyproject.toml --output-file requirements.lock
+	  $(foreach name,$(OF_TORCH),--no-emit-package $(name)) pyproject.toml \
+	  --output-file requirements.lock
 
-# Needs pip-audit and the JSON API of pypi.org, which mirrors lack (then it fails: --strict). No part of
-# CI: its answer changes without a commit.
+# Needs pip-audit and the JSON API of pypi.org, which mirrors lack (then it fails: --strict). No part
+# of CI: its answer changes without a commit.
 audit:
 	pip-audit --strict --requirement requirements.lock --require-hashes --disable-pip
 

@@ -38,10 +38,11 @@ from workload import Workload, clock, make_workload
 from raysynth.adapters import banks
 from raysynth.finetune import memory, training
 from raysynth.models.attention import pick_attention
+from raysynth.models.base import load_base
 from raysynth.models.device import pick_device
-from raysynth.models.loading import load_base
 from raysynth.models.sources import resolve
 from raysynth.synthesis.drawing import ImageGenerator
+from raysynth.synthesis.task import Drawing
 
 ROWS = 4
 """Images of each adapter in a training step."""
@@ -110,9 +111,9 @@ def grouped(work: Workload, adapters: int, out: Path) -> dict[str, Any]:
 def alone(work: Workload) -> dict[str, Any]:
     """Seconds of PEFT's step of one adapter on its own."""
     settings = work.config.finetune
-    base = load_base(work.config.base, parts=("unet",))
+    base = load_base(work.config.base, ("model",))
     pick_attention(base, work.config.base.attention, ROWS, backward=True)
-    unet, device = base.unet, base.device
+    unet, device = base.model, base.device
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
         unet.train()
@@ -197,7 +198,7 @@ def generated(storage: Path, model: str, quick: bool, repeats: int) -> dict[str,
     names = [job.name for job in pack.jobs]
     images = BATCH if quick else IMAGES
     ways: dict[str, Callable[[], float]] = {}
-    generator = ImageGenerator(pack.config, str(folder), names)
+    generator = ImageGenerator(Drawing.of(pack.config), str(folder), names)
     device = generator.base.device
 
     def ours(rows: int, fold: int) -> float:

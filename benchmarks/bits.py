@@ -41,7 +41,10 @@ VARIANTS = {
     ],
 }
 """Name -> settings; together they reach every generator, objective and kind of head."""
-TIMES = ("seconds", "trial", "trials", "created", "images_per_second", "elapsed", "memory")
+SAME = ["base.attention=plain"]
+"""`auto` measures which kernel is faster: a busy moment decides."""
+TIMES = ("second", "trial", "created", "elapsed", "memory", "timing", "time", "duration")
+"""What a key holds that tells of time, or of Tune's random names."""
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -52,7 +55,8 @@ def hashes(folder: Path) -> dict[str, str]:
         if name.startswith(".") or not file.is_file():
             continue
         if file.suffix == ".parquet":
-            content = repr(pq.ParquetFile(file).read().to_pylist()).encode()
+            table = pq.ParquetFile(file).read()
+            content = repr(table.select(timeless(table.column_names)).to_pylist()).encode()
         elif file.suffix == ".safetensors":
             content = weights(file)
         elif file.name in ("results.json", "adapters.json", "best.json", "choice.json"):
@@ -75,8 +79,14 @@ def weights(file: Path) -> bytes:
 def timeless(value: Any) -> Any:
     """A record without what differs from run to run: seconds, Tune's random trial names."""
     if isinstance(value, dict):
-        return {k: timeless(v) for k, v in value.items() if not any(t in k for t in TIMES)}
-    return [timeless(each) for each in value] if isinstance(value, list) else value
+        return {k: timeless(v) for k, v in value.items() if not _tells_of_time(k)}
+    if isinstance(value, list):
+        return [timeless(each) for each in value if not _tells_of_time(each)]
+    return value
+
+
+def _tells_of_time(name: Any) -> bool:
+    return isinstance(name, str) and any(each in name for each in TIMES)
 
 
 def main() -> None:
@@ -88,7 +98,7 @@ def main() -> None:
     found = {}
     for name in given.only:
         with tempfile.TemporaryDirectory() as folder:
-            run = run_pipeline(miniature(Path(folder), *VARIANTS[name]))
+            run = run_pipeline(miniature(Path(folder), *SAME, *VARIANTS[name]))
             found |= {f"{name}/{k}": v for k, v in hashes(Path(run.root)).items()}
     given.out.write_text(json.dumps(found, indent=1) + "\n")
     print(f"{len(found)} files")

@@ -31,7 +31,7 @@ from raysynth.generators.inputs import training_inputs
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.knobs import digest_of
-from raysynth.models.loading import load_clip
+from raysynth.models.clip import load_clip
 from raysynth.networks.build import blueprint_of
 from raysynth.pipeline import run_pipeline
 from raysynth.storage.tables import decode_images, groups_of, parquet_files, read_table
@@ -136,7 +136,9 @@ def generate(
 ) -> tuple[np.ndarray, float]:
     """Images [N, 32, 32, 3] of specs, and the CPU seconds."""
     torch.set_num_threads(1)
-    images = ImageGenerator(config, str(work), [a.name for a in adapters])
+    from raysynth.synthesis.task import Drawing
+
+    images = ImageGenerator(Drawing.of(config), str(work), [a.name for a in adapters])
     masked = recipe_of(config).masked
     told = contrasts(config.prompts, real.groups, real.counts) if masked else None
     files = [f for f in parquet_files(real.folder) if "/train-" in f]
@@ -220,22 +222,20 @@ def validation_wga(
     from dataclasses import replace
 
     from raysynth.networks.images import Data
+    from raysynth.scoring.scorer import open_scorers
     from raysynth.selection.copies import copy_thresholds, read_neighbours
     from raysynth.selection.stage import select
-    from raysynth.synthesis.actor import Task, build_scorer
+    from raysynth.synthesis.task import Task
     from raysynth.training.fit import fit
     from raysynth.training.two_stage import configured, plan_of
 
     groups, settings = real.groups, config.classifier
     clusters = str(Path(real.folder).parent / "clusters")
-    scores = build_scorer(Task(config, groups, "", (), clusters))(pixels, specs["group"].to_numpy())
+    task = Task.of(config, groups, "", (), clusters)
+    scores = open_scorers(config.synthesis.scorers, task.scoring)(pixels, specs)
     candidates = specs.select(["id", "group", "cluster"])
-    for name, column in (
-        ("clip_label", scores.label),
-        ("clip_centroid", scores.centroid),
-        ("nearest_similarity", scores.nearest_similarity),
-    ):
-        candidates = candidates.append_column(name, pa.array(column))
+    for name in ("clip_label", "clip_centroid", "nearest_similarity"):
+        candidates = candidates.append_column(name, scores[name])
     limits = copy_thresholds(config.selection, read_neighbours(clusters), groups)
     kept = select(candidates, limits, config.selection, groups, config.seed)["kept"].to_numpy()
 

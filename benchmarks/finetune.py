@@ -28,7 +28,6 @@ from diffusers.models.attention_processor import AttnProcessor
 from judge import accuracies, load_judge
 from measure import Cost, finish, medians, parser, precision, run
 
-from raysynth.adapters.grouped_lora import TARGETS
 from raysynth.config.config import Config
 from raysynth.config.files import load_config
 from raysynth.finetune.engines import precision_of
@@ -36,8 +35,9 @@ from raysynth.finetune.jobs import Job, plan_jobs
 from raysynth.finetune.material import read_images
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
+from raysynth.method import FOLDERS
+from raysynth.models.family import FAMILIES, USUAL, layers_of
 from raysynth.models.sources import resolve
-from raysynth.stages.run import FOLDERS
 from raysynth.storage.tables import encode_png, groups_of, read_table
 
 HERE = Path(__file__).parent
@@ -89,7 +89,8 @@ def ours(storage: Path, name: str, overrides: list[str]) -> Cost:
 def loop(storage: Path, job: Job, config: Config, out: str, tuned: bool) -> Cost:
     """One adapter in a process of its own."""
     settings = config.finetune
-    names = [name for target in settings.targets for name in TARGETS[target]]
+    layers = layers_of(FAMILIES[USUAL], settings.targets)
+    names = [name for ends in layers.values() for name in ends]
     asked = {
         "steps": job.steps,
         "batch_size": job.batch,

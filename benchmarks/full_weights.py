@@ -35,9 +35,10 @@ from workload import Workload, clock, make_workload
 from raysynth.config.config import Config
 from raysynth.finetune import memory, training
 from raysynth.finetune.material import encode_images, read_images
+from raysynth.models.base import load_base
 from raysynth.models.device import pick_device
-from raysynth.models.loading import encode_prompts, load_base
-from raysynth.planning.denoiser_cost import STABLE_DIFFUSION_1, unet_cost
+from raysynth.models.family import FAMILIES, USUAL
+from raysynth.planning.denoiser_cost import unet_cost
 
 IMPORTED = time.process_time()
 MODELS = 4
@@ -163,7 +164,7 @@ def encoding(storage: Path, steps: int) -> dict[str, float]:
     torch.set_num_threads(1)
     work = workload(storage, steps)
     job = work.jobs[0]
-    base = load_base(work.config.base, parts=("vae", "text_encoder", "tokenizer"))
+    base = load_base(work.config.base, ("vae", "text"))
     pixels = read_images(work.real, job.ids, base.image_size)
 
     def taken(images: int) -> float:
@@ -172,7 +173,7 @@ def encoding(storage: Path, steps: int) -> dict[str, float]:
         for _ in range(5):
             begin = clock(base.device)
             encode_images(base, pixels, place, place % 2 == 0)
-            encode_prompts(base, [*job.prompts.values(), ""])
+            base.condition([*job.prompts.values(), ""])
             found.append(clock(base.device) - begin)
         return median(found)
 
@@ -205,7 +206,9 @@ def side_by_side(storage: Path, steps: int) -> dict[str, Any]:
 
 def per_gpu() -> dict[str, Any]:
     """Stable Diffusion 1.5 models side by side on a GPU: computed from shapes, never run."""
-    cost = unet_cost(STABLE_DIFFUSION_1, None, 0, checkpointing=True)
+    family = FAMILIES[USUAL]
+    usual = family.published
+    cost = unet_cost(usual.network, None, 0, True, usual.shape.tokens, family)
     states = cost.parameters * (STATES + 2) / 1e9  # autocast keeps 2 bytes of each for a step
     row = cost.activations / 1e9
     return {
@@ -224,7 +227,7 @@ def store(name: str, repeats: int) -> dict[str, Any]:
     import ray
 
     section = Config.model_validate({"base": {"name": name, "dtype": "float32"}}).base
-    unet = load_base(section, parts=("unet",)).unet
+    unet = load_base(section, ("model",)).model
     state = {key: value.numpy() for key, value in unet.state_dict().items()}
     size = sum(array.nbytes for array in state.values())
     ray.init(
@@ -259,10 +262,10 @@ def _load(section: Any, shape: dict[str, Any], kept: list[Any] | None) -> dict[s
     from accelerate import init_empty_weights
 
     torch.set_num_threads(1)
-    load_base(section, parts=("scheduler",))  # imports
+    load_base(section, ("scheduler",))  # imports
     before, begin, spent = _own_megabytes(), time.perf_counter(), time.process_time()
     if kept is None:
-        unet = load_base(section, parts=("unet",)).unet
+        unet = load_base(section, ("model",)).model
     else:
         with init_empty_weights():
             unet = UNet2DConditionModel.from_config(shape)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from measure import finish, medians, parser, precision, run
 from PIL import Image
 
@@ -35,7 +36,7 @@ from raysynth.config.config import Config
 from raysynth.config.files import load_config
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
-from raysynth.stages.run import FOLDERS
+from raysynth.method import FOLDERS
 from raysynth.storage.tables import groups_of, read_table
 
 ADAPTERS, IMAGES, QUICK_IMAGES = 12, 2400, 600
@@ -89,24 +90,19 @@ def child(root: Path, images: int, work: str, variant: str) -> None:
     """raysynth's stage in this process; prints its facts."""
     from raysynth.cluster.session import Session
     from raysynth.progress import Progress
-    from raysynth.synthesis.actor import DiffusionSampler, Task
     from raysynth.synthesis.shards import read_manifest
     from raysynth.synthesis.specs import plan_specs
     from raysynth.synthesis.stage import generate
+    from raysynth.synthesis.task import Task
 
     config = load_config(None, [*knobs(root, images), *VARIANTS[variant]])
     groups = _groups(root)
     trained = read_adapters(f"{root}/adapters")
     specs = plan_specs(config, trained, groups, [1] * groups.count)
     names = tuple(adapter.name for adapter in trained)
-    task = Task(
-        config,
-        groups,
-        f"{root}/adapters",
-        names,
-        f"{root}/clusters",
-        _unscored() if variant == "unscored" else DiffusionSampler,
-    )
+    folders = (f"{root}/adapters", names, f"{root}/clusters")
+    sampler = _unscored() if variant == "unscored" else None
+    task = Task.of(config, groups, *folders, sampler=sampler)
     with Progress(_stderr()) as progress, Session(config, work) as session:
         progress.stage("raysynth")
         session.start()
@@ -118,7 +114,8 @@ def child(root: Path, images: int, work: str, variant: str) -> None:
 
 def _unscored() -> Any:
     """The real sampler without CLIP's scores."""
-    from raysynth.scoring.clip import Scores
+    from raysynth.scoring.columns import scores_of
+    from raysynth.scoring.scorer import USUAL
     from raysynth.synthesis.actor import DiffusionSampler
 
     class Unscored(DiffusionSampler):
@@ -126,9 +123,9 @@ def _unscored() -> Any:
             super().__init__(task)
             self.score = self.nothing  # type: ignore[assignment]
 
-        def nothing(self, images: np.ndarray, group: np.ndarray) -> Scores:
-            zeros = np.zeros(len(images), np.float32)
-            return Scores(zeros, zeros, np.full(len(images), "", object), zeros)
+        def nothing(self, images: np.ndarray, specs: pa.Table) -> dict[str, pa.Array]:
+            zeros = pa.array(np.zeros(len(images), np.float32))
+            return {f.name: zeros.cast(f.type) for f in scores_of(USUAL)}
 
     return Unscored
 

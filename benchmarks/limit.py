@@ -33,8 +33,10 @@ from workload import Workload, clock, make_workload
 from raysynth.adapters.fold import FoldedUNet
 from raysynth.adapters.grouped_lora import inject
 from raysynth.finetune import training
+from raysynth.models.base import load_base
 from raysynth.models.device import pick_device
-from raysynth.models.loading import load_base, round_weights
+from raysynth.models.family import layers_of
+from raysynth.models.loading import round_weights
 
 ROWS = (12, 24, 48, 96, 192)
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -217,24 +219,22 @@ def train(watched: Watched, work: Workload, adapters: int, storage: Path) -> Non
 def forwards(work: Workload) -> Iterator[tuple[str, Callable[[int], Any]]]:
     """The UNet's forward pass as generation calls it: of mixed adapters, and of one of them."""
     base, settings = load_base(work.config.base), work.config.finetune
-    round_weights(base.unet, base.dtype)
-    lora = inject(base.unet, settings.targets, settings.rank, settings.alpha, len(work.jobs))
-    width = base.unet.config.cross_attention_dim
+    round_weights(base.model, base.dtype)
+    targets = layers_of(base.family, settings.targets)
+    lora = inject(base.model, targets, settings.rank, settings.alpha, len(work.jobs))
 
     def forward(unet: Any, rows: int) -> Any:
         x = torch.ones(rows, *base.latent_shape, device=base.device, dtype=unet.dtype)
-        states = torch.ones(
-            rows, base.tokenizer.model_max_length, width, device=base.device, dtype=unet.dtype
-        )
+        told = base.family.blank(unet, rows, base.shape.tokens)
         with torch.inference_mode(), base.autocast():
-            return unet(x, 1, states).sample
+            return base.family.predict(unet, x, torch.ones(1, device=base.device), told)
 
     def mixed(rows: int) -> Any:
         lora.route([row // RUN % len(work.jobs) for row in range(rows)])
-        return forward(base.unet, rows)
+        return forward(base.model, rows)
 
     yield "generation, mixed adapters", mixed
-    folded = FoldedUNet(base.unet, lora).use(0)
+    folded = FoldedUNet(base.model, lora).use(0)
     yield "generation, one adapter", partial(forward, folded)
 
 

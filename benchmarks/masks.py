@@ -43,13 +43,14 @@ from raysynth.config.config import Config
 from raysynth.config.files import load_config
 from raysynth.datasets.outfits import Outfits, place
 from raysynth.groups.groups import aligned_groups
+from raysynth.scoring.scorer import open_scorers
 from raysynth.selection.copies import copy_thresholds, read_neighbours
 from raysynth.storage.tables import encode_png
 from raysynth.synthesis import masks
-from raysynth.synthesis.actor import Task, build_scorer
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.masks import contrasts
 from raysynth.synthesis.sources import deal_sources
+from raysynth.synthesis.task import Drawing, Task
 
 VARIANTS = {
     "whole": ["synthesis.mask=none"],
@@ -88,7 +89,7 @@ def parted(config: Config, real: Real, work: Path, names: list[str], images: int
     conflicting = [
         next(g for g in real.groups.of_label(y) if g != a) for y, a in enumerate(aligned)
     ]
-    made = ImageGenerator(config, str(work), names)
+    made = ImageGenerator(Drawing.of(config), str(work), names)
     found, covered = [], []
     for own, target in zip(aligned, conflicting, strict=True):
         rows = np.flatnonzero(real.group["train"] == own)[:images]
@@ -131,13 +132,17 @@ def copied(config: Config, real: Real, pixels: np.ndarray, group: np.ndarray) ->
     """Per group: share of copies, and of images that are nearest to the one that was edited."""
     clusters = str(Path(real.folder).parent / "clusters")
     limits = copy_thresholds(config.selection, read_neighbours(clusters), real.groups)
-    scores = build_scorer(Task(config, real.groups, "", (), clusters))(pixels, group)
+    task = Task.of(config, real.groups, "", (), clusters)
+    score = open_scorers(config.synthesis.scorers, task.scoring)
+    scores = score(pixels, pa.table({"group": group}))
+    nearest = scores["nearest"].to_numpy(zero_copy_only=False)
+    similarity = scores["nearest_similarity"].to_numpy()
     dealt = deal_sources(real.clusters, real.groups, real.counts, config.seed)
     copies, sources = [], []
     for g in range(real.groups.count):
         mine = np.flatnonzero(group == g)
-        near = np.asarray(scores.nearest)[mine]
-        copies.append(round(float((scores.nearest_similarity[mine] > limits[g]).mean()), 4))
+        near = nearest[mine]
+        copies.append(round(float((similarity[mine] > limits[g]).mean()), 4))
         sources.append(round(float((near == np.resize(dealt[g], len(mine))).mean()), 4))
     return {"copies": copies, "nearest_is_source": sources}
 

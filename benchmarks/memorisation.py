@@ -32,12 +32,14 @@ from raysynth.clustering.embed import encoded, read_embeddings
 from raysynth.config.config import Config
 from raysynth.config.files import load_config
 from raysynth.generators.recipe import recipe_of
-from raysynth.models.loading import load_base, load_clip
+from raysynth.method import FOLDERS
+from raysynth.models.base import load_base
+from raysynth.models.clip import load_clip
 from raysynth.pipeline import run_pipeline
 from raysynth.report.sheets import mosaic
 from raysynth.scoring.neighbours import Neighbours
 from raysynth.selection.copies import QUANTILE
-from raysynth.stages.run import FOLDERS, Run
+from raysynth.stages.run import Run
 from raysynth.storage.tables import decode_images, groups_of, read_table
 from raysynth.synthesis.shards import read_shards
 

@@ -37,16 +37,17 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from workload import make_workload
 
 from pretraining.words import build_tokenizer
-from raysynth.adapters.grouped_lora import TARGETS, GroupedConv2d, GroupedLinear, GroupedLoRA
+from raysynth.adapters.grouped_lora import GroupedConv2d, GroupedLinear, GroupedLoRA
 from raysynth.config.config import Config
 from raysynth.finetune import memory, training
 from raysynth.finetune.engines import precision_of
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import recipe_of
 from raysynth.models.attention import pick_attention
+from raysynth.models.base import load_base
 from raysynth.models.device import pick_device
-from raysynth.models.loading import load_base
-from raysynth.models.prediction import Objective
+from raysynth.models.family import FAMILIES, USUAL, layers_of
+from raysynth.models.prediction import Prediction
 
 ADAPTERS = 4
 BAR_GB = 20.0
@@ -121,9 +122,9 @@ def grouped(storage: Path) -> dict[str, Any]:
     """The step with all adapters at once; leaves its inputs and results in files."""
     kept: dict[str, Tensor] = {}
     loops: list[training.Loop] = []
-    noised, start, reset = Objective.noised, training.start, GroupedLoRA.reset
+    noised, start, reset = Prediction.noised, training.start, GroupedLoRA.reset
 
-    def kept_noised(self: Objective, *given: Tensor) -> tuple[Tensor, Tensor]:
+    def kept_noised(self: Prediction, *given: Tensor) -> tuple[Tensor, Tensor]:
         noisy, target = noised(self, *given)
         kept.update(noisy=noisy, target=target, timestep=given[2])
         return noisy, target
@@ -131,7 +132,8 @@ def grouped(storage: Path) -> dict[str, Any]:
     def kept_start(*given: Any) -> training.Loop:
         loops.append(start(*given))
         loops[0].trainee.unet.register_forward_pre_hook(
-            lambda _, given: kept.update(states=given[2])
+            lambda _, __, named: kept.update(states=named["encoder_hidden_states"]),
+            with_kwargs=True,
         )
         return loops[0]
 
@@ -142,7 +144,7 @@ def grouped(storage: Path) -> dict[str, Any]:
             B.copy_(torch.randn(B.shape, generator=dice) * 0.01)
         lora.save(position, str(storage / "start" / str(position)))
 
-    Objective.noised, training.start, GroupedLoRA.reset = kept_noised, kept_start, begun
+    Prediction.noised, training.start, GroupedLoRA.reset = kept_noised, kept_start, begun
     work = make_workload(storage, ADAPTERS, **sections(storage))
     device = pick_device(work.config.base.device)
     failed: dict[str, str] = {}
@@ -175,7 +177,8 @@ def grouped(storage: Path) -> dict[str, Any]:
 
 def add_peft(unet: Any, settings: FinetuneConfig) -> None:
     """Add PEFT's LoRA as `settings` have ours, in float32 whatever the base is kept in."""
-    targets = [name for target in settings.targets for name in TARGETS[target]]
+    layers = layers_of(FAMILIES[USUAL], settings.targets)
+    targets = [name for ends in layers.values() for name in ends]
     unet.add_adapter(LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets))
     cast_training_params(unet, torch.float32)
 
@@ -185,9 +188,9 @@ def peft(storage: Path, names: list[str]) -> dict[str, Any]:
     config = Config.model_validate(sections(storage))
     settings, recipe = config.finetune, recipe_of(config).training
     assert recipe is not None
-    base = load_base(config.base, parts=("unet",))
+    base = load_base(config.base, ("model",))
     pick_attention(base, config.base.attention, recipe.batch_size, backward=True)
-    unet = base.unet
+    unet = base.model
     unet.enable_gradient_checkpointing()
     add_peft(unet, settings)
     trained = {

@@ -33,6 +33,7 @@ from measure import Cost, finish, parser, run, timed
 from raysynth.config.config import Config
 from raysynth.config.files import load_config
 from raysynth.datasets.listing import list_dataset
+from raysynth.scoring.columns import SYNTHETIC
 from raysynth.storage import tables
 
 BAR = 10.0
@@ -53,7 +54,7 @@ def make_tables(folder: str) -> None:
         tables.write_table(table, f"{folder}/real/{split}-00000.parquet")
     dataset = config.dataset.model_copy(update={"severity": 0.5, "train_images": 2400})
     balanced = config.model_copy(update={"dataset": dataset, "seed": 1})
-    made = _images(balanced, ("train",), tables.SYNTHETIC)["train"]
+    made = _images(balanced, ("train",), SYNTHETIC)["train"]
     tables.write_table(made, f"{folder}/synthetic/all-00000.parquet")
     record = ShardRecord("all-00000.parquet", 0, len(made), "")
     write_manifest(f"{folder}/synthetic", [record], {})

@@ -23,11 +23,11 @@ from measure import finish, parser
 
 from raysynth.config.files import load_config
 from raysynth.groups.groups import Groups
+from raysynth.method import FOLDERS
 from raysynth.pipeline import run_pipeline
 from raysynth.selection.copies import copy_thresholds, read_neighbours
 from raysynth.selection.settings import SelectionConfig
 from raysynth.selection.stage import select
-from raysynth.stages.run import FOLDERS
 from raysynth.storage.tables import decode_images, groups_of
 from raysynth.synthesis.shards import read_shards
 

@@ -30,8 +30,9 @@ from measure import finish, parser, run
 
 from raysynth.config.files import load_config
 from raysynth.groups.groups import Groups
-from raysynth.scoring.clip import Scores
-from raysynth.synthesis.actor import Task
+from raysynth.scoring.columns import scores_of
+from raysynth.scoring.scorer import USUAL
+from raysynth.synthesis.task import Task
 
 GROUPS = Groups(
     ("pullover", "coat"), ("grass", "gravel"), ("pullover", "coat"), ("grass", "gravel")
@@ -69,9 +70,9 @@ class TinySampler:
         grain = [self.grain[start : start + photo[0].size] for start in starts]
         return photo + np.stack(grain).reshape(photo.shape)
 
-    def score(self, images: np.ndarray, group: np.ndarray) -> Scores:
-        value = np.full(len(images), 0.5, np.float32)
-        return Scores(value, value, np.full(len(images), "", object), value)
+    def score(self, images: np.ndarray, specs: pa.Table) -> dict[str, pa.Array]:
+        value = pa.array(np.full(len(images), 0.5, np.float32))
+        return {field.name: value.cast(field.type) for field in scores_of(USUAL)}
 
 
 class SleepingSampler(TinySampler):
@@ -91,9 +92,9 @@ class SleepingSampler(TinySampler):
         time.sleep(self.seconds["decode"] * len(seeds))
         return super().decode(seeds)
 
-    def score(self, images: np.ndarray, group: np.ndarray) -> Scores:
+    def score(self, images: np.ndarray, specs: pa.Table) -> dict[str, pa.Array]:
         time.sleep(self.seconds["score"] * len(images))
-        return super().score(images, group)
+        return super().score(images, specs)
 
 
 def _enlarged(coarse: np.ndarray, side: int) -> np.ndarray:
@@ -160,7 +161,7 @@ def child(sampler: str, images: int, work: str) -> None:
     )
     specs = plan_specs(config, [], GROUPS, [1] * GROUPS.count)
     kind = SleepingSampler if sleeping else TinySampler
-    task = Task(config, GROUPS, "", (), "", kind)
+    task = Task.of(config, GROUPS, "", (), "", sampler=kind)
     with (
         Progress(Console(file=sys.stderr, soft_wrap=True)) as progress,
         Session(config, work) as session,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -78,17 +80,26 @@ def benchmark(
         bool,
         typer.Option("--finished", help="Run nothing: the table of what is finished or recorded."),
     ] = False,
+    documents: Annotated[
+        str,
+        typer.Option(
+            "--publish",
+            metavar="FOLDER",
+            help="Write the tables as a page of this local folder too, with the plot.",
+        ),
+    ] = "",
 ) -> None:
     """Rows x severities x seeds of a configuration's `benchmark` section; writes table and plot."""
-    given = arguments or []
-    config = load_config(*split_arguments(given))
+    file, overrides = split_arguments(arguments or [])
+    config = load_config(file, overrides)
     require_filesystem(config.storage_path)
     from raysynth.benchmark.driver import run_benchmark
     from raysynth.benchmark.publish import publish
 
     with in_words(f"{config.storage_path}/{config.name}"):
         finished = run_benchmark(config, finished_only=finished_only)
-        print(publish(finished, " ".join(("raysynth benchmark", *given))))
+        command = shlex.join(("raysynth", *sys.argv[1:]))
+        print(publish(finished, command, documents, file or ""))
     if finished.failed:
         sys.exit(finished.exit_code)
 
@@ -109,6 +120,26 @@ def show_config(
     config = load_config(*split_arguments(arguments or []))
     values = json.loads(config.model_dump_json())
     typer.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), nl=False)
+
+
+@app.command()
+def parts(
+    kind: Annotated[
+        str | None, typer.Argument(help="One kind, such as references; default: all.")
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option("--write", help="Bring a document's tables of parts in step.")
+    ] = None,
+) -> None:
+    """Generators, references, scorers, ...: all that a configuration can name, with its source."""
+    from raysynth.parts import KINDS, kind_of, table, written
+
+    if write is not None:
+        write.write_text(written(write.read_text()))
+        return
+    for name in [kind] if kind else KINDS:
+        one = kind_of(name)
+        typer.echo(f"## {name} (`{one.key}`)\n\n{table(one)}")
 
 
 def run_until(stage: str | None, arguments: Sequence[str]) -> None:

@@ -43,6 +43,10 @@ class Section(BaseModel):
         return plain(value, cls.model_fields[str(info.field_name)].annotation)
 
 
+class NoKnobs(Section):
+    """Of a part that has no knobs of its own."""
+
+
 def knob(
     default: Any, meaning: str, *, width: bool = False, neutral: Any = _UNSET, **bounds: Any
 ) -> Any:

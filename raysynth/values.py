@@ -53,7 +53,8 @@ def plain(value: Any, annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return value  # a section looks at its own
     kinds = _kinds(annotation)
-    _check(value, bool_is_wrong=not kinds & {bool, Any})
+    own = any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
+    _check(value, bool_is_wrong=not (own or kinds & {bool, Any}))  # a section looks at its own
     if int in kinds and str not in kinds and isinstance(value, str) and _is_too_large(value):
         raise ValueError("expected a number below 2^63")  # pydantic reads digits in quotes
     if isinstance(value, dict) and int not in _key_kinds(annotation):

@@ -17,12 +17,14 @@ from PIL import Image
 from rich.console import Console
 
 from raysynth.config.files import load_config
-from raysynth.datasets.listing import check_sides, few_measured
+from raysynth.datasets.listing import few_measured
 from raysynth.errors import ConfigError, DataError, ModelError
+from raysynth.method import FOLDERS
+from raysynth.networks.checks import check_sides
 from raysynth.pipeline import run_pipeline
 from raysynth.planning.plan import plan_run, print_plan
 from raysynth.planning.preflight import preflight, warnings_of
-from raysynth.stages.run import FOLDERS, Run
+from raysynth.stages.run import Run
 from raysynth.storage.tables import SPLITS, read_table
 from tests.datasets.test_folder import balanced_rows, write_folder
 from tests.report.made_run import GROUPS
@@ -263,9 +265,9 @@ def test_images_of_several_sizes_are_refused_before_anything_is_made_of_them(tmp
     )
     with pytest.raises(DataError, match=r"sides are 8 to 12 pixels.*classifier\.image_size=<pix"):
         run_pipeline(config)
-    check_sides(load_config(None, ["classifier.image_size=16"]).classifier, [8, 12])
-    check_sides(config.classifier, [])
-    check_sides(config.classifier, [32, 32])
+    check_sides(load_config(None, ["classifier.image_size=16"]), {"sides": [8, 12]})
+    check_sides(config, {})
+    check_sides(config, {"sides": [32, 32]})
 
 
 @pytest.mark.slow

@@ -17,8 +17,8 @@ import pytest
 from safetensors.torch import load
 
 from raysynth.errors import StorageError
+from raysynth.method import FOLDERS
 from raysynth.pipeline import run_pipeline
-from raysynth.stages.run import FOLDERS
 from raysynth.storage import files as storage
 from raysynth.synthesis.shards import read_shards
 from tests.test_pipeline import MINIATURE, miniature

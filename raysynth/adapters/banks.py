@@ -16,16 +16,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from raysynth.adapters.fold import FoldedUNet
 from raysynth.adapters.grouped_lora import inject
-from raysynth.config.config import Config
+from raysynth.adapters.record import LoraShape
 from raysynth.errors import ModelError, first_line
-from raysynth.finetune.settings import FinetuneConfig
-from raysynth.generators.recipe import recipe_of
-from raysynth.models.loading import complete
+from raysynth.generators.recipe import Training
+from raysynth.models.base import Files
+from raysynth.models.family import Base, layers_of
 from raysynth.storage.files import open_storage
 
 # Rows of an adapter within a mixed batch are filled up to a multiple of this: the grouped layers
@@ -65,16 +64,15 @@ class PlainBank:
 class LoraBank:
     """All LoRA adapters on one UNet: stacked and routed row by row, or one folded into weights."""
 
-    def __init__(
-        self, unet: nn.Module, folder: str, names: Sequence[str], config: FinetuneConfig
-    ) -> None:
+    def __init__(self, base: Base, folder: str, names: Sequence[str], shape: LoraShape) -> None:
         """Load the adapters `<folder>/<name>`; raises ModelError when one does not fit."""
-        self.unet = unet
+        self.unet = base.model
         self.position = {name: number for number, name in enumerate(names)}
-        self.lora = inject(unet, config.targets, config.rank, config.alpha, len(names))
+        targets = layers_of(base.family, shape.targets)
+        self.lora = inject(self.unet, targets, shape.rank, shape.alpha, len(names))
         for name, number in self.position.items():
             self.lora.load(number, f"{folder}/{name}")
-        self.folded = FoldedUNet(unet, self.lora)
+        self.folded = FoldedUNet(self.unet, self.lora)
 
     def parts(self, adapters: Sequence[str]) -> list[np.ndarray]:
         """The rows of every adapter that has `FOLD_ROWS`, separately, and all others together.
@@ -104,11 +102,12 @@ class LoraBank:
 class FullBank:
     """Full UNet weights per adapter, exchanged inside one UNet; the last used stay in memory."""
 
-    def __init__(self, unet: nn.Module, folder: str) -> None:
+    def __init__(self, base: Base, folder: str) -> None:
         """Adapters lie in `<folder>/<name>/unet`, as diffusers' save_pretrained writes them."""
-        self.unet, self.folder, self.current = unet, folder, ""
+        self.base, self.unet, self.folder, self.current = base, base.model, folder, ""
         # Matrices may be kept rounded (round_weights), normalisations never are.
-        self.dtype = next(m.weight.dtype for m in unet.modules() if isinstance(m, nn.GroupNorm))
+        norms = (m for m in self.unet.modules() if isinstance(m, nn.GroupNorm | nn.LayerNorm))
+        self.dtype = next(norm.weight.dtype for norm in norms)
         self._cache: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
 
     def parts(self, adapters: Sequence[str]) -> list[np.ndarray]:
@@ -126,51 +125,56 @@ class FullBank:
 
     def _weights(self, name: str) -> dict[str, Tensor]:
         if name not in self._cache:
-            self._cache[name] = _read_unet(f"{self.folder}/{name}", self.dtype)
+            self._cache[name] = _read_network(self.base, f"{self.folder}/{name}", self.dtype)
             if len(self._cache) > CACHED_UNETS:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(name)
         return self._cache[name]
 
 
-def open_bank(unet: nn.Module, folder: str, names: Sequence[str], config: Config) -> Bank:
+def open_bank(
+    base: Base,
+    folder: str,
+    names: Sequence[str],
+    training: Training | None,
+    shape: LoraShape,
+) -> Bank:
     """The bank for the engine of the generator's models.
 
     Parameters
     ----------
     folder : the fine-tuning stage's folder or URI.
     names : adapters that the specs ask for.
+    training : the recipe's.
+    shape : of its adapters, where they are LoRA's.
     """
-    training = recipe_of(config).training
     if training is None or not names:
-        return PlainBank(unet)
+        return PlainBank(base.model)
     if training.engine == "full":
-        return FullBank(unet, folder)
-    return LoraBank(unet, folder, names, config.finetune)
+        return FullBank(base, folder)
+    return LoraBank(base, folder, names, shape)
 
 
-def _read_unet(folder: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    filesystem, path = open_storage(f"{folder}/unet")
+def _read_network(base: Base, folder: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The weights of a fully fine-tuned network, saved under its part's name."""
+    part = base.family.roles["model"][0]
+    filesystem, path = open_storage(f"{folder}/{part}")
     try:
         if filesystem.is_disk:
-            found = UNet2DConditionModel.from_pretrained(
-                path, use_safetensors=True, torch_dtype=dtype, output_loading_info=True
-            )
-        else:
-            with tempfile.TemporaryDirectory() as local:
-                os.mkdir(os.path.join(local, "unet"))
-                for file in filesystem.find(path):  # `get` would take the name as a pattern
-                    filesystem.get_file(file, os.path.join(local, "unet", file.rsplit("/", 1)[1]))
-                found = UNet2DConditionModel.from_pretrained(
-                    local,
-                    subfolder="unet",
-                    use_safetensors=True,
-                    torch_dtype=dtype,
-                    output_loading_info=True,
-                )
+            return _read_local(base, os.path.dirname(path), dtype)
+        with tempfile.TemporaryDirectory() as local:
+            os.mkdir(os.path.join(local, part))
+            for file in filesystem.find(path):  # `get` would take the name as a pattern
+                filesystem.get_file(file, os.path.join(local, part, file.rsplit("/", 1)[1]))
+            return _read_local(base, local, dtype)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(
-            f"{folder}/unet cannot be loaded ({first_line(error)}); expected full "
+            f"{folder}/{part} cannot be loaded ({first_line(error)}); expected full "
             "UNet weights as diffusers saves them. Fix: run the fine-tuning stage again"
         ) from error
-    return complete("fine-tuned UNet", f"{folder}/unet", found).state_dict()
+
+
+def _read_local(base: Base, folder: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    files = Files(folder, {}, dtype, plain=False, key="fine-tuned")
+    weights: dict[str, Tensor] = base.family.load(base.family.roles["model"][0], files).state_dict()
+    return weights

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -26,22 +26,6 @@ from torch.nn import functional as F
 
 from raysynth.errors import ConfigError, ModelError
 from raysynth.storage.files import make_folder, open_storage, write_atomic
-
-TARGETS: dict[str, tuple[str, ...]] = {
-    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
-    "feed_forward": ("ff.net.0.proj", "ff.net.2"),
-    "time": ("time_emb_proj",),
-    "convolution": (
-        "conv1",
-        "conv2",
-        "conv_shortcut",
-        "proj_in",
-        "proj_out",
-        "downsamplers.0.conv",
-        "upsamplers.0.conv",
-    ),
-}
-"""Kinds of layers and the ends of their module names in a UNet2DConditionModel."""
 
 
 @dataclass
@@ -265,13 +249,17 @@ class GroupedLoRA:
 
 
 def inject(
-    unet: nn.Module, targets: Sequence[str], rank: int, alpha: float, adapters: int
+    unet: nn.Module,
+    targets: Mapping[str, Sequence[str]],
+    rank: int,
+    alpha: float,
+    adapters: int,
 ) -> GroupedLoRA:
     """Replace the targeted layers of a frozen UNet by stacked ones, all adapters at zero effect.
 
     Parameters
     ----------
-    targets : kinds of layers (keys of TARGETS).
+    targets : kinds of layers, with the ends of their module names (`models.family.layers_of`).
     adapters : number of adapters P that are stacked.
 
     Raises
@@ -282,12 +270,12 @@ def inject(
     unet.requires_grad_(False)
     shared = _Shared(scaling=alpha / rank)
     found: dict[str, _Grouped] = {}
-    for target in targets:
-        names = _matching(unet, TARGETS.get(target, (target,)))
+    for target, ends in targets.items():
+        names = _matching(unet, ends)
         if not names:
             raise ConfigError(
                 f"finetune.targets: {target!r} matches no layer of the {type(unet).__name__}; "
-                f"expected some of {', '.join(TARGETS)} that it has. Fix: remove {target!r}"
+                f"expected kinds of layers that it has. Fix: remove {target!r}"
             )
         for name in names:
             found[name] = _grouped(unet.get_submodule(name), adapters, rank, shared)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from raysynth.benchmark.settings import BenchmarkConfig
+from raysynth.config.benchmark import BenchmarkConfig
 from raysynth.config.config import Config
 from raysynth.config.files import explain
 from raysynth.config.storage import check_apart

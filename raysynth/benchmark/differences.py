@@ -11,10 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from raysynth.benchmark.table import OURS, Entry, entry, validation_marks
-
-RIVALS = ("reference", "control")
-"""Kinds whose best row every row of ours is compared to."""
+from raysynth.benchmark.table import Entry, entry, validation_marks
+from raysynth.evaluation.kinds import OURS, REFERENCE_KINDS
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def comparisons(records: pd.DataFrame, baseline: str = "") -> list[Comparison]:
     for severity, part in records.groupby("severity", sort=True):
         others = [
             (f"best {kind}", _best(rivals))
-            for kind in RIVALS
+            for kind in REFERENCE_KINDS  # the best of each
             if len(rivals := part[part["kind"] == kind])
         ]
         if baseline in set(part["row"]):

@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import io
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import fsspec
 import pandas as pd
 from rich.console import Console
 
 from raysynth.benchmark.cells import LAST_STAGE, Cell, check_cells, plan_cells
-from raysynth.benchmark.settings import BenchmarkConfig
-from raysynth.benchmark.table import REFERENCE_KINDS, read_known
+from raysynth.benchmark.table import read_known
 from raysynth.cluster.capacity import address_of
 from raysynth.cluster.session import Session
+from raysynth.config.benchmark import BenchmarkConfig
 from raysynth.config.config import Config
 from raysynth.endings import in_words
-from raysynth.errors import RaysynthError
+from raysynth.errors import DataError, RaysynthError
+from raysynth.evaluation.kinds import REFERENCE_KINDS
 from raysynth.pipeline import run_pipeline
 from raysynth.progress import Progress
+from raysynth.storage.files import misfits, open_storage, read_record
 
 MAX_RETRIES = 2
 POLL_SECONDS = 2.0
@@ -48,6 +50,11 @@ class Finished:
     """What its table compares: `baseline`, `by_validation`."""
     codes: dict[str, int] = field(default_factory=dict)
     """Failed cell's name -> what a command of its own would have ended with."""
+
+    @property
+    def name(self) -> str:
+        """The benchmark's."""
+        return self.root.rsplit("/", 1)[-1]
 
     @property
     def exit_code(self) -> int:
@@ -73,12 +80,19 @@ class Board:
     done: set[str] = field(default_factory=set)
 
     def look(self) -> None:
-        """List the finished stages."""
-        filesystem, path = fsspec.core.url_to_fs(self.shared)
-        filesystem.invalidate_cache()
-        if filesystem.exists(path):
-            names = (entry.rsplit("/", 1)[-1] for entry in filesystem.ls(path, detail=False))
-            self.done = {name.removesuffix(".json") for name in names if name.endswith(".json")}
+        """List the finished stages; new ones count where their files are as their records say."""
+        storage, path = open_storage(self.shared)
+        storage.invalidate_cache()
+        if storage.exists(path):
+            names = (entry.rsplit("/", 1)[-1] for entry in storage.ls(path, detail=False))
+            named = {name.removesuffix(".json") for name in names if name.endswith(".json")}
+            self.done = {name for name in named if name in self.done or self._is_whole(name)}
+
+    def _is_whole(self, name: str) -> bool:
+        place = f"{self.shared}/{name}"
+        with suppress(DataError):
+            return not misfits(place, read_record(f"{place}.json", "digest").get("sizes") or {})
+        return False  # what a run that meets it makes again
 
     def missing(self, cell: Cell) -> frozenset[str]:
         """Stages that a cell would build."""

@@ -12,15 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from raysynth.benchmark.table import KINDS, entries
+from raysynth.benchmark.table import entries
+from raysynth.evaluation.kinds import KINDS
 from raysynth.report.plots import STYLE
 
-TITLES = {
-    "raysynth": "raysynth",
-    "reference": "real images only",
-    "mixture": "mixtures",
-    "control": "controls",
-}
 WIDTH = 4.2
 """Inches of one panel."""
 SPREAD = 0.5
@@ -59,7 +54,7 @@ def _rows_plot(records: pd.DataFrame, baseline: str) -> bytes:
                 places, at = zip(*own, strict=True)
                 half = [np.nan_to_num(each.half) for each in at]
                 means = [each.mean for each in at]
-                look = {"color": colours[number], "label": TITLES[kind]}
+                look = {"color": colours[number], "label": KINDS[kind].rows}
                 axis.errorbar(means, places, xerr=half, fmt="o", ms=5, lw=1.4, **look)
                 seeds = [(wga, place + SEEDS_BELOW) for place, each in own for wga in each.seeds]
                 x, y = np.array(seeds).T
@@ -96,7 +91,7 @@ def _severity_plot(records: pd.DataFrame) -> bytes:
                     "linestyle": STYLES[number // len(colours) % len(STYLES)],
                 }
                 _line(axis, severities, found[row], shift, label=row, **look)
-            axis.set_title(TITLES[kind], loc="left")
+            axis.set_title(KINDS[kind].rows, loc="left")
             axis.set_xticks(range(len(severities)), [str(s) for s in severities])
             axis.set(xlabel="severity", xlim=(-0.3, len(severities) - 0.7), ylim=(0, 1))
             axis.grid(axis="y")

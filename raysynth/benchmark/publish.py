@@ -1,10 +1,11 @@
-"""What a benchmark leaves: table.md, table.json, differences.json, records.csv and the plot."""
+"""What a benchmark leaves: tables, records, the plot, and its page among documents."""
 
 from __future__ import annotations
 
 import json
 import sys
 
+import pandas as pd
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.text import Text
@@ -12,6 +13,7 @@ from rich.text import Text
 from raysynth.benchmark.choices import choices_markdown, choose, with_choices
 from raysynth.benchmark.differences import differences_json, differences_markdown
 from raysynth.benchmark.driver import Finished
+from raysynth.benchmark.page import page, wrapped
 from raysynth.benchmark.plot import wga_plot
 from raysynth.benchmark.table import as_json, markdown, read_records
 from raysynth.errors import StageError
@@ -19,8 +21,50 @@ from raysynth.storage.files import write_atomic
 from raysynth.terminal import shown
 
 
-def publish(finished: Finished, command: str) -> str:
-    """Write the table and the plot, print the table; returns the folder or URI.
+def publish(finished: Finished, command: str, documents: str = "", file: str = "") -> str:
+    """Write tables and plot, print the tables; returns the folder or URI.
+
+    Parameters
+    ----------
+    command : the line that does this.
+    documents : local folder for the page `<name>.md` and its plot; empty: none is written.
+    file : the benchmark's configuration, which the page introduces.
+
+    Raises
+    ------
+    StageError
+        When no cell is finished.
+    """
+    records, tables = tabled(finished)
+    baseline = finished.settings.baseline
+    failed = ""
+    if finished.failed:
+        failed = "\nFailed cells:\n"
+        failed += "".join(f"- {name}: {reason}\n" for name, reason in finished.failed.items())
+    plot = wga_plot(records, baseline)
+    own = records[~records["row"].isin(finished.settings.by_validation)]
+    differences = json.dumps(differences_json(records, baseline), indent=1) + "\n"
+    for name, content in (
+        ("records.csv", own.to_csv(index=False).encode()),
+        ("table.md", f"{tables}\nWritten by `{command}`.\n{failed}".encode()),
+        ("table.json", as_json(records).encode()),
+        ("differences.json", differences.encode()),
+        ("wga.png", plot),
+    ):
+        write_atomic(f"{finished.root}/{name}", content)
+    if documents:
+        text = page(finished, records, tables, command, documents, file)
+        write_atomic(f"{documents}/{finished.name}.md", text.encode())
+        write_atomic(f"{documents}/{finished.name}.png", plot)
+    console = Console(file=sys.stdout, width=200)
+    console.print(Markdown(shown(tables, lines=True)))
+    if failed:  # reasons hold paths and names, which are no Markdown
+        console.print(Text(shown(failed, lines=True)), soft_wrap=True)
+    return finished.root
+
+
+def tabled(finished: Finished) -> tuple[pd.DataFrame, str]:
+    """The records, those of rows chosen by validation among them, and their tables in Markdown.
 
     Raises
     ------
@@ -32,26 +76,11 @@ def publish(finished: Finished, command: str) -> str:
         error = StageError(_why_empty(finished))
         error.exit_code = finished.exit_code or error.exit_code
         raise error
-    write_atomic(f"{finished.root}/records.csv", records.to_csv(index=False).encode())
     among, baseline = finished.settings.by_validation, finished.settings.baseline
     choices = choose(records, among)
     records = with_choices(records, choices)
-    table = markdown(records, command) + choices_markdown(choices, among)
-    table += differences_markdown(records, baseline)
-    failed = ""
-    if finished.failed:
-        failed = "\nFailed cells:\n"
-        failed += "".join(f"- {name}: {reason}\n" for name, reason in finished.failed.items())
-    write_atomic(f"{finished.root}/table.md", (table + failed).encode())
-    write_atomic(f"{finished.root}/table.json", as_json(records).encode())
-    differences = json.dumps(differences_json(records, baseline), indent=1) + "\n"
-    write_atomic(f"{finished.root}/differences.json", differences.encode())
-    write_atomic(f"{finished.root}/wga.png", wga_plot(records, baseline))
-    console = Console(file=sys.stdout, width=200)
-    console.print(Markdown(shown(table, lines=True)))
-    if failed:  # reasons hold paths and names, which are no Markdown
-        console.print(Text(shown(failed, lines=True)), soft_wrap=True)
-    return finished.root
+    tables = markdown(records) + choices_markdown(choices, among)
+    return records, wrapped(tables + differences_markdown(records, baseline))
 
 
 def _why_empty(finished: Finished) -> str:

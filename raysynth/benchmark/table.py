@@ -20,16 +20,13 @@ from scipy import stats
 from raysynth.benchmark.cells import LAST_STAGE, Cell
 from raysynth.benchmark.titles import plain_title, reference_titles, without_row
 from raysynth.errors import ConfigError
+from raysynth.evaluation.kinds import KINDS, OURS, REFERENCE_KINDS
 from raysynth.storage.files import read_json, read_record
 
-OURS = "raysynth"
 LEVEL = 0.95
 """Of the intervals: Student's t over seeds."""
 KEY = ("row", "severity", "seed", "repetition")
 """What names a record."""
-KINDS = ("raysynth", "reference", "mixture", "control")
-REFERENCE_KINDS = ("reference", "control")
-"""What a cell's references stage makes."""
 TEXTS = ("row", "kind", "cell", "groups")
 WHOLE = ("seed", "repetition")
 SHARES = ("validation_wga", "wga", "aga")
@@ -96,7 +93,7 @@ def _check_records(part: pd.DataFrame, name: str) -> None:
     wrong = {
         **{key: part[key].isna() for key in TEXTS},
         **{key: ~_numbers(part[key]).between(0, 2**53) for key in WHOLE},
-        "kind": ~kinds.isin(KINDS),
+        "kind": ~kinds.isin(list(KINDS)),
         "uses_validation": ~used.astype(str).isin(("True", "False")),
         "severity": ~(severity.between(0.5, 1) | (part["severity"] == "original")),
     }
@@ -229,7 +226,7 @@ def validation_marks(records: pd.DataFrame) -> dict[str, str]:
     return {str(row): "*" if used else "" for row, used in uses.items()}
 
 
-def markdown(records: pd.DataFrame, command: str) -> str:
+def markdown(records: pd.DataFrame) -> str:
     """The table, in percent: WGA ± half its 95 % interval over seeds, and AGA."""
     severities = sorted(records["severity"].unique(), key=str)
     wga, aga = entries(records, "wga"), entries(records, "aga")
@@ -249,19 +246,28 @@ def markdown(records: pd.DataFrame, command: str) -> str:
             line.append(f"**{text}**" if at[severity].mean == best[severity] else text)
             line.append(f"{100 * aga[row][severity].mean:.1f}")
         lines.append("| " + " | ".join(line) + " |")
-    seeds = records.groupby(["row", "severity"])["seed"].nunique()
-    lines += [
-        "",
-        f"`{command}`; test accuracy, %, mean of {seeds.max()} run seeds"
-        + (f" (some rows: {seeds.min()})" if seeds.min() < seeds.max() else "")
-        + " ± half the 95 % interval of the mean (Student's t over seeds). Hyperparameters, "
-        "stopping points and heads were chosen by validation WGA; test was read once per final "
-        "classifier.",
-    ]
+    lines += ["", _caption(records)]
     if about["uses_validation"].any():
-        lines.append("\\* trains on validation images too.")
-    lines += _shortages(records)
+        lines += ["", "\\* trains on validation images too."]
+    for sentence in _shortages(records):
+        lines += ["", sentence]
     return "\n".join(lines) + "\n"
+
+
+def _caption(records: pd.DataFrame) -> str:
+    """What the numbers are: of how many seeds, with which intervals, chosen by what."""
+    seeds = records.groupby(["row", "severity"])["seed"].nunique()
+    of = "of one run seed" if seeds.max() == 1 else f"mean of {seeds.max()} run seeds"
+    if seeds.min() < seeds.max():
+        of += f" (some rows: {seeds.min()})"
+    if seeds.max() > 1:
+        of += " ± half the 95 % interval of the mean (Student's t over seeds)"
+        of += "; without an interval: one seed" if seeds.min() == 1 else ""
+    return (
+        f"Test accuracy, %, {of}. WGA: the worst group's; AGA: the mean of the groups; bold: the "
+        "best WGA of a severity. Hyperparameters, stopping points and heads were chosen by "
+        "validation WGA; test was read once per final classifier."
+    )
 
 
 def _shortages(records: pd.DataFrame) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from raysynth.benchmark.cells import Cell
 from raysynth.config.config import Config
 from raysynth.knobs import digest_of
-from raysynth.networks.settings import shared_knobs
+from raysynth.references.declared import REFERENCES
 
 
 def reference_titles(cells: Sequence[Cell]) -> dict[tuple[str, str], str]:
@@ -44,10 +44,10 @@ def without_row(title: str) -> str:
 def _settings(config: Config, kind: str) -> str:
     """Digest of what the numbers come from, beside the severity, the seed and the title itself."""
     dataset = config.dataset.model_dump(mode="json", exclude={"severity"})
-    classifier, clip = config.classifier.model_dump(mode="json"), config.base.clip
     if kind == "control":
+        classifier, clip = config.classifier.model_dump(mode="json"), config.base.clip
         images = {name: classifier[name] for name in ("image_size", "precision")}
         return digest_of([dataset, images, clip, config.references.head_weight_decays])
-    settled = config.references.settled(config.classifier)
-    own = settled.model_dump(mode="json", exclude={"names", "controls", "start"})
-    return digest_of([dataset, shared_knobs(config), own])
+    decides = dict(REFERENCES.decided_by(config))
+    own = {k: v for k, v in decides["knobs"].items() if k not in ("names", "controls")}
+    return digest_of([dataset, own, decides["classifier"]])

@@ -18,6 +18,7 @@ from raysynth.cluster.tasks import on_worker
 from raysynth.config.config import Config
 from raysynth.errors import DataError
 from raysynth.evaluation.final import Final, predict_test, shipped_index
+from raysynth.evaluation.kinds import OURS
 from raysynth.evaluation.preference import in_words, preferred
 from raysynth.evaluation.results import (
     SELECTION_RULE,
@@ -36,6 +37,7 @@ from raysynth.progress import Progress
 from raysynth.references.settings import ReferencesConfig
 from raysynth.references.stage import Named, reference_rows
 from raysynth.references.tuning import tuning_of
+from raysynth.stages.stage import Work
 from raysynth.storage.files import make_folder, read_record
 from raysynth.training.data import load_data, say_shortage
 from raysynth.training.fit import encode_frozen
@@ -44,7 +46,6 @@ from raysynth.training.trainset import mixture_counts
 from raysynth.training.two_stage import SEARCHED, plan_of
 from raysynth.training.units import Units, run_units, start_workers
 
-OURS = "raysynth"
 SOURCE = "Basu et al. 2026 (arXiv 2511.08711), two-stage training; searched by raysynth"
 
 
@@ -207,7 +208,7 @@ def _ship(config: Config, units: Units, tested: Tested, preference: str, work: s
     best = shipped_index(mine)
     metrics = [truth.measures(one) for one in tested.ours]
     plan = mine[best].record["plan"]
-    about = (config, units.groups, truth.counts, plan, metrics[best], metrics)
+    about = (config, truth.groups, truth.counts, plan, metrics[best], metrics)
     card = partial(model_card, *about, preference=preference)
     ray.get(on_worker(ship, units.resources).remote(units, mine[best], card, work))
 
@@ -245,3 +246,18 @@ def _read_best(search: str) -> dict[str, Any]:
 
 def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def build(work: Work) -> dict[str, Any]:
+    """The stage's outputs, see `run_classification`."""
+    return run_classification(
+        work.config,
+        work.path("ingest"),
+        work.path("synthesis"),
+        work.path("selection"),
+        work.path("search"),
+        work.path("references"),
+        work.groups,
+        work.folder,
+        work.progress,
+    )

@@ -6,9 +6,11 @@ import os
 import re
 import socket
 import sys
+from collections.abc import Sequence
+from typing import Protocol
 
+from raysynth.cluster.asked import Asked
 from raysynth.cluster.settings import ResourcesConfig
-from raysynth.config.config import Config
 from raysynth.errors import ConfigError
 
 # Ray Data's pools hold their CPUs while its reads and writes wait for one each: a local Ray gets
@@ -90,7 +92,19 @@ def logical_cpus() -> int:
     return local_cpus() * LOGICAL_CPUS_PER_CORE
 
 
-def check_before_ray(config: Config) -> None:
+class Demand(Protocol):
+    """What is asked of a configuration here."""
+
+    @property
+    def resources(self) -> ResourcesConfig:
+        """The section of this name."""
+
+    @property
+    def asked(self) -> Sequence[Asked]:
+        """What its stages ask for, each by itself."""
+
+
+def check_before_ray(config: Demand) -> None:
     """Refuse what can be known before Ray starts: too few CPUs or GPUs here, no cluster there.
 
     Where Ray runs, as in a benchmark's tasks, it is asked: this machine may be one of its nodes.
@@ -106,12 +120,12 @@ def check_before_ray(config: Config) -> None:
         return
     _check_memory(resources)
     available: dict[str, float] = {"CPU": local_cpus()}
-    if resources.gpus_per_worker or config.search.gpus_per_trial:
+    if any(one.gpus for one in config.asked):
         import torch
 
         available["GPU"] = torch.cuda.device_count()
     _check_asked(
-        config,
+        config.asked,
         available,
         "this machine",
         "name a cluster (resources.address or RAY_ADDRESS; resources.autoscales=true is for one "
@@ -131,7 +145,7 @@ def _check_memory(resources: ResourcesConfig) -> None:
         )
 
 
-def check_cluster(config: Config, available: dict[str, float]) -> None:
+def check_cluster(config: Demand, available: dict[str, float]) -> None:
     """Refuse a configuration that asks for more CPUs or GPUs than the Ray cluster has.
 
     Raises
@@ -141,27 +155,18 @@ def check_cluster(config: Config, available: dict[str, float]) -> None:
     """
     if not config.resources.autoscales:
         advice = "set resources.autoscales=true if the cluster grows on demand"
-        _check_asked(config, available, "the Ray cluster", advice)
+        _check_asked(config.asked, available, "the Ray cluster", advice)
 
 
-def _check_asked(config: Config, available: dict[str, float], where: str, advice: str) -> None:
-    resources, search = config.resources, config.search
-    asked = {
-        "CPU": (resources.workers * resources.cpus_per_worker, "cpus_per_worker"),
-        "GPU": (resources.workers * resources.gpus_per_worker, "gpus_per_worker"),
-    }
-    trials = {
-        "CPU": (search.concurrent * search.cpus_per_trial, "cpus_per_trial"),
-        "GPU": (search.concurrent * search.gpus_per_trial, "gpus_per_trial"),
-    }
+def _check_asked(
+    asked: Sequence[Asked], available: dict[str, float], where: str, advice: str
+) -> None:
     for kind in ("CPU", "GPU"):
         there = available.get(kind, 0)
-        for section, count, (number, key) in (
-            ("resources", "workers", asked[kind]),
-            ("search", "concurrent", trials[kind]),
-        ):
+        for one in asked:
+            number, each = one.of(kind)
             if number > there:
                 raise ConfigError(
-                    f"{section}.{count} x {section}.{key}: asks for {number:g} {kind}s, {where} "
-                    f"has {there:g}. Fix: lower {section}.{count} or {section}.{key}, or {advice}"
+                    f"{one.knobs[0]} x {each}: asks for {number:g} {kind}s, {where} "
+                    f"has {there:g}. Fix: lower {one.knobs[0]} or {each}, or {advice}"
                 )

@@ -10,10 +10,16 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-from raysynth.cluster.capacity import _ray_runs, address_of, check_cluster, is_local, logical_cpus
+from raysynth.cluster.capacity import (
+    Demand,
+    _ray_runs,
+    address_of,
+    check_cluster,
+    is_local,
+    logical_cpus,
+)
 from raysynth.cluster.local import guard_token, held_signals, join, start_local
 from raysynth.cluster.note import SessionNote, children
-from raysynth.config.config import Config
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -37,7 +43,7 @@ class Session:
     left behind is stopped first, so that it cannot write into the run any more.
     """
 
-    def __init__(self, config: Config, root: str) -> None:
+    def __init__(self, config: Demand, root: str) -> None:
         """`root`: the run's folder, which identifies it."""
         self.config = config
         self.started = False

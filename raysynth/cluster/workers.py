@@ -55,8 +55,8 @@ def actor_pool(resources: ResourcesConfig, actors: int, calls: int = 1) -> dict[
 def busy_task_cpus(resources: ResourcesConfig) -> float:
     """CPUs for a task that keeps a core busy: one; on a local Ray with its logical CPUs, two.
 
-    So no more than two such processes, of 0.2 GB each (docs/performance.md), run per core. Never
-    over `RESERVED_CPUS`, which is what a pool leaves on one core.
+    So no more than two such processes, of 0.2 GB each (docs/notebook/2026-11-27-streaming.md), run
+    per core. Never over `RESERVED_CPUS`, which is what a pool leaves on one core.
     """
     if is_local(resources) and ray.cluster_resources().get("CPU", 0.0) >= logical_cpus():
         return LOGICAL_CPUS_PER_CORE / 2

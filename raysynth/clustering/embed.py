@@ -13,13 +13,14 @@ import ray
 import torch
 from PIL import Image
 
+from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.workers import TASK_CPUS, actor_pool
 from raysynth.clustering.batches import images_at_once, rows_at_once
-from raysynth.config.config import Config
+from raysynth.clustering.settings import ClusteringConfig
+from raysynth.models.clip import load_clip
 from raysynth.models.device import use_threads
 from raysynth.models.encoder import load_encoder
-from raysynth.models.loading import load_clip
-from raysynth.models.sources import CLIP
+from raysynth.models.settings import CLIP, BaseConfigSection
 from raysynth.progress import Progress
 from raysynth.storage.files import open_storage
 from raysynth.storage.tables import STORED, count_rows, decode_images, read_table, split_files
@@ -45,16 +46,12 @@ class ImageEmbedder:
     CLIP embeds in any case: the CLIP-Centroid score needs its space, whatever clusters are made in.
     """
 
-    def __init__(self, config: Config) -> None:
-        """Load the models; threads as the configuration's workers have CPUs."""
-        use_threads(config.resources.cpus_per_worker)
-        name = config.clustering.encoder
-        self.clip = load_clip(config.base)
-        self.encoder = (
-            None
-            if name == CLIP
-            else load_encoder(name, config.base, config.clustering.encoder_revision)
-        )
+    def __init__(self, config: ClusteringConfig, base: BaseConfigSection, cpus: float) -> None:
+        """Load the models; threads as a worker has CPUs."""
+        use_threads(cpus)
+        name = config.encoder
+        self.clip = load_clip(base)
+        self.encoder = None if name == CLIP else load_encoder(name, base, config.encoder_revision)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """[N] rows of the real table -> split, and the columns of EMBEDDINGS (and ENCODED)."""
@@ -122,7 +119,13 @@ def _bytes_of(files: Sequence[str]) -> int:
     return sum(storage.size(path) for storage, path in map(open_storage, files))
 
 
-def embed_real_images(config: Config, real: str, progress: Progress) -> tuple[pa.Table, pa.Table]:
+def embed_real_images(
+    config: ClusteringConfig,
+    base: BaseConfigSection,
+    resources: ResourcesConfig,
+    real: str,
+    progress: Progress,
+) -> tuple[pa.Table, pa.Table]:
     """Embeddings of the real table's training and of its validation images.
 
     Returns
@@ -131,7 +134,7 @@ def embed_real_images(config: Config, real: str, progress: Progress) -> tuple[pa
     """
     files = [*split_files(real, "train"), *split_files(real, "validation")]
     total = count_rows(real, files)
-    rows = rows_at_once(config.clustering.batch_size, _bytes_of(files) / max(total, 1))
+    rows = rows_at_once(config.batch_size, _bytes_of(files) / max(total, 1))
     dataset = ray.data.read_parquet(
         files,
         columns=["id", "image", "group", "split"],
@@ -142,10 +145,10 @@ def embed_real_images(config: Config, real: str, progress: Progress) -> tuple[pa
     dataset.context.execution_options.preserve_order = True
     embedded = dataset.map_batches(
         ImageEmbedder,
-        fn_constructor_args=(config,),
+        fn_constructor_args=(config, base, resources.cpus_per_worker),
         batch_size=rows,
         batch_format="pyarrow",
-        **actor_pool(config.resources, config.clustering.actors),
+        **actor_pool(resources, config.actors),
     )
     progress.update("images embedded", 0, total)
     tables, done = [], 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 
+from raysynth.clustering.checks import check_groups
 from raysynth.clustering.embed import (
     CENTROIDS_FILE,
     EMBEDDINGS_FILE,
@@ -19,11 +19,13 @@ from raysynth.clustering.embed import (
     read_embeddings,
     vectors_column,
 )
-from raysynth.clustering.kmeans import Clustering, check_cluster_counts, cluster_group, of_group
-from raysynth.config.config import Config
+from raysynth.clustering.kmeans import Clustering, cluster_group, of_group
+from raysynth.clustering.settings import ClusteringConfig
 from raysynth.groups.groups import Groups, require_every_group
 from raysynth.progress import Progress
 from raysynth.scoring.neighbours import real_neighbours
+from raysynth.stages.stage import Work
+from raysynth.storage.files import exists
 from raysynth.storage.tables import write_table
 
 CLUSTERS = pa.schema([("id", pa.string()), ("group", pa.int32()), ("cluster", pa.int32())])
@@ -31,9 +33,11 @@ CENTROIDS = pa.schema([("group", pa.int32()), ("embedding", pa.list_(pa.float32(
 
 
 def run_clustering(
-    config: Config, real: str, groups: Groups, work: str, progress: Progress
+    config: Any, real: str, groups: Groups, work: str, progress: Progress
 ) -> dict[str, Any]:
     """Embed the training images, cluster every group.
+
+    `config`: the run's. `real`: folder or URI of the real table.
 
     Writes to `work` embeddings.parquet and validation.parquet (see `embed.EMBEDDINGS`),
     clusters.parquet (id, group, cluster), centroids.parquet (group, embedding: the group's mean in
@@ -54,9 +58,9 @@ def run_clustering(
     group = table["group"].to_numpy()
     counts = np.bincount(group, minlength=groups.count)
     require_every_group(counts, groups, "train")
-    check_cluster_counts(counts, groups, config.clustering, config.finetune.min_images)
+    check_groups(config, groups, counts)
 
-    found = _cluster(config, groups, group, encoded(table), progress)
+    found = _cluster(config.clustering, config.seed, groups, group, encoded(table), progress)
     labels = np.empty(len(group), np.int32)
     for g, clustering in enumerate(found):
         labels[group == g] = clustering.labels
@@ -82,14 +86,19 @@ def run_clustering(
 
 
 def _cluster(
-    config: Config, groups: Groups, group: np.ndarray, vectors: np.ndarray, progress: Progress
+    config: ClusteringConfig,
+    seed: int,
+    groups: Groups,
+    group: np.ndarray,
+    vectors: np.ndarray,
+    progress: Progress,
 ) -> list[Clustering]:
     """[G] the clusters of every group."""
     found = []
     for g in range(groups.count):
         progress.update("groups clustered", g, groups.count)
-        own = of_group(config.clustering, groups, g)
-        found.append(cluster_group(vectors[group == g], own, config.seed, g))
+        own = of_group(config, groups, g)
+        found.append(cluster_group(vectors[group == g], own, seed, g))
     return found
 
 
@@ -99,13 +108,17 @@ def _centroids(vectors: np.ndarray, group: np.ndarray, count: int) -> np.ndarray
     return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
 
 
-def _embeddings(
-    config: Config, real: str, work: str, progress: Progress
-) -> tuple[pa.Table, pa.Table]:
-    files = (VALIDATION_FILE, EMBEDDINGS_FILE)
-    filesystem, folder = fsspec.core.url_to_fs(work)
-    if not filesystem.exists(f"{folder}/{EMBEDDINGS_FILE}"):  # written last
-        train, validation = embed_real_images(config, real, progress)
-        for name, table in zip(files, (validation, train), strict=True):
-            write_table(table, f"{work}/{name}")
-    return read_embeddings(work, EMBEDDINGS_FILE), read_embeddings(work, VALIDATION_FILE)
+def _embeddings(config: Any, real: str, work: str, progress: Progress) -> tuple[pa.Table, pa.Table]:
+    """Those of an earlier attempt, or made now."""
+    if not exists(f"{work}/{EMBEDDINGS_FILE}"):  # written last
+        sections = (config.clustering, config.base, config.resources)
+        train, validation = embed_real_images(*sections, real, progress)
+        write_table(validation, f"{work}/{VALIDATION_FILE}")
+        write_table(train, f"{work}/{EMBEDDINGS_FILE}")
+    return read_embeddings(work), read_embeddings(work, VALIDATION_FILE)
+
+
+def build(work: Work) -> dict[str, Any]:
+    """The stage's outputs, see `run_clustering`."""
+    real = work.path("ingest")
+    return run_clustering(work.config, real, work.groups, work.folder, work.progress)

@@ -9,19 +9,23 @@ from pydantic import (
     model_validator,
 )
 
-from raysynth.benchmark.settings import BenchmarkConfig
+from raysynth.cluster.asked import Asked
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.clustering.settings import ClusteringConfig
+from raysynth.config.benchmark import BenchmarkConfig
 from raysynth.datasets.settings import DatasetConfig
 from raysynth.finetune.settings import FinetuneConfig
+from raysynth.grouping.settings import GroupingConfig
 from raysynth.groups.settings import PromptConfig
-from raysynth.knobs import NAME, Place, Section, digest_of
+from raysynth.knobs import NAME, Place, Section, digest_of, knob
 from raysynth.models.settings import BaseConfigSection
 from raysynth.networks.settings import ClassifierConfig
 from raysynth.references.settings import ReferencesConfig
+from raysynth.registry import chosen_part
 from raysynth.search.settings import SearchConfig
 from raysynth.selection.settings import SelectionConfig
 from raysynth.synthesis.settings import SynthesisConfig
+from raysynth.trackers.tracker import TRACKERS
 
 Generator = Literal["vanilla", "lora", "dreambooth", "clustered_dreambooth", "shared", "edit"]
 
@@ -53,7 +57,14 @@ class Config(Section):
     references: ReferencesConfig = Field(default_factory=ReferencesConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)
     resources: ResourcesConfig = Field(default_factory=ResourcesConfig)
+    grouping: GroupingConfig = Field(default_factory=GroupingConfig)
     benchmark: BenchmarkConfig = Field(default_factory=BenchmarkConfig)
+    trackers: tuple[chosen_part(TRACKERS), ...] = knob(  # type: ignore[valid-type]
+        (),
+        "Where runs tell what their stages found: names, or mappings of `name` and a tracker's own "
+        "knobs.",
+        width=True,
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Config:
@@ -71,7 +82,7 @@ class Config(Section):
                 f"{self.classifier.backbone} without a GPU, though workers have one. Fix: "
                 "search.gpus_per_trial=1"
             )
-        embedded = self.base.name == "embedded" and self.dataset.name == "outfits"
+        embedded = self.base.name == "embedded" and bool(self.dataset.garments)
         if "base_classifier" in self.references.controls and not embedded:
             raise ValueError(
                 "references.controls: base_classifier needs base.name=embedded and "
@@ -111,6 +122,12 @@ class Config(Section):
                 "generator=lora"
             )
 
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """What the stages ask of the cluster, each by itself."""
+        found = (getattr(section, "asked", None) for _, section in self)
+        return tuple(each for each in found if each is not None)
+
     def for_references(self) -> Config:
         """This configuration with the start that references have."""
         classifier = self.references.network(self.classifier)
@@ -118,6 +135,7 @@ class Config(Section):
 
     def digest(self) -> str:
         """Hex digest of everything that can change a result (not where it runs)."""
-        return digest_of(
-            self.model_dump(mode="json", exclude={"storage_path", "resources", "name", "benchmark"})
-        )
+        leave = {"storage_path", "resources", "name", "benchmark", "trackers"}
+        if self.grouping.is_given:  # as before there was another way
+            leave.add("grouping")
+        return digest_of(self.model_dump(mode="json", exclude=leave))

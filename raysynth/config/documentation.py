@@ -49,6 +49,14 @@ def markdown() -> str:
     return "".join(parts)
 
 
+def knobs_in_words(section: type[BaseModel] | None) -> str:
+    """The knobs of a part: `name` (default): meaning; empty without any."""
+    fields = section.model_fields if section is not None else {}
+    return "; ".join(
+        f"`{name}` ({_default(field)}): {field.description or ''}" for name, field in fields.items()
+    )
+
+
 def _section(field: FieldInfo) -> type[BaseModel] | None:
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -13,6 +13,7 @@ from raysynth.config.config import Config
 from raysynth.config.parse import DEEPEST, MOST_BYTES, parse_yaml
 from raysynth.config.storage import check_apart, resolve_storage
 from raysynth.errors import ConfigError
+from raysynth.registry import Chosen
 from raysynth.terminal import clipped, masked, shown
 
 MOST_PROBLEMS = 20
@@ -133,8 +134,11 @@ def _nearest(parent: list[str], key: str) -> str:
     for part in parent:
         if hasattr(model, "model_fields"):
             model = model.model_fields[part].annotation
-        else:
-            model = get_args(model)[1]  # a mapping's values, such as finetune.overrides'
+        else:  # a list's, or a mapping's values, such as finetune.overrides'
+            model = get_args(model)[0 if get_origin(model) is tuple else 1]
+        model = get_args(model)[0] if hasattr(model, "__metadata__") else model
+    if model is Chosen:
+        return f"Fix: the knobs of {'.'.join(parent)} are those of the part that it names"
     known = sorted(model.model_fields)
     match = difflib.get_close_matches(key, known, n=1)
     return f"Did you mean `{match[0]}`?" if match else f"Known keys: {', '.join(known)}"

@@ -73,9 +73,9 @@ def _check_protocol(uri: str) -> None:
         raise ConfigError(f"{got}a chain of filesystems is one process's. Fix: name the last alone")
     if why := UNFIT.get(protocol):
         raise ConfigError(f"{got}{protocol}:// {why}; {EXPECTED}. Fix: storage_path=runs")
-    from fsspec.registry import known_implementations, registry  # only where there is a URI
+    from raysynth.storage.protocols import known_protocols  # only where there is a URI
 
-    known = {*known_implementations, *registry} - set(UNFIT)
+    known = known_protocols() - set(UNFIT)
     if protocol not in known:
         raise ConfigError(
             f"{got}unknown protocol {clipped(protocol)!r}; expected one of "
@@ -89,11 +89,11 @@ def require_filesystem(uri: str) -> None:
     """Refuse a URI whose filesystem's package is not installed here; ConfigError."""
     if "://" not in uri:
         return
-    from fsspec.core import get_filesystem_class
+    from raysynth.storage.protocols import require_package
 
     protocol = uri.partition("://")[0]
     try:
-        get_filesystem_class(protocol)
+        require_package(protocol)
     except (ImportError, ValueError) as error:
         package = PACKAGES.get(protocol)
         fix = f"pip install {package}, on every node" if package else "install its package"
@@ -114,7 +114,7 @@ def check_apart(config: Config) -> None:
         `storage_path` is `dataset.path` or below it.
     """
     path = config.dataset.path
-    if path is None or config.dataset.name == "outfits":
+    if path is None or not config.dataset.has_files:
         return
     outer, inner = _place(path), _place(f"{config.storage_path.rstrip('/')}/{config.name}")
     if inner == outer or inner.startswith(outer.rstrip("/") + "/"):

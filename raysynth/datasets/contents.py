@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from raysynth.datasets.files import open_folder, reaching
+from raysynth.datasets.settings import DatasetConfig
 
 Facts = tuple[int, int, int, int]
 """Size, time of change of content and of inode (ns), inode."""
@@ -34,10 +36,10 @@ CHUNK = 1 << 20
 
 def folder_digest(path: str) -> str:
     """SHA-256 of all names and contents below a folder; "" without one."""
-    filesystem, root = fsspec.core.url_to_fs(path)
+    filesystem, root = open_folder(path)
     if not filesystem.isdir(root):
         return ""
-    local = "file" in filesystem.protocol
+    local = filesystem.is_disk
     found = _local(root) if local else _remote(filesystem, root)
     digest = hashlib.sha256()
     for name in sorted(found):
@@ -169,3 +171,21 @@ class _Cache:
 def _is_text(name: str) -> bool:
     """Whether a name can be stored: file names may be any bytes."""
     return not any(0xD800 <= ord(c) <= 0xDFFF for c in name)
+
+
+READING = 3
+"""Raised when the same files are read as other rows: images ingested before are read again."""
+
+
+def source_digest(config: DatasetConfig, known: dict[str, str]) -> dict[str, Any]:
+    """What identifies data outside the package: the files' content, and how it is read.
+
+    `known`: path -> digest of folders that were read; this one's is added.
+    """
+    if not config.has_files:
+        return {}
+    path = str(config.path)
+    if path not in known:
+        with reaching(path):
+            known[path] = folder_digest(path)
+    return {"metadata": known[path], "reading": READING}

@@ -9,13 +9,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-import fsspec
 import numpy as np
 
-from raysynth.errors import ConfigError, DataError, RaysynthError
+from raysynth.errors import ConfigError, DataError, RaysynthError, StorageError
+from raysynth.storage.files import Storage, open_storage
 
 LEFT_OUT = "left_out"
 """Metadata of a listing's schema: a sentence on the images that its reader left out."""
+REACH_SECONDS = 5.0
+"""How long a data set's storage may be away while its files are listed."""
 LONGEST = 100
 """Characters of a name, or of another program's message, that are shown."""
 
@@ -25,6 +27,8 @@ def reaching(path: str) -> Iterator[None]:
     """Whatever a file system raises on the way to a data set is a DataError with the fix."""
     try:
         yield
+    except StorageError as error:
+        raise _unreadable(path, error.__cause__ or error) from None
     except RaysynthError:
         raise
     except ImportError as error:
@@ -37,11 +41,23 @@ def reaching(path: str) -> Iterator[None]:
         known = isinstance(error, OSError) or "Protocol not known" in str(error)
         if not known and "://" not in path:
             raise
-        raise DataError(
-            f"dataset.path: {clipped(path)} cannot be read: {type(error).__name__}: "
-            f"{clipped(error)}. Fix: a folder that this user may read, or a URI (s3://, gs://) "
-            "whose storage answers and takes this user's credentials"
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: str, error: BaseException) -> DataError:
+    return DataError(
+        f"dataset.path: {clipped(path)} cannot be read: {type(error).__name__}: "
+        f"{clipped(error)}. Fix: a folder that this user may read, or a URI (s3://, gs://) "
+        "whose storage answers and takes this user's credentials"
+    )
+
+
+def open_folder(path: str) -> tuple[Storage, str]:
+    """The filesystem of a data set's folder, and its name there.
+
+    Tried again for REACH_SECONDS, no longer: before a run has begun its address may be wrong.
+    """
+    return open_storage(path, REACH_SECONDS)
 
 
 def require_files(path: str, names: Sequence[str], source: str, tree: str = "") -> None:
@@ -60,8 +76,8 @@ def require_files(path: str, names: Sequence[str], source: str, tree: str = "") 
             f"{path}: {some(outside)} in {source} leaves the folder; expected paths relative to it "
             "without `..`. Fix: move the files into the folder"
         )
-    filesystem, root = fsspec.core.url_to_fs(path)
-    if "file" in filesystem.protocol:
+    filesystem, root = open_folder(path)
+    if filesystem.is_disk:
         gone = _require_plain(path, root, names)
     else:
         present = {found.removeprefix(root).lstrip("/") for found in filesystem.find(root)}

@@ -7,20 +7,22 @@ import io
 from collections import defaultdict
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 from PIL import Image
 
-from raysynth.config.config import Config
 from raysynth.datasets.files import LEFT_OUT, clipped, some
-from raysynth.datasets.listing import Dataset, list_dataset, require_splits, split_counts
+from raysynth.datasets.layout import Dataset
+from raysynth.datasets.listing import list_dataset, split_counts
 from raysynth.datasets.pictures import Unreadable
+from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import DataError
-from raysynth.groups.groups import Groups
+from raysynth.groups.groups import Groups, require_splits
 from raysynth.progress import Progress
+from raysynth.stages.stage import Work
+from raysynth.storage.files import exists, remove
 from raysynth.storage.tables import (
     IMAGE,
     REAL,
@@ -38,7 +40,7 @@ REASONS = 5
 REPEATED = "repeated"
 
 
-def ingest(config: Config, work: str, progress: Progress) -> dict[str, Any]:
+def ingest(config: DatasetConfig, seed: int, work: str, progress: Progress) -> dict[str, Any]:
     """Write `work/<split>-<number>.parquet`; what is already there is not made again.
 
     Returns the manifest's facts: `rows`, `counts` per split and group, `skipped` file names,
@@ -51,7 +53,7 @@ def ingest(config: Config, work: str, progress: Progress) -> dict[str, Any]:
     DataError
         Images that cannot be read (unless they are skipped), or too few of some group.
     """
-    dataset, groups, listing = list_dataset(config.dataset, config.seed)
+    dataset, groups, listing = list_dataset(config, seed)
     chunks = _chunks(listing)
     todo = _missing(chunks, work)
     total, done = sum(len(chunk) for chunk in todo), 0
@@ -71,8 +73,8 @@ def ingest(config: Config, work: str, progress: Progress) -> dict[str, Any]:
             progress.update("images", done, total)
     skipped = _skipped(chunks, work)
     why = _why(skipped, listing, dataset)
-    if skipped and config.dataset.on_error == "refuse":
-        _refuse(skipped, why, chunks, config, work)
+    if skipped and config.on_error == "refuse":
+        _refuse(skipped, why, chunks, str(config.path), work)
     counts = _written_counts(listing, skipped, groups)
     left_out = _left_out(listing, why)
     for file in (chunk["file"][0].as_py() for chunk in chunks):
@@ -106,8 +108,7 @@ def _chunks(listing: pa.Table) -> list[pa.Table]:
 
 
 def _missing(chunks: list[pa.Table], work: str) -> list[pa.Table]:
-    filesystem, root = fsspec.core.url_to_fs(work)
-    return [c for c in chunks if not filesystem.exists(f"{root}/{c['file'][0].as_py()}")]
+    return [c for c in chunks if not exists(f"{work}/{c['file'][0].as_py()}")]
 
 
 def _write_chunk(chunk: pa.Table, dataset: Dataset, groups: Groups, work: str) -> pa.Table:
@@ -159,14 +160,13 @@ def _why(skipped: set[str], listing: pa.Table, dataset: Dataset) -> str:
     return f"{len(skipped):,} image(s) that cannot be read ({'; '.join(reasons)}{more})"
 
 
-def _refuse(skipped: set[str], why: str, chunks: list[pa.Table], config: Config, work: str) -> None:
+def _refuse(skipped: set[str], why: str, chunks: list[pa.Table], path: str, work: str) -> None:
     """Name the broken images; their files are dropped, to be made again when they are mended."""
-    filesystem, root = fsspec.core.url_to_fs(work)
     for chunk in chunks:
         if skipped.intersection(chunk["id"].to_pylist()):
-            filesystem.rm(f"{root}/{chunk['file'][0].as_py()}")
+            remove(f"{work}/{chunk['file'][0].as_py()}")
     raise DataError(
-        f"dataset: {config.dataset.path} holds {why}. Fix: replace or remove them, or set "
+        f"dataset: {path} holds {why}. Fix: replace or remove them, or set "
         "dataset.on_error=skip to leave them out"
     )
 
@@ -219,3 +219,8 @@ def _written_counts(listing: pa.Table, skipped: set[str], groups: Groups) -> dic
     counts = split_counts(listing.filter(pa.array(keep)), groups)
     require_splits(counts, groups)
     return counts
+
+
+def build(work: Work) -> dict[str, Any]:
+    """The stage's outputs, see `ingest`."""
+    return ingest(work[DatasetConfig], work.config.seed, work.folder, work.progress)

@@ -1,87 +1,29 @@
-"""What every data set offers before a single image is decoded: its listing and its words."""
+"""A data set before a single image is decoded: its listing at the asked severity, its groups."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from raysynth.datasets.celeba import CelebA
 from raysynth.datasets.files import clipped, reaching, some
-from raysynth.datasets.folder import Folder
-from raysynth.datasets.outfits import SIZE, Outfits
-from raysynth.datasets.pictures import Unreadable
+from raysynth.datasets.layout import Dataset, layout_of
 from raysynth.datasets.settings import DatasetConfig
-from raysynth.datasets.utkface import UTKFace
-from raysynth.datasets.waterbirds import Waterbirds
 from raysynth.errors import ConfigError, DataError
-from raysynth.groups.groups import Groups, check_names, require_every_group, subsample_to_severity
-from raysynth.networks.settings import ClassifierConfig
+from raysynth.groups.groups import (
+    Groups,
+    check_names,
+    require_every_group,
+    require_splits,
+    subsample_to_severity,
+)
 from raysynth.storage.tables import SPLITS
 
-LEAST = {"train": 1, "validation": 2, "test": 2}
-"""Images of every group that a split has at least."""
 FEW = 20
 """Images of a group with fewer of which its accuracy says little."""
 VALIDATION_LEAST = 10
 """Images that a thinned validation split keeps of each group at least (FFR)."""
-
-
-class Dataset(Protocol):
-    """A data set: names and words of its groups, a cheap listing, and its images by row."""
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """Names of the label values, in order."""
-
-    @property
-    def attribute_names(self) -> tuple[str, ...]:
-        """Names of the attribute values, in order."""
-
-    @property
-    def label_words(self) -> tuple[str, ...]:
-        """How prompts speak of the labels."""
-
-    @property
-    def attribute_words(self) -> tuple[str, ...]:
-        """How prompts speak of the attributes."""
-
-    @property
-    def aligned(self) -> tuple[str, ...]:
-        """Name of the attribute that each label goes with; none: the largest group's."""
-
-    def listing(self) -> pa.Table:
-        """`id, label, attribute, split` and what the data set needs to make the images."""
-
-    def images(self, rows: pa.Table) -> Sequence[bytes | Unreadable]:
-        """Encoded image of each row, or why a file cannot be read."""
-
-
-def open_dataset(config: DatasetConfig, seed: int) -> Dataset:
-    """The data set that the configuration names; raises ConfigError or DataError."""
-    path, size, most = str(config.path), config.image_size, config.max_megapixels
-    pair = {"label": config.label, "attribute": config.attribute}
-    asked = {key: name for key, name in pair.items() if name is not None}
-    if config.name == "folder":
-        return Folder(path, config.validation_share, config.test_share, size, seed, most)
-    if config.name == "waterbirds":
-        return Waterbirds(path, size, most)
-    if config.name == "celeba":
-        return CelebA(path, image_size=size, megapixels=most, **asked)
-    if config.name == "utkface":
-        return UTKFace(path, image_size=size, seed=seed, megapixels=most, **asked)
-    assert isinstance(config.severity, float)
-    return Outfits(
-        pair=config.pair,
-        severity=config.severity,
-        train_images=config.train_images,
-        validation_images=config.validation_images,
-        test_images=config.test_images,
-        idx_path=config.path,
-        seed=seed,
-    )
 
 
 def list_dataset(config: DatasetConfig, seed: int) -> tuple[Dataset, Groups, pa.Table]:
@@ -94,7 +36,7 @@ def list_dataset(config: DatasetConfig, seed: int) -> tuple[Dataset, Groups, pa.
     """
     try:
         with reaching(str(config.path or "")):
-            dataset = open_dataset(config, seed)
+            dataset = layout_of(config).open(config, seed)
             listing = dataset.listing()
             groups = _groups(config, dataset)
     except ValueError as error:
@@ -103,16 +45,10 @@ def list_dataset(config: DatasetConfig, seed: int) -> tuple[Dataset, Groups, pa.
     label, attribute = listing["label"].to_numpy(), listing["attribute"].to_numpy()
     group = label * len(groups.attribute_names) + attribute
     listing = listing.append_column("group", pa.array(group, pa.int32()))
-    if config.name != "outfits" and isinstance(config.severity, float):
+    if not layout_of(config).is_composed and isinstance(config.severity, float):
         listing = _thin(listing, groups, config, seed)
     require_splits(split_counts(listing, groups), groups)
     return dataset, groups, listing
-
-
-def require_splits(counts: dict[str, np.ndarray], groups: Groups) -> None:
-    """Refuse splits, split -> [G] images, in which an accuracy of a group would be of one image."""
-    for split in SPLITS:
-        require_every_group(counts[split], groups, split, LEAST[split])
 
 
 def few_measured(counts: dict[str, np.ndarray], groups: Groups) -> list[str]:
@@ -135,25 +71,6 @@ def split_counts(listing: pa.Table, groups: Groups) -> dict[str, np.ndarray]:
     """Images per group, [G], of each split."""
     group, split = listing["group"].to_numpy(), np.asarray(listing["split"].to_pylist())
     return {name: np.bincount(group[split == name], minlength=groups.count) for name in SPLITS}
-
-
-def stored_side(config: DatasetConfig) -> int | None:
-    """Side of the real table's images, pixels; None: that of the files, not known yet."""
-    return SIZE if config.name == "outfits" else config.image_size
-
-
-def check_sides(config: ClassifierConfig, sides: Sequence[int]) -> None:
-    """Refuse images that no classifier takes as they are: not all square and of one size.
-
-    `sides`: the shortest and the longest of the stored images, pixels; none: not known. Raises
-    DataError.
-    """
-    if config.image_size is None and len(set(sides)) > 1:
-        raise DataError(
-            f"classifier.image_size is not set and the real images' sides are {sides[0]} to "
-            f"{sides[1]} pixels; expected square images of one size, as a classifier needs them. "
-            "Fix: classifier.image_size=<pixels>, e.g. 224, at which their centre squares are taken"
-        )
 
 
 def _thin(listing: pa.Table, groups: Groups, config: DatasetConfig, seed: int) -> pa.Table:

@@ -6,13 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysynth.datasets.files import clipped, some
+from raysynth.datasets.files import clipped, open_folder, some
 from raysynth.errors import DataError
 
 
@@ -30,7 +29,7 @@ def read_metadata(
         The file is a folder or no table, a row has more cells than the header, a column is missing,
         there twice, or holds no text or number per row.
     """
-    filesystem, root = fsspec.core.url_to_fs(path)
+    filesystem, root = open_folder(path)
     where = f"{path}/{name}"
     if not filesystem.exists(f"{root}/{name}"):
         return None

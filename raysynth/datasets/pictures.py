@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from raysynth.datasets.bare import without_metadata
 from raysynth.datasets.files import clipped
 from raysynth.errors import StorageError
+from raysynth.storage.files import Storage, open_storage
 from raysynth.storage.tables import STORED
 
 FORMATS = (*STORED, "TIFF", "GIF", "BMP", "AVIF")
@@ -43,7 +43,9 @@ def read_files(
     `size`, `megapixels`: as in `to_rgb_bytes`. Raises StorageError when a remote storage cannot be
     reached: that is no fault of a picture.
     """
-    filesystem, root = fsspec.core.url_to_fs(path)
+    storage, root = open_storage(path)
+    # A picture that a disk cannot read is a broken one; a remote storage may be away for a moment.
+    filesystem = storage.bare if storage.is_disk else storage
     most = int(megapixels * 1e6) * BYTES_PER_PIXEL
     read: list[bytes | Unreadable] = []
     for name in names:
@@ -124,13 +126,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _bytes_of(filesystem: Any, name: str, most: int) -> bytes | Unreadable:
     """A file's content if it has at most so many bytes; more are not read."""
-    local = "file" in filesystem.protocol
+    local = not isinstance(filesystem, Storage)
     try:
         if local and filesystem.size(name) > most:
             return Unreadable(f"more than {most:,} bytes")
         data: bytes = filesystem.cat_file(name, **({} if local else {"end": most + 1}))
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         return Unreadable(clipped(error.strerror or type(error).__name__))
+    except StorageError as error:
+        if isinstance(error.__cause__, PermissionError):
+            return Unreadable(clipped(error.__cause__))
+        raise
     except Exception as error:  # remote file systems raise what their packages do
         if local:
             return Unreadable(_reason(error))

@@ -2,102 +2,122 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
-from raysynth.knobs import Count, Named, Place, Section, Share
+from raysynth.knobs import Count, Named, Place, Section, Share, knob
+from raysynth.registry import Registry, named_part
+
+LAYOUTS: Registry[Any] = Registry("raysynth.datasets.layouts", "data set")
+"""Of `layout.Layout`, which speaks of the knobs below."""
+
+
+def _severity(values: dict[str, Any]) -> Any:
+    """The layout's own; `original` where its name is refused anyway."""
+    return LAYOUTS[values["name"]].severity if "name" in values else "original"
 
 
 class DatasetConfig(Section):
     """Real images in: which, from where, how biased, how their groups are spoken."""
 
-    name: Literal["outfits", "folder", "waterbirds", "celeba", "utkface"] = Field(
+    name: named_part(LAYOUTS) = knob(  # type: ignore[valid-type]
         "outfits",
-        description="outfits: embedded; folder: images + metadata.csv or .parquet; the others in "
-        "their published layouts.",
+        "outfits: embedded; folder: images + metadata.csv or .parquet; the others in their "
+        "published layouts.",
     )
-    path: Place | None = Field(
+    path: Place | None = knob(
         None,
-        description="Folder or URI of the images; outfits: Fashion-MNIST's IDX files, if others "
-        "than the embedded ones are wanted.",
+        "Folder or URI of the images; outfits: Fashion-MNIST's IDX files, if others than the "
+        "embedded ones are wanted.",
     )
-    label: Named | None = Field(
+    label: Named | None = knob(
         None,
-        description="celeba: attribute that is predicted (None: Blond_Hair); utkface: gender, age "
-        "or race (None: gender).",
+        "celeba: attribute that is predicted (None: Blond_Hair); utkface: gender, age or race "
+        "(None: gender).",
     )
-    attribute: Named | None = Field(
+    attribute: Named | None = knob(
         None,
-        description="celeba: spurious attribute (None: Male); utkface: gender, age or race (None: "
-        "age, FFR's rule).",
+        "celeba: spurious attribute (None: Male); utkface: gender, age or race (None: age, FFR's "
+        "rule).",
     )
-    pair: tuple[str, str] = Field(
-        ("pullover", "coat"), description="outfits: the two garments told apart (label 0, label 1)."
+    pair: tuple[str, str] = knob(
+        ("pullover", "coat"), "outfits: the two garments told apart (label 0, label 1)."
     )
     severity: Annotated[float, Field(ge=0.5, lt=1.0)] | Literal["original"] = Field(
-        default_factory=lambda values: 0.99 if values.get("name") == "outfits" else "original",
+        default_factory=_severity,
         description="Share of bias-aligned training images within a class; `original`: as it is. "
         "Default: 0.99 for outfits, original for other data sets.",
     )
-    thin_validation: bool = Field(
-        False, description="Thin the validation images to the severity too, as FFR does."
+    thin_validation: bool = knob(
+        False, "Thin the validation images to the severity too, as FFR does."
     )
-    train_images: Count = Field(4000, description="outfits: training images, both labels together.")
-    validation_images: Count = Field(400, description="outfits: validation images, group-balanced.")
-    test_images: Count = Field(2000, description="outfits: test images, group-balanced.")
-    validation_share: Share = Field(0.1, description="folder without split: share of each group.")
-    test_share: Share = Field(0.2, description="folder without split: share of each group.")
-    on_error: Literal["refuse", "skip"] = Field(
-        "refuse", description="Unreadable images: refuse the run, or skip and count them."
+    train_images: Count = knob(4000, "outfits: training images, both labels together.")
+    validation_images: Count = knob(400, "outfits: validation images, group-balanced.")
+    test_images: Count = knob(2000, "outfits: test images, group-balanced.")
+    validation_share: Share = knob(0.1, "folder without split: share of each group.")
+    test_share: Share = knob(0.2, "folder without split: share of each group.")
+    on_error: Literal["refuse", "skip"] = knob(
+        "refuse", "Unreadable images: refuse the run, or skip and count them."
     )
-    image_size: Annotated[int, Field(ge=8, le=4096)] | None = Field(
-        None, description="Side of the stored square images, pixels; None: as they come (folder)."
+    image_size: Annotated[int, Field(ge=8, le=4096)] | None = knob(
+        None, "Side of the stored square images, pixels; None: as they come (folder)."
     )
-    max_megapixels: Annotated[float, Field(gt=0.0, le=178.0)] = Field(
+    max_megapixels: Annotated[float, Field(gt=0.0, le=178.0)] = knob(
         64.0,
-        description="Images of more million pixels are unreadable (by their header: a few bytes "
-        "can declare any size, and decoding takes 4 bytes per pixel and more).",
+        "Images of more million pixels are unreadable (by their header: a few bytes can declare "
+        "any size, and decoding takes 4 bytes per pixel and more).",
+        neutral=64.0,
     )
-    label_words: dict[str, str] | None = Field(
-        None, description="Label name -> words in prompts; None: from the data set."
+    label_words: dict[str, str] | None = knob(
+        None, "Label name -> words in prompts; None: from the data set."
     )
-    attribute_words: dict[str, str] | None = Field(
-        None, description="Attribute name -> words in prompts; None: from the data set."
+    attribute_words: dict[str, str] | None = knob(
+        None, "Attribute name -> words in prompts; None: from the data set."
     )
 
-    aligned: dict[str, str] | None = Field(
+    aligned: dict[str, str] | None = knob(
         None,
-        description="Label name -> attribute name that it goes with (bias-aligned; kept whole by "
-        "severity). Labels not named: the data set's own (celeba Blond_Hair or Smiling x Male, "
-        "utkface gender x age: FFR's; waterbirds), else the largest group.",
+        "Label name -> attribute name that it goes with (bias-aligned; kept whole by severity). "
+        "Labels not named: the data set's own (celeba Blond_Hair or Smiling x Male, utkface gender "
+        "x age: FFR's; waterbirds), else the largest group.",
+        neutral=None,
     )
 
     @model_validator(mode="after")
     def _check(self) -> DatasetConfig:
-        if self.name != "outfits" and not self.path:
+        layout = LAYOUTS[self.name]
+        if layout.has_files and not self.path:
             raise ValueError(
-                f"dataset.path is missing: `{self.name}` needs the folder of the images"
+                f"dataset.path is missing: `{self.name}` needs the folder of the images "
+                f"({layout.reads})"
             )
         for key in ("label", "attribute"):
-            if getattr(self, key) is not None and self.name not in ("celeba", "utkface"):
-                raise ValueError(f"dataset.{key}: only celeba and utkface choose it")
-        if self.aligned and self.name == "outfits":
-            raise ValueError(
-                "dataset.aligned: outfits is composed with its first garment on its first ground "
-                "and its second on its second. Fix: remove it, or swap the names in dataset.pair"
-            )
+            if getattr(self, key) is not None and layout.pair is None:
+                able = [name for name in LAYOUTS if LAYOUTS[name].pair]
+                raise ValueError(f"dataset.{key}: only {' and '.join(able)} choose it")
         if self.label is not None and self.label == self.attribute:
             raise ValueError(f"dataset.attribute: another one than the label {self.label} expected")
-        if self.name == "outfits" and self.severity == "original":
-            raise ValueError("dataset.severity: outfits is composed, give a number such as 0.99")
-        if self.name == "outfits" and self.pair[0] == self.pair[1]:
-            raise ValueError(f"dataset.pair: two different garments expected, got {self.pair}")
+        layout.check(self)
         if self.validation_share + self.test_share >= 1:
             raise ValueError(
                 "dataset.validation_share + dataset.test_share: nothing is left to train"
             )
         return self
+
+    @property
+    def has_files(self) -> bool:
+        """Whether the images are files below `path`; others are composed, the same everywhere."""
+        return bool(LAYOUTS[self.name].has_files)
+
+    @property
+    def garments(self) -> tuple[str, ...]:
+        """The embedded models' garments that the labels are; none: the images are no garments."""
+        found: tuple[str, ...] = LAYOUTS[self.name].garments(self)
+        return found
+
+    @property
+    def stored_side(self) -> int | None:
+        """Side of the real table's images, pixels; None: that of the files, not known yet."""
+        side: int | None = LAYOUTS[self.name].side or self.image_size
+        return side

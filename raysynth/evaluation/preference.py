@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-KINDS = {"reference": "real images only", "mixture": "mixed in", "control": "a control"}
+from raysynth.evaluation.kinds import KINDS
 
 
 def preferred(methods: Mapping[str, Mapping[str, Any]], shipped: str) -> dict[str, Any] | None:
@@ -42,7 +42,7 @@ def preferred(methods: Mapping[str, Mapping[str, Any]], shipped: str) -> dict[st
 
 def in_words(found: Mapping[str, Any], title: str) -> str:
     """A sentence on `preferred`; `title`: what the preferred method is called."""
-    kind = KINDS.get(found["kind"], str(found["kind"]))
+    kind = KINDS[found["kind"]].told if found["kind"] in KINDS else str(found["kind"])
     partly = "; it trains on a part of validation" if found["uses_validation"] else ""
     return (
         f"Validation prefers {title} ({kind}{partly}): mean validation WGA "

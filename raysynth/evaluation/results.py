@@ -50,8 +50,15 @@ class Truth:
 
 
 def read_truth(real: str, counts: NDArray[np.int64], groups: Groups) -> Truth:
-    """What is true of the test images below the folder or URI `real`; no pixel is read."""
+    """What is true of the test images below the folder or URI `real`; no pixel is read.
+
+    counts [G] of training images, groups: the run's. Test images that a grouping method left in the
+    data set's own groups are measured in these.
+    """
     table = tables.read_table(real, ["id", "label", "group"], tables.split_files(real, "test"))
+    own = tables.train_counts_of(table.schema)
+    if own is not None:
+        counts, groups = own, tables.groups_of(table.schema)
     label, group = (table[name].to_numpy().astype(np.int64) for name in ("label", "group"))
     return Truth(table["id"].to_pylist(), label, group, counts, groups)
 

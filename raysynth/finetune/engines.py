@@ -15,8 +15,10 @@ from raysynth.adapters.rows import Rows, flatten
 from raysynth.config.config import Config
 from raysynth.generators.recipe import recipe_of
 from raysynth.models.attention import pick_attention
+from raysynth.models.base import load_base
 from raysynth.models.device import DTYPES, pick_device, pick_dtype
-from raysynth.models.loading import load_base, round_weights
+from raysynth.models.family import Base, layers_of
+from raysynth.models.loading import round_weights
 from raysynth.storage.files import make_folder, open_storage
 
 ACCELERATE = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -53,12 +55,14 @@ def build_trainee(config: Config, slots: int) -> Trainee:
     training = recipe_of(config).training
     assert training is not None, "a recipe without training needs no trainee"
     if training.engine == "full":
-        return _full_trainee(_load_unet(config, "float32", training.batch_size))
+        return _full_trainee(_load_model(config, "float32", training.batch_size).model)
     settings, dtype = config.finetune, DTYPE_OF[precision_of(config)]
-    unet = _load_unet(config, dtype, training.batch_size)
+    base = _load_model(config, dtype, training.batch_size)
     if dtype != "float32":
-        round_weights(unet, DTYPES[dtype])
-    return _lora_trainee(unet, inject(unet, settings.targets, settings.rank, settings.alpha, slots))
+        round_weights(base.model, DTYPES[dtype])
+    targets = layers_of(base.family, settings.targets)
+    lora = inject(base.model, targets, settings.rank, settings.alpha, slots)
+    return _lora_trainee(base.model, lora)
 
 
 def _lora_trainee(unet: Any, lora: GroupedLoRA) -> Trainee:
@@ -93,10 +97,10 @@ def _full_trainee(unet: Any) -> Trainee:
     return trainee
 
 
-def _load_unet(config: Config, dtype: str, rows: int) -> Any:
+def _load_model(config: Config, dtype: str, rows: int) -> Base:
     section = config.base.model_copy(update={"dtype": dtype})
-    base = load_base(section, parts=("unet",))
+    base = load_base(section, ("model",))
     pick_attention(base, config.base.attention, rows, backward=True)
     if config.finetune.gradient_checkpointing:
-        base.unet.enable_gradient_checkpointing()
-    return base.unet
+        base.model.enable_gradient_checkpointing()
+    return base

@@ -277,3 +277,13 @@ def check_overrides(config: Config, names: Sequence[str]) -> None:
             f"finetune.overrides: no adapter {', '.join(unknown)}; expected one of "
             f"{', '.join(names)}. Fix: name one of them, or remove the entry"
         )
+
+
+def check_jobs(config: Config, groups: Groups, counts: np.ndarray) -> None:
+    """Refuse classes without any group to train on, and overrides of adapters that cannot be.
+
+    `counts`: [G] training images. Raises DataError, ConfigError.
+    """
+    check_groups(counts, groups, config)
+    if recipe_of(config).training is not None:
+        check_overrides(config, [a.name for a in expected_adapters(config, groups, counts)])

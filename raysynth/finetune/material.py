@@ -1,7 +1,7 @@
-"""What never changes during a fine-tuning, computed once: latents and text states.
+"""What never changes during a fine-tuning, computed once: latents, and conditions of prompts.
 
 Shape suffixes: T micro-batches, b rows of an adapter's micro-batch, E encoded images
-(an image and its mirror count as two), S text states.
+(an image and its mirror count as two), S prompts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from torch import Tensor
 from raysynth.errors import DataError
 from raysynth.finetune.draws import Draws
 from raysynth.finetune.jobs import Job
-from raysynth.models.loading import Base, encode_prompts, images_at_once
+from raysynth.models.condition import Condition
+from raysynth.models.family import Base
+from raysynth.models.latents import as_pixels, images_at_once, moments
 from raysynth.storage.tables import decode_images, read_parts, split_files
 
 ENCODE_BATCH = 64
@@ -31,12 +33,12 @@ class Material:
 
     moments: Tensor
     """[E, 2, C, h, w] float16 mean and standard deviation of the scaled latents."""
-    texts: Tensor
-    """[S, L, D] float32 text states; the last one is the empty prompt's."""
+    texts: Condition
+    """S rows: what the prompts say; the last one is the empty prompt's."""
     entries: Tensor
     """[T, b] int64 encoded image of each draw."""
     spoken: Tensor
-    """[T, b] int64 text state of each draw."""
+    """[T, b] int64 row of `texts` of each draw."""
     uniform: Tensor
     """[T, b] float32 in (0, 1)."""
 
@@ -55,7 +57,7 @@ def prepare(job: Job, draws: Draws, base: Base, real: str) -> Material:
     pixels = read_images(real, [job.ids[p] for p in positions], base.image_size)
     moments = encode_images(base, pixels, place, pairs[:, 1].astype(bool))
     order = sorted(job.prompts)
-    texts = encode_prompts(base, [*(job.prompts[g] for g in order), ""])
+    texts = base.condition([*(job.prompts[g] for g in order), ""])
     state_of_row = np.searchsorted(order, np.array(job.groups))
     spoken = np.where(draws.dropped, len(order), state_of_row[draws.rows])
     return Material(
@@ -97,17 +99,11 @@ def encode_images(base: Base, pixels: np.ndarray, place: np.ndarray, flips: np.n
     pixels : [N, H, W, 3] uint8.
     place : [E] int, which of the images; flips : [E] bool, whether mirrored.
     """
-    shift = getattr(base.vae.config, "shift_factor", None) or 0.0
-    scale, moments = base.vae.config.scaling_factor, []
-    count = images_at_once(pixels.shape[1], ENCODE_BATCH)
+    encoded, count = [], images_at_once(pixels.shape[1], ENCODE_BATCH)
     for start in range(0, len(place), count):
         rows = slice(start, start + count)
-        images = torch.from_numpy(pixels[place[rows]]).to(base.device).permute(0, 3, 1, 2)
+        x = as_pixels(base, pixels[place[rows]])
         mirrored = torch.from_numpy(flips[rows]).to(base.device)[:, None, None, None]
-        x = (images.float() / 127.5 - 1).contiguous()
-        x = torch.where(mirrored, x.flip(3), x).to(base.vae.dtype)
-        with base.autocast():
-            posterior = base.vae.encode(x).latent_dist
-        mean, spread = (posterior.mean.float() - shift) * scale, posterior.std.float() * scale
-        moments.append(torch.stack([mean, spread], 1).half())
-    return torch.cat(moments)
+        found = moments(base, torch.where(mirrored, x.flip(3), x))
+        encoded.append(torch.stack(found, 1).half())
+    return torch.cat(encoded)

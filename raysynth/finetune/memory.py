@@ -8,6 +8,7 @@ between steps is counted.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import resource
 import sys
@@ -23,6 +24,8 @@ from raysynth.config.config import Config
 from raysynth.finetune.engines import Trainee
 from raysynth.finetune.jobs import Job
 from raysynth.generators.recipe import recipe_of
+from raysynth.models.denoiser import Denoiser
+from raysynth.models.family import Base
 
 BYTES = 4  # float32, in which weights, gradients and moments are kept
 STATES = 4
@@ -66,25 +69,32 @@ class Fit:
 
 
 def fit_slots(
-    config: Config, jobs: Sequence[Job], accelerator: Any, build: Callable[[int], Trainee]
+    config: Config,
+    jobs: Sequence[Job],
+    base: Base,
+    accelerator: Any,
+    build: Callable[[int], Trainee],
 ) -> tuple[Trainee, Fit]:
     """A trainee with as many slots as there are jobs, or as memory allows.
 
     Parameters
     ----------
+    base : with its text encoder, which says how long a prompt is.
     build : makes a trainee with a number of slots.
     """
     training = recipe_of(config).training
     if len(jobs) == 1 or (training is not None and training.engine == "full"):
         return build(1), Fit(1, None, 0.0)
     trainee = build(2)
-    footprint = measure(trainee, config, jobs, accelerator)
+    footprint = measure(trainee, config, jobs, base, accelerator)
     budget = memory_budget(config, trainee.rows.values.device)
     slots = slots_within(footprint, [rows_of(job, config) for job in jobs], budget)
     return trainee.with_slots(slots), Fit(slots, footprint, budget)
 
 
-def measure(trainee: Trainee, config: Config, jobs: Sequence[Job], accelerator: Any) -> Footprint:
+def measure(
+    trainee: Trainee, config: Config, jobs: Sequence[Job], base: Base, accelerator: Any
+) -> Footprint:
     """The footprint of a trainee with two slots."""
     rows = max(rows_of(job, config) for job in jobs)
     weights = trainee.rows.values.shape[1]
@@ -92,7 +102,7 @@ def measure(trainee: Trainee, config: Config, jobs: Sequence[Job], accelerator: 
 
     def step(adapters: int) -> Callable[[], None]:
         slots = [slot for slot in range(adapters) for _ in range(rows)]
-        return lambda: probe(trainee, slots, accelerator)
+        return lambda: probe(trainee, slots, base, accelerator)
 
     (held_one, peak_one), (held, peak) = (held_and_peak(device, step(n)) for n in (1, 2))
     per_row = max((peak - held) - (peak_one - held_one), 0.0) / rows
@@ -100,7 +110,7 @@ def measure(trainee: Trainee, config: Config, jobs: Sequence[Job], accelerator: 
     slots = 2 * 2 * BYTES * weights  # values and gradients of two
     training = recipe_of(config).training
     copies = bool(training and training.ema) + bool(config.finetune.patience)
-    material = max(min(2 * len(job.ids), job.steps * rows) for job in jobs) * latent_bytes(trainee)
+    material = max(min(2 * len(job.ids), job.steps * rows) for job in jobs) * latent_bytes(base)
     return Footprint(
         fixed=peak + kernels - 2 * rows * per_row - slots,
         per_adapter=(STATES + copies) * BYTES * weights + material,
@@ -108,16 +118,14 @@ def measure(trainee: Trainee, config: Config, jobs: Sequence[Job], accelerator: 
     )
 
 
-def probe(trainee: Trainee, slots: Sequence[int], accelerator: Any) -> None:
+def probe(trainee: Trainee, slots: Sequence[int], base: Base, accelerator: Any) -> None:
     """Forward and backward pass of a batch with one row per entry of `slots`."""
-    unet, device = trainee.unet, trainee.rows.values.device
-    side = unet.config.sample_size
-    noisy = torch.zeros(len(slots), unet.config.in_channels, side, side, device=device)
-    states = torch.zeros(len(slots), 77, unet.config.cross_attention_dim, device=device)
+    rows, device = len(slots), trainee.rows.values.device
+    noisy = torch.zeros(rows, *base.latent_shape, device=device)
+    told = base.condition([""]).take([0] * rows)
     trainee.route(slots)
-    with accelerator.autocast():
-        predicted = unet(noisy, torch.ones(len(slots), device=device), states).sample
-    predicted.float().square().mean().backward()
+    denoiser = Denoiser(base, trainee.unet, accelerator.autocast)
+    denoiser(noisy, torch.ones(rows, device=device), told).raw.square().mean().backward()
     trainee.rows.gradients.zero_()
 
 
@@ -152,9 +160,9 @@ def rows_of(job: Job, config: Config) -> int:
     return job.batch * (2 if training and training.prior_weight else 1)
 
 
-def latent_bytes(trainee: Trainee) -> int:
+def latent_bytes(base: Base) -> int:
     """Bytes of one encoded image: mean and spread in float16."""
-    return 2 * 2 * int(trainee.unet.config.in_channels) * int(trainee.unet.config.sample_size) ** 2
+    return 2 * 2 * math.prod(base.latent_shape)
 
 
 def held_and_peak(device: torch.device, work: Callable[[], None]) -> tuple[float, float]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from raysynth.finetune.draws import noise_of
 from raysynth.finetune.jobs import Job
 from raysynth.finetune.material import Material
+from raysynth.models.condition import Condition
 
 RUN_COST = 0.35
 """Cost of one more run, in rows (benchmarks/ragged.py)."""
@@ -48,12 +49,12 @@ class Phase:
     rows: list[Row]
     moments: Tensor
     """[E, 2, C, h, w] encoded images of all adapters."""
-    texts: Tensor
-    """[S, L, D] text states of all adapters."""
+    texts: Condition
+    """S rows: what the prompts of all adapters say."""
     entries: Tensor
     """[T, B] int64 encoded image of each row."""
     spoken: Tensor
-    """[T, B] int64 text state of each row."""
+    """[T, B] int64 row of `texts` of each row."""
     uniform: Tensor
     """[T, B] float32 in (0, 1)."""
     weights: Tensor
@@ -83,7 +84,7 @@ def lay_out(rows: Sequence[Row], micro_batches: int, before: Phase | None = None
         moments, texts = before.moments, before.texts
     else:
         moments = torch.cat([row.material.moments for row in rows])
-        texts = torch.cat([row.material.texts for row in rows])
+        texts = Condition.cat([row.material.texts for row in rows])
     entries, spoken, uniform = [], [], []
     first_entry = first_text = 0
     for row, column in zip(rows, columns, strict=True):

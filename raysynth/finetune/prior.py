@@ -13,14 +13,15 @@ from dataclasses import replace
 import numpy as np
 import safetensors.torch
 import torch
-from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from raysynth.config.config import Config
 from raysynth.finetune.draws import draw_prior, prior_dice
 from raysynth.finetune.jobs import Job
 from raysynth.finetune.material import Material
-from raysynth.models.loading import Base, encode_prompts, load_base
+from raysynth.models.base import load_base
+from raysynth.models.condition import Condition
+from raysynth.models.family import Base
 from raysynth.storage.files import make_folder, open_storage, write_atomic
 
 STEPS = 20
@@ -46,13 +47,13 @@ def add_prior(material: Material, job: Job, base: Base, config: Config, work: st
     each = _each(config, len(order))
     latents = torch.cat([prior_latents(base, job, g, each, config, work) for g in order])
     moments = torch.stack([latents, torch.zeros_like(latents)], 1).half()
-    texts = encode_prompts(base, [job.plain_prompts[g] for g in order])
+    texts = base.condition([job.plain_prompts[g] for g in order])
     rows, uniform = draw_prior(job, config.finetune, config.seed, len(latents))
     place = torch.from_numpy(rows).to(base.device)
     return replace(
         material,
         moments=torch.cat([material.moments, moments]),
-        texts=torch.cat([material.texts, texts]),
+        texts=Condition.cat([material.texts, texts]),
         entries=torch.cat([material.entries, place + len(material.moments)], 1),
         spoken=torch.cat([material.spoken, place // each + len(material.texts)], 1),
         uniform=torch.cat([material.uniform, torch.from_numpy(uniform).to(base.device)], 1),
@@ -72,16 +73,7 @@ def prior_latents(
     storage, name = open_storage(path)
     with contextlib.suppress(OSError, KeyError, safetensors.SafetensorError):  # drawn again
         return safetensors.torch.load(storage.cat_file(name))["latents"].to(base.device)
-    pipeline = StableDiffusionPipeline(
-        vae=base.vae,
-        text_encoder=base.text_encoder,
-        tokenizer=base.tokenizer,
-        unet=base.unet,
-        scheduler=base.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    pipeline = base.family.pipeline(base)
     pipeline.set_progress_bar_config(disable=True)
     parts = []
     for chunk in np.array_split(np.arange(count), -(-count // _BATCH)):

@@ -24,6 +24,7 @@ from raysynth.finetune.packs import split_into_packs
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
+from raysynth.stages.stage import Work
 from raysynth.storage.files import make_folder, open_storage, read_json, remove, write_atomic
 from raysynth.storage.tables import read_table
 
@@ -262,3 +263,9 @@ def _crashed(future: Future[None], pack: list[Job], work: str) -> dict[str, str]
 
 def _clusters_file(clusters: str) -> str:
     return open_storage(f"{clusters}/clusters.parquet")[1]
+
+
+def build(work: Work) -> dict[str, Any]:
+    """The stage's outputs, see `run_finetune`."""
+    real, clusters = work.path("ingest"), work.path("clustering")
+    return run_finetune(work.config, real, clusters, work.groups, work.folder, work.progress)

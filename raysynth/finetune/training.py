@@ -36,8 +36,9 @@ from raysynth.finetune.prior import add_prior, draw_priors
 from raysynth.finetune.scaling import LossScale
 from raysynth.generators.recipe import Training, recipe_of
 from raysynth.groups.groups import Groups
-from raysynth.models.loading import Base, load_base
-from raysynth.models.prediction import Objective, objective_of
+from raysynth.models.base import load_base
+from raysynth.models.denoiser import Denoiser
+from raysynth.models.family import Base
 
 BETAS = (0.9, 0.99)
 REPORT_SECONDS = 1.0
@@ -76,7 +77,7 @@ class Loop:
     """Encoders and scheduler; the trainee has the UNet."""
     trainee: Trainee
     fit: Fit
-    objective: Objective
+    denoiser: Denoiser
     accelerator: Accelerator
     optimizer: torch.optim.Optimizer
     scale: LossScale
@@ -124,14 +125,14 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
     assert training is not None, "a recipe without training has no packs"
     if training.prior_weight:
         draw_priors(config, jobs, pack.work)
-    base = load_base(config.base, parts=("vae", "text_encoder", "tokenizer", "scheduler"))
+    base = load_base(config.base, ("vae", "text", "scheduler"))
     accelerator = Accelerator(
         mixed_precision=precision_of(config),  # not told of accumulation: `step` takes the mean
         cpu=base.device.type == "cpu",
         device_placement=False,
         kwargs_handlers=[GradScalerKwargs(enabled=False)],  # LossScale has one scale per adapter
     )
-    trainee, fit = fit_slots(config, jobs, accelerator, partial(build_trainee, config))
+    trainee, fit = fit_slots(config, jobs, base, accelerator, partial(build_trainee, config))
     slots, device = len(trainee.rows.values), trainee.rows.values.device
     optimizer = torch.optim.AdamW(
         [{"params": [row]} for row in trainee.rows.parameters],
@@ -147,7 +148,7 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
         base=base,
         trainee=trainee,
         fit=fit,
-        objective=objective_of(base.scheduler),
+        denoiser=Denoiser(base, trainee.unet, accelerator.autocast),
         accelerator=accelerator,
         optimizer=optimizer,
         scale=LossScale.of(precision_of(config), slots, device),
@@ -187,13 +188,12 @@ def losses(loop: Loop, phase: Phase, micro: int) -> Tensor:
     """[P] loss of each adapter on a micro-batch of the phase."""
     noise_2BCHW = phase.noise(micro, loop.pack.config.seed)
     mean, spread = phase.moments[phase.entries[micro]].float().unbind(1)
-    timestep_B = loop.objective.draw(phase.uniform[micro])
+    prediction = loop.base.prediction
+    timestep_B = prediction.draw(phase.uniform[micro])
     clean = mean + spread * noise_2BCHW[0]
-    noisy, target = loop.objective.noised(clean, noise_2BCHW[1], timestep_B)
-    states = phase.texts[phase.spoken[micro]]
-    with loop.accelerator.autocast():
-        predicted = loop.trainee.unet(noisy, timestep_B, states).sample
-    error_B = (predicted.float() - target).square().flatten(1).mean(1)
+    noisy, target = prediction.noised(clean, noise_2BCHW[1], timestep_B)
+    predicted = loop.denoiser(noisy, timestep_B, phase.texts.take(phase.spoken[micro]))
+    error_B = (predicted.raw - target).square().flatten(1).mean(1)
     # Not a matrix product: a row that is not finite must not reach its neighbours' sums.
     return torch.where(phase.weights > 0, phase.weights * error_B, 0.0).sum(1)
 

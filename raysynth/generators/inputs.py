@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from raysynth.config.config import Config
 from raysynth.generators.lending import _lent_by_attribute
 from raysynth.generators.recipe import prompt_dropout, recipe_of
+from raysynth.knobs import decides
+
+if TYPE_CHECKING:
+    from raysynth.config.config import Config
 
 
 def training_inputs(config: Config) -> dict[str, Any]:
@@ -51,6 +54,7 @@ def synthesis_inputs(config: Config) -> dict[str, Any]:
             knobs |= {"mask_margin", "strength_outside"}
     if config.synthesis.compile:  # rounds elsewhere
         knobs.add("compile")
+    knobs |= {"guidance", "scorers"} & decides(config.synthesis).keys()
     by_attribute = _lent_by_attribute(config)
     if by_attribute and recipe.training is not None and not recipe.training.shared:
         knobs.add("lender")

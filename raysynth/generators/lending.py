@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from raysynth.config.config import Config
 from raysynth.errors import DataError
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups, aligned_groups, largest_groups
+
+if TYPE_CHECKING:
+    from raysynth.config.config import Config
 
 
 def trained_groups(counts: np.ndarray, min_images: int) -> np.ndarray:

@@ -9,10 +9,12 @@ says explicitly wins over them.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from raysynth.config.config import Config
 from raysynth.finetune.settings import FinetuneConfig
+
+if TYPE_CHECKING:
+    from raysynth.config.config import Config
 
 Engine = Literal["lora", "full"]
 Scope = Literal["group", "group_cluster", "class", "attribute", "all", "auto"]
@@ -63,9 +65,12 @@ class Recipe:
     """Noise put on an edited image, as a share of the schedule; with a mask: inside it."""
     guidance_scale: float
 
-    def evaluations(self, steps: int) -> int:
-        """Times that the UNet sees an image of `steps` solver steps, its mask included."""
-        return steps * (2 if self.guidance_scale > 1 else 1) + 2 * MASK_DRAWS * self.masked
+    def evaluations(self, steps: int, copies: int) -> int:
+        """Times that the network sees an image of `steps` solver steps, its mask included.
+
+        `copies`: times at each step (`synthesis.guidance.Guide`).
+        """
+        return steps * copies + 2 * MASK_DRAWS * self.masked
 
 
 @dataclass(frozen=True)
@@ -103,13 +108,13 @@ _OWN: dict[str, tuple[Engine, Scope]] = {
 
 
 UNMASKED = 0.85
-"""Strength of edits of whole images: less leaves a trace of the old attribute (decisions.md)."""
+"""Strength of edits of whole images: less leaves a trace of the old attribute (decisions/021)."""
 
 PROMPT_DROPOUT = 0.1
 """Share of images that are trained without prompt (Ho & Salimans 2022: 0.1 and 0.2 do best)."""
 
 MASK_DRAWS = 4
-"""Noises that a mask is averaged over (DiffEdit's are 10; 8 overlap no better, decisions.md)."""
+"""Noises that a mask is averaged over (DiffEdit's are 10; 8 overlap no better, decisions/021)."""
 
 AUTO = "auto"
 """`generator`: several are tried, and each group takes its images from the one that suits it."""
@@ -167,7 +172,7 @@ def prompt_dropout(settings: FinetuneConfig, scope: str) -> float:
 
     None for a model per attribute unless it is asked for: what such a model draws without words is
     the label it saw, guidance steers away from it, and the other label's images come out purer than
-    real ones (docs/decisions.md, 2026-11-28).
+    real ones (docs/decisions/012-prompt-dropout.md).
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ ROUNDED_DOWN = 0.9
 """Severity up to which FFR's published counts are rounded down."""
 LONGEST_NAME = 100
 """Characters of a label's or an attribute's name."""
+LEAST = {"train": 1, "validation": 2, "test": 2}
+"""Images of every group that a split has at least."""
 SHOWN = 8
 """Names that a message lists."""
 
@@ -172,6 +174,12 @@ def require_every_group(counts: np.ndarray, groups: Groups, split: str, least: i
             f"{_few(f'{groups.name(g)}: {counts[g]}' for g in range(groups.count))}; expected at "
             f"least {least} of every label with every attribute. Fix: {fix}"
         )
+
+
+def require_splits(counts: Mapping[str, np.ndarray], groups: Groups) -> None:
+    """Refuse splits, split -> [G] images, in which an accuracy of a group would be of one image."""
+    for split, found in counts.items():
+        require_every_group(found, groups, split, LEAST[split])
 
 
 def check_names(groups: Groups) -> None:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import string
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import model_validator
 
-from raysynth.knobs import Section
+from raysynth.knobs import Section, knob
 
 SPOKEN = ("token", "label", "attribute")
 """What a prompt's template may speak of."""
@@ -18,12 +15,12 @@ SPOKEN = ("token", "label", "attribute")
 class PromptConfig(Section):
     """How a group is spoken."""
 
-    template: str = Field(
+    template: str = knob(
         "a photo of a {token} {label} on {attribute}",
-        description="Prompt of an image; {label} is required, {token} and {attribute} as needed.",
+        "Prompt of an image; {label} is required, {token} and {attribute} as needed.",
     )
-    token: str = Field("sks", description="DreamBooth's rare token, bound to the real images.")
-    negative: str = Field("", description="Negative prompt of every image.")
+    token: str = knob("sks", "DreamBooth's rare token, bound to the real images.")
+    negative: str = knob("", "Negative prompt of every image.")
 
     @model_validator(mode="after")
     def _check(self) -> PromptConfig:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -205,22 +204,6 @@ def refuse_code(key: str, folder: Path, config: Mapping[str, Any]) -> None:
         f"{transformers.__version__} does not know{own}; expected one of its own models: no code "
         "of a model folder is ever run. Fix: choose a model that transformers has itself"
     )
-
-
-def check_base_weights(folder: Path) -> None:
-    """Refuse a base model's folder whose files lack weights; raises ModelError."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    kinds: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
-    for part, kind in kinds.items():
-        key, place = f"base.name: {part}", folder / part
-        config = read_config(key, place / "config.json")
-        check_diffusers(key, place, build(key, place, partial(kind.from_config, config)))
-    key, place = "base.name: text_encoder", folder / "text_encoder"
-    shape = read_config(key, place / "config.json")
-    text = build(key, place, lambda: CLIPTextConfig.from_dict(shape))
-    check_transformers(key, place, build(key, place, lambda: CLIPTextModel(text)), text)
 
 
 def check_clip_weights(key: str, folder: Path) -> None:

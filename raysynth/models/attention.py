@@ -14,7 +14,8 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor
 
-from raysynth.models.loading import Base
+from raysynth.models.denoiser import Denoiser
+from raysynth.models.family import Base
 
 PROCESSORS: dict[str, Callable[[], Any]] = {"plain": AttnProcessor, "sdpa": AttnProcessor2_0}
 REPETITIONS = 7
@@ -33,7 +34,7 @@ def pick_attention(base: Base, asked: str, rows: int, *, backward: bool) -> str:
     backward : measure the backward pass too.
     """
     chosen = asked if asked != "auto" else _faster(base, rows, backward)
-    base.unet.set_attn_processor(PROCESSORS[chosen]())
+    base.model.set_attn_processor(PROCESSORS[chosen]())
     return chosen
 
 
@@ -57,12 +58,13 @@ def _largest(base: Base) -> tuple[Attention, list[torch.Size]]:
 
     hooks = [
         module.register_forward_pre_hook(watch, with_kwargs=True)
-        for module in base.unet.modules()
+        for module in base.model.modules()
         if isinstance(module, Attention)
     ]
-    width = base.unet.config.cross_attention_dim
-    with torch.no_grad(), base.autocast():
-        base.unet(_random(base, [1, *base.latent_shape]), 1, _random(base, [1, 77, width]))
+    noisy, middle = _random(base, [1, *base.latent_shape]), torch.ones(1, device=base.device)
+    with torch.no_grad():
+        told = base.family.blank(base.model, 1, base.shape.tokens)
+        Denoiser(base, base.model)(noisy, middle, told)
     for hook in hooks:
         hook.remove()
     _, attention, shapes = max(seen, key=lambda found: found[0])
@@ -91,4 +93,4 @@ def _seconds(
 
 
 def _random(base: Base, shape: list[int]) -> Tensor:
-    return torch.ones(shape, device=base.device, dtype=base.unet.dtype).cumsum(-1) / shape[-1]
+    return torch.ones(shape, device=base.device, dtype=base.model.dtype).cumsum(-1) / shape[-1]

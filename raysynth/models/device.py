@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from typing import Any
+
 import torch
 
 from raysynth.errors import ConfigError, first_line
@@ -46,6 +49,12 @@ def weight_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     exact; on an accelerator the weights themselves are kept in the compute precision.
     """
     return torch.float32 if device.type == "cpu" else dtype
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """The context in which models run at `dtype`."""
+    enabled = dtype != torch.float32
+    return torch.autocast(device.type, dtype if enabled else None, enabled=enabled)
 
 
 def use_threads(cpus: float) -> None:

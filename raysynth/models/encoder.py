@@ -11,13 +11,12 @@ import numpy as np
 import torch
 
 from raysynth.models.architecture import NO_CODE, check_sees, is_pooler
-from raysynth.models.device import pick_device, pick_dtype, weight_dtype
+from raysynth.models.clip import normalised
+from raysynth.models.device import autocast, pick_device, pick_dtype, weight_dtype
 from raysynth.models.loading import (
-    autocast,
     complete,
     frozen,
     load_or_explain,
-    normalised,
     quiet_transformers,
 )
 from raysynth.models.settings import BaseConfigSection

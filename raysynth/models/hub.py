@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from raysynth.config.config import Config
+from pydantic import BaseModel
+
 from raysynth.errors import ModelError, first_line
 from raysynth.models.sources import CLIP, is_path
 
+C = TypeVar("C", bound=BaseModel)
+"""A configuration with the sections of MODELS."""
 COMMIT = r"[0-9a-f]{40}"
 SECONDS = 20.0
 """Of waiting for the hub."""
@@ -26,7 +29,7 @@ MODELS = (
 """Section, the knob that names a model, and its revision's."""
 
 
-def hub_models(config: Config) -> list[tuple[str, str, str, str | None]]:
+def hub_models(config: BaseModel) -> list[tuple[str, str, str, str | None]]:
     """Section, knob of the revision, hub id and revision of the run's models of the hub."""
     found = []
     for section, named, revision in MODELS:
@@ -37,7 +40,7 @@ def hub_models(config: Config) -> list[tuple[str, str, str, str | None]]:
     return found
 
 
-def pinned(config: Config, strict: bool = True) -> Config:
+def pinned(config: C, strict: bool = True) -> C:
     """The configuration with every hub model's revision as a commit.
 
     `strict`: refuse what cannot be resolved; else it stays as it is (a plan asks nobody).
@@ -63,7 +66,7 @@ def pinned(config: Config, strict: bool = True) -> Config:
     return config.model_copy(update=sections) if sections else config
 
 
-def commits(config: Config) -> dict[str, str]:
+def commits(config: BaseModel) -> dict[str, str]:
     """Hub id -> commit, of the models that are pinned to one."""
     return {
         name: revision

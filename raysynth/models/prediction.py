@@ -1,12 +1,13 @@
-"""Noise and target by the scheduler's `prediction_type`.
+"""What a base model was trained to predict, and on which noise schedule.
 
-Every function works on [B, C, H, W] latents and [B] timesteps on the scheduler's own scale
-(0..num_train_timesteps), as the UNet takes them.
+Every function works on [B, C, H, W] latents and timesteps on the scheduler's own scale
+(0..num_train_timesteps), [B] or one for all, as the network takes them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,10 +19,11 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow_prediction")
 
 
 @dataclass(frozen=True)
-class Objective:
-    """What a base model was trained to predict, and on which noise schedule."""
+class Prediction:
+    """The kind of number that a network gives, and the schedule that ties it to the image."""
 
-    prediction: str
+    kind: str
+    """diffusers' name, one of `PREDICTIONS`."""
     timesteps: int
     """Number of training timesteps T, 1000 for Stable Diffusion."""
     alphas: Tensor | None
@@ -37,37 +39,103 @@ class Objective:
             return torch.sigmoid(torch.special.ndtri(uniform)) * self.timesteps
         return (uniform * self.timesteps).floor().clamp(max=self.timesteps - 1)
 
+    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 1, 1, 1] shares of image and noise in a noisy image.
+
+        Diffusion: sqrt(a), sqrt(1-a). Rectified flow: 1-s, s.
+        """
+        if self.alphas is None:
+            s = (timestep / self.timesteps).view(-1, 1, 1, 1)
+            return 1 - s, s
+        alpha = self.alphas.to(timestep.device)[timestep.long()].view(-1, 1, 1, 1)
+        return alpha.sqrt(), (1 - alpha).sqrt()
+
     def noised(self, clean: Tensor, noise: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        """The UNet's noisy input and its target.
+        """The network's noisy input and its target.
 
         Diffusion: x_t = sqrt(a) x_0 + sqrt(1-a) e (Ho et al. 2020, eq. 4) with target e, x_0, or
         v = sqrt(a) e - sqrt(1-a) x_0 (Salimans & Ho 2022, section 4). Rectified flow:
         x_s = (1-s) x_0 + s e with target e - x_0 (Liu et al. 2022, eq. 1).
         """
-        if self.alphas is None:
-            s = (timestep / self.timesteps)[:, None, None, None]
-            return (1 - s) * clean + s * noise, noise - clean
-        alpha = self.alphas.to(clean.device)[timestep.long()][:, None, None, None]
-        signal, spread = alpha.sqrt(), (1 - alpha).sqrt()
+        signal, spread = self.levels(timestep)
         noisy = signal * clean + spread * noise
-        if self.prediction == "epsilon":
+        if self.alphas is None:
+            return noisy, noise - clean
+        if self.kind == "epsilon":
             return noisy, noise
-        return noisy, clean if self.prediction == "sample" else signal * noise - spread * clean
+        return noisy, clean if self.kind == "sample" else signal * noise - spread * clean
 
 
-def objective_of(scheduler: Any) -> Objective:
-    """The objective that a diffusers scheduler's configuration names.
+@dataclass(frozen=True)
+class Predicted:
+    """What a network said of noisy images, in whichever terms are asked for.
 
-    Raises ModelError for a prediction type that no objective is known for.
+    The three are one: x = signal * clean + spread * noise ties them together, and each is computed
+    when it is read.
     """
-    prediction = scheduler.config.get("prediction_type", "epsilon")
-    flow = prediction == "flow_prediction" or "FlowMatch" in type(scheduler).__name__
+
+    prediction: Prediction
+    x: Tensor
+    """[B, C, H, W] float32 noisy images."""
+    timestep: Tensor
+    """[B], or one for all."""
+    raw: Tensor
+    """[B, C, H, W] float32, of the kind that the base predicts."""
+
+    def parts(self, count: int) -> tuple[Predicted, ...]:
+        """The batch cut into `count` equal parts; they share a timestep that is one for all."""
+        times = self.timestep.chunk(count) if self.timestep.ndim else [self.timestep] * count
+        each = zip(self.x.chunk(count), times, self.raw.chunk(count), strict=True)
+        return tuple(Predicted(self.prediction, *part) for part in each)
+
+    @cached_property
+    def levels(self) -> tuple[Tensor, Tensor]:
+        """Shares of image and noise, see `Prediction.levels`."""
+        return self.prediction.levels(self.timestep.to(self.x.device))
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """[B, C, H, W] the image without noise, x_0."""
+        signal, spread = self.levels
+        kind = self.prediction.kind
+        if kind == "sample":
+            return self.raw
+        if kind == "epsilon":
+            return (self.x - spread * self.raw) / signal
+        return (self.x if self.prediction.alphas is None else signal * self.x) - spread * self.raw
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """[B, C, H, W] the noise, e."""
+        signal, spread = self.levels
+        kind = self.prediction.kind
+        if kind == "epsilon":
+            return self.raw
+        if kind == "sample":
+            return (self.x - signal * self.raw) / spread
+        return (self.x if self.prediction.alphas is None else spread * self.x) + signal * self.raw
+
+    @cached_property
+    def velocity(self) -> Tensor:
+        """[B, C, H, W] v = sqrt(a) e - sqrt(1-a) x_0; of rectified flow e - x_0."""
+        if self.prediction.kind in ("v_prediction", "flow_prediction"):
+            return self.raw
+        signal, spread = self.levels
+        return signal * self.noise - spread * self.clean
+
+
+def prediction_of(scheduler: Any) -> Prediction:
+    """What a diffusers scheduler's configuration says that its base predicts.
+
+    Raises ModelError for a prediction type that is not known here.
+    """
+    kind = scheduler.config.get("prediction_type", "epsilon")
+    flow = kind == "flow_prediction" or "FlowMatch" in type(scheduler).__name__
     if flow:
-        return Objective("flow_prediction", scheduler.config.num_train_timesteps, None)
-    if prediction not in PREDICTIONS:
+        return Prediction("flow_prediction", scheduler.config.num_train_timesteps, None)
+    if kind not in PREDICTIONS:
         raise ModelError(
-            f"base.name: its scheduler has prediction_type={prediction!r}; expected one of "
+            f"base.name: its scheduler has prediction_type={kind!r}; expected one of "
             f"{', '.join(PREDICTIONS)}. Fix: choose another base model"
         )
-    alphas = scheduler.alphas_cumprod.float()
-    return Objective(prediction, scheduler.config.num_train_timesteps, alphas)
+    return Prediction(kind, scheduler.config.num_train_timesteps, scheduler.alphas_cumprod.float())

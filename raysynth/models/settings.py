@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-)
+from pydantic import AfterValidator
 
-from raysynth.knobs import Named, Place, Section
+from raysynth.knobs import Named, Place, Section, decides, knob
 from raysynth.values import torch_device
 
 CLIP = "clip"
@@ -19,33 +16,37 @@ CLIP = "clip"
 class BaseConfigSection(Section):
     """The text-to-image base model and the CLIP that embeds and scores."""
 
-    name: Place = Field(
+    name: Place = knob(
         "embedded",
-        description="`embedded`, folder or hub id owner/model (Stable Diffusion 1.x).",
+        "`embedded`, folder or hub id owner/model (Stable Diffusion 1.x).",
     )
-    clip: Place = Field(
-        "embedded", description="`embedded`, folder or hub id owner/model (transformers CLIP)."
-    )
-    revision: Named | None = Field(
+    clip: Place = knob("embedded", "`embedded`, folder or hub id owner/model (transformers CLIP).")
+    revision: Named | None = knob(
         None,
-        description="Hub revision of `name`: commit, tag or branch; None: the newest. A run takes "
-        "one commit for all of its workers, and records it.",
+        "Hub revision of `name`: commit, tag or branch; None: the newest. A run takes one commit "
+        "for all of its workers, and records it.",
     )
-    clip_revision: Named | None = Field(None, description="Hub revision of `clip`, as `revision`.")
-    device: Annotated[str, AfterValidator(torch_device)] = Field(
+    clip_revision: Named | None = knob(None, "Hub revision of `clip`, as `revision`.", neutral=None)
+    device: Annotated[str, AfterValidator(torch_device)] = knob(
         "auto",
-        description="auto: cuda, mps or cpu by probing; or a torch device such as cuda:1 or xpu.",
+        "auto: cuda, mps or cpu by probing; or a torch device such as cuda:1 or xpu.",
+        width=True,
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Compute precision of the frozen parts; auto: by the device."
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = knob(
+        "auto", "Compute precision of the frozen parts; auto: by the device."
     )
-    attention: Literal["auto", "sdpa", "plain"] = Field(
+    attention: Literal["auto", "sdpa", "plain"] = knob(
         "auto",
-        description="Attention kernel; auto: plain on CPU (faster there), SDPA elsewhere.",
+        "Attention kernel; auto: plain on CPU (faster there), SDPA elsewhere.",
+        width=True,
     )
 
 
 def clip_of(base: BaseConfigSection) -> dict[str, Any]:
-    """What identifies the CLIP: its name, and its hub revision if it has one."""
-    revision = {"clip_revision": base.clip_revision} if base.clip_revision else {}
-    return {"clip": base.clip} | revision
+    """What identifies the CLIP, for a stage that embeds or scores with it."""
+    return {name: value for name, value in decides(base).items() if name.startswith("clip")}
+
+
+def base_of(base: BaseConfigSection) -> dict[str, Any]:
+    """What identifies the base model, for a stage that loads it: all but the CLIP."""
+    return {name: value for name, value in decides(base).items() if not name.startswith("clip")}

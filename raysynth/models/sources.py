@@ -11,20 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from raysynth.errors import ModelError
+from raysynth.models.family import KEY, check_tree, family_of, reader_of
 from raysynth.models.headers import read_config
 from raysynth.models.headers import variant_of as variant_of
+from raysynth.models.settings import CLIP as CLIP
 from raysynth.models.settings import BaseConfigSection
 
 EMBEDDED = Path(__file__).parent / "tiny"
-TREE = {
-    "unet/config.json": "unet/diffusion_pytorch_model*.safetensors",
-    "vae/config.json": "vae/diffusion_pytorch_model*.safetensors",
-    "text_encoder/config.json": "text_encoder/model*.safetensors",
-    "tokenizer/tokenizer_config.json": "tokenizer/*",
-    "scheduler/scheduler_config.json": "scheduler/*",
-}
-CLIP = "clip"
-"""Name of the run's own CLIP, as `clustering.encoder` or `classifier.backbone`."""
 CLIP_TREE = {
     "config.json": "model*.safetensors",
     "tokenizer_config.json": "*processor_config.json",
@@ -70,11 +63,6 @@ def _beside(folder: Path) -> str:
     return f"; if the hub's is meant, run where there is no folder {folder.parent}"
 
 
-def vae_factor(config: Mapping[str, Any]) -> int:
-    """Pixels per latent position, of an autoencoder's configuration."""
-    return int(2 ** (len(config["block_out_channels"]) - 1))
-
-
 def check_base(base: BaseConfigSection, weights: bool = True) -> None:
     """Refuse a base model that cannot be used, as far as it can be known without loading it.
 
@@ -84,19 +72,18 @@ def check_base(base: BaseConfigSection, weights: bool = True) -> None:
     Raises
     ------
     ModelError
-        A folder that is not a Stable Diffusion 1.x layout, files that cannot be read, parts that do
-        not fit each other, weights that are missing. (What a hub id holds is known when it is
-        loaded.)
+        A folder of no known family (`raysynth.models.families`), files that cannot be read, parts
+        that do not fit each other, weights that are missing. (What a hub id holds is known when it
+        is loaded.)
     """
     source = Path(resolve(base.name))
     if not source.is_dir():
         return
-    _check_tree("base.name", source, TREE)
-    _check_fit(source)
+    family = family_of(str(source), reader_of(source))
+    check_tree(KEY, source, family.tree)
+    family.check(source)
     if weights and source != EMBEDDED:
-        from raysynth.models.architecture import check_base_weights
-
-        check_base_weights(source)
+        family.check_weights(source)
 
 
 def check_clip(base: BaseConfigSection, weights: bool = True) -> None:
@@ -107,7 +94,7 @@ def check_clip(base: BaseConfigSection, weights: bool = True) -> None:
     key, source = "base.clip", Path(resolve(base.clip, clip=True))
     if not source.is_dir():
         return
-    _check_tree(key, source, CLIP_TREE)
+    check_tree(key, source, CLIP_TREE)
     read_config(key, source / "tokenizer_config.json")
     kind = read_config(key, source / "config.json").get("model_type")
     if kind != "clip":
@@ -175,57 +162,6 @@ def _three(key: str, settings: Mapping[str, Any], name: str, source: str) -> tup
     return tuple(map(float, values))
 
 
-def _check_tree(key: str, folder: Path, tree: dict[str, str]) -> None:
-    missing = [name for name in tree if not (folder / name).is_file()]
-    missing += [pattern for pattern in tree.values() if not any(folder.glob(pattern))]
-    if missing:
-        found = ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "nothing"
-        expected = "\n  ".join(dict.fromkeys((*tree, *tree.values())))
-        raise ModelError(
-            f"{key}: {folder} lacks {', '.join(dict.fromkeys(missing))}; found {found}; "
-            "expected\n  "
-            f"{expected}\nFix: point {key} to a folder saved by diffusers' or transformers' "
-            "save_pretrained with safe_serialization=True"
-        )
-
-
-def _check_fit(source: Path) -> None:
-    unet, vae, text, _, _ = (read_config("base.name", source / file) for file in TREE)
-    kind = unet.get("_class_name", "UNet2DConditionModel")
-    if kind != "UNet2DConditionModel" or unet.get("addition_embed_type"):
-        raise ModelError(
-            f"base.name: {source}/unet is a {kind} with addition_embed_type="
-            f"{unet.get('addition_embed_type')}; expected a plain UNet2DConditionModel (Stable "
-            "Diffusion 1.x). Fix: choose a Stable Diffusion 1.x model"
-        )
-    for part, name, value in (
-        ("unet", "sample_size", unet.get("sample_size")),
-        ("text_encoder", "hidden_size", text.get("hidden_size")),
-        ("vae", "block_out_channels", len(_list(vae.get("block_out_channels")))),
-    ):
-        if type(value) is not int or value < 1:
-            raise ModelError(
-                f"base.name: {source}/{part}/config.json has {name}={value!r:.80}; expected a "
-                "whole number above 0 (block_out_channels: a list). Fix: take the config.json that "
-                "the model was published with"
-            )
-    model_type = text.get("model_type", "clip_text_model")
-    fits = (
-        ("in_channels", unet.get("in_channels", 4), vae.get("latent_channels", 4)),
-        ("cross_attention_dim", unet.get("cross_attention_dim", 1280), text["hidden_size"]),
-    )
-    if model_type != "clip_text_model":
-        raise ModelError(
-            f"base.name: {source}/text_encoder is a {model_type!r:.80}; expected clip_text_model. "
-            "Fix: choose a Stable Diffusion 1.x model"
-        )
-    for what, got, needed in fits:
-        if got != needed:
-            raise ModelError(
-                f"base.name: {source}/unet has {what}={got}, but its vae and text encoder need "
-                f"{needed}. Fix: keep the parts of one model together"
-            )
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+def check_base_of(config: Any) -> None:
+    """Refuse a configuration's base model, see `check_base`."""
+    check_base(config.base)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raysynth.errors import ConfigError, ModelError
+from raysynth.errors import ConfigError, DataError, ModelError
 from raysynth.models.headers import read_config
 from raysynth.models.settings import CLIP
 from raysynth.models.sources import is_path
@@ -35,10 +36,9 @@ def check_backbone(config: Any) -> None:
     trainings = (config.classifier, config.references.network(config.classifier))
     named = os.path.expanduser(config.classifier.backbone)
     if named not in (SMALL, CLIP) and os.path.isdir(named):
-        from raysynth.datasets.listing import stored_side
         from raysynth.networks.fitting import check_model
 
-        side = config.classifier.image_size or stored_side(config.dataset)
+        side = config.classifier.image_size or config.dataset.stored_side
         check_model(named, side, any(one.starts_pretrained for one in trainings))
     for classifier in trainings:
         if classifier.backbone == SMALL and classifier.starts_pretrained:
@@ -63,11 +63,25 @@ def _check_embedded(dataset: Any, classifier: ClassifierConfig) -> None:
             f"network has {list(EMBEDDED_WIDTHS)}. Fix: leave widths, or start from scratch "
             "(classifier.start, references.start)"
         )
-    known = set(dataset.pair) - set(UNSEEN)
-    if dataset.name == "outfits" and known:
+    if known := set(dataset.garments) - set(UNSEEN):
         raise ConfigError(
             f"dataset.pair: the embedded pretrained network was trained on the garments "
             f"{', '.join(sorted(known))}, so it cannot stand for one that never saw the classes; "
             f"expected {' and '.join(UNSEEN)}. Fix: classifier.start=scratch and "
             "references.start=scratch"
+        )
+
+
+def check_sides(config: Any, facts: Mapping[str, Any]) -> None:
+    """Refuse images that no classifier takes as they are: not all square and of one size.
+
+    `facts`: ingest's; its `sides` are the shortest and the longest of the stored images, pixels
+    (none: not known). Raises DataError.
+    """
+    sides: Sequence[int] = facts.get("sides", ())
+    if config.classifier.image_size is None and len(set(sides)) > 1:
+        raise DataError(
+            f"classifier.image_size is not set and the real images' sides are {sides[0]} to "
+            f"{sides[1]} pixels; expected square images of one size, as a classifier needs them. "
+            "Fix: classifier.image_size=<pixels>, e.g. 224, at which their centre squares are taken"
         )

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysynth.clustering.batches import images_at_once, rows_at_once
 from raysynth.config.config import Config
-from raysynth.datasets.listing import stored_side
 from raysynth.generators.recipe import AUTO, Training, candidates, recipe_of
-from raysynth.models.sources import CLIP, resolve, vae_factor
+from raysynth.models.family import FAMILIES, USUAL, Family, family_of, reader_of
+from raysynth.models.sources import CLIP, resolve
 from raysynth.references.settings import ReferencesConfig
 from raysynth.selection.rule import RULES
+from raysynth.synthesis.guidance import guide_of
 from raysynth.training.plan import Plan
 from raysynth.training.two_stage import configured, plan_of
 
@@ -25,14 +26,10 @@ PNG_BYTES = 1.7
 """Bytes per pixel of a photograph as PNG."""
 FRAMEWORK_BYTES = 1.0e9
 """CUDA context and libraries."""
-ENCODER_BYTES = 0.42e9
-"""VAE and text encoder of Stable Diffusion 1.x, two bytes per number."""
 STATE_BYTES = 16
 """Per trained number in float32: value, gradient, AdamW's two moments."""
 RESNET_50_FLOPS = 8.2e9
 """Forward pass at 224 x 224 (He et al. 2016: 4.1 GFLOP of multiply-adds)."""
-STABLE_DIFFUSION_FACTOR = 8
-"""Pixels per latent position of Stable Diffusion 1.x."""
 FLOAT_BYTES = 4
 CLIP_SIDE = 224
 """Side of the images that CLIP sees, pixels."""
@@ -45,12 +42,15 @@ GPUS_GB = (24, 40, 80)
 class Shape:
     """A base model's sizes."""
 
+    family: Family
     unet: dict[str, Any]
-    """diffusers' configuration."""
+    """diffusers' configuration of the network that predicts."""
     encoders: float
     """Bytes of VAE and text encoder."""
     factor: int
     """Pixels per latent position."""
+    tokens: int
+    """Length of a prompt."""
 
     def at(self, pixels: int) -> dict[str, Any]:
         """The UNet's configuration for images of this side."""
@@ -91,31 +91,36 @@ class Images:
 
 def base_shape(config: Config, assumptions: list[str]) -> Shape:
     """The base's sizes, from its configuration files; says what is assumed of a hub id."""
-    from raysynth.planning.denoiser_cost import STABLE_DIFFUSION_1
-
     source = resolve(config.base.name)
     if not os.path.isdir(source):
+        family = FAMILIES[USUAL]
         assumptions.append(
-            f"{source} has the shape of Stable Diffusion 1.x (the hub is not asked for a plan)"
+            f"{source} has the shape of {family.title} (the hub is not asked for a plan)"
         )
-        return Shape(dict(STABLE_DIFFUSION_1), ENCODER_BYTES, STABLE_DIFFUSION_FACTOR)
-    unet, vae = (_read(f"{source}/{part}/config.json") for part in ("unet", "vae"))
+        usual = family.published
+        return Shape(
+            family, dict(usual.network), usual.encoders, usual.shape.factor, usual.shape.tokens
+        )
+    read = reader_of(Path(source))
+    family = family_of(source, read)
     files = [
         os.path.join(folder, name)
-        for part in ("vae", "text_encoder")
+        for part in (*family.roles["vae"], *family.roles["text"])
         for folder, _, names in os.walk(f"{source}/{part}")
         for name in names
         if name.endswith(".safetensors")
     ]
     size = float(sum(os.path.getsize(name) for name in files))
-    return Shape(unet, size, vae_factor(vae))
+    found = family.shape(read)
+    network = dict(read(family.roles["model"][0]) or {})
+    return Shape(family, network, size, found.factor, found.tokens)
 
 
 def image_sizes(
     config: Config, splits: dict[str, int], groups: int, shape: Shape, assumptions: list[str]
 ) -> Images:
     """The run's images; says what is assumed of them."""
-    known = stored_side(config.dataset)
+    known = config.dataset.stored_side
     real = known or PHOTOGRAPH
     if known is None:
         assumptions.append(f"real images of {real} x {real} pixels (dataset.image_size is not set)")
@@ -139,7 +144,8 @@ def training_cost(config: Config, shape: Shape) -> UNetCost:
     training, settings = recipe_of(config).training, config.finetune
     lora = training is not None and training.engine == "lora"
     targets = settings.targets if lora else None
-    cost = unet_cost(shape.unet, targets, settings.rank, settings.gradient_checkpointing)
+    kept = settings.gradient_checkpointing
+    cost = unet_cost(shape.unet, targets, settings.rank, kept, shape.tokens, shape.family)
     return cost if training is not None else replace(cost, trained=0)
 
 
@@ -149,8 +155,11 @@ def generation_flops(config: Config, shape: Shape, images: Images) -> float:
 
     settings = config.finetune
     sized = shape.at(images.generated_side)
-    cost = unet_cost(sized, None, settings.rank, settings.gradient_checkpointing)
-    evaluations = recipe_of(config).evaluations(config.synthesis.steps)
+    kept = settings.gradient_checkpointing
+    cost = unet_cost(sized, None, settings.rank, kept, shape.tokens, shape.family)
+    recipe, synthesis = recipe_of(config), config.synthesis
+    copies = guide_of(synthesis.guidance, recipe.guidance_scale).copies
+    evaluations = recipe.evaluations(synthesis.steps, copies)
     return images.candidates * evaluations * cost.forward
 
 
@@ -285,8 +294,3 @@ def _tuned(names: Sequence[str], config: ReferencesConfig, seeds: int) -> list[t
     one_each = {name: replace(plan, seed=1) for name, _, plan in tried}
     further = [(plan, seeds - 1) for plan in one_each.values()]
     return [*((plan, 1) for plan in merged(plan for _, _, plan in tried)), *further]
-
-
-def _read(path: str) -> dict[str, Any]:
-    with open(path) as file:
-        return json.load(file)

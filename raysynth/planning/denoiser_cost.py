@@ -13,25 +13,11 @@ from functools import cache
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
-from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from raysynth.adapters.grouped_lora import GroupedConv2d, GroupedLinear, inject
-
-STABLE_DIFFUSION_1 = {
-    "sample_size": 64,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "layers_per_block": 2,
-    "cross_attention_dim": 768,
-    "attention_head_dim": 8,
-}
-"""Published shape of Stable Diffusion 1.x (Rombach et al. 2022), where the hub cannot be asked."""
-TOKENS = 77
+from raysynth.models.family import Family, layers_of
 
 
 @dataclass(frozen=True)
@@ -50,40 +36,53 @@ class UNetCost:
 
 
 def unet_cost(
-    shape: Mapping[str, Any], targets: Sequence[str] | None, rank: int, checkpointing: bool
+    shape: Mapping[str, Any],
+    targets: Sequence[str] | None,
+    rank: int,
+    checkpointing: bool,
+    tokens: int,
+    family: Family,
 ) -> UNetCost:
     """Cost of the UNet that a diffusers configuration describes; seconds once, then remembered.
 
     Parameters
     ----------
+    tokens : length of a prompt.
+    family : of the base.
     targets : kinds of layers that LoRA adapts; None: all weights are trained.
     """
     kinds = None if targets is None else tuple(targets)
-    return _unet_cost(json.dumps(dict(shape)), kinds, rank, checkpointing)
+    known: Any = family  # protocols do not count as hashable
+    return _unet_cost(json.dumps(dict(shape)), kinds, rank, checkpointing, tokens, known)
 
 
 @cache
 def _unet_cost(
-    shape: str, targets: tuple[str, ...] | None, rank: int, checkpointing: bool
+    shape: str,
+    targets: tuple[str, ...] | None,
+    rank: int,
+    checkpointing: bool,
+    tokens: int,
+    family: Any,
 ) -> UNetCost:
     with torch.device("meta"):
-        unet: Any = UNet2DConditionModel.from_config(json.loads(shape))
+        unet: Any = family.build(json.loads(shape))
     for parameter in unet.parameters():
         parameter.data = parameter.data.bfloat16()
     parameters = sum(p.numel() for p in unet.parameters())
     trained = parameters
     if targets is not None:
-        lora = inject(unet, targets, rank, float(rank), 1)
+        lora = inject(unet, layers_of(family, targets), rank, float(rank), 1)
         trained = sum(p.numel() for p in lora.parameters())
         lora.route([0])
     unet.set_attn_processor(_FusedShapes())
     _cast_as_on_a_gpu(unet)
-    kept, largest = _kept_bytes(unet)
+    kept, largest = _kept_bytes(family, unet, tokens)
     if checkpointing:
         unet.enable_gradient_checkpointing()
-        kept = _kept_bytes(unet)[0] + largest
+        kept = _kept_bytes(family, unet, tokens)[0] + largest
     with FlopCounterMode(display=False) as counter:
-        out = _call(unet)
+        out = _call(family, unet, tokens)
         forward = counter.get_total_flops()
         out.float().square().mean().backward()
     return UNetCost(parameters, trained, forward, counter.get_total_flops(), kept)
@@ -101,16 +100,14 @@ def _cast_as_on_a_gpu(unet: Any) -> None:
             module.register_forward_pre_hook(lambda _, given: (given[0].bfloat16(), *given[1:]))
 
 
-def _call(unet: Any) -> Tensor:
+def _call(family: Family, unet: Any, tokens: int) -> Tensor:
     side, channels = unet.config.sample_size, unet.config.in_channels
-    one: dict[str, Any] = {"device": "meta", "dtype": torch.bfloat16}
-    noisy = torch.empty(1, channels, side, side, **one)
-    states = torch.empty(1, TOKENS, unet.config.cross_attention_dim, **one)
-    out: Tensor = unet(noisy, torch.ones(1, device="meta"), states).sample
-    return out
+    noisy = torch.empty(1, channels, side, side, device="meta", dtype=torch.bfloat16)
+    told = family.blank(unet, 1, tokens)
+    return family.predict(unet, noisy, torch.ones(1, device="meta"), told)
 
 
-def _kept_bytes(unet: Any) -> tuple[int, int]:
+def _kept_bytes(family: Family, unet: Any, tokens: int) -> tuple[int, int]:
     """Bytes kept for the backward pass, and those of the block that keeps most."""
     weights = {p.untyped_storage()._cdata for p in unet.parameters()}
     kept: dict[int, Any] = {}
@@ -127,14 +124,15 @@ def _kept_bytes(unet: Any) -> tuple[int, int]:
         return sum(storage.nbytes() for storage in kept.values())
 
     hooks = []
+    kinds = family.blocks()
     for module in unet.modules():
-        if isinstance(module, ResnetBlock2D | BasicTransformerBlock):
+        if type(module) in kinds:
             hooks.append(module.register_forward_pre_hook(lambda *_: before.append(total())))
             hooks.append(
                 module.register_forward_hook(lambda *_: blocks.append(total() - before.pop()))
             )
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        _call(unet)
+        _call(family, unet, tokens)
     for hook in hooks:
         hook.remove()
     return total(), max(blocks, default=0)

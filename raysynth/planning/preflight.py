@@ -5,13 +5,16 @@ The configuration's part is `raysynth plan`'s too, which may run on a laptop for
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pyarrow as pa
 
 from raysynth.cluster.capacity import check_before_ray
 from raysynth.config.config import Config
-from raysynth.generators.lending import check_groups
-from raysynth.generators.recipe import candidates, recipe_of
 from raysynth.groups.groups import Groups
+from raysynth.method import nodes_of
+from raysynth.stages.graph import Node
+from raysynth.stages.stage import function
 
 
 def preflight(config: Config) -> tuple[Groups, pa.Table]:
@@ -42,35 +45,32 @@ def check_configuration(config: Config) -> tuple[Groups, pa.Table]:
         does not fit the base; a group with fewer images than clusters, or than an accuracy needs;
         an override of an adapter that there cannot be.
     """
-    # On demand: torch takes seconds, and a wrong model's name needs none.
-    from raysynth.models.sources import check_base, check_clip, check_encoder
+    nodes = nodes_of(config)
+    for check, each in _declared(nodes, "check"):
+        check(each)
 
-    check_base(config.base)
-    check_clip(config.base)
-    check_encoder(config.clustering.encoder)
-
-    from raysynth.clustering.kmeans import check_cluster_counts
     from raysynth.datasets.listing import list_dataset, split_counts
-    from raysynth.finetune.jobs import check_overrides, expected_adapters
-    from raysynth.networks.checks import check_backbone
-    from raysynth.synthesis.solver import check_solver
 
-    check_backbone(config)
     _, groups, listing = list_dataset(config.dataset, config.seed)
     counts = split_counts(listing, groups)["train"]
-    check_cluster_counts(counts, groups, config.clustering, config.finetune.min_images)
-    for each in candidates(config):
-        check_solver(each)
-        check_groups(counts, groups, each)
-        if recipe_of(each).training is not None:
-            check_overrides(each, [a.name for a in expected_adapters(each, groups, counts)])
+    for check, each in _declared(nodes, "check_groups"):
+        check(each, groups, counts)
     return groups, listing
+
+
+def _declared(nodes: Sequence[Node], kind: str) -> list[tuple[Callable[..., None], Config]]:
+    """The checks of the stages, each once for each generator.
+
+    Imported one by one: torch takes seconds, and a wrong model's name needs none.
+    """
+    found = {(getattr(node.stage, kind), node.variant): node.config for node in nodes}
+    return [(function(name), config) for (name, _), config in found.items() if name]
 
 
 def warnings_of(config: Config) -> list[str]:
     """What can be run and is hardly meant: the embedded models with other images than garments."""
     embedded = [f"base.{k}" for k in ("name", "clip") if getattr(config.base, k) == "embedded"]
-    if config.dataset.name == "outfits" or not embedded:
+    if config.dataset.garments or not embedded:
         return []
     return [
         f"{' and '.join(embedded)}: the embedded models know ten kinds of garments at 32 x 32 "

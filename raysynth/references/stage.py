@@ -28,6 +28,7 @@ from raysynth.references.control import CONTROLS
 from raysynth.references.reference import REFERENCES
 from raysynth.references.settings import ReferencesConfig
 from raysynth.references.tuning import tuning_of
+from raysynth.stages.stage import Work
 from raysynth.storage.files import make_folder
 from raysynth.training.data import load_real_data
 from raysynth.training.units import Units, run_units, start_workers
@@ -133,3 +134,9 @@ def _controls(
         }
         rows[name] = (row, result["predicted"])
     return rows
+
+
+def build(work: Work) -> dict[str, Any]:
+    """The stage's outputs, see `run_references`."""
+    real = work.path("ingest")
+    return run_references(work.config, real, work.groups, work.folder, work.progress)

@@ -13,20 +13,17 @@ import pandas as pd
 import pyarrow as pa
 
 from raysynth.classify.card import training_in_words
-from raysynth.config.config import Config
 from raysynth.errors import DataError
+from raysynth.evaluation.kinds import KINDS, OURS
 from raysynth.evaluation.preference import in_words, preferred
 from raysynth.groups.groups import Groups, aligned_groups
 from raysynth.references.control import CONTROLS
 from raysynth.references.reference import REFERENCES
-from raysynth.stages.run import FOLDERS, Run
+from raysynth.stages.run import Run
 from raysynth.storage.files import exists, read_json
-from raysynth.storage.tables import SPLITS, groups_of, read_table
+from raysynth.storage.tables import SPLITS, groups_of, read_table, split_files, train_counts_of
 from raysynth.synthesis.timeline import read_timeline
 
-OURS = "raysynth"
-KINDS = {"reference": "real only", "mixture": "mixed in", "control": "control", OURS: ""}
-"""Tags of the methods' kinds."""
 REMARKS = ("left_out", "repeated")
 """Facts of ingest that are words."""
 
@@ -65,16 +62,25 @@ class Method:
         """What a table says beside its name."""
         trains = "trains on validation images" if self.uses_validation else ""
         start = "pretrained start" if self.pretrained else ""
-        return tuple(filter(None, (KINDS[self.kind], self.synthetic, start, trains)))
+        return tuple(filter(None, (KINDS[self.kind].tag, self.synthetic, start, trains)))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The groups of the test images, and [G] the training images of each."""
+
+    groups: Groups
+    counts: np.ndarray
 
 
 @dataclass(frozen=True)
 class Content:
     """Everything that the page and results.json say, except the images."""
 
-    config: Config
+    config: Any  # the run's
     groups: Groups
-    counts: dict[str, np.ndarray]  # split -> [G] real images
+    counts: dict[str, np.ndarray]  # split -> [G] real images, of test in the measured groups
+    measured: Measured  # the same groups, unless a grouping method found those of training
     aligned: tuple[int, ...]  # the bias-aligned group of every label
     clusters: dict[tuple[int, int], int]  # (group, cluster) -> training images
     candidates: np.ndarray  # [G] generated images
@@ -89,6 +95,7 @@ class Content:
     timeline: pa.Table  # spans of the generating actors, see synthesis.timeline
     generation: dict[str, Any]  # the synthesis stage's facts
     manifest: dict[str, Any]
+    order: tuple[str, ...]  # of the method's stages
 
     @property
     def copies(self) -> np.ndarray:
@@ -147,24 +154,22 @@ class Content:
         return max(references, key=lambda method: method.wga.mean, default=None)
 
 
-def read_content(config: Config, run: Run) -> Content:
+def read_content(config: Any, run: Run) -> Content:
     """Read what the earlier stages of a run left, without any image."""
-    folders = {stage: run.folder(stage) for stage in FOLDERS if stage != "report"}
-    real = read_table(folders["ingest"], ["group", "split"])
-    groups = groups_of(real.schema)
-    split, group = real["split"].to_numpy(), real["group"].to_numpy()
-    counts = {name: np.bincount(group[split == name], minlength=groups.count) for name in SPLITS}
+    manifest = run.manifest()
+    folders = {name: run.folder(name) for name in manifest["stages"] if name in run.folders}
+    groups, counts, measured = _real_groups(folders.get("grouping") or folders["ingest"])
     clusters = read_table(
         folders["clustering"], files=[f"{folders['clustering']}/clusters.parquet"]
     )
     selection = read_table(folders["selection"], ["group", "kept"])
     made, kept = selection["group"].to_numpy(), selection["kept"].to_numpy()
     results = read_json(f"{folders['classification']}/results.json") or {}
-    manifest = run.manifest()
     return Content(
         config=config,
         groups=groups,
         counts=counts,
+        measured=measured,
         aligned=tuple(int(g) for g in aligned_groups(counts["train"], groups)),
         clusters=_cluster_sizes(clusters["group"].to_pylist(), clusters["cluster"].to_pylist()),
         candidates=np.bincount(made, minlength=groups.count),
@@ -175,7 +180,8 @@ def read_content(config: Config, run: Run) -> Content:
         best=read_json(f"{folders['search']}/best.json") or {},
         results=results,
         methods=tuple(
-            _method(name, values, groups, config) for name, values in ordered_methods(results)
+            _method(name, values, measured.groups, config)
+            for name, values in ordered_methods(results)
         ),
         timings={
             name: stage["seconds"] for name, stage in manifest["stages"].items() if name != "report"
@@ -183,17 +189,32 @@ def read_content(config: Config, run: Run) -> Content:
         timeline=read_timeline(folders["synthesis"]),
         generation=dict(manifest["stages"].get("synthesis", {}).get("facts", {})),
         manifest=manifest,
+        order=tuple(run.folders),
     )
+
+
+def _real_groups(real: str) -> tuple[Groups, dict[str, np.ndarray], Measured]:
+    """Groups of the training images, images of every split in the groups of that split, test's."""
+    found, counts = {}, {}
+    for split in SPLITS:
+        table = read_table(real, ["group"], split_files(real, split))
+        found[split] = table.schema
+        many = groups_of(table.schema).count
+        counts[split] = np.bincount(table["group"].to_numpy(), minlength=many)
+    known = train_counts_of(found["test"])
+    own = counts["train"] if known is None else known
+    return groups_of(found["train"]), counts, Measured(groups_of(found["test"]), own)
 
 
 def ordered_methods(results: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """By kind, in the order of KINDS, and as the configuration names them; raysynth last."""
     order = {kind: position for position, kind in enumerate(KINDS)}
     methods = results.get("methods", {}).items()
-    return sorted(methods, key=lambda item: order.get(item[1].get("kind"), len(order) - 2))
+    last = len(order)
+    return sorted(methods, key=lambda item: (item[0] == OURS, order.get(item[1]["kind"], last)))
 
 
-def starts_pretrained(config: Config, kind: str) -> bool:
+def starts_pretrained(config: Any, kind: str) -> bool:
     """Whether trainings of a kind of `KINDS` start pretrained; controls train no network of it."""
     if kind == "control":
         return False
@@ -217,7 +238,7 @@ def title_of(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _method(name: str, values: Mapping[str, Any], groups: Groups, config: Config) -> Method:
+def _method(name: str, values: Mapping[str, Any], groups: Groups, config: Any) -> Method:
     return Method(
         name=name,
         title=title_of(name),

@@ -14,7 +14,6 @@ from raysynth.report.plots import Plot
 from raysynth.report.sheets import Sheet, Strip, data_uri
 from raysynth.selection.rule import RULES
 from raysynth.selection.settings import SelectionConfig
-from raysynth.stages.run import FOLDERS
 
 WHAT = {
     "ingest": "photographs to the real table",
@@ -111,5 +110,5 @@ def _stopped_early(content: Content) -> int:
 def _versions(content: Content) -> dict[str, str]:
     """Versions recorded by the stage that decides the numbers."""
     stages = content.manifest["stages"]
-    last = next((name for name in reversed(FOLDERS) if name in stages), None)
+    last = next((name for name in reversed(content.order) if name in stages), None)
     return dict(stages[last].get("versions", {})) if last else {}

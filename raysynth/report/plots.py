@@ -16,7 +16,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from raysynth.report.content import OURS, Content, Method
+from raysynth.evaluation.kinds import OURS
+from raysynth.report.content import Content, Method
 from raysynth.synthesis.timeline import WORDS, over_time
 
 LOGARITHMIC = {"temperature", "learning_rate", "weight_decay", "head_weight_decay"}

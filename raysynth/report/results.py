@@ -15,19 +15,22 @@ def results(content: Content) -> dict[str, Any]:
 
     `methods.<name>.{wga,aga,weighted,equalized_odds,demographic_parity,groups}` are `{mean, std,
     seeds}` on test, shares of 1; `interval` bounds WGA and AGA (95 %, over test images); `groups`
-    holds one number per group, in the order of the key `groups`; a measure that does not exist is
-    null. `preferred` is what validation prefers to the shipped classifier, or null (see
-    `classify.preference.preferred`), `preference` says so. `timings` are seconds; `left_out`,
-    `repeated`: images that are not in the table and why, and those that are there twice, in words.
+    holds one number per group, in the order of the key `groups` (`measured_groups`, where test is
+    measured in the data set's own groups and training is not grouped by these); a measure that
+    does not exist is null. `preferred` is what validation prefers to the shipped classifier, or
+    null (see `evaluation.preference.preferred`), `preference` says so. `timings` are seconds;
+    `left_out`, `repeated`: images that are not in the table and why, and those that are there
+    twice, in words.
     """
     groups, config = content.groups, content.config
-    names = groups.names
+    names, measured = groups.names, content.measured.groups
     return {
         "dataset": config.dataset.name,
         "severity": config.dataset.severity,
         "generator": config.generator,
         "config_digest": config.digest(),
         "groups": names,
+        **({} if measured == groups else {"measured_groups": measured.names}),
         "counts": {
             **{split: counts.tolist() for split, counts in content.counts.items()},
             "candidates": content.candidates.tolist(),

@@ -8,7 +8,6 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from raysynth.config.config import Config
 from raysynth.progress import Progress
 from raysynth.report.content import read_content
 from raysynth.report.copies import pair_sheets
@@ -17,13 +16,14 @@ from raysynth.report.plots import methods_plot, search_plot, utilisation_plot
 from raysynth.report.results import results
 from raysynth.report.sheets import captioned, contact_sheets, png, poster
 from raysynth.stages.run import Run
+from raysynth.stages.stage import Work
 from raysynth.storage.files import write_atomic
 
 LONGEST = 50
 """Characters of a group's name in a file's; 255 bytes is what file systems take."""
 
 
-def run_report(config: Config, run: Run, work: str, progress: Progress) -> dict[str, Any]:
+def run_report(config: Any, run: Run, work: str, progress: Progress) -> dict[str, Any]:
     """Write the report of a run whose other stages are finished.
 
     Writes to `work` index.html (self-contained: no network, no script), results.json,
@@ -67,3 +67,8 @@ def file_names(groups: Sequence[str]) -> list[str]:
     if len({unicodedata.normalize("NFKC", name).casefold() for name in plain}) == len(plain):
         return plain
     return [f"{g}-{name}" for g, name in enumerate(plain)]
+
+
+def build(work: Work) -> dict[str, Any]:
+    """The stage's outputs, see `run_report`."""
+    return run_report(work.config, work.run, work.folder, work.progress)

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raysynth.report.content import OURS, ordered_methods, synthetic_images, title_of
+from raysynth.evaluation.kinds import OURS
+from raysynth.report.content import ordered_methods, synthetic_images, title_of
 from raysynth.storage.files import read_json
 from raysynth.terminal import shown
 

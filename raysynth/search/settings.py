@@ -10,6 +10,7 @@ from pydantic import (
     model_validator,
 )
 
+from raysynth.cluster.asked import Asked
 from raysynth.knobs import Count, Rate, Section, Share, Span, knob
 from raysynth.networks.settings import ClassifierConfig
 
@@ -84,3 +85,9 @@ class SearchConfig(Section):
                 f"search.ratios: at least one ratio >= 0 expected, got {list(self.ratios)}"
             )
         return self
+
+    @property
+    def asked(self) -> Asked:
+        """What the trials ask for."""
+        knobs = ("search.concurrent", "search.cpus_per_trial", "search.gpus_per_trial")
+        return Asked(self.concurrent, self.cpus_per_trial, self.gpus_per_trial, knobs)

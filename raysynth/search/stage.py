@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import fsspec
 import optuna
 import pyarrow as pa
 from optuna.samplers import TPESampler
@@ -26,8 +25,9 @@ from raysynth.search.frozen import search_frozen
 from raysynth.search.space import first_points, search_space
 from raysynth.search.table import TRIALS, rows_of
 from raysynth.search.trial import SCORE, run_trial
+from raysynth.stages.stage import Work
 from raysynth.storage import tables
-from raysynth.storage.files import write_atomic
+from raysynth.storage.files import remove, write_atomic
 from raysynth.training.data import load_data, say_shortage
 from raysynth.training.two_stage import HEAD, SEARCHED, configured
 
@@ -139,8 +139,7 @@ def _restored(
         return tune.Tuner.restore(path, trainable, resume_unfinished=True, param_space=space)
     except Exception as error:  # Tune unpickles: a cut file may raise anything
         progress.say(escape(f"  {path} cannot be gone on with ({error!r}): searched anew"))
-        filesystem, folder = fsspec.core.url_to_fs(path)
-        filesystem.rm(folder, recursive=True)
+        remove(path)
         return None
 
 
@@ -150,3 +149,11 @@ def _write(
     tables.write_table(pa.Table.from_pylist(rows, TRIALS), f"{work}/trials.parquet")
     write_atomic(f"{work}/best.json", json.dumps(best, indent=1).encode())
     return {"rows": len(rows), "best": best, "failed": failed}
+
+
+def build(work: Work) -> dict[str, Any]:
+    """The stage's outputs, see `run_search`."""
+    real, synthetic, selection = map(work.path, ("ingest", "synthesis", "selection"))
+    return run_search(
+        work.config, real, synthetic, selection, work.groups, work.folder, work.progress
+    )

@@ -25,6 +25,7 @@ from raysynth.networks.build import blueprint_of
 from raysynth.networks.images import Data, ImageSet
 from raysynth.progress import Progress
 from raysynth.selection.probe import fidelity
+from raysynth.stages.stage import Work
 from raysynth.storage import tables
 from raysynth.storage.files import make_folder, open_storage, write_atomic
 from raysynth.synthesis.shards import ShardRecord, read_manifest, write_manifest
@@ -202,3 +203,25 @@ def _publish(made: Mapping[str, Made], chosen: Sequence[str], work: str) -> int:
                 records.append(ShardRecord(**shard))
     write_manifest(work, records, {"chosen": list(chosen)})
     return sum(record.rows for record in records)
+
+
+def build(work: Work) -> dict[str, Any]:
+    """The synthetic table that is chosen, see `run_choice`."""
+    real, made = work.path("ingest"), _made(work)
+    return run_choice(work.config, real, made, work.groups, work.folder, work.progress)
+
+
+def build_chosen(work: Work) -> dict[str, Any]:
+    """Its selection, see `choose_selection`."""
+    chosen = list(work.inputs["synthesis"].facts["chosen"].values())
+    made = _made(work)
+    parts = {name: work.inputs[f"selection/{name}"].facts for name in made}
+    return choose_selection(made, chosen, parts, work.groups, work.folder)
+
+
+def _made(work: Work) -> dict[str, Made]:
+    """Generator -> its images, of all candidates."""
+    names = [name.partition("/")[2] for name in work.inputs if name.startswith("selection/")]
+    return {
+        name: Made(work.path(f"synthesis/{name}"), work.path(f"selection/{name}")) for name in names
+    }

@@ -29,6 +29,7 @@ from raysynth.selection.copies import (
 )
 from raysynth.selection.rule import QUOTAS, RULES, Scored
 from raysynth.selection.settings import SelectionConfig
+from raysynth.stages.stage import Work
 from raysynth.storage.tables import write_table
 from raysynth.synthesis.shards import read_shards
 
@@ -251,3 +252,9 @@ def _facts(
         "copies": per_cluster(copy, group, cluster, groups),
         "copy_threshold": spoken_limits(limits, groups),
     }
+
+
+def build(work: Work) -> dict[str, Any]:
+    """The stage's outputs, see `run_selection`."""
+    clusters, synthetic = work.path("clustering"), work.path("synthesis")
+    return run_selection(work.config, clusters, synthetic, work.groups, work.folder, work.progress)

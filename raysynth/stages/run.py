@@ -17,20 +17,20 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import yaml
 
-from raysynth.config.config import Config
 from raysynth.errors import ConfigError, DataError, StorageError
-from raysynth.knobs import digest_of
+from raysynth.stages.graph import stage_digest, stage_kind
+from raysynth.stages.stage import Done
 from raysynth.storage.files import (
     exists,
     is_away,
     is_full,
     make_folder,
+    misfits,
     move,
     open_storage,
     read_json,
@@ -41,17 +41,6 @@ from raysynth.storage.files import (
 )
 from raysynth.terminal import masked
 
-FOLDERS = {
-    "ingest": "real",
-    "clustering": "clusters",
-    "finetune": "adapters",
-    "synthesis": "synthetic",
-    "selection": "selection",
-    "references": "references",
-    "search": "search",
-    "classification": "classifier",
-    "report": "report",
-}
 RECORDS = ".records"
 SECONDS = ".seconds"
 BROKEN = ".broken"
@@ -61,27 +50,16 @@ NAMED = 5
 PACKAGES = ("raysynth", "torch", "ray", "diffusers", "transformers", "peft")
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A finished stage: its outputs' folder and what the manifest says of it."""
-
-    name: str
-    path: str
-    digest: str
-    seconds: float
-    facts: dict[str, Any]
-    skipped: bool
-
-
 class Run:
     """A run's folder `<storage_path>/<name>/`; every room asks it for paths."""
 
-    def __init__(self, config: Config, shared: str | None = None) -> None:
+    def __init__(self, config: Any, folders: Mapping[str, str], shared: str | None = None) -> None:
         """Open or create the folder; raises ConfigError when it cannot be written.
 
-        `shared`: folder or URI on the same filesystem where stages are kept; None: the run's own.
+        `folders`: stage -> its folder below the run's. `shared`: folder or URI on the same
+        filesystem where stages are kept; None: the run's own.
         """
-        self.config = config
+        self.config, self.folders = config, folders
         self.root = f"{config.storage_path.rstrip('/')}/{config.name}"
         self.shared = shared
         self.say: Callable[[str], None] = lambda text: None
@@ -150,12 +128,12 @@ class Run:
         name: str,
         inputs: Mapping[str, Any],
         build: Callable[[str], dict[str, Any]],
-    ) -> Stage:
+    ) -> Done:
         """Run a stage unless its inputs are unchanged and its outputs whole.
 
         Parameters
         ----------
-        name : a key of `FOLDERS`, or `<key>/<variant>` where a run has several of a stage; the
+        name : a key of `folders`, or `<key>/<variant>` where a run has several of a stage; the
             variant's name does not enter the digest.
         inputs : everything the outputs depend on, JSON-able; its digest decides on skipping.
         build : fills the working folder it is given (kept over kills for the same digest) and
@@ -167,7 +145,7 @@ class Run:
         record = self._recorded(name, digest) or self._found(name, digest, work)
         if record is not None:
             self._note(name, record)
-            return Stage(name, place, digest, record["seconds"], record["facts"], True)
+            return Done(name, place, digest, record["seconds"], record["facts"], True)
         self._drop_stale(name, digest)
         facts, seconds = self._built(work, build)
         record = {
@@ -182,7 +160,7 @@ class Run:
         if self.shared:
             write_atomic(f"{place}.json", _json(record))
         self._note(name, record)
-        return Stage(name, place, digest, seconds, facts, False)
+        return Done(name, place, digest, seconds, facts, False)
 
     def _built(self, work: str, build: Callable[[str], dict[str, Any]]) -> tuple[Any, float]:
         """The stage's facts and the seconds it took, with those of attempts that were cut off."""
@@ -205,7 +183,7 @@ class Run:
         if self.shared:
             return f"{self.shared}/{shared_name(name, digest)}"
         kind, _, variant = name.partition("/")
-        return self.path(*(["variants", variant] if variant else []), FOLDERS[kind])
+        return self.path(*(["variants", variant] if variant else []), self.folders[kind])
 
     def _recorded(self, name: str, digest: str) -> dict[str, Any] | None:
         """The record of a stage that is named as finished, and is there as it was."""
@@ -223,9 +201,9 @@ class Run:
         record = self._read_record(self._record_path(place))
         if record is None or record["digest"] != digest or "sizes" not in record:
             return None
-        if not self._faults(work, record):  # first: in its place may be what other inputs left
+        if not misfits(work, record["sizes"]):  # first: in its place may be what other inputs left
             move(work, place)
-        elif self._faults(place, record):
+        elif misfits(place, record["sizes"]):
             return None
         remove(work)
         if self.shared:
@@ -243,28 +221,12 @@ class Run:
 
     def _whole(self, place: str, record: Mapping[str, Any]) -> bool:
         """Whether a stage's files are as its record says; names those that are not."""
-        faults = self._faults(place, record)
+        faults = misfits(place, record.get("sizes") or {})
         for fault in faults[:NAMED]:
             self.say(f"{fault}: the stage is made again")
         if len(faults) > NAMED:
             self.say(f"{place}: {len(faults) - NAMED} more files are not as they were")
         return not faults
-
-    def _faults(self, place: str, record: Mapping[str, Any]) -> list[str]:
-        """A sentence on each file below a folder that has not the size its record says.
-
-        Records of versions that did not keep sizes vouch for whatever is in the folder.
-        """
-        if not record.get("sizes"):
-            return [] if exists(place) else [f"{place} is missing"]
-        there = sizes_below(place)
-        return [
-            f"{place}/{file} is missing"
-            if file not in there
-            else f"{place}/{file} has {there[file]:,} bytes, expected {size:,}"
-            for file, size in record["sizes"].items()
-            if there.get(file) != size
-        ]
 
     def _spent(self, work: str) -> float:
         """Seconds of earlier attempts; unreadable, it is a statistic that starts again."""
@@ -313,19 +275,9 @@ class Run:
         write_atomic(self.path(MANIFEST), _json(manifest))
 
 
-def stage_digest(name: str, inputs: Mapping[str, Any]) -> str:
-    """What a stage's outputs are a function of."""
-    return digest_of({"stage": stage_kind(name), "inputs": inputs})
-
-
 def shared_name(name: str, digest: str) -> str:
     """A stage's folder where runs share stages: the same for every variant of equal digest."""
     return f"{stage_kind(name)}-{digest}"
-
-
-def stage_kind(name: str) -> str:
-    """A stage's name without its variant."""
-    return name.partition("/")[0]
 
 
 def _is_manifest(value: Any) -> bool:

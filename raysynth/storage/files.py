@@ -14,7 +14,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import fsspec
@@ -241,6 +241,24 @@ def sizes_below(folder: str) -> dict[str, int]:
         for path, about in sorted(found.items())
         if not path.endswith("/")  # a key by which Arrow, Ray Train's, marks a folder on S3
     }
+
+
+def misfits(folder: str, sizes: Mapping[str, int]) -> list[str]:
+    """A sentence on each file below a folder or URI that has not the size it should have.
+
+    `sizes`: as `sizes_below` gave them when the folder was whole; nothing: whatever is there is
+    right, for versions before kept none.
+    """
+    if not sizes:
+        return [] if exists(folder) else [f"{folder} is missing"]
+    there = sizes_below(folder)
+    return [
+        f"{folder}/{file} is missing"
+        if file not in there
+        else f"{folder}/{file} has {there[file]:,} bytes, expected {size:,}"
+        for file, size in sizes.items()
+        if there.get(file) != size
+    ]
 
 
 def move(source: str, target: str) -> None:

@@ -32,7 +32,7 @@ REAL = pa.schema(
         ("split", pa.string()),
     ]
 )
-SYNTHETIC = pa.schema(
+CANDIDATE = pa.schema(
     [
         *REAL,
         pa.field("cluster", pa.int32()),
@@ -44,13 +44,9 @@ SYNTHETIC = pa.schema(
         pa.field("seed", pa.int64()),
         pa.field("guidance_scale", pa.float32()),
         pa.field("steps", pa.int32()),
-        pa.field("clip_label", pa.float32()),
-        pa.field("clip_centroid", pa.float32()),
-        pa.field("clip_score", pa.float32()),
-        pa.field("nearest", pa.string()),
-        pa.field("nearest_similarity", pa.float32()),
     ]
 )
+"""A generated image; what its scorers say stands in further columns (`scoring.columns`)."""
 ROW_GROUP_BYTES = 4 * 2**20
 """What a reader of some rows reads at least: ten images of 512 pixels, 500 of 64."""
 _HF_TYPES = {"float": "float32"}  # Arrow prints float32 as `float`
@@ -73,6 +69,18 @@ def with_groups(schema: pa.Schema, groups: Groups) -> pa.Schema:
             "huggingface": json.dumps({"info": {"features": features}}),
         }
     )
+
+
+def with_train_counts(schema: pa.Schema, counts: np.ndarray) -> pa.Schema:
+    """The schema with the training images, [G], of its groups: where training has other ones."""
+    found = json.dumps([int(count) for count in counts])
+    return schema.with_metadata({**schema.metadata, "train_counts": found})
+
+
+def train_counts_of(schema: pa.Schema) -> np.ndarray | None:
+    """[G] what `with_train_counts` wrote; None: training images are grouped as these are."""
+    found = (schema.metadata or {}).get(b"train_counts")
+    return None if found is None else np.asarray(json.loads(found), np.int64)
 
 
 def groups_of(schema: pa.Schema) -> Groups:

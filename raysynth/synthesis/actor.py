@@ -5,65 +5,34 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from raysynth.clustering.embed import (
-    EMBEDDINGS_FILE,
-    VALIDATION_FILE,
-    read_centroids,
-    read_embeddings,
-)
-from raysynth.config.config import Config
-from raysynth.groups.groups import Groups
-from raysynth.groups.prompts import spoken
 from raysynth.models.device import use_threads
-from raysynth.models.encoder import load_encoder
-from raysynth.models.loading import load_clip
-from raysynth.models.sources import CLIP
-from raysynth.scoring.clip import ClipScorer, Scores
-from raysynth.scoring.neighbours import Neighbours
-from raysynth.synthesis.masks import Contrast
+from raysynth.scoring.scorer import open_scorers
 from raysynth.synthesis.sources import SOURCE_IMAGE
 from raysynth.synthesis.specs import SPECS
+from raysynth.synthesis.task import Sampler, Task
 from raysynth.synthesis.timeline import COLUMN, Stopwatch
 
 
-class Sampler(Protocol):
-    """What an actor does to a batch; `denoise`, `decode` and `score` hold the device, in turn."""
-
-    def prepare(self, specs: pa.Table) -> Any:
-        """All that can be done before the device is free."""
-
-    def denoise(self, batch: Any) -> Any:
-        """Latents; returns when the device has finished them."""
-
-    def decode(self, latents: Any) -> np.ndarray:
-        """[B, side, side, 3] uint8 images."""
-
-    def score(self, images: np.ndarray, group: np.ndarray) -> Scores:
-        """Scores of images [B, side, side, 3] of groups [B]."""
-
-
 class DiffusionSampler:
-    """The base model with its adapters, and CLIP.
+    """The base model with its adapters, and the scorers' models.
 
     Generation and scoring share the actor: a second pool would load torch and hold a device a
     second time, and every image would travel between them.
     """
 
     def __init__(self, task: Task) -> None:
-        """Load the generator, CLIP and the groups' targets."""
+        """Load the generator, and what scores."""
         from raysynth.synthesis.drawing import ImageGenerator  # diffusers: not in the driver
 
-        self.generate = ImageGenerator(task.config, task.adapters, task.names)
-        self.scorer, self.contrasts = build_scorer(task), task.contrasts
+        self.generate = ImageGenerator(task.drawing, task.scoring.adapters, task.names)
+        self.score = open_scorers(task.drawing.synthesis.scorers, task.scoring)
+        self.contrasts = task.contrasts
         self.denoise, self.decode = self.generate.denoise, self.generate.decode
-        self.score = self.scorer
 
     def prepare(self, specs: pa.Table) -> Any:
         """Noise and text states, the images that are edited, and what parts them."""
@@ -78,41 +47,6 @@ class DiffusionSampler:
         )
 
 
-def build_scorer(task: Task) -> ClipScorer:
-    """What scores a run's candidates: CLIP, the groups' targets, the training images."""
-    config, groups = task.config, task.groups
-    prompts = [spoken(config.prompts, groups, g, token="") for g in range(groups.count)]
-    clip, name = load_clip(config.base), config.clustering.encoder
-    training, validation = (
-        read_embeddings(task.clusters, file) for file in (EMBEDDINGS_FILE, VALIDATION_FILE)
-    )
-    neighbours = Neighbours(training, validation, groups, clip.device)
-    encoder = (
-        None
-        if name == CLIP
-        else load_encoder(name, config.base, config.clustering.encoder_revision)
-    )
-    return ClipScorer(clip, prompts, read_centroids(task.clusters), neighbours, encoder)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What every generating actor is told once; specs say the rest."""
-
-    config: Config
-    groups: Groups
-    adapters: str
-    """The fine-tuning stage's folder or URI."""
-    names: tuple[str, ...]
-    """Adapters that the specs ask for."""
-    clusters: str
-    """The clustering stage's folder or URI: the real groups' centroids and embeddings."""
-    sampler: Callable[[Task], Sampler] = DiffusionSampler
-    """Opens what samples, in the actor; another one may stand in to measure the rest."""
-    contrasts: tuple[Contrast, ...] | None = None
-    """[G] of the images that are edited for each group; None: no masks."""
-
-
 class Synthesizer:
     """One Ray Data actor: generates and scores, on one device.
 
@@ -122,35 +56,28 @@ class Synthesizer:
 
     def __init__(self, task: Task) -> None:
         """Open the task's sampler."""
-        self.cpus = task.config.resources.cpus_per_worker
+        self.cpus = task.resources.cpus_per_worker
         use_threads(self.cpus)
-        self.sampler = task.sampler(task)
+        self.sampler: Sampler = (task.sampler or DiffusionSampler)(task)
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._device = threading.Lock()
 
     def __call__(self, specs: pa.Table) -> pa.Table:
-        """[B] specs -> the same rows with raw `pixels`, CLIP scores and `spans`."""
+        """[B] specs -> the same rows with raw `pixels`, scores and `spans`."""
         use_threads(self.cpus)  # each calling thread has a count of its own
         watch = Stopwatch(self.name, specs.num_rows)
         batch = self.sampler.prepare(specs)
-        group = specs["group"].to_numpy()
         with self._device:
             with watch.part("unet"):
                 latents = self.sampler.denoise(batch)
             with watch.part("decode"):
                 images = self.sampler.decode(latents)
             with watch.part("score"):
-                scores = self.sampler.score(images, group)
-        return (
-            specs.select(SPECS.names)
-            .append_column("pixels", _pixels(images))
-            .append_column("clip_label", pa.array(scores.label))
-            .append_column("clip_centroid", pa.array(scores.centroid))
-            .append_column("clip_score", pa.array(scores.score))
-            .append_column("nearest", pa.array(scores.nearest, pa.string()))
-            .append_column("nearest_similarity", pa.array(scores.nearest_similarity))
-            .append_column(COLUMN, watch.column())
-        )
+                scores = self.sampler.score(images, specs)
+        rows = specs.select(SPECS.names).append_column("pixels", _pixels(images))
+        for name, column in scores.items():
+            rows = rows.append_column(name, column)
+        return rows.append_column(COLUMN, watch.column())
 
 
 def _pixels(images: np.ndarray) -> pa.Array:

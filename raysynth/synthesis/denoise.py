@@ -1,6 +1,6 @@
-"""From seeds and text states to pixels: noise, classifier-free guidance, decoding.
+"""From seeds and conditions to latents: noise, a solver's steps, each of them guided.
 
-Shapes: B images, C latent channels, H W latent sides, L text positions, D text width.
+Shapes: B images, C latent channels, H W latent sides.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from raysynth.models.loading import Base
-from raysynth.models.sources import vae_factor
+from raysynth.models.condition import Condition
+from raysynth.models.denoiser import Denoiser
+from raysynth.models.family import Base
+from raysynth.synthesis.guidance import Guide
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def latent_shape(base: Base, image_size: int | None) -> tuple[int, int, int]:
     channels, height, width = base.latent_shape
     if image_size is None:
         return channels, height, width
-    side = image_size // vae_factor(base.vae.config)
+    side = image_size // base.shape.factor
     return channels, side, side
 
 
@@ -56,52 +57,48 @@ def draw_noise(
 
 @torch.inference_mode()
 def denoise(
-    base: Base,
+    denoiser: Denoiser,
     solver: Any,
     noise: Tensor,
     generators: list[torch.Generator],
-    states: Tensor,
-    guidance_scale: float,
+    condition: Condition,
+    guide: Guide,
     steps: int,
     edited: Edited | None = None,
 ) -> Tensor:
-    """Latents of images (Ho & Salimans 2022, classifier-free guidance), as diffusers computes them.
+    """Latents of images, as diffusers computes them.
 
     Parameters
     ----------
     noise : [B, C, H, W] float32 standard normal.
-    states : [B, L, D] text states of the prompts or, where `guidance_scale` > 1,
-        [2B, L, D]: those of the negative prompts first, then those of the prompts.
-    steps : evaluations of the UNet.
+    condition : B rows of each of `guide.rows`, in that order.
+    steps : evaluations of the network.
     edited : real images to start from instead of pure noise.
 
     Returns
     -------
     [B, C, H, W] float32 latents, still scaled by the autoencoder's factor.
     """
-    noise, extra = noise.to(base.device), {}
+    device = denoiser.base.device
+    noise, extra = noise.to(device), {}
     if "generator" in inspect.signature(solver.step).parameters:
         extra["generator"] = generators
     if edited is None:
-        solver.set_timesteps(steps, device=base.device)
+        solver.set_timesteps(steps, device=device)
         latents, timesteps = noise * solver.init_noise_sigma, solver.timesteps
     else:
         latents, timesteps = start_edit(solver, edited, noise, steps)
-    guided, held = guidance_scale > 1, _held(solver, edited, timesteps)
-    states = states.to(base.device, base.unet.dtype)
+    held, count = _held(solver, edited, timesteps), len(timesteps)
+    condition = condition.to(device, denoiser.model.dtype)
     for number, step in enumerate(timesteps):
-        x = torch.cat([latents, latents]) if guided else latents
-        x = solver.scale_model_input(x, step).to(base.unet.dtype)
-        with base.autocast():
-            predicted = base.unet(x, step, encoder_hidden_states=states, return_dict=False)[0]
-        predicted = predicted.float()
-        if guided:
-            negative, positive = predicted.chunk(2)
-            predicted = negative + guidance_scale * (positive - negative)
-        latents = solver.step(predicted, step, latents, **extra, return_dict=False)[0]
+        x = torch.cat([latents] * guide.copies) if guide.copies > 1 else latents
+        predicted = denoiser(solver.scale_model_input(x, step), step, condition)
+        each = dict(zip(guide.rows, predicted.parts(guide.copies), strict=True))
+        guided = guide(each, step, number, count)
+        latents = solver.step(guided.raw, step, latents, **extra, return_dict=False)[0]
         if edited is not None and number < len(held):
             real = edited.latents
-            if number + 1 < len(timesteps):
+            if number + 1 < count:
                 real = noised(solver, real, noise, timesteps[number + 1])
             latents = torch.where(held[number], real, latents)
     return latents
@@ -144,28 +141,3 @@ def noised(solver: Any, latents: Tensor, noise: Tensor, timestep: Tensor) -> Ten
     if hasattr(solver, "scale_noise"):  # flow matching's name of it
         return solver.scale_noise(latents, level, noise)
     return solver.add_noise(latents, noise, level)
-
-
-@torch.inference_mode()
-def encode(base: Base, pixels: np.ndarray) -> Tensor:
-    """[B, C, H, W] float32 latents (the posterior's mean) of uint8 pixels [B, side, side, 3]."""
-    images_BCHW = torch.from_numpy(pixels).to(base.device).permute(0, 3, 1, 2)
-    x_BCHW = (images_BCHW.float() / 127.5 - 1).contiguous().to(base.vae.dtype)
-    with base.autocast():
-        mean = base.vae.encode(x_BCHW).latent_dist.mean
-    return (mean.float() - _shift(base)) * base.vae.config.scaling_factor
-
-
-@torch.inference_mode()
-def decode(base: Base, latents: Tensor) -> np.ndarray:
-    """[B, side, side, 3] uint8 pixels of latents [B, C, H, W]."""
-    latents = (latents / base.vae.config.scaling_factor + _shift(base)).to(base.vae.dtype)
-    with base.autocast():
-        x_BCHW = base.vae.decode(latents, return_dict=False)[0]
-    x_BCHW = (x_BCHW.float() / 2 + 0.5).clamp(0, 1) * 255
-    return x_BCHW.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-
-
-def _shift(base: Base) -> float:
-    """What some autoencoders subtract before they scale."""
-    return float(getattr(base.vae.config, "shift_factor", None) or 0.0)

@@ -1,10 +1,10 @@
-"""Images from specs on one device: base model, adapters and prompts' text states in memory."""
+"""Images from specs on one device: base model, adapters and prompts' conditions in memory."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -12,15 +12,18 @@ import torch
 from torch import Tensor
 
 from raysynth.adapters.banks import open_bank
-from raysynth.config.config import Config
-from raysynth.generators.recipe import recipe_of
-from raysynth.models.loading import encode_prompts, images_at_once, load_base, round_weights
-from raysynth.models.sources import vae_factor
+from raysynth.models.base import load_base
+from raysynth.models.condition import Condition
+from raysynth.models.denoiser import Denoiser
+from raysynth.models.latents import decode, encode, images_at_once
+from raysynth.models.loading import round_weights
 from raysynth.storage.tables import decode_bytes
 from raysynth.synthesis.compiled import Compiler
-from raysynth.synthesis.denoise import Edited, decode, denoise, draw_noise, encode, latent_shape
+from raysynth.synthesis.denoise import Edited, denoise, draw_noise, latent_shape
+from raysynth.synthesis.guidance import EMPTY, NEGATIVE, PROMPT, guide_of
 from raysynth.synthesis.masks import Contrast, attribute_mask, spread_over
 from raysynth.synthesis.solver import build_solver
+from raysynth.synthesis.task import Drawing
 
 DECODE_BATCH = 32
 """Images decoded or encoded at once, at most, where the configuration does not say."""
@@ -28,7 +31,7 @@ DECODE_BATCH = 32
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of a batch that are denoised together, with all that the UNet needs of them."""
+    """Rows of a batch that are denoised together, with all that the network needs of them."""
 
     rows: np.ndarray
     """[b] row numbers in the batch; a row may repeat, to fill a run."""
@@ -36,12 +39,12 @@ class Part:
     noise: Tensor
     """[b, C, H, W] float32, on the CPU."""
     generators: list[torch.Generator]
-    states: Tensor
-    """[b, L, D] text states, or [2b, L, D] with guidance: the negative prompts' first."""
+    condition: Condition
+    """b rows of each of `Guide.rows`."""
     sources: np.ndarray | None
     """[b, side, side, 3] uint8 real images that are edited; None: drawn from noise."""
-    contrast: Tensor | None
-    """[2b, L, D] text states of what is true of the sources, then of what is not; None: no mask."""
+    contrast: Condition | None
+    """2b rows of what is true of the sources, then of what is not; None: no mask."""
     seeds: list[int]
     """[b] of the images."""
 
@@ -49,7 +52,7 @@ class Part:
 class ImageGenerator:
     """Rows of specs to pixels, in three steps: `prepare` needs no device to itself."""
 
-    def __init__(self, config: Config, adapters: str, names: Sequence[str]) -> None:
+    def __init__(self, drawing: Drawing, adapters: str, names: Sequence[str]) -> None:
         """Load the base model once and all adapters onto it.
 
         Parameters
@@ -57,24 +60,25 @@ class ImageGenerator:
         adapters : the fine-tuning stage's folder or URI.
         names : adapters that the specs ask for.
         """
-        self.base = load_base(config.base)
-        round_weights(self.base.unet, self.base.dtype)
-        self.bank = open_bank(self.base.unet, adapters, names, config)
-        recipe, synthesis = recipe_of(config), config.synthesis
+        self.base = load_base(drawing.base)
+        round_weights(self.base.model, self.base.dtype)
+        recipe, synthesis = drawing.recipe, drawing.synthesis
+        self.bank = open_bank(self.base, adapters, names, recipe.training, drawing.lora)
         self.solver = build_solver(synthesis.solver, self.base.scheduler, recipe.edits)
-        self.guidance, self.steps = recipe.guidance_scale, synthesis.steps
+        self.guide = guide_of(synthesis.guidance, recipe.guidance_scale)
+        self.steps = synthesis.steps
         self.strength, self.outside = recipe.strength, synthesis.strength_outside
         self.margin = synthesis.mask_margin
-        self.shape = latent_shape(self.base, config.synthesis.image_size)
-        self.side = self.shape[1] * vae_factor(self.base.vae.config)
+        self.shape = latent_shape(self.base, synthesis.image_size)
+        self.side = self.shape[1] * self.base.shape.factor
         self.decoded_at_once = synthesis.decode_batch_size or images_at_once(
             self.side, DECODE_BATCH
         )
-        self._states: dict[str, Tensor] = {}
+        self._conditions: dict[str, Condition] = {}
         self._reading = threading.Lock()
         self.compile: Compiler | None = None
-        if config.synthesis.compile:
-            rows = config.synthesis.batch_size
+        if synthesis.compile:
+            rows = synthesis.batch_size
             self.compile = Compiler(rows)
             # Now, not in the first batch, which would look like a slow device.
             adapter = names[0] if names else ""
@@ -102,7 +106,7 @@ class ImageGenerator:
         sources: pa.Array | pa.ChunkedArray | None = None,
         contrasts: Sequence[Contrast] | None = None,
     ) -> list[Part]:
-        """Noise and text states of B specs, cut into what is denoised together.
+        """Noise and conditions of B specs, cut into what is denoised together.
 
         `sources`: [B] encoded real images (PNG, JPEG) to be edited; None: drawn from noise.
         `contrasts`: [B] what parts the sources into kept and regenerated; None: all is regenerated.
@@ -112,17 +116,16 @@ class ImageGenerator:
         for rows in self.bank.parts(adapters):
             mine = [seeds[row] for row in rows]
             noise, generators = draw_noise(mine, self.shape)
-            spoken = [prompts[row] for row in rows]
-            if self.guidance > 1:
-                spoken = [*(negatives[row] for row in rows), *spoken]
+            said = {NEGATIVE: negatives, EMPTY: [""] * len(prompts), PROMPT: prompts}
+            spoken = [said[name][row] for name in self.guide.rows for row in rows]
             names = [adapters[row] for row in rows]
             real = None if pixels is None else pixels[rows]
             contrast = None
             if contrasts is not None:
-                told = [contrasts[row] for row in rows]
-                contrast = self._text([c.true for c in told] + [c.other for c in told])
-            states = self._text(spoken)
-            parts.append(Part(rows, names, noise, generators, states, real, contrast, mine))
+                pairs = [contrasts[row] for row in rows]
+                contrast = self._text([c.true for c in pairs] + [c.other for c in pairs])
+            told = self._text(spoken)
+            parts.append(Part(rows, names, noise, generators, told, real, contrast, mine))
         return parts
 
     def denoise(self, parts: Sequence[Part]) -> Tensor:
@@ -142,16 +145,16 @@ class ImageGenerator:
 
     def _denoise(self, part: Part) -> Tensor:
         edited = self._edited(part)
-        unet = self.bank.use(part.adapters, copies=2 if self.guidance > 1 else 1)
+        unet = self.bank.use(part.adapters, copies=self.guide.copies)
         if self.compile is not None and len(set(part.adapters)) == 1:
             unet = self.compile(unet, len(part.rows))
         return denoise(
-            replace(self.base, unet=unet),
+            Denoiser(self.base, unet),
             self.solver,
             part.noise,
             part.generators,
-            part.states,
-            self.guidance,
+            part.condition,
+            self.guide,
             self.steps,
             edited,
         )
@@ -164,15 +167,16 @@ class ImageGenerator:
         latents = torch.cat([encode(self.base, pixels) for pixels in some])
         if part.contrast is None:
             return Edited(latents, self.strength)
-        base = replace(self.base, unet=self.bank.use(part.adapters, copies=2))
+        denoiser = Denoiser(self.base, self.bank.use(part.adapters, copies=2))
         drawn = (part.contrast, part.seeds, self.margin)
-        mask = attribute_mask(base, self.solver, latents, *drawn)
+        mask = attribute_mask(denoiser, self.solver, latents, *drawn)
         return Edited(latents, self.strength, mask, spread_over(self.outside, part.seeds))
 
-    def _text(self, prompts: Sequence[str]) -> Tensor:
+    def _text(self, prompts: Sequence[str]) -> Condition:
         # Calls prepare their batches beside each other, and a tokenizer's padding is a state of it.
         with self._reading:
-            new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._states]
+            new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._conditions]
             if new:
-                self._states.update(zip(new, encode_prompts(self.base, new), strict=True))
-        return torch.stack([self._states[prompt] for prompt in prompts])
+                found = self.base.condition(new).rows()
+                self._conditions.update(zip(new, found, strict=True))
+        return Condition.cat([self._conditions[prompt] for prompt in prompts])

@@ -8,18 +8,19 @@ import socket
 import numpy as np
 import pyarrow as pa
 
-from raysynth.storage.tables import SYNTHETIC, encode_png
+from raysynth.storage.tables import CANDIDATE, encode_png
 from raysynth.synthesis.specs import ROW
 from raysynth.synthesis.timeline import COLUMN, Stopwatch
 
-BLOCK = pa.schema([*SYNTHETIC, ROW, COLUMN])
-"""What the block files hold: the synthetic table's columns, the row of the plan, the spans."""
 
+def encode_rows(rows: pa.Table, scores: pa.Schema) -> pa.Table:
+    """Scored pixels -> rows of the synthetic table, images as PNG; with `row` and `spans`.
 
-def encode_rows(rows: pa.Table) -> pa.Table:
-    """Scored pixels -> rows of the synthetic table, images as PNG; with `row` and `spans`."""
+    `scores`: the scorers' columns.
+    """
+    block = pa.schema([*CANDIDATE, *scores, ROW, COLUMN])
     if not rows.num_rows:
-        return BLOCK.empty_table()
+        return block.empty_table()
     watch = Stopwatch(f"{socket.gethostname()}-{os.getpid()}", rows.num_rows)
     with watch.part("encode"):
         images = [
@@ -28,12 +29,12 @@ def encode_rows(rows: pa.Table) -> pa.Table:
         ]
     earlier = [span for spans in rows["spans"].to_pylist() for span in spans or ()]
     columns = {
-        "image": pa.array(images, SYNTHETIC.field("image").type),
+        "image": pa.array(images, CANDIDATE.field("image").type),
         "split": pa.array(["train"] * rows.num_rows),
         "spans": watch.column(earlier),
     }
     return pa.table(
-        [columns[name] if name in columns else rows[name] for name in BLOCK.names], schema=BLOCK
+        [columns[name] if name in columns else rows[name] for name in block.names], schema=block
     )
 
 

@@ -4,7 +4,7 @@ Couairon et al. 2023 (arXiv 2210.11427), step 1: the image is noised half-way, t
 under the words that are true of it and under others, and where the two predictions differ is what
 the words are about. Only that part is regenerated: a garment, a face or a bird stays the real one.
 
-Shapes: B images, C latent channels, H W latent sides, L text positions, D text width.
+Shapes: B images, C latent channels, H W latent sides.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from raysynth.generators.recipe import MASK_DRAWS
 from raysynth.groups.groups import Groups, aligned_groups
 from raysynth.groups.prompts import spoken
 from raysynth.groups.settings import PromptConfig
-from raysynth.models.loading import Base
+from raysynth.models.condition import Condition
+from raysynth.models.denoiser import Denoiser
 from raysynth.synthesis.denoise import Edited, draw_noise, start_edit
 
 LEVEL = 0.5
@@ -68,33 +69,35 @@ def contrasts(
 
 @torch.inference_mode()
 def attribute_mask(
-    base: Base, solver: Any, latents: Tensor, states: Tensor, seeds: Sequence[int], margin: int
+    denoiser: Denoiser,
+    solver: Any,
+    latents: Tensor,
+    condition: Condition,
+    seeds: Sequence[int],
+    margin: int,
 ) -> Tensor:
     """[B, 1, H, W] float32, 1 where the attribute is, 0 where the image is kept.
 
     Parameters
     ----------
-    base : its UNet predicts, with the adapters of these rows in use.
+    denoiser : with the adapters of these rows in use.
     latents : [B, C, H, W] of the real images, scaled.
-    states : [2B, L, D] text states: of `Contrast.true`, then of `Contrast.other`.
+    condition : 2B rows: of `Contrast.true`, then of `Contrast.other`.
     seeds : [B] of the images.
     margin : latent positions that the mask is widened by: a position on the attribute's edge shows
         some of it, which would stay as a trace of the group that the image is of.
     """
-    states = states.to(base.device, base.unet.dtype)
+    device = denoiser.base.device
+    condition = condition.to(device, denoiser.model.dtype)
     # One draw after another from an image's own generator: no image depends on its batch.
     _, height, width = latents.shape[1:]
     noise, _ = draw_noise([s ^ SALT for s in seeds], (MASK_DRAWS, *latents.shape[1:]))
-    differences = torch.zeros(len(latents), height, width, device=base.device)
-    for draw in noise.to(base.device).unbind(1):
+    differences = torch.zeros(len(latents), height, width, device=device)
+    for draw in noise.to(device).unbind(1):
         noisy, timesteps = start_edit(solver, Edited(latents, LEVEL), draw, RESOLUTION)
         x = solver.scale_model_input(torch.cat([noisy, noisy]), timesteps[0])
-        with base.autocast():
-            predicted = base.unet(
-                x.to(base.unet.dtype), timesteps[0], encoder_hidden_states=states, return_dict=False
-            )[0]
-        true, other = predicted.float().chunk(2)
-        differences += (true - other).abs().mean(1)
+        true, other = denoiser(x, timesteps[0], condition).parts(2)
+        differences += (true.raw - other.raw).abs().mean(1)
     mask = otsu(differences.flatten(1)).view(-1, 1, height, width)
     return F.max_pool2d(mask, 2 * margin + 1, stride=1, padding=margin)
 

@@ -8,7 +8,10 @@ from pydantic import (
     Field,
 )
 
-from raysynth.knobs import Count, Section, Share
+from raysynth.knobs import Count, Section, Share, knob
+from raysynth.registry import chosen_part
+from raysynth.scoring.scorer import SCORERS, USUAL
+from raysynth.synthesis.guidance import GUIDANCE
 
 
 class SynthesisConfig(Section):
@@ -19,6 +22,18 @@ class SynthesisConfig(Section):
     guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
         None,
         description="CFG weight; <= 1: off, negative prompts too. None: the generator's own.",
+    )
+    guidance: tuple[chosen_part(GUIDANCE), ...] = knob(  # type: ignore[valid-type]
+        ("classifier_free",),
+        "Guidance terms, applied in order; each may name rows that a step evaluates besides the "
+        "prompt's.",
+        neutral=["classifier_free"],
+    )
+    scorers: tuple[chosen_part(SCORERS), ...] = knob(  # type: ignore[valid-type]
+        USUAL,
+        "What is said of every candidate, in columns of the synthetic table; selection reads those "
+        "of the usual two.",
+        neutral=list(USUAL),
     )
     lender: Literal["label", "attribute"] = Field(
         "attribute",

@@ -22,10 +22,11 @@ import pyarrow.parquet as pq
 
 from raysynth.errors import DamagedError, DataError
 from raysynth.groups.groups import Groups
+from raysynth.scoring.columns import SYNTHETIC
 from raysynth.storage.files import open_storage, patiently, read_json, write_atomic
-from raysynth.storage.tables import SYNTHETIC, read_parts, read_table, to_parquet, with_groups
+from raysynth.storage.tables import CANDIDATE, read_parts, read_table, to_parquet, with_groups
 from raysynth.synthesis.specs import ROW
-from raysynth.synthesis.timeline import spans_of
+from raysynth.synthesis.timeline import COLUMN, spans_of
 from raysynth.terminal import masked
 
 MANIFEST = "manifest.json"
@@ -93,7 +94,9 @@ def write_shard(
     table = pa.concat_tables(parts, promote_options="permissive")  # blocks of before: int32 labels
     table = table.sort_by(ROW.name)
     spans = spans_of(table["spans"])
-    table = table.select(SYNTHETIC.names).cast(with_groups(SYNTHETIC, groups))
+    table = table.drop_columns([ROW.name, COLUMN.name])
+    known = [CANDIDATE.field(f.name) if f.name in CANDIDATE.names else f for f in table.schema]
+    table = table.cast(with_groups(pa.schema(known), groups))
     data = to_parquet(table)
     write_atomic(f"{folder}/{shard.file}", data)
     digest = hashlib.sha256(data).hexdigest()

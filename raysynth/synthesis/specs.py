@@ -17,7 +17,8 @@ from raysynth.generators.lending import class_lender, lending_group, settled, tr
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.groups.prompts import spoken
-from raysynth.storage.tables import SYNTHETIC
+from raysynth.storage.tables import CANDIDATE
+from raysynth.synthesis.guidance import NEGATIVE, guide_of
 
 ROW = pa.field("row_of_plan", pa.int64())
 """Position in the plan, a name for the image that fits in eight bytes.
@@ -28,7 +29,7 @@ SPECS = pa.schema(
     [
         ROW,
         *(
-            SYNTHETIC.field(name)
+            CANDIDATE.field(name)
             for name in (
                 *("id", "label", "attribute", "group", "cluster", "generator", "adapter"),
                 *("source", "prompt", "negative_prompt", "seed", "guidance_scale", "steps"),
@@ -100,7 +101,7 @@ def group_voices(
     2511.08711, their rule at severity 0.999), or the largest group of its attribute, whose models
     have seen what the attribute looks like here. A model for all groups or for an attribute has
     learnt the attribute from other classes and speaks for the group as for the others: a negative
-    prompt would drive its colours too far (docs/decisions.md).
+    prompt would drive its colours too far (docs/decisions/020-negative-prompt.md).
 
     The lender's label is never a negative prompt: it makes shapes purer than those of the groups
     that are not lent to, what lies between two labels is then drawn for one of them alone, and the
@@ -161,7 +162,8 @@ def _table(
 ) -> pa.Table:
     """The specs of a voice's images, one per entry of `sources`, in rows from `start` on."""
     group, cluster, count = voice.group, voice.cluster, len(sources)
-    guidance = recipe_of(config).guidance_scale
+    scale = recipe_of(config).guidance_scale
+    asked = NEGATIVE in guide_of(config.synthesis.guidance, scale).rows
     each = {
         "label": groups.label(group),
         "attribute": groups.attribute(group),
@@ -170,8 +172,8 @@ def _table(
         "generator": config.generator,
         "adapter": voice.adapter,
         "prompt": voice.prompt,
-        "negative_prompt": voice.negative_prompt if guidance > 1 else "",
-        "guidance_scale": guidance,
+        "negative_prompt": voice.negative_prompt if asked else "",
+        "guidance_scale": scale,
         "steps": config.synthesis.steps,
     }
     columns = {

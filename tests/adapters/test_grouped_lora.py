@@ -7,12 +7,14 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
 
-from raysynth.adapters.grouped_lora import TARGETS, inject
+from raysynth.adapters.grouped_lora import inject
 from raysynth.adapters.rows import clip_rows, flatten
 from raysynth.errors import ConfigError, ModelError
-from raysynth.models.loading import PARTS, load_base
+from raysynth.models.base import load_base
+from raysynth.models.family import FAMILIES, USUAL, layers_of
 
-ALL = tuple(TARGETS)
+FAMILY = FAMILIES[USUAL]
+ALL = tuple(FAMILY.targets)
 RANK, ALPHA = 2, 3.0
 
 
@@ -22,7 +24,7 @@ def load_unet(room) -> UNet2DConditionModel:
 
 
 def random_lora(unet, adapters, targets=ALL):
-    lora = inject(unet, targets, RANK, ALPHA, adapters)
+    lora = inject(unet, layers_of(FAMILY, targets), RANK, ALPHA, adapters)
     dice = torch.Generator().manual_seed(3)
     for position in range(adapters):
         lora.reset(position, dice)
@@ -39,10 +41,7 @@ def inputs(rows):
 
 def pipeline_of(room) -> StableDiffusionPipeline:
     base = load_base(room.config().base)
-    parts = {part: getattr(base, part) for part in PARTS}
-    return StableDiffusionPipeline(
-        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-    )
+    return base.family.pipeline(base)
 
 
 @pytest.mark.parametrize("targets", [("attention",), ALL])
@@ -66,7 +65,7 @@ def test_every_adapter_equals_the_file_loaded_by_diffusers(room, tmp_path, targe
 def test_files_come_back_as_they_were_saved(room, tmp_path):
     lora = random_lora(load_unet(room), 2)
     lora.save(1, str(tmp_path))
-    other = inject(load_unet(room), ALL, RANK, ALPHA, 3)
+    other = inject(load_unet(room), FAMILY.targets, RANK, ALPHA, 3)
     other.load(2, str(tmp_path))
     for mine, theirs in zip(lora.parameters(), other.parameters(), strict=True):
         assert torch.equal(mine[1], theirs[2])
@@ -107,7 +106,7 @@ def test_unrouted_batch_is_refused(room):
 
 def test_target_without_a_layer_is_named(room):
     with pytest.raises(ConfigError, match=r"finetune\.targets: 'rotary'"):
-        inject(load_unet(room), ("attention", "rotary"), RANK, ALPHA, 1)
+        inject(load_unet(room), layers_of(FAMILY, ("attention", "rotary")), RANK, ALPHA, 1)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +120,7 @@ def test_target_without_a_layer_is_named(room):
 def test_adapter_of_other_settings_is_refused(room, tmp_path, targets, rank, alpha, message):
     random_lora(load_unet(room), 1).save(0, str(tmp_path))
     with pytest.raises(ModelError, match=message):
-        inject(load_unet(room), targets, rank, alpha, 1).load(0, str(tmp_path))
+        inject(load_unet(room), layers_of(FAMILY, targets), rank, alpha, 1).load(0, str(tmp_path))
 
 
 def test_adapter_that_is_not_finite_is_refused(room, tmp_path):
@@ -137,7 +136,7 @@ def test_training_packed_equals_training_with_peft(room, targets):
     """Same noise and data: losses and weights agree after AdamW steps with clipping per adapter."""
     adapters, batch, steps = 3, 2, 4
     unet = load_unet(room)
-    lora = inject(unet, targets, RANK, ALPHA, adapters)
+    lora = inject(unet, layers_of(FAMILY, targets), RANK, ALPHA, adapters)
     for position in range(adapters):
         lora.reset(position, torch.Generator().manual_seed(position))
     singles = [peft_unet(room, lora, position) for position in range(adapters)]

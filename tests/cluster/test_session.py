@@ -13,9 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from raysynth.cluster.asked import Asked
 from raysynth.cluster.capacity import check_before_ray, check_cluster, check_reachable
 from raysynth.cluster.local import LOCAL_STARTS
 from raysynth.cluster.session import Session
+from raysynth.cluster.settings import ResourcesConfig
 from raysynth.config.files import load_config
 from raysynth.errors import ConfigError, StageError
 
@@ -27,6 +29,20 @@ def test_more_cpus_than_this_machine_has_are_refused_before_ray_starts(monkeypat
         check_before_ray(load_config(None, ["resources.workers=4000"]))
     with pytest.raises(ConfigError, match="GPUs, this machine has"):
         check_before_ray(load_config(None, ["resources.gpus_per_worker=64"]))
+
+
+def test_what_is_asked_is_a_value_that_any_stage_can_give():
+    """The room of the cluster knows no other's knobs, only the words for a message."""
+
+    class Run:
+        resources = ResourcesConfig()
+        asked = (Asked(3, 2.0, 0.5, ("search.concurrent", "cpus", "gpus")),)
+
+    check_cluster(Run(), {"CPU": 6.0, "GPU": 1.5})
+    with pytest.raises(ConfigError, match=r"search\.concurrent x cpus: asks for 6 CPUs, .* has 5"):
+        check_cluster(Run(), {"CPU": 5.0, "GPU": 9.0})
+    with pytest.raises(ConfigError, match=r"search\.concurrent x gpus: asks for 1\.5 GPUs"):
+        check_cluster(Run(), {"CPU": 6.0})
 
 
 def test_a_local_ray_does_not_grow(monkeypatch):

@@ -22,8 +22,8 @@ from raysynth.config.config import Config
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
 from raysynth.models import loading
+from raysynth.models.clip import load_clip
 from raysynth.models.encoder import load_encoder
-from raysynth.models.loading import load_clip
 from raysynth.progress import Progress
 from raysynth.storage.tables import (
     IMAGE,
@@ -149,7 +149,8 @@ def test_a_batch_is_embedded_bit_for_bit_however_few_images_are_decoded_at_once(
 ):
     """Large photographs one by one: the models still get the whole batch."""
     encoder = str(write_encoder(tmp_path / kind, kind)) if kind != "clip" else kind
-    embedder = ImageEmbedder(make_config(clip_folder, encoder=encoder))
+    config = make_config(clip_folder, encoder=encoder)
+    embedder = ImageEmbedder(config.clustering, config.base, cpus=1)
     images = [{"bytes": encode_png(picture(n)), "path": None} for n in range(24)]
     names = {name: [str(n) for n in range(24)] for name in ("id", "split")}
     batch = pa.table(names | {"group": range(24), "image": pa.array(images, IMAGE)})

@@ -14,7 +14,7 @@ from PIL import Image
 from raysynth.datasets import contents
 from raysynth.datasets.contents import folder_digest
 from raysynth.datasets.files import clipped, some
-from raysynth.datasets.folder import Folder
+from raysynth.datasets.layouts.folder import Folder
 from raysynth.datasets.listing import list_dataset
 from raysynth.errors import DataError
 from raysynth.pipeline import stage_digests

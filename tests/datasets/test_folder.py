@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, features
 
 from raysynth.config.files import load_config
-from raysynth.datasets.folder import Folder
+from raysynth.datasets.layouts.folder import Folder
 from raysynth.datasets.listing import list_dataset, split_counts
 from raysynth.datasets.pictures import Unreadable, read_files, to_rgb_bytes
 from raysynth.errors import ConfigError, DataError

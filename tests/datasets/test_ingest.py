@@ -22,7 +22,7 @@ from tests.datasets.test_folder import balanced_rows, config_for, write_folder
 def test_outfits_becomes_the_real_table(ray_local, tmp_path):
     sizes = ["train_images=40", "validation_images=8", "test_images=8"]
     config = load_config(None, ["dataset.severity=0.9", *(f"dataset.{s}" for s in sizes)])
-    facts = ingest(config, str(tmp_path), Progress())
+    facts = ingest(config.dataset, 0, str(tmp_path), Progress())
     table = read_table(str(tmp_path))
     assert facts["rows"] == len(table) == 56
     assert facts["counts"]["train"] == [18, 2, 2, 18]
@@ -41,17 +41,18 @@ def test_broken_images_are_refused_or_skipped_and_counted(ray_local, tmp_path):
         DataError,
         match=r"1 image\(s\) .*images/dog-day-3.png: none of the formats.*on_error=skip",
     ):
-        ingest(config_for(folder), work, Progress())
+        ingest(config_for(folder).dataset, 0, work, Progress())
     said = io.StringIO()
     skip = config_for(folder, "dataset.on_error=skip")
-    facts = ingest(skip, work, Progress(Console(file=said, width=500)))
+    facts = ingest(skip.dataset, 0, work, Progress(Console(file=said, width=500)))
     assert facts["skipped"] == ["images/dog-day-3.png"]
     reason = f"none of the formats that are read ({', '.join(FORMATS)})"
     assert facts["left_out"] == (
         f"left out: 1 image(s) that cannot be read (images/dog-day-3.png: {reason})"
     )
     assert facts["left_out"] in said.getvalue()
-    again = ingest(skip, work, Progress())  # all files are there: nothing is read by workers
+    # All files are there: nothing is read by workers.
+    again = ingest(skip.dataset, 0, work, Progress())
     assert again["left_out"] == facts["left_out"] and again["repeated"] == facts["repeated"] == ""
     assert facts["rows"] == 79 == len(read_table(work))
 
@@ -59,11 +60,11 @@ def test_broken_images_are_refused_or_skipped_and_counted(ray_local, tmp_path):
 def test_a_cut_off_ingest_makes_only_what_is_missing(ray_local, tmp_path):
     config = config_for(write_folder(tmp_path / "data", balanced_rows()))
     work = tmp_path / "work"
-    ingest(config, str(work), Progress())
+    ingest(config.dataset, 0, str(work), Progress())
     kept = os.stat(work / "train-00000.parquet").st_mtime_ns
     before = read_table(str(work))
     (work / "test-00000.parquet").unlink()
-    ingest(config, str(work), Progress())
+    ingest(config.dataset, 0, str(work), Progress())
     assert os.stat(work / "train-00000.parquet").st_mtime_ns == kept
     assert read_table(str(work)).equals(before)
 
@@ -80,7 +81,9 @@ def test_a_picture_in_two_splits_or_with_two_labels_is_said(ray_local, tmp_path)
         shutil.copy(folder / of["train"][0], folder / name)
     shutil.copy(folder / of["train"][1], folder / other)
     work, said = tmp_path / "work", io.StringIO()
-    facts = ingest(config_for(folder), str(work), Progress(Console(file=said, width=500)))
+    facts = ingest(
+        config_for(folder).dataset, 0, str(work), Progress(Console(file=said, width=500))
+    )
     for sentence in (
         f"2 test image(s) are training images too ({of['test'][0]}, {of['test'][1]})",
         f"1 validation image(s) are training images too ({of['validation'][0]})",
@@ -88,4 +91,7 @@ def test_a_picture_in_two_splits_or_with_two_labels_is_said(ray_local, tmp_path)
     ):
         assert sentence in facts["repeated"] and sentence in said.getvalue()
     (work / "test-00000.parquet").unlink()
-    assert ingest(config_for(folder), str(work), Progress())["repeated"] == facts["repeated"]
+    assert (
+        ingest(config_for(folder).dataset, 0, str(work), Progress())["repeated"]
+        == facts["repeated"]
+    )

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from raysynth.datasets.folder import Folder
+from raysynth.datasets.layouts.folder import Folder
 from raysynth.datasets.listing import list_dataset, split_counts
 from raysynth.datasets.metadata import ordered, read_metadata
 from raysynth.errors import DataError

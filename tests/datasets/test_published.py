@@ -13,10 +13,10 @@ from PIL import Image
 from rich.console import Console
 
 from raysynth.config.files import load_config
-from raysynth.datasets.celeba import CelebA
 from raysynth.datasets.ingest import ingest
+from raysynth.datasets.layouts.celeba import CelebA
+from raysynth.datasets.layouts.utkface import UTKFace
 from raysynth.datasets.listing import list_dataset, split_counts
-from raysynth.datasets.utkface import UTKFace
 from raysynth.errors import ConfigError, DataError
 from raysynth.groups.groups import Groups, aligned_groups, subsample_to_severity
 from raysynth.progress import Progress
@@ -334,16 +334,15 @@ def test_an_image_in_two_rows_is_refused(tmp_path):
 def test_ingest_streams_a_published_layout_into_the_real_table(ray_local, tmp_path):
     folder = write_celeba(tmp_path / "celeba", each=2)
     overrides = ["dataset.name=celeba", f"dataset.path={folder}", "dataset.image_size=16"]
-    facts = ingest(load_config(None, overrides), str(tmp_path / "real"), Progress())
+    facts = ingest(load_config(None, overrides).dataset, 0, str(tmp_path / "real"), Progress())
     assert facts["rows"] == 24 and facts["left_out"] == ""
     table = read_table(str(tmp_path / "real"))
     image = Image.open(io.BytesIO(table["image"][0].as_py()["bytes"]))
     assert image.size == (16, 16)
     said = io.StringIO()
     overrides = ["dataset.name=utkface", f"dataset.path={write_utkface(tmp_path / 'utk')}"]
-    facts = ingest(
-        load_config(None, overrides), str(tmp_path / "faces"), Progress(Console(file=said))
-    )
+    faces, narrator = str(tmp_path / "faces"), Progress(Console(file=said))
+    facts = ingest(load_config(None, overrides).dataset, 0, faces, narrator)
     assert facts["rows"] == 80 and facts["left_out"].startswith("left out: 1 whose name")
     assert "left out: 1 whose name" in said.getvalue()
 

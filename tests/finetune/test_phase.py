@@ -11,6 +11,7 @@ import torch
 from raysynth.finetune.material import Material
 from raysynth.finetune.memory import Footprint, slots_within
 from raysynth.finetune.phase import Row, lay_out, run_length
+from raysynth.models.condition import Condition
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ def row(images, batch, at=0, prior=0.0) -> Any:
     entries = torch.randint(images, (6, batch), generator=dice)
     material = Material(
         moments=torch.randn(images, 2, 1, 2, 2, generator=dice).half(),
-        texts=torch.randn(2, 3, 4, generator=dice),
+        texts=Condition({"states": torch.randn(2, 3, 4, generator=dice)}),
         entries=entries,
         spoken=entries % 2,
         uniform=torch.rand(6, batch, generator=dice),
@@ -49,8 +50,8 @@ def test_rows_point_to_their_own_adapters_images():
         drawn = one.material.entries[one.at : one.at + 2]
         assert torch.equal(phase.moments[own], one.material.moments[drawn])
         assert torch.equal(
-            phase.texts[phase.spoken[:, start : start + one.count]],
-            one.material.texts[one.material.spoken[one.at : one.at + 2]],
+            phase.texts.take(phase.spoken[:, start : start + one.count])["states"],
+            one.material.texts.take(one.material.spoken[one.at : one.at + 2])["states"],
         )
         used = phase.weights[number] > 0
         assert used.sum() == one.count and used[start : start + one.count].all()

@@ -32,10 +32,11 @@ from raysynth.benchmark.table import as_json, markdown, read_known, read_records
 from raysynth.cluster.session import Session
 from raysynth.config.config import Config
 from raysynth.groups.groups import Groups
+from raysynth.pipeline import open_run
+from raysynth.scoring.columns import SYNTHETIC
 from raysynth.selection.settings import SelectionConfig
 from raysynth.selection.stage import SELECTION, select
-from raysynth.stages.run import Run
-from raysynth.storage.tables import SYNTHETIC, to_parquet, with_groups
+from raysynth.storage.tables import to_parquet, with_groups
 from raysynth.synthesis.shards import ShardRecord, read_shards, write_manifest
 from tests.fuzz.harness import Target
 from tests.fuzz.readers import TYPES
@@ -203,7 +204,7 @@ STAGES = (("ingest", {"seed": 0}), ("synthesis/vanilla", {"steps": 6}))
 def _start_run(folder: Path) -> Kept:
     config = Config(storage_path=str(folder / "data"), name="r")
     for shared in (None, str(folder / "data" / "stages")):
-        run = Run(config, shared)
+        run = open_run(config, shared)
         for name, inputs in STAGES:
             run.stage(name, inputs, _build)
         if shared is None:
@@ -245,7 +246,7 @@ RUN_FILES = _run_files()
 def _go_on(kept: Kept, given: Any) -> Any:
     files, shared = given
     kept.lay(files)
-    run = Run(kept.more["config"], kept.more["shared"] if shared else None)
+    run = open_run(kept.more["config"], kept.more["shared"] if shared else None)
     return run, [run.stage(name, inputs, _build) for name, inputs in STAGES]
 
 
@@ -256,7 +257,7 @@ def _use_run(kept: Kept, made: Any) -> None:
         sized = run.manifest()["stages"][name].get("sizes")  # older records have none: believed
         for file in ("a.bin", "part/b.bin") if sized else ():
             assert Path(stage.path, file).stat().st_size == 72, "a file of another size"
-        again = Run(kept.more["config"], run.shared).stage(name, inputs, _build)
+        again = open_run(kept.more["config"], run.shared).stage(name, inputs, _build)
         assert again.skipped and again.path == stage.path == run.folder(name)
         assert isinstance(again.seconds, int | float) and again.seconds == again.seconds
         json.dumps(again.facts)
@@ -484,7 +485,7 @@ def _table(state: Any, given: bytes) -> Any:
         return found, "", "", waiting
     choices = choose(found, {"best": ["vanilla", "ours"]})
     found = with_choices(found, choices)
-    said = markdown(found, "raysynth benchmark") + differences_markdown(found, "vanilla")
+    said = markdown(found) + differences_markdown(found, "vanilla")
     return found, said, as_json(found), differences_json(found, "vanilla")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raysynth.stages.run import FOLDERS
+from raysynth.method import FOLDERS
 
 JOBS = Path(__file__).parent.parent.parent / "jobs"
 SCRIPTS = sorted(JOBS.glob("*.py"))

@@ -8,17 +8,17 @@ from diffusers.models.attention_processor import Attention, AttnProcessor, AttnP
 
 from raysynth.models import attention
 from raysynth.models.attention import PROCESSORS, pick_attention
-from raysynth.models.loading import load_base
+from raysynth.models.base import load_base
 from raysynth.models.settings import BaseConfigSection
 
 
 @pytest.fixture(scope="module")
 def base():
-    return load_base(BaseConfigSection(device="cpu", dtype="float32"), parts=("unet",))
+    return load_base(BaseConfigSection(device="cpu", dtype="float32"), ("model",))
 
 
 def kernels(base):
-    return {type(m.processor) for m in base.unet.modules() if isinstance(m, Attention)}
+    return {type(m.processor) for m in base.model.modules() if isinstance(m, Attention)}
 
 
 @pytest.mark.parametrize(("asked", "kind"), [("plain", AttnProcessor), ("sdpa", AttnProcessor2_0)])
@@ -48,5 +48,5 @@ def test_measuring_runs_both_kernels_and_they_agree(base):
     for name in PROCESSORS:
         pick_attention(base, name, 2, backward=False)
         with torch.no_grad():
-            outputs.append(base.unet(x, 500, text).sample)
+            outputs.append(base.model(x, 500, text).sample)
     torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-3)

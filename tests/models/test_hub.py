@@ -79,7 +79,7 @@ def test_workers_load_the_commit(tmp_path):
     config.write_text(json.dumps(found))
     code = (
         "from raysynth.config.config import BaseConfigSection as B\n"
-        "from raysynth.models.loading import load_clip\n"
+        "from raysynth.models.clip import load_clip\n"
         f"print(*(load_clip(B(clip='five/clip', clip_revision=r)).mean[0] for r in {(OLD, NEW)}))"
     )
     environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}

@@ -15,10 +15,13 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPTextConfig, CLIPTextModel
 
 from pretraining.words import build_tokenizer
-from raysynth.adapters.grouped_lora import TARGETS, inject
+from raysynth.adapters.grouped_lora import inject
 from raysynth.errors import ConfigError, ModelError
+from raysynth.models.base import load_base
+from raysynth.models.clip import load_clip
+from raysynth.models.denoiser import Denoiser
 from raysynth.models.device import pick_device, pick_dtype
-from raysynth.models.loading import PARTS, encode_prompts, images_at_once, load_base, load_clip
+from raysynth.models.latents import images_at_once
 from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import EMBEDDED, check_base, check_clip, resolve, variant_of
 from tests.synthesis.random_models import write_clip
@@ -94,15 +97,18 @@ def test_stable_diffusion_1_folder(sd1):
     base = load_base(section(sd1))
     assert base.latent_shape == (4, 8, 8) and base.image_size == 64
     assert type(base.scheduler) is PNDMScheduler
-    assert not any(parameter.requires_grad for parameter in base.unet.parameters())
-    assert not base.unet.training
-    states = encode_prompts(base, ["a photo of a coat", "", "a photo of a coat"])
-    assert states.shape == (3, base.tokenizer.model_max_length, 16)
+    assert not any(parameter.requires_grad for parameter in base.model.parameters())
+    assert not base.model.training
+    told = base.condition(["a photo of a coat", "", "a photo of a coat"])
+    states = told["states"]
+    assert states.shape == (3, base.shape.tokens, 16)
     assert torch.equal(states[0], states[2]) and not torch.equal(states[0], states[1])
-    with base.autocast(), torch.no_grad():
-        noise = base.unet(torch.randn(2, 4, 8, 8), 10, states[:2]).sample
-    assert noise.shape == (2, 4, 8, 8)
-    lora = inject(base.unet, tuple(TARGETS), 2, 2.0, 3)
+    with torch.no_grad():
+        predicted = Denoiser(base, base.model)(
+            torch.randn(2, 4, 8, 8), torch.tensor(10), told.take([0, 1])
+        )
+    assert predicted.noise.shape == (2, 4, 8, 8)
+    lora = inject(base.model, base.family.targets, 2, 2.0, 3)
     assert len(lora.layers) > 200
 
 
@@ -110,16 +116,16 @@ def test_text_states_are_the_pipelines(sd1):
     base = load_base(section(sd1))
     pipeline = StableDiffusionPipeline.from_pretrained(sd1)
     theirs, empty = pipeline.encode_prompt("a coat on grass", "cpu", 1, True)
-    torch.testing.assert_close(encode_prompts(base, ["a coat on grass"]), theirs)
-    torch.testing.assert_close(encode_prompts(base, [""]), empty)
+    torch.testing.assert_close(base.condition(["a coat on grass"])["states"], theirs)
+    torch.testing.assert_close(base.condition([""])["states"], empty)
 
 
 def test_parts_and_attention(sd1):
-    base = load_base(section(sd1, attention="sdpa"), parts=("unet",))
-    assert base.vae is None and base.scheduler is None and base.image_size == 64
-    assert {type(p) for p in base.unet.attn_processors.values()} == {AttnProcessor2_0}
-    plain = load_base(section(sd1), parts=("unet",))
-    assert {type(p) for p in plain.unet.attn_processors.values()} == {AttnProcessor}
+    base = load_base(section(sd1, attention="sdpa"), ("model",))
+    assert base.vae is None and base.parts["tokenizer"] is None and base.image_size == 64
+    assert {type(p) for p in base.model.attn_processors.values()} == {AttnProcessor2_0}
+    plain = load_base(section(sd1), ("model",))
+    assert {type(p) for p in plain.model.attn_processors.values()} == {AttnProcessor}
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "tokenizer"])
@@ -150,7 +156,7 @@ def test_broken_weights_are_refused(sd1, tmp_path):
     shutil.copytree(sd1, tmp_path / "model")
     (tmp_path / "model/unet/diffusion_pytorch_model.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ModelError, match="unet cannot be loaded"):
-        load_base(section(tmp_path / "model"), parts=("unet",))
+        load_base(section(tmp_path / "model"), ("model",))
 
 
 def test_large_images_go_through_the_autoencoder_a_few_at_a_time():
@@ -190,9 +196,7 @@ def test_weights_in_half_precision_only(sd1, tmp_path):
     check_base(section(copy))
     half, whole = load_base(section(copy)), load_base(section(sd1))
     for part in ("unet", "vae", "text_encoder"):
-        pairs = zip(
-            getattr(half, part).parameters(), getattr(whole, part).parameters(), strict=True
-        )
+        pairs = zip(half.parts[part].parameters(), whole.parts[part].parameters(), strict=True)
         assert all(torch.equal(*pair) for pair in pairs)
     assert variant_of(sd1 / "unet") is None and variant_of(copy / "unet") == "fp16"
     (copy / "unet" / "diffusion_pytorch_model-00001-of-00002.safetensors").touch()
@@ -200,16 +204,16 @@ def test_weights_in_half_precision_only(sd1, tmp_path):
 
 
 def test_too_long_prompt_is_refused(sd1):
-    base = load_base(section(sd1), parts=("text_encoder", "tokenizer"))
+    base = load_base(section(sd1), ("text",))
     with pytest.raises(ConfigError, match=r"prompts\.template.*at most 24"):
-        encode_prompts(base, ["coat " * 30])
+        base.condition(["coat " * 30])
 
 
 def test_embedded_base_loads_like_any_other():
     base = load_base(section(dtype="auto"))
-    assert all(getattr(base, part) is not None for part in PARTS)
+    assert all(part is not None for part in base.parts.values())
     assert base.image_size == 32
-    assert encode_prompts(base, ["a photo of a coat on grass"]).shape[0] == 1
+    assert len(base.condition(["a photo of a coat on grass"])) == 1
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from transformers import BertConfig, BertModel, ViTConfig, ViTForImageClassifica
 
 from raysynth.config.files import load_config
 from raysynth.errors import ModelError
+from raysynth.models.base import load_base
+from raysynth.models.clip import load_clip
 from raysynth.models.encoder import load_encoder
-from raysynth.models.loading import encode_prompts, load_base, load_clip
 from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import EMBEDDED, check_base, check_clip, check_encoder
 from raysynth.synthesis.solver import check_solver
@@ -121,7 +122,7 @@ def test_shards_in_half_precision_under_both_names(model, shard):
     index = folder / f"{stem}.safetensors.index.fp16.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
     check(model, UNET)
-    unet = load_base(section(model), parts=("unet",)).unet
+    unet = load_base(section(model), ("model",)).model
     assert torch.equal(unet.conv_in.weight, weights["conv_in.weight"].float())
     (folder / places[names[0]]).unlink()
     with pytest.raises(ModelError, match=r"lacks .*named by"):
@@ -188,8 +189,8 @@ def test_the_text_encoder_s_length_limits_a_tokenizer_that_does_not_say(model):
         found = json.loads(file.read_text())
         del found["model_max_length"]
         file.write_text(json.dumps(found))
-    base = load_base(section(model), parts=("text_encoder", "tokenizer"))
-    assert encode_prompts(base, ["a coat"]).shape[1] == 24
+    base = load_base(section(model), ("text",))
+    assert base.condition(["a coat"])["states"].shape[1] == 24 == base.shape.tokens
     clip = load_clip(section(model))
     assert clip.texts(["coat " * 60]).shape == (1, 64)
 

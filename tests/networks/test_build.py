@@ -28,7 +28,7 @@ from transformers import (
 
 from raysynth.config.config import Config
 from raysynth.errors import ModelError
-from raysynth.models.loading import load_clip
+from raysynth.models.clip import load_clip
 from raysynth.networks.build import blueprint_of
 from raysynth.networks.checks import check_backbone
 from raysynth.networks.linear import Head, linear_head

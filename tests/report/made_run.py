@@ -12,8 +12,11 @@ import pyarrow as pa
 from raysynth.config.config import Config
 from raysynth.config.files import load_config
 from raysynth.groups.groups import Groups
-from raysynth.stages.run import FOLDERS, Run
-from raysynth.storage.tables import REAL, SYNTHETIC, encode_png, with_groups, write_table
+from raysynth.method import FOLDERS
+from raysynth.pipeline import open_run
+from raysynth.scoring.columns import SYNTHETIC
+from raysynth.stages.run import Run
+from raysynth.storage.tables import REAL, encode_png, with_groups, write_table
 from raysynth.synthesis.timeline import SPAN, utilisation, write_timeline
 
 GROUPS = Groups(
@@ -43,7 +46,7 @@ def make_run(folder: Path, *overrides: str, draw: Draw | None = None) -> tuple[C
     `draw(group, index)`: pixels of an image, [H, W, 3] uint8; default: a flat colour.
     """
     config = load_config(None, [f"storage_path={folder}", *overrides])
-    run = Run(config)
+    run = open_run(config)
     draw = draw or _flat
     rng, edits = np.random.default_rng(0), config.generator == "edit"
     builders = {

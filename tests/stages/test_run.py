@@ -13,12 +13,13 @@ import pytest
 
 from raysynth.config.files import load_config
 from raysynth.errors import ConfigError
+from raysynth.pipeline import open_run
 from raysynth.stages.run import Run
 from raysynth.storage.files import sizes_below, write_atomic
 
 
 def run_in(folder: Path, *overrides: str) -> Run:
-    return Run(load_config(None, [f"storage_path={folder}", "name=t", *overrides]))
+    return open_run(load_config(None, [f"storage_path={folder}", "name=t", *overrides]))
 
 
 def write(name: str):
@@ -80,7 +81,7 @@ def test_a_deleted_output_is_made_again(tmp_path):
 
 def test_other_filesystems_hold_runs_too():
     config = load_config(None, ["name=t"])
-    run = Run(config.model_copy(update={"storage_path": "memory://runs"}))
+    run = open_run(config.model_copy(update={"storage_path": "memory://runs"}))
 
     def build(work: str) -> dict:
         run.filesystem.pipe_file(work.removeprefix("memory://") + "/x", b"1")
@@ -96,13 +97,13 @@ def test_unwritable_storage_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="storage_path: cannot write"):
         run_in(tmp_path / "file")
     with pytest.raises(ConfigError, match="storage_path"):
-        Run(load_config(None, ["storage_path=nosuchscheme://x"]))
+        open_run(load_config(None, ["storage_path=nosuchscheme://x"]))
 
 
 def test_runs_that_share_a_folder_do_what_they_have_in_common_once(tmp_path):
     shared = f"{tmp_path}/stages"
-    first = Run(load_config(None, [f"storage_path={tmp_path}", "name=a"]), shared)
-    second = Run(load_config(None, [f"storage_path={tmp_path}", "name=b"]), shared)
+    first = open_run(load_config(None, [f"storage_path={tmp_path}", "name=a"]), shared)
+    second = open_run(load_config(None, [f"storage_path={tmp_path}", "name=b"]), shared)
     one = first.stage("ingest", {"a": 1}, write("one"))
     same = second.stage("ingest", {"a": 1}, write("never"))
     other = second.stage("ingest", {"a": 2}, write("two"))
@@ -121,10 +122,10 @@ def test_half_work_in_a_shared_folder_stays_for_whoever_goes_on(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Run(load_config(None, [f"storage_path={tmp_path}", "name=a"]), shared).stage(
+        open_run(load_config(None, [f"storage_path={tmp_path}", "name=a"]), shared).stage(
             "synthesis", {"a": 1}, cut
         )
-    other = Run(load_config(None, [f"storage_path={tmp_path}", "name=b"]), shared)
+    other = open_run(load_config(None, [f"storage_path={tmp_path}", "name=b"]), shared)
     other.stage("synthesis", {"a": 2}, write("two"))
     stage = other.stage("synthesis", {"a": 1}, write("rest"))
     assert sorted(os.listdir(stage.path)) == ["half", "rest"]
@@ -154,11 +155,11 @@ def on_any(run: Run, *files: str):
 def test_a_run_lies_on_s3_as_on_a_disk(s3, shared):
     config = load_config(None, [f"storage_path={s3}", "name=t"])
     stages = f"{s3}/stages" if shared else None
-    run = Run(config, stages)
+    run = open_run(config, stages)
     made = run.stage("ingest", {}, on_any(run, "one", "below/two"))
     assert sizes_below(made.path) == {"one": 3, "below/two": 9}
     assert not [name for name in sizes_below(s3) if ".partial" in name]
-    again = Run(config, stages).stage("ingest", {}, write("never"))
+    again = open_run(config, stages).stage("ingest", {}, write("never"))
     assert again.skipped and again.path == made.path == run.folder("ingest")
     other = run.stage("ingest", {"a": 2}, on_any(run, "three"))
     assert sizes_below(other.path) == {"three": 5}
@@ -169,7 +170,7 @@ def test_a_run_lies_on_s3_as_on_a_disk(s3, shared):
 def test_a_damaged_output_is_named_and_made_again(tmp_path, shared, harm):
     def begun() -> tuple[Run, list[str]]:
         config = load_config(None, [f"storage_path={tmp_path}", "name=t"])
-        run, said = Run(config, f"{tmp_path}/stages" if shared else None), []
+        run, said = open_run(config, f"{tmp_path}/stages" if shared else None), []
         run.say = said.append
         return run, said
 
@@ -267,7 +268,8 @@ def moved(source, target):
     move(source, target)
     die()
 runs.move = die if when == "before" else moved
-run = runs.Run(load_config(None, [f"storage_path={where}", "name=t"]), shared or None)
+from raysynth.pipeline import open_run
+run = open_run(load_config(None, [f"storage_path={where}", "name=t"]), shared or None)
 run.stage("ingest", {"a": 1}, lambda work: Path(work, "one").write_text("one") and {"rows": 1})
 """
 
@@ -277,10 +279,10 @@ run.stage("ingest", {"a": 1}, lambda work: Path(work, "one").write_text("one") a
 def test_killed_between_making_and_naming_a_stage_is_not_made_twice(tmp_path, when, shared):
     stages = f"{tmp_path}/stages" if shared else ""
     config = load_config(None, [f"storage_path={tmp_path}", "name=t"])
-    Run(config, stages or None).stage("ingest", {"a": 2}, write("old"))  # the same sizes
+    open_run(config, stages or None).stage("ingest", {"a": 2}, write("old"))  # the same sizes
     command = [sys.executable, "-c", KILLED, str(tmp_path), when, stages]
     assert subprocess.run(command).returncode == -signal.SIGKILL
-    run = Run(config, stages or None)
+    run = open_run(config, stages or None)
     stage = run.stage("ingest", {"a": 1}, write("never"))
     assert stage.skipped and os.listdir(stage.path) == ["one"] and stage.facts == {"rows": 1}
     assert run.stage("ingest", {"a": 1}, write("never")).skipped
@@ -308,9 +310,10 @@ def test_temporary_files_of_a_killed_writer_are_no_outputs(tmp_path):
 FULL = """
 import resource, sys
 from raysynth.config.files import load_config
+from raysynth.pipeline import open_run
 from raysynth.stages.run import Run
 from raysynth.storage.files import write_atomic
-run = Run(load_config(None, [f"storage_path={sys.argv[1]}", "name=t"]))
+run = open_run(load_config(None, [f"storage_path={sys.argv[1]}", "name=t"]))
 def build(work):
     resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4))
     write_atomic(f"{work}/one", b"one, and more")
@@ -335,5 +338,5 @@ def test_advice_is_for_the_cause(tmp_path):
         run_in(tmp_path / "file")
     assert "s3fs" not in str(found.value)
     with pytest.raises(ConfigError, match=r"\*\*\*@host") as found:
-        Run(load_config(None, ["storage_path=nosuchscheme://me:word@host", "name=t"]))
+        open_run(load_config(None, ["storage_path=nosuchscheme://me:word@host", "name=t"]))
     assert "word" not in str(found.value)

@@ -17,6 +17,7 @@ import pytest
 
 from raysynth.errors import DataError, StorageError, reason_of
 from raysynth.storage.files import (
+    misfits,
     move,
     patiently,
     read_json,
@@ -245,3 +246,18 @@ def test_a_stages_json_that_is_cut_is_named(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(DataError, match=r"results\.json: .*Fix: delete"):
         read_record(str(path), "methods", kind=dict)
+
+
+def test_files_that_are_not_of_their_sizes_are_named(place: str):
+    folder = f"{place}/stage"
+    for name in ("a.json", "in/b.json"):
+        write_atomic(f"{folder}/{name}", b"four")
+    sizes = sizes_below(folder)
+    assert misfits(folder, sizes) == [] == misfits(folder, {})
+    write_atomic(f"{folder}/a.json", b"longer")
+    remove(f"{folder}/in/b.json")
+    assert misfits(folder, sizes) == [
+        f"{folder}/a.json has 6 bytes, expected 4",
+        f"{folder}/in/b.json is missing",
+    ]
+    assert misfits(f"{place}/nothing", {}) == [f"{place}/nothing is missing"]

@@ -11,10 +11,10 @@ import pytest
 from fsspec.implementations.local import LocalFileOpener
 
 from raysynth.groups.groups import Groups
+from raysynth.scoring.columns import SYNTHETIC
 from raysynth.storage.tables import (
     IMAGE,
     REAL,
-    SYNTHETIC,
     decode_images,
     encode_png,
     groups_of,

@@ -16,7 +16,8 @@ from raysynth.clustering.embed import vectors_column
 from raysynth.config.config import Config
 from raysynth.groups.groups import Groups
 from raysynth.groups.prompts import spoken
-from raysynth.models.loading import load_base
+from raysynth.models.base import load_base
+from raysynth.models.family import layers_of
 from raysynth.storage.tables import write_table
 from tests.synthesis.random_models import write_base, write_clip
 
@@ -79,8 +80,9 @@ def lora_folder(make_config, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Three LoRA adapters of strong, different effect."""
     folder = str(tmp_path_factory.mktemp("adapters"))
     config = make_config()
-    unet = load_base(config.base, ("unet",)).unet
-    lora = inject(unet, config.finetune.targets, config.finetune.rank, config.finetune.alpha, 3)
+    base, settings = load_base(config.base, ("model",)), config.finetune
+    targets = layers_of(base.family, settings.targets)
+    lora = inject(base.model, targets, settings.rank, settings.alpha, 3)
     torch.manual_seed(5)
     for matrix in lora.parameters():
         matrix.data = torch.randn_like(matrix) * 0.2
@@ -96,7 +98,7 @@ def full_folder(make_config, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = str(tmp_path_factory.mktemp("full"))
     config = make_config(finetune={"engine": "full"})
     for number, (group, cluster) in enumerate(CLUSTERS):
-        unet = load_base(config.base, ("unet",)).unet
+        unet = load_base(config.base, ("model",)).model
         torch.manual_seed(number)
         for parameter in unet.parameters():
             parameter.data += 0.03 * torch.randn_like(parameter)
@@ -109,7 +111,7 @@ def full_folder(make_config, tmp_path_factory: pytest.TempPathFactory) -> str:
 def shared_folder(make_config, tmp_path_factory: pytest.TempPathFactory) -> str:
     """One full fine-tune for all groups: the base as it is."""
     folder = str(tmp_path_factory.mktemp("shared"))
-    load_base(make_config().base, ("unet",)).unet.save_pretrained(f"{folder}/shared/unet")
+    load_base(make_config().base, ("model",)).model.save_pretrained(f"{folder}/shared/unet")
     write_adapters([shared_record()], folder)
     return folder
 

@@ -13,11 +13,12 @@ from raysynth.adapters.banks import FOLD_ROWS, RUN, LoraBank
 from raysynth.clustering.embed import read_centroids
 from raysynth.errors import ConfigError, ModelError
 from raysynth.models.loading import round_weights
-from raysynth.synthesis.actor import Synthesizer, Task
+from raysynth.synthesis.actor import Synthesizer
 from raysynth.synthesis.denoise import draw_noise
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.solver import build_solver, check_solver
 from raysynth.synthesis.specs import plan_specs
+from raysynth.synthesis.task import Drawing, Task
 from tests.synthesis.conftest import CLUSTERS, COUNTS, GROUPS, records
 
 NAMES = tuple(f"{group}-{cluster}" for group, cluster in CLUSTERS)
@@ -25,7 +26,7 @@ PROMPT, NEGATIVE = "a photo of a sks coat on gravel", "grass"
 
 
 def generator(config, folder: str, names=NAMES) -> ImageGenerator:
-    return ImageGenerator(config, folder, names)
+    return ImageGenerator(Drawing.of(config), folder, names)
 
 
 def images(generate: ImageGenerator, adapters: list[str], seeds: list[int]) -> np.ndarray:
@@ -118,7 +119,8 @@ def test_calls_beside_each_other_read_prompts_as_one_does(make_config):
         together = generator(make_config(generator="vanilla"), "", ())
         with ThreadPoolExecutor(len(prompts)) as threads:
             found = list(threads.map(together._text, [[prompt] for prompt in prompts]))
-        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+        pairs = zip(found, expected, strict=True)
+        assert all(torch.equal(one["states"], other["states"]) for one, other in pairs)
 
 
 def test_many_rows_of_an_adapter_go_alone_and_the_rest_together(make_config, lora_folder):
@@ -159,7 +161,7 @@ def test_folded_is_what_diffusers_makes_of_the_adapter(make_config, lora_folder)
 
 def test_weights_rounded_once_give_the_same_products(make_config):
     """What autocast would do at every call."""
-    unet = generator(make_config(generator="vanilla"), "", ()).base.unet
+    unet = generator(make_config(generator="vanilla"), "", ()).base.model
     x, states, step = torch.randn(2, 4, 8, 8), torch.randn(2, 24, 32), torch.tensor(7)
     with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
         expected = unet(x, step, states).sample
@@ -212,13 +214,14 @@ def test_broken_weights_are_named(make_config, tmp_path):
 
 def test_scores_are_cosines_to_prompt_and_centroid(make_config, lora_folder, clusters_folder):
     config = make_config()
-    actor = Synthesizer(Task(config, GROUPS, lora_folder, NAMES, clusters_folder))
+    actor = Synthesizer(Task.of(config, GROUPS, lora_folder, NAMES, clusters_folder))
     specs = plan_specs(config, records(config), GROUPS, COUNTS).take([0, 13, 26, 47])
     rows = actor(specs)
     assert [span["part"] for span in rows["spans"][0].as_py()] == ["unet", "decode", "score"]
     pixels = np.stack([np.frombuffer(p, np.uint8) for p in rows["pixels"].to_pylist()])
-    vectors = actor.sampler.scorer.clip.images(pixels.reshape(4, 32, 32, 3))
-    texts = actor.sampler.scorer.clip.texts(
+    clip = actor.sampler.score.scoring.clip
+    vectors = clip.images(pixels.reshape(4, 32, 32, 3))
+    texts = clip.texts(
         [f"a photo of a {y} on {a}" for y in ("pullover", "coat") for a in ("grass", "gravel")]
     )
     label = (vectors * texts).sum(1)

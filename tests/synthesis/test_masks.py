@@ -10,14 +10,18 @@ import torch
 from raysynth.datasets.outfits import Outfits
 from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
-from raysynth.models.loading import encode_prompts, load_base
+from raysynth.models.base import load_base
+from raysynth.models.denoiser import Denoiser
+from raysynth.models.latents import encode
 from raysynth.models.settings import BaseConfigSection
 from raysynth.storage.tables import decode_bytes
-from raysynth.synthesis.denoise import Edited, denoise, draw_noise, encode
+from raysynth.synthesis.denoise import Edited, denoise, draw_noise
 from raysynth.synthesis.drawing import ImageGenerator
+from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.masks import Contrast, attribute_mask, contrasts, otsu, spread_over
 from raysynth.synthesis.solver import build_solver
 from raysynth.synthesis.specs import image_seed
+from raysynth.synthesis.task import Drawing
 from tests.synthesis.conftest import COUNTS, GROUPS
 from tests.synthesis.test_sources import PROMPT, sources
 
@@ -25,7 +29,8 @@ from tests.synthesis.test_sources import PROMPT, sources
 @pytest.fixture
 def generate(make_config):
     def make(**synthesis) -> ImageGenerator:
-        return ImageGenerator(make_config(generator="edit", synthesis=synthesis), "", ())
+        config = make_config(generator="edit", synthesis=synthesis)
+        return ImageGenerator(Drawing.of(config), "", ())
 
     return make
 
@@ -86,13 +91,13 @@ def test_outside_the_mask_the_real_image_stays(generate, solver):
     base = (made := generate(solver=solver)).base
     latents = encode(base, decode_bytes(sources(2), 32))
     noise, generators = draw_noise([1, 2], latents.shape[1:])
-    states = made._text([PROMPT] * 2)
+    told, denoiser = made._text([PROMPT] * 2), Denoiser(base, base.model)
     left = torch.zeros(2, 1, 8, 8)
     left[..., :4] = 1.0
 
     def edit(mask, outside: float) -> torch.Tensor:
         edited = Edited(latents, 1.0, mask, torch.tensor([outside, 0.0]))
-        return denoise(base, made.solver, noise, generators, states, 1.0, 4, edited)
+        return denoise(denoiser, made.solver, noise, generators, told, guide_of((), 1.0), 4, edited)
 
     kept = edit(left, 0.0)
     assert torch.equal(kept[..., 4:], latents[..., 4:])
@@ -113,9 +118,10 @@ def test_the_words_find_the_ground():
     rows = listing.filter(np.array(listing["label"].to_pylist()) == 0).slice(0, 16)
     pixels = decode_bytes(pa.array(outfits.images(rows)), 32)
     words = ["a photo of a pullover on grass", "a photo of a pullover on gravel"]
-    states = encode_prompts(base, [w for w in words for _ in range(len(pixels))])
+    told = base.condition([w for w in words for _ in range(len(pixels))])
     solver = build_solver("dpmsolver++", base.scheduler)
     latents = encode(base, pixels)
-    mask = attribute_mask(base, solver, latents, states, list(range(len(pixels))), 0)[:, 0].numpy()
+    drawn = (solver, latents, told, list(range(len(pixels))), 0)
+    mask = attribute_mask(Denoiser(base, base.model), *drawn)[:, 0].numpy()
     edge = np.concatenate([mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1]], axis=1).mean()
     assert edge > 0.7 and mask[:, 3:5, 3:5].mean() < 0.2

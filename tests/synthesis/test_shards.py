@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from raysynth.errors import DataError, StorageError
 from raysynth.progress import Progress
-from raysynth.storage.tables import SYNTHETIC, write_table
+from raysynth.scoring.columns import SYNTHETIC
+from raysynth.storage.tables import write_table
 from raysynth.synthesis.collect import Collector
 from raysynth.synthesis.shards import (
     Shard,

@@ -16,7 +16,8 @@ import pytest
 from raysynth.config.config import Config
 from raysynth.errors import ModelError
 from raysynth.progress import Progress
-from raysynth.storage.tables import SYNTHETIC, decode_images, groups_of
+from raysynth.scoring.columns import SYNTHETIC
+from raysynth.storage.tables import decode_images, groups_of
 from raysynth.synthesis.shards import read_shards, shard_files
 from raysynth.synthesis.specs import plan_specs
 from raysynth.synthesis.stage import run_synthesis

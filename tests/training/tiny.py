@@ -10,6 +10,7 @@ from raysynth.config.files import load_config
 from raysynth.groups.groups import Groups
 from raysynth.networks.build import Blueprint, blueprint_of
 from raysynth.networks.images import Data, ImageSet
+from raysynth.scoring.columns import SYNTHETIC
 from raysynth.storage import tables
 from raysynth.synthesis.shards import ShardRecord, write_manifest
 
@@ -92,7 +93,7 @@ def write_tiny_run(folder: str, groups: Groups | None = None) -> dict[str, str]:
             _table(images, split, groups, schema), f"{folder}/real/{split}-00000.parquet"
         )
     made = data.synthetic
-    table = _table(made, "synthetic", groups, tables.with_groups(tables.SYNTHETIC, groups))
+    table = _table(made, "synthetic", groups, tables.with_groups(SYNTHETIC, groups))
     records = []
     for g in range(groups.count):
         name = f"group-{g}-00000.parquet"

@@ -16,7 +16,7 @@ from raysynth.references.control import Control, Embedder
 
 def _load(blueprint: Blueprint, size: int, batch: int) -> Embedder:
     # Here, not above: transformers and diffusers take seconds of every process.
-    from raysynth.models.loading import load_clip
+    from raysynth.models.clip import load_clip
 
     clip = load_clip(blueprint.base)
 

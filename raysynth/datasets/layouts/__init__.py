@@ -1,0 +1,1 @@
+"""The data sets that are read, one file each, called as their files."""

@@ -1,0 +1,1 @@
+"""Which group an image is in, where another rule than the data set's says so."""

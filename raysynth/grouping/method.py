@@ -1,0 +1,89 @@
+"""What a grouping method is given, and what it says of every image.
+
+A file of `methods` each; another package adds one by an entry point of the group
+`raysynth.grouping.methods`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from raysynth.groups.groups import Groups
+from raysynth.knobs import NoKnobs, Section
+from raysynth.progress import Progress
+from raysynth.storage.tables import read_parts, split_files
+
+
+@dataclass(frozen=True)
+class Ungrouped:
+    """The real images that a method groups.
+
+    `real`: folder or URI of the real table. `groups`: the data set's own; a method for images
+    without attributes reads labels alone. `splits`: whose images are asked for. `config`: the
+    run's, for models and workers; see `Method.decided_by`.
+    """
+
+    real: str
+    groups: Groups
+    splits: tuple[str, ...]
+    seed: int
+    config: Any
+    progress: Progress
+
+    def parts(self, *columns: str) -> Iterator[pa.Table]:
+        """Rows of the table with these columns (all: none named), a file at a time."""
+        for split in self.splits:
+            yield from read_parts(self.real, columns, split_files(self.real, split))
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """The attributes that were found.
+
+    `rows`: `id: string` and `attribute`, integers from 0; every image that was asked for once, in
+    any order. `words`: how prompts speak of an attribute, by index; a found one has no word of its
+    own unless the method knows what its images show.
+    """
+
+    names: tuple[str, ...]
+    words: tuple[str, ...]
+    rows: pa.Table
+
+
+def nothing_else(config: Any) -> Mapping[str, Any]:
+    """Its own knobs, the seed and the images decide alone."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One name of `grouping.method`.
+
+    Parameters
+    ----------
+    title, source : what it is called, and who published it.
+    group : (images, knobs) -> their attributes; the same for the same images and seed. `knobs`: a
+        `Knobs`.
+    Knobs : its own knobs.
+    decided_by : what else of the configuration its answer depends on, JSON-able: the models that
+        it loads, the trainings that it makes.
+    groups_test : its groups are what test is measured in too. Else test images are measured in the
+        data set's own groups where it has attributes: what a classifier is fair to is no choice of
+        the method that helped to train it.
+    """
+
+    title: str
+    source: str
+    group: Callable[[Ungrouped, Any], Grouped]
+    Knobs: type[Section] = NoKnobs
+    decided_by: Callable[[Any], Mapping[str, Any]] = nothing_else
+    groups_test: bool = False
+
+
+def attributes(ids: Sequence[str], found: Sequence[int]) -> pa.Table:
+    """`Grouped.rows` of two lists."""
+    return pa.table({"id": pa.array(ids, pa.string()), "attribute": pa.array(found, pa.int64())})

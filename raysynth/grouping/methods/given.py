@@ -1,0 +1,20 @@
+"""given: every image keeps the attribute that the data set gives it; no stage is run for it."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from raysynth.grouping.method import Grouped, Method, Ungrouped
+from raysynth.knobs import NoKnobs
+
+
+def _group(images: Ungrouped, knobs: NoKnobs) -> Grouped:
+    rows = pa.concat_tables(images.parts("id", "attribute"), promote_options="permissive")
+    return Grouped(images.groups.attribute_names, images.groups.attribute_words, rows)
+
+
+PART = Method(
+    title="Given attributes",
+    source="the data set",
+    group=_group,
+)

@@ -1,0 +1,28 @@
+"""The knobs of `grouping`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raysynth.knobs import Section, knob
+from raysynth.registry import Registry, chosen_part
+
+GROUPING: Registry[Any] = Registry("raysynth.grouping.methods", "grouping method")
+"""Of `method.Method`."""
+GIVEN = "given"
+
+
+class GroupingConfig(Section):
+    """Which group an image is in: label x attribute, the data set's or one that is found."""
+
+    method: chosen_part(GROUPING) = knob(  # type: ignore[valid-type]
+        GIVEN,
+        "given: the data set's attributes; others find attributes of training and validation "
+        "images, and test stays measured in the data set's own groups where it has any.",
+        neutral=GIVEN,
+    )
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the data set's own groups are the run's."""
+        return bool(self.method.name == GIVEN)

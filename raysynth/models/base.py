@@ -1,0 +1,131 @@
+"""One way to load a base model: a hub id, a folder or `embedded`, all the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+from raysynth.errors import ModelError
+from raysynth.models.device import pick_device, pick_dtype, weight_dtype
+from raysynth.models.family import (
+    CONFIGS,
+    KEY,
+    ROLES,
+    Base,
+    Family,
+    Read,
+    Role,
+    Shape,
+    family_of,
+    reader_of,
+)
+from raysynth.models.headers import read_config
+from raysynth.models.loading import (
+    complete,
+    frozen,
+    load_or_explain,
+    load_scheduler,
+    plain_attention,
+    quiet_transformers,
+)
+from raysynth.models.settings import BaseConfigSection
+from raysynth.models.sources import check_base, resolve, variant_of
+
+
+def load_base(base: BaseConfigSection, roles: Sequence[Role] = ROLES) -> Base:
+    """Load (parts of) the base model onto the configured device, frozen and in eval mode.
+
+    Weights come from safetensors only.
+
+    Parameters
+    ----------
+    roles : what the parts that are loaded are for.
+
+    Raises
+    ------
+    ModelError
+        No family recognises the model; a part is missing or does not load.
+    """
+    check_base(base, weights=False)
+    source, device = resolve(base.name), pick_device(base.device)
+    quiet_transformers()
+    dtype = pick_dtype(base.dtype, device)
+    hub = {} if os.path.isdir(source) else {"revision": base.revision}
+    files = Files(source, hub, weight_dtype(dtype, device), plain_attention(base, device))
+    family, shape = load_or_explain(KEY, source, files.known)
+    wanted = {part for role in roles for part in family.roles[role]}
+    parts: dict[str, Any] = {part: None for role in ROLES for part in family.roles[role]}
+    for part in (name for name in parts if name in wanted):
+        found = load_or_explain(f"{KEY}: {part}", source, partial(family.load, part, files))
+        parts[part] = frozen(found, device, files.plain)
+    return Base(family, parts, shape, device, dtype)
+
+
+@dataclass(frozen=True)
+class Files:
+    """A `Loader` of one folder or hub id."""
+
+    source: str
+    hub: dict[str, Any]
+    dtype: torch.dtype
+    plain: bool
+    key: str = KEY
+    """Configuration key that names the folder, for messages."""
+
+    def known(self) -> tuple[Family, Shape]:
+        """The model's family and sizes."""
+        unreachable: list[Exception] = []
+        read = self._hub_reader(unreachable) if self.hub else reader_of(Path(self.source))
+        try:
+            family = family_of(self.source, read)
+        except ModelError:
+            if unreachable:
+                raise unreachable[0] from None
+            raise
+        return family, family.shape(read)
+
+    def weights(self, part: str, kind: Any, **options: Any) -> Any:
+        """A part with weights, of a class of diffusers or transformers."""
+        variant = variant_of(Path(self.source) / part)
+        found = kind.from_pretrained(
+            self.source,
+            subfolder=part,
+            use_safetensors=True,
+            variant=variant,
+            output_loading_info=True,
+            **self.hub,
+            **options,
+        )
+        return complete(f"{self.key}: {part}", self.source, found)
+
+    def other(self, part: str, kind: Any) -> Any:
+        """A part without weights."""
+        return kind.from_pretrained(self.source, subfolder=part, **self.hub)
+
+    def scheduler(self, part: str) -> Any:
+        """The diffusers scheduler that a part's configuration names."""
+        return load_scheduler(self.source, self.hub)
+
+    def _hub_reader(self, unreachable: list[Exception]) -> Read:
+        """Reads from the hub or its cache; a file that cannot be asked for is none, and noted."""
+
+        def read(part: str) -> Any:
+            name = f"{part}/{CONFIGS.get(part, 'config.json')}".lstrip("/")
+            try:
+                path = hf_hub_download(self.source, name, **self.hub)
+            except LocalEntryNotFoundError as error:
+                unreachable.append(error)
+                return None
+            except EntryNotFoundError:
+                return None
+            return read_config(KEY, Path(path))
+
+        return read

@@ -1,0 +1,1 @@
+"""Families of base models, a file each; see `raysynth.models.family`."""

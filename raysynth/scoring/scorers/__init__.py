@@ -1,0 +1,1 @@
+"""Scorers of generated images, a file each; see `raysynth.scoring.scorer`."""

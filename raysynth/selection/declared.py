@@ -1,0 +1,51 @@
+"""The stages that keep images: of one generator, and of several the best for each group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raysynth.generators.recipe import AUTO
+from raysynth.knobs import decides
+from raysynth.models.settings import clip_of
+from raysynth.networks.settings import searched_knobs
+from raysynth.stages.stage import Stage
+
+SELECTION = Stage(
+    "selection",
+    "selection",
+    "raysynth.selection.stage:build",
+    ("synthesis",),
+    lambda config: {"knobs": decides(config.selection)},
+    check="raysynth.selection.checks:check_scores",
+    per_generator=True,
+)
+CHOICE = Stage(
+    "synthesis",
+    "synthetic",
+    "raysynth.selection.by_validation:build",
+    ("selection/*", "ingest"),
+    lambda config: {
+        "classifier": searched_knobs(config),
+        "clip": clip_of(config.base),
+        "heads": decides(config.search)["head_weight_decays"],
+        **_shares(decides(config.search)),
+    },
+    check="raysynth.networks.checks:check_backbone",
+    check_read={"ingest": "raysynth.networks.checks:check_sides"},
+    beside={"real": "ingest"},
+    where=lambda config: config.generator == AUTO,
+)
+"""`generator: auto`: a generator per group; its images are the run's synthetic table."""
+CHOSEN = Stage(
+    "selection",
+    "selection",
+    "raysynth.selection.by_validation:build_chosen",
+    ("synthesis",),
+    ray=False,
+    where=lambda config: config.generator == AUTO,
+)
+"""Its selection: each group's rows are those of its generator."""
+
+
+def _shares(search: dict[str, Any]) -> dict[str, Any]:
+    return {"shares": search["head_real_shares"]} if "head_real_shares" in search else {}

@@ -1,0 +1,16 @@
+"""The stage of synthesis: the images of one generator."""
+
+from __future__ import annotations
+
+from raysynth.generators.inputs import synthesis_inputs
+from raysynth.stages.stage import Stage
+
+SYNTHESIS = Stage(
+    "synthesis",
+    "synthetic",
+    "raysynth.synthesis.stage:build",
+    ("finetune",),
+    synthesis_inputs,
+    check="raysynth.synthesis.solver:check_solver",
+    per_generator=True,
+)

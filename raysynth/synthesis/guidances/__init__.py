@@ -1,0 +1,1 @@
+"""Guidance terms, a file each; see `raysynth.synthesis.guidance`."""

@@ -1,0 +1,1 @@
+"""Trackers: where a run tells, while it goes, what its stages found."""

@@ -1,0 +1,1 @@
+"""The trackers that there are, one file each, called as their files."""
