@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from pytest import MonkeyPatch
 
-from raysynth.registry import Registry
+import raysynth.registry
+from raysynth.registry import Registry, installed
 
 
 def add_part(
@@ -27,7 +27,6 @@ def add_part(
     (about / "entry_points.txt").write_text(f"[{registry.package}]\n{name} = {module}\n")
     monkeypatch.delitem(sys.modules, module, raising=False)  # another test's of the same name
     monkeypatch.syspath_prepend(str(folder))
-    # Read by the registry once a process: again, and as before when the test is over.
-    found = {entry.name: entry.value for entry in entry_points(group=registry.package)}
-    monkeypatch.setitem(registry.__dict__, "_others", found)
+    # Read once a process: each time until the test is over.
+    monkeypatch.setattr(raysynth.registry, "installed", installed.__wrapped__)
     return folder

@@ -10,14 +10,14 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 
-from raysynth import registry
 from raysynth.cluster.local import LOCAL_ENVIRONMENT
 from raysynth.cluster.session import ENVIRONMENT
+from tests.added import add_part
 
 # Before Ray is imported: a stage's test starts no session, which would set them.
 for name, value in {**ENVIRONMENT, **LOCAL_ENVIRONMENT}.items():
@@ -95,24 +95,8 @@ def s3(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[s
 
 
 @pytest.fixture
-def add_part(tmp_path, monkeypatch):
-    """Add a part as another installed package would: (kind's folder, name, its file)."""
+def add(tmp_path, monkeypatch):
+    """Install a part of another package: (registry, its name, its module's text)."""
     folder = tmp_path / "site"
     folder.mkdir()
-    monkeypatch.syspath_prepend(folder)
-
-    def add(package: str, name: str, text: str) -> None:
-        module = f"{package.replace('.', '_')}_{name}"
-        (folder / f"{module}.py").write_text(dedent(text))
-        about = folder / f"{module}-1.0.dist-info"
-        about.mkdir()
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-        (about / "entry_points.txt").write_text(f"[{package}]\n{name} = {module}\n")
-        registry.installed.cache_clear()
-
-    known = set(sys.modules)
-    yield add
-    registry.installed.cache_clear()
-    for module in set(sys.modules) - known:
-        if str(getattr(sys.modules[module], "__file__", "")).startswith(str(folder)):
-            del sys.modules[module]
+    return partial(add_part, folder, monkeypatch)

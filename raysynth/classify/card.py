@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raysynth.config.config import Config
 from raysynth.groups.groups import Groups
 from raysynth.models.hub import commits
 from raysynth.networks.settings import ClassifierConfig
@@ -62,7 +61,7 @@ of that group. Not for decisions about people.
 
 
 def model_card(
-    config: Config,
+    config: Any,
     groups: Groups,
     counts: NDArray[Any],
     plan: dict[str, Any],

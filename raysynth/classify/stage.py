@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from raysynth.classify.card import model_card
 from raysynth.classify.ship import ship
 from raysynth.cluster.tasks import on_worker
-from raysynth.config.config import Config
 from raysynth.errors import DataError
 from raysynth.evaluation.final import Final, predict_test, shipped_index
 from raysynth.evaluation.kinds import OURS
@@ -50,7 +49,7 @@ SOURCE = "Basu et al. 2026 (arXiv 2511.08711), two-stage training; searched by r
 
 
 def run_classification(
-    config: Config,
+    config: Any,
     real: str,
     synthetic: str,
     selection: str,
@@ -137,7 +136,7 @@ class Tested:
 
 
 def _train(
-    config: Config, units: Units, data: Data, parameters: dict[str, Any], progress: Progress
+    config: Any, units: Units, data: Data, parameters: dict[str, Any], progress: Progress
 ) -> Trained:
     """The winner's seeds, trained beside the tuning of the mixtures: no worker stands idle."""
     settings, shared = config.classifier, ray.put(data)
@@ -160,7 +159,7 @@ def _train(
 
 
 def _rows(
-    config: Config, tested: Tested, data: Data, progress: Progress
+    config: Any, tested: Tested, data: Data, progress: Progress
 ) -> tuple[dict[str, Any], list[Named]]:
     """The rows of the mixtures and of ours, and all predictions."""
     mixing, mine = config.references.for_mixtures(config.classifier), tested.trained.mine
@@ -184,7 +183,7 @@ def _synthetic(
 
 
 def _own_row(
-    config: Config, finals: Sequence[Final], found: Sequence[Any], truth: Truth
+    config: Any, finals: Sequence[Final], found: Sequence[Any], truth: Truth
 ) -> dict[str, Any]:
     search = config.search
     return {
@@ -202,7 +201,7 @@ def _own_row(
     }
 
 
-def _ship(config: Config, units: Units, tested: Tested, preference: str, work: str) -> None:
+def _ship(config: Any, units: Units, tested: Tested, preference: str, work: str) -> None:
     """Save the seed that validation likes best, in a worker: it holds torch already."""
     mine, truth = tested.trained.mine, tested.truth
     best = shipped_index(mine)

@@ -9,7 +9,6 @@ import numpy as np
 import ray
 
 from raysynth.cluster.tasks import on_worker
-from raysynth.config.config import Config
 from raysynth.evaluation.final import Final, predict_test
 from raysynth.evaluation.results import (
     SELECTION_RULE,
@@ -38,7 +37,7 @@ Named = tuple[str, int, Any]
 
 
 def run_references(
-    config: Config, real: str, groups: Groups, work: str, progress: Progress
+    config: Any, real: str, groups: Groups, work: str, progress: Progress
 ) -> dict[str, Any]:
     """Tune and train the references, fit the controls, measure all on test.
 
@@ -110,7 +109,7 @@ def reference_rows(
 
 
 def _controls(
-    config: Config, real: str, groups: Groups, truth: Truth, progress: Progress
+    config: Any, real: str, groups: Groups, truth: Truth, progress: Progress
 ) -> dict[str, tuple[dict[str, Any], Any]]:
     """The control rows and their test predictions, side by side on the workers."""
     from raysynth.references.control_row import run_control

@@ -14,7 +14,6 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 from rich.markup import escape
 
-from raysynth.config.config import Config
 from raysynth.errors import StageError
 from raysynth.groups.groups import Groups
 from raysynth.networks.build import blueprint_of
@@ -38,7 +37,7 @@ RANDOM_TRIALS = 6
 
 
 def run_search(
-    config: Config,
+    config: Any,
     real: str,
     synthetic: str,
     selection: str,
@@ -92,7 +91,7 @@ def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _tuner(config: Config, data: Data, work: str, progress: Progress) -> tune.Tuner:
+def _tuner(config: Any, data: Data, work: str, progress: Progress) -> tune.Tuner:
     """A new experiment, or the one that an earlier driver left and that can be read."""
     search, space = config.search, search_space(config.classifier, config.search)
     trainable = tune.with_resources(

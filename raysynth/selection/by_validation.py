@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from raysynth.config.config import Config
 from raysynth.groups.groups import Groups
 from raysynth.groups.metrics import GroupMetrics
 from raysynth.networks.build import blueprint_of
@@ -47,7 +46,7 @@ class Made:
 
 
 def run_choice(
-    config: Config,
+    config: Any,
     real: str,
     made: Mapping[str, Made],
     groups: Groups,
@@ -163,7 +162,7 @@ def choose_selection(
 
 
 def _train(
-    config: Config, data: Data, images: ImageSet, work: str, name: str, progress: Progress
+    config: Any, data: Data, images: ImageSet, work: str, name: str, progress: Progress
 ) -> Records:
     classifier, size = config.classifier, data.train.size
     folder = f"{work}/units/{name}"
