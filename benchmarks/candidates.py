@@ -32,6 +32,7 @@ from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.knobs import digest_of
 from raysynth.models.clip import load_clip
+from raysynth.networks.build import blueprint_of
 from raysynth.pipeline import run_pipeline
 from raysynth.storage.tables import decode_images, groups_of, parquet_files, read_table
 from raysynth.synthesis.drawing import ImageGenerator
@@ -248,7 +249,7 @@ def validation_wga(
     found = []
     for seed in range(seeds):
         plan = replace(plan_of(configured(settings), settings, seed), evaluations=1)
-        *_, last = fit(plan, data, config)
+        *_, last = fit(plan, data, blueprint_of(config))
         found.append(round(last.best()[1].wga, 3))
     return found
 

@@ -116,6 +116,9 @@ class _Some(Registry[P]):
     def names(self) -> tuple[str, ...]:
         return tuple(name for name in self._whole.names if name in self)
 
+    def each(self) -> Iterator[P]:
+        return filter(self._among, self._whole.each())
+
     def __contains__(self, name: object) -> bool:
         return name in self._whole and self._among(self._whole[str(name)])
 

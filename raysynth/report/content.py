@@ -136,7 +136,7 @@ class Content:
         """How the shipped classifier was trained, in words; empty if nothing is searched yet."""
         if "parameters" not in self.best:
             return ""
-        return training_in_words(self.config, self.best["parameters"])
+        return training_in_words(self.config.classifier, self.best["parameters"])
 
     @property
     def ours(self) -> Method | None:

@@ -223,9 +223,7 @@ def test_a_frozen_pretrained_backbone_is_told_as_what_it_is(tmp_path):
     assert content.ours.tags == ("pretrained start",)
     assert content.best_reference.tags == ("real only",)
     assert "control" in next(m for m in content.methods if m.kind == "control").tags
-    other = config.model_copy(
-        update={"classifier": config.classifier.model_copy(update={"schedule": "joint"})}
-    )
+    other = config.classifier.model_copy(update={"schedule": "joint"})
     assert "real images (balanced), no synthetic" in training_in_words(other, frozen | {"ratio": 0})
 
 
