@@ -42,6 +42,7 @@ from raysynth.models.base import load_base
 from raysynth.models.device import pick_device
 from raysynth.models.sources import resolve
 from raysynth.synthesis.drawing import ImageGenerator
+from raysynth.synthesis.task import Drawing
 
 ROWS = 4
 """Images of each adapter in a training step."""
@@ -197,7 +198,7 @@ def generated(storage: Path, model: str, quick: bool, repeats: int) -> dict[str,
     names = [job.name for job in pack.jobs]
     images = BATCH if quick else IMAGES
     ways: dict[str, Callable[[], float]] = {}
-    generator = ImageGenerator(pack.config, str(folder), names)
+    generator = ImageGenerator(Drawing.of(pack.config), str(folder), names)
     device = generator.base.device
 
     def ours(rows: int, fold: int) -> float:

@@ -135,7 +135,9 @@ def generate(
 ) -> tuple[np.ndarray, float]:
     """Images [N, 32, 32, 3] of specs, and the CPU seconds."""
     torch.set_num_threads(1)
-    images = ImageGenerator(config, str(work), [a.name for a in adapters])
+    from raysynth.synthesis.task import Drawing
+
+    images = ImageGenerator(Drawing.of(config), str(work), [a.name for a in adapters])
     masked = recipe_of(config).masked
     told = contrasts(config.prompts, real.groups, real.counts) if masked else None
     files = [f for f in parquet_files(real.folder) if "/train-" in f]
@@ -222,13 +224,13 @@ def validation_wga(
     from raysynth.scoring.scorer import open_scorers
     from raysynth.selection.copies import copy_thresholds, read_neighbours
     from raysynth.selection.stage import select
-    from raysynth.synthesis.actor import Task
+    from raysynth.synthesis.task import Task
     from raysynth.training.fit import fit
     from raysynth.training.two_stage import configured, plan_of
 
     groups, settings = real.groups, config.classifier
     clusters = str(Path(real.folder).parent / "clusters")
-    task = Task(config, groups, "", (), clusters)
+    task = Task.of(config, groups, "", (), clusters)
     scores = open_scorers(config.synthesis.scorers, task.scoring)(pixels, specs)
     candidates = specs.select(["id", "group", "cluster"])
     for name in ("clip_label", "clip_centroid", "nearest_similarity"):

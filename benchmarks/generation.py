@@ -90,24 +90,19 @@ def child(root: Path, images: int, work: str, variant: str) -> None:
     """raysynth's stage in this process; prints its facts."""
     from raysynth.cluster.session import Session
     from raysynth.progress import Progress
-    from raysynth.synthesis.actor import DiffusionSampler, Task
     from raysynth.synthesis.shards import read_manifest
     from raysynth.synthesis.specs import plan_specs
     from raysynth.synthesis.stage import generate
+    from raysynth.synthesis.task import Task
 
     config = load_config(None, [*knobs(root, images), *VARIANTS[variant]])
     groups = _groups(root)
     trained = read_adapters(f"{root}/adapters")
     specs = plan_specs(config, trained, groups, [1] * groups.count)
     names = tuple(adapter.name for adapter in trained)
-    task = Task(
-        config,
-        groups,
-        f"{root}/adapters",
-        names,
-        f"{root}/clusters",
-        _unscored() if variant == "unscored" else DiffusionSampler,
-    )
+    folders = (f"{root}/adapters", names, f"{root}/clusters")
+    sampler = _unscored() if variant == "unscored" else None
+    task = Task.of(config, groups, *folders, sampler=sampler)
     with Progress(_stderr()) as progress, Session(config, work) as session:
         progress.stage("raysynth")
         session.start()

@@ -47,10 +47,10 @@ from raysynth.scoring.scorer import open_scorers
 from raysynth.selection.copies import copy_thresholds, read_neighbours
 from raysynth.storage.tables import encode_png
 from raysynth.synthesis import masks
-from raysynth.synthesis.actor import Task
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.masks import contrasts
 from raysynth.synthesis.sources import deal_sources
+from raysynth.synthesis.task import Drawing, Task
 
 VARIANTS = {
     "whole": ["synthesis.mask=none"],
@@ -89,7 +89,7 @@ def parted(config: Config, real: Real, work: Path, names: list[str], images: int
     conflicting = [
         next(g for g in real.groups.of_label(y) if g != a) for y, a in enumerate(aligned)
     ]
-    made = ImageGenerator(config, str(work), names)
+    made = ImageGenerator(Drawing.of(config), str(work), names)
     found, covered = [], []
     for own, target in zip(aligned, conflicting, strict=True):
         rows = np.flatnonzero(real.group["train"] == own)[:images]
@@ -132,7 +132,7 @@ def copied(config: Config, real: Real, pixels: np.ndarray, group: np.ndarray) ->
     """Per group: share of copies, and of images that are nearest to the one that was edited."""
     clusters = str(Path(real.folder).parent / "clusters")
     limits = copy_thresholds(config.selection, read_neighbours(clusters), real.groups)
-    task = Task(config, real.groups, "", (), clusters)
+    task = Task.of(config, real.groups, "", (), clusters)
     score = open_scorers(config.synthesis.scorers, task.scoring)
     scores = score(pixels, pa.table({"group": group}))
     nearest = scores["nearest"].to_numpy(zero_copy_only=False)

@@ -29,6 +29,7 @@ from measure import RESULTS, finish, parser
 from PIL import Image
 
 from raysynth.clustering.embed import encoded, read_embeddings
+from raysynth.clustering.neighbours import Neighbours
 from raysynth.config.config import Config
 from raysynth.config.files import load_config
 from raysynth.generators.recipe import recipe_of
@@ -37,7 +38,6 @@ from raysynth.models.base import load_base
 from raysynth.models.clip import load_clip
 from raysynth.pipeline import run_pipeline
 from raysynth.report.sheets import mosaic
-from raysynth.scoring.neighbours import Neighbours
 from raysynth.selection.copies import QUANTILE
 from raysynth.stages.run import Run
 from raysynth.storage.tables import decode_images, groups_of, read_table

@@ -84,7 +84,7 @@ def settings(config: Config, count: int, seed: int) -> list[dict[str, Any]]:
     from raysynth.search.space import first_points, search_space
 
     rng = np.random.default_rng(seed)
-    space, search = search_space(config.search), config.search
+    space, search = search_space(config.classifier, config.search), config.search
     points = [{**point} for point in first_points(config.classifier, search)]
     for point in points:
         point["head_weight_decay"] = config.classifier.head_weight_decay

@@ -30,6 +30,7 @@ from raysynth.groups.groups import Groups
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.solver import build_solver
+from raysynth.synthesis.task import Drawing
 
 SOLVERS = ("dpmsolver++", "unipc", "ddim")
 STEPS, QUICK_STEPS = (2, 3, 4, 5, 6, 8, 10, 20, 50), (4, 6, 20)
@@ -44,7 +45,7 @@ class Bench:
     def __init__(self, root: Path, adapters: list[Adapter], groups: Groups, each: int):
         self.config = load_config(None, knobs(root, IMAGES))
         names = [adapter.name for adapter in adapters]
-        self.generate = ImageGenerator(self.config, str(root / "adapters"), names)
+        self.generate = ImageGenerator(Drawing.of(self.config), str(root / "adapters"), names)
         self.rows = [adapter for adapter in adapters for _ in range(each)]
         self.groups, self.judge = groups, load_judge()
 

@@ -32,7 +32,7 @@ from raysynth.config.files import load_config
 from raysynth.groups.groups import Groups
 from raysynth.scoring.columns import scores_of
 from raysynth.scoring.scorer import USUAL
-from raysynth.synthesis.actor import Task
+from raysynth.synthesis.task import Task
 
 GROUPS = Groups(
     ("pullover", "coat"), ("grass", "gravel"), ("pullover", "coat"), ("grass", "gravel")
@@ -161,7 +161,7 @@ def child(sampler: str, images: int, work: str) -> None:
     )
     specs = plan_specs(config, [], GROUPS, [1] * GROUPS.count)
     kind = SleepingSampler if sleeping else TinySampler
-    task = Task(config, GROUPS, "", (), "", kind)
+    task = Task.of(config, GROUPS, "", (), "", sampler=kind)
     with (
         Progress(Console(file=sys.stderr, soft_wrap=True)) as progress,
         Session(config, work) as session,

@@ -36,6 +36,9 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "data-sets": Kind("raysynth.datasets.settings:LAYOUTS", "dataset.name"),
     "grouping": Kind("raysynth.grouping.settings:GROUPING", "grouping.method"),
+    "families": Kind("raysynth.models.family:FAMILIES", "base.name"),
+    "guidance": Kind("raysynth.synthesis.guidance:GUIDANCE", "synthesis.guidance"),
+    "scorers": Kind("raysynth.scoring.scorer:SCORERS", "synthesis.scorers"),
     "trackers": Kind("raysynth.trackers.tracker:TRACKERS", "trackers"),
 }
 

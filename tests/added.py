@@ -1,33 +1,21 @@
-"""Parts of another package: a module and its entry point in a temporary folder."""
+"""Parts of another package: a module and its entry point in a folder."""
 
 from __future__ import annotations
 
-import sys
-import textwrap
-from importlib.metadata import entry_points
 from pathlib import Path
-
-from pytest import MonkeyPatch
-
-from raysynth.registry import Registry
+from textwrap import dedent
 
 
-def add_part(
-    folder: Path, monkeypatch: MonkeyPatch, registry: Registry, name: str, text: str
-) -> Path:
-    """Install `text` as the module of a part of this name; the folder is on this process's path.
+def write_part(folder: Path, package: str, name: str, text: str) -> None:
+    """Install `text` as the module of a part in the kind's folder `package`.
 
-    Ray's workers need it too: `PYTHONPATH`, or `runtime_env`.
+    It is found where `folder` is on the path: `sys.path`, `PYTHONPATH` of a process and of Ray's
+    workers.
     """
-    module = f"added_{name}"
-    (folder / f"{module}.py").write_text(textwrap.dedent(text))
+    module = f"{package.replace('.', '_')}_{name}"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{module}.py").write_text(dedent(text))
     about = folder / f"{module}-1.0.dist-info"
-    about.mkdir(parents=True)
+    about.mkdir(exist_ok=True)
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(f"[{registry.package}]\n{name} = {module}\n")
-    monkeypatch.delitem(sys.modules, module, raising=False)  # another test's of the same name
-    monkeypatch.syspath_prepend(str(folder))
-    # Read by the registry once a process: again, and as before when the test is over.
-    found = {entry.name: entry.value for entry in entry_points(group=registry.package)}
-    monkeypatch.setitem(registry.__dict__, "_others", found)
-    return folder
+    (about / "entry_points.txt").write_text(f"[{package}]\n{name} = {module}\n")

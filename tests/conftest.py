@@ -11,13 +11,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 
 from raysynth import registry
 from raysynth.cluster.local import LOCAL_ENVIRONMENT
 from raysynth.cluster.session import ENVIRONMENT
+from tests.added import write_part
 
 # Before Ray is imported: a stage's test starts no session, which would set them.
 for name, value in {**ENVIRONMENT, **LOCAL_ENVIRONMENT}.items():
@@ -102,12 +102,7 @@ def add_part(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(folder)
 
     def add(package: str, name: str, text: str) -> None:
-        module = f"{package.replace('.', '_')}_{name}"
-        (folder / f"{module}.py").write_text(dedent(text))
-        about = folder / f"{module}-1.0.dist-info"
-        about.mkdir()
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-        (about / "entry_points.txt").write_text(f"[{package}]\n{name} = {module}\n")
+        write_part(folder, package, name, text)
         registry.installed.cache_clear()
 
     known = set(sys.modules)

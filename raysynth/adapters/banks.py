@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from raysynth.adapters.fold import FoldedUNet
-from raysynth.adapters.grouped_lora import LoraShape, inject
+from raysynth.adapters.grouped_lora import inject
+from raysynth.adapters.record import LoraShape
 from raysynth.errors import ModelError, first_line
 from raysynth.generators.recipe import Training
 from raysynth.models.base import Files

@@ -28,16 +28,6 @@ from raysynth.errors import ConfigError, ModelError
 from raysynth.storage.files import make_folder, open_storage, write_atomic
 
 
-@dataclass(frozen=True)
-class LoraShape:
-    """What a run's adapters look like."""
-
-    targets: tuple[str, ...]
-    """Kinds of layers, as the base's family calls them."""
-    rank: int
-    alpha: float
-
-
 @dataclass
 class Route:
     """Which adapter each run of equal batch rows uses; shared by all layers of a UNet."""

@@ -14,6 +14,16 @@ from raysynth.terminal import masked
 
 
 @dataclass(frozen=True)
+class LoraShape:
+    """What a run's adapters look like."""
+
+    targets: tuple[str, ...]
+    """Kinds of layers, as the base's family calls them."""
+    rank: int
+    alpha: float
+
+
+@dataclass(frozen=True)
 class Adapter:
     """What one fine-tuning produced, as `adapters.json` and `<name>/adapter.json` record it."""
 

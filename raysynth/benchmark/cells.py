@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,7 +18,7 @@ from raysynth.knobs import Section
 from raysynth.models.hub import pinned
 from raysynth.pipeline import stage_digests
 from raysynth.planning.preflight import preflight
-from raysynth.references.settings import Control, Reference
+from raysynth.references.settings import CONTROLS, REAL_ONLY
 from raysynth.stages.run import shared_name
 from raysynth.terminal import clipped, shown
 
@@ -124,7 +124,7 @@ def _check_names(settings: BenchmarkConfig) -> None:
                 f"row has. Fix: call it otherwise, e.g. {name}-by-validation"
             )
     names = {*settings.rows, *settings.by_validation}
-    if taken := names & {*get_args(Reference), *get_args(Control)}:
+    if taken := [name for name in names if name in REAL_ONLY or name in CONTROLS]:
         name = min(taken)
         where = "rows" if name in settings.rows else "by_validation"
         raise ConfigError(

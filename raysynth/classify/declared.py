@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raysynth.knobs import decides
+from raysynth.references.settings import mixtures_rates
 from raysynth.stages.stage import Stage
 
 CLASSIFICATION = Stage(
@@ -10,5 +11,7 @@ CLASSIFICATION = Stage(
     "classifier",
     "raysynth.classify.stage:build",
     ("search", "references"),
-    lambda config: {"knobs": decides(config.classifier)},
+    lambda config: {
+        "knobs": decides(config.classifier.settled()) | mixtures_rates(config),
+    },
 )

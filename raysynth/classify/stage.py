@@ -35,7 +35,7 @@ from raysynth.training.data import load_data, say_shortage
 from raysynth.training.fit import encode_frozen
 from raysynth.training.plan import Plan
 from raysynth.training.trainset import mixture_counts
-from raysynth.training.two_stage import SEARCHED, head_grid, plan_of
+from raysynth.training.two_stage import SEARCHED, plan_of
 from raysynth.training.units import run_units, start_workers
 
 SOURCE = "Basu et al. 2026 (arXiv 2511.08711), two-stage training; searched by raysynth"
@@ -77,7 +77,9 @@ def run_classification(
     make_folder(folder)
     ray.get(ready)
     ours = [plan_of(best["parameters"], settings, seed) for seed in range(settings.seeds)]
-    tuning = tuning_of(settings.mixtures, config.for_mixtures(), settings.seeds)
+    tuning = tuning_of(
+        settings.mixtures, config.references.for_mixtures(config.classifier), settings.seeds
+    )
     # The winner's seeds wait for nothing: trained beside the tuning, no worker stands idle.
     records = run_units(
         tuning.first + ours,
@@ -124,7 +126,9 @@ def _rows(
 ) -> tuple[dict[str, Any], list[Named]]:
     """The rows of the mixtures and of ours, and all predictions; `found`: theirs, then ours."""
     own = found[len(mixed) :]
-    methods, named = reference_rows(mixed, found[: len(mixed)], truth, config.for_mixtures())
+    methods, named = reference_rows(
+        mixed, found[: len(mixed)], truth, config.references.for_mixtures(config.classifier)
+    )
     for name in config.classifier.mixtures:
         methods[name]["synthetic"] = _synthetic(name, config, data, progress)
     methods[OURS] = _own_row(mine, own, truth, config)
@@ -133,7 +137,9 @@ def _rows(
 
 def _synthetic(name: str, config: Config, data: Data, progress: Progress) -> dict[str, int]:
     """Synthetic images that a mixture asks for by its definition, and those that there were."""
-    first = tuning_of([name], config.for_mixtures(), 1).first[0].phases[0]
+    first = (
+        tuning_of([name], config.references.for_mixtures(config.classifier), 1).first[0].phases[0]
+    )
     wanted, used = mixture_counts(first.images, data)
     if used < wanted:
         progress.say(f"  {name} asks for {wanted} synthetic images; {used} were kept and used")
@@ -151,7 +157,7 @@ def _own_row(
         "budget": {
             "trainings": search.trials,
             "stopping_points": search.trials * config.classifier.evaluations,
-            "heads_each": len(head_grid(search)),
+            "heads_each": len(search.heads),
         },
         **measured(truth, found, [final.validation for final in finals]),
         "chosen": chosen(finals),

@@ -20,10 +20,10 @@ from raysynth.clustering.embed import (
     vectors_column,
 )
 from raysynth.clustering.kmeans import Clustering, cluster_group, of_group
+from raysynth.clustering.neighbours import real_neighbours
 from raysynth.clustering.settings import ClusteringConfig
 from raysynth.groups.groups import Groups, require_every_group
 from raysynth.progress import Progress
-from raysynth.scoring.neighbours import real_neighbours
 from raysynth.stages.stage import Work
 from raysynth.storage.files import exists
 from raysynth.storage.tables import write_table

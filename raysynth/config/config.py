@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -28,15 +28,6 @@ from raysynth.synthesis.settings import SynthesisConfig
 from raysynth.trackers.tracker import TRACKERS
 
 Generator = Literal["vanilla", "lora", "dreambooth", "clustered_dreambooth", "shared", "edit"]
-
-
-PRETRAINED_RATES: dict[str, dict[str, Any]] = {
-    "classifier": {"learning_rate": 1e-4, "full_learning_rate": 1e-4},
-    "references": {"learning_rates": (1e-4,)},
-    "search": {"learning_rates": (1e-5, 1e-3)},
-}
-"""Peak learning rates of pretrained `clip` and transformers backbones, which the small network's
-spoil (docs/decisions/028-backbones.md)."""
 
 
 class Config(Section):
@@ -131,42 +122,6 @@ class Config(Section):
                 "generator=lora"
             )
 
-    @model_validator(mode="after")
-    def _rates_of_the_backbone(self) -> Config:
-        """Learning rates that were not given follow the backbone, where it is trained at all."""
-        if self.classifier.backbone == "small":
-            return self
-        ours = self.classifier.starts_pretrained
-        theirs = self.for_references().classifier.starts_pretrained
-        tuned = {
-            "classifier": ours and self.classifier.steps > 0,
-            "references": theirs and bool(self.references.names),
-            "search": ours and self.search.steps[1] > 0,
-        }
-        for name in (section for section, is_tuned in tuned.items() if is_tuned):
-            given, rates = getattr(self, name).model_fields_set, PRETRAINED_RATES[name].items()
-            self._fill(name, {key: rate for key, rate in rates if key not in given})
-        self._rates_of_the_mixtures()
-        return self
-
-    def _rates_of_the_mixtures(self) -> None:
-        """Where references start otherwise, mixtures have the rates of their own start."""
-        classifier, references = self.classifier, self.references
-        told = classifier.mixture_learning_rates or "learning_rates" in references.model_fields_set
-        if told or not classifier.mixtures:
-            return
-        rates = ReferencesConfig.model_fields["learning_rates"].default
-        if classifier.starts_pretrained:
-            rates = PRETRAINED_RATES["references"]["learning_rates"]
-        if rates != references.learning_rates:
-            self._fill("classifier", {"mixture_learning_rates": rates})
-
-    def _fill(self, name: str, values: dict[str, Any]) -> None:
-        """Set a section's fields without marking them as given: a row may have its own."""
-        section = getattr(self, name)
-        filled = type(section).model_construct(section.model_fields_set, **dict(section) | values)
-        object.__setattr__(self, name, filled)
-
     @property
     def asked(self) -> tuple[Asked, ...]:
         """What the stages ask of the cluster, each by itself."""
@@ -175,14 +130,8 @@ class Config(Section):
 
     def for_references(self) -> Config:
         """This configuration with the start that references have."""
-        start = self.references.start or self.classifier.start
-        classifier = self.classifier.model_copy(update={"start": start})
+        classifier = self.references.network(self.classifier)
         return self.model_copy(update={"classifier": classifier})
-
-    def for_mixtures(self) -> ReferencesConfig:
-        """What mixtures are tuned over: `references`, with the learning rates of their start."""
-        rates = self.classifier.mixture_learning_rates or self.references.learning_rates
-        return self.references.model_copy(update={"learning_rates": rates})
 
     def digest(self) -> str:
         """Hex digest of everything that can change a result (not where it runs)."""

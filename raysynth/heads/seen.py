@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from raysynth.heads.spec import HeadSpec
 from raysynth.networks.images import Data
-from raysynth.networks.linear import Head
+
+if TYPE_CHECKING:  # head objectives are named by configurations, which need no torch
+    import torch
+
+    from raysynth.networks.linear import Head
 
 
 @dataclass(frozen=True)
@@ -63,22 +64,3 @@ class Fitted:
     predicted: NDArray[np.int64]
     judged: NDArray[np.int64] | None = None
     chosen: dict[str, Any] = field(default_factory=dict)
-
-
-Fit = Callable[[Sequence[HeadSpec], Seen], dict[str, Fitted]]
-
-
-def on_device(seen: Seen) -> torch.Tensor:
-    """[N, D] features of the real training images."""
-    return torch.tensor(seen.features.train, device=seen.device)
-
-
-def judged_by_all(
-    specs: Sequence[HeadSpec], heads: Sequence[Head], seen: Seen
-) -> dict[str, Fitted]:
-    """Heads that saw no validation image, judged by all of them."""
-    validation = torch.tensor(seen.features.validation, device=seen.device)
-    return {
-        spec.name: Fitted(head, head.predict(validation))
-        for spec, head in zip(specs, heads, strict=True)
-    }

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raysynth.heads.dfr_validation import halves, score_of
+from raysynth.heads.judging import halves, predicted_by, score_on
 from raysynth.heads.seen import Fitted, Seen
 from raysynth.heads.spec import HeadSpec
 from raysynth.networks.linear import Head
@@ -32,8 +32,8 @@ def fit_self(specs: Sequence[HeadSpec], seen: Seen) -> dict[str, Fitted]:
     assert seen.head is not None
     validation = seen.data.validation
     half, judge = halves(validation.group, seen.seed)
-    score, predicted = score_of(seen.head, seen, judge)
-    best, chosen, top = seen.head, {}, score
+    predicted = predicted_by(seen.head, seen)
+    best, chosen, top = seen.head, {}, score_on(judge, predicted, seen)
     picks = {
         (points, early): half[disagreement(seen.features.logits[half], other[half], points)]
         for early, other in early_stops(seen).items()
@@ -41,8 +41,8 @@ def fit_self(specs: Sequence[HeadSpec], seen: Seen) -> dict[str, Fitted]:
     }
     trials = list(product(picks, LEARNING_RATES))
     for (key, rate), head in zip(trials, _fine_tuned(seen, picks, trials), strict=True):
-        score, labels = score_of(head, seen, judge)
-        if score > top:
+        labels = predicted_by(head, seen)
+        if (score := score_on(judge, labels, seen)) > top:
             top, best, predicted = score, head, labels
             chosen = {"points": key[0], "early_stop": key[1], "head_learning_rate": rate}
     return {spec.name: Fitted(best, predicted, judge, chosen) for spec in specs}

@@ -97,30 +97,21 @@ def load_clip(base: BaseConfigSection) -> Clip:
     """Load the CLIP that embeds and scores, frozen and in eval mode; raises ModelError."""
     check_clip(base, weights=False)
     source, device = resolve(base.clip, clip=True), pick_device(base.device)
-    transformers = quiet_transformers()
-    dtype = pick_dtype(base.dtype, device)
-    plain = plain_attention(base, device)
+    transformers, dtype = quiet_transformers(), pick_dtype(base.dtype, device)
     hub = {} if os.path.isdir(source) else {"revision": base.clip_revision}
-    loaded = load_or_explain(
-        "base.clip",
-        source,
-        lambda: transformers.CLIPModel.from_pretrained(
-            source,
-            use_safetensors=True,
-            variant=variant_of(Path(source)),
-            dtype=weight_dtype(dtype, device),
-            attn_implementation="eager" if plain else "sdpa",
-            ignore_mismatched_sizes=True,  # `complete` names them
-            output_loading_info=True,
-            **hub,
-        ),
-    )
+    options = hub | {
+        "use_safetensors": True,
+        "variant": variant_of(Path(source)),
+        "dtype": weight_dtype(dtype, device),
+        "attn_implementation": "eager" if plain_attention(base, device) else "sdpa",
+        "ignore_mismatched_sizes": True,  # `complete` names them
+        "output_loading_info": True,
+    }
+    load = transformers.CLIPModel.from_pretrained
+    loaded = load_or_explain("base.clip", source, lambda: load(source, **options))
     model = complete("base.clip", source, loaded)
-    tokenizer = load_or_explain(
-        "base.clip: tokenizer",
-        source,
-        lambda: transformers.CLIPTokenizer.from_pretrained(source, **hub),
-    )
+    read = transformers.CLIPTokenizer.from_pretrained
+    tokenizer = load_or_explain("base.clip: tokenizer", source, lambda: read(source, **hub))
     limit_tokenizer(tokenizer, model.config.text_config)
     settings = load_or_explain(
         "base.clip: preprocessor", source, lambda: _image_settings(source, hub)

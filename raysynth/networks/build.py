@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from raysynth.networks.settings import ClassifierConfig
-from raysynth.networks.small import SMALL, SmallNetwork, load_embedded
+from raysynth.networks.settings import SMALL, ClassifierConfig
+from raysynth.networks.small import SmallNetwork, load_embedded
 
 
 def build_model(classifier: ClassifierConfig, label_names: tuple[str, ...], size: int) -> Any:

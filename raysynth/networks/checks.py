@@ -11,8 +11,8 @@ from raysynth.config.config import Config
 from raysynth.errors import ConfigError, DataError, ModelError
 from raysynth.models.headers import read_config
 from raysynth.models.sources import CLIP, is_path, resolve
-from raysynth.networks.settings import ClassifierConfig
-from raysynth.networks.small import EMBEDDED_WIDTHS, SMALL
+from raysynth.networks.settings import SMALL, ClassifierConfig
+from raysynth.networks.small import EMBEDDED_WIDTHS
 
 UNSEEN = ("pullover", "coat")
 """Garments that the shipped `other_garments` weights were not trained on."""

@@ -18,7 +18,8 @@ from raysynth.networks.build import build_model
 from raysynth.networks.checks import with_clip
 from raysynth.networks.images import ImageSet
 from raysynth.networks.linear import Head, check_head, linear_head, other_size
-from raysynth.networks.small import NORMALISATION, SMALL
+from raysynth.networks.settings import SMALL
+from raysynth.networks.small import NORMALISATION
 
 EVALUATION_BATCH = 250
 CPU_EVALUATION_BATCH = 64

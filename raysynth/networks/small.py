@@ -8,9 +8,6 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-SMALL = "small"
-
-
 NORMALISATION = 0.5
 """Mean and standard deviation of the small network's normalisation: pixels to [-1, 1]."""
 

@@ -14,9 +14,10 @@ from raysynth.generators.recipe import AUTO, Training, candidates, recipe_of
 from raysynth.models.family import FAMILIES, USUAL, Family, family_of, reader_of
 from raysynth.models.sources import CLIP, resolve
 from raysynth.references.settings import ReferencesConfig
+from raysynth.selection.rule import RULES
 from raysynth.synthesis.guidance import guide_of
 from raysynth.training.plan import Plan
-from raysynth.training.two_stage import configured, head_grid, plan_of
+from raysynth.training.two_stage import configured, plan_of
 
 if TYPE_CHECKING:
     from raysynth.planning.denoiser_cost import UNetCost
@@ -124,7 +125,7 @@ def image_sizes(
     if known is None:
         assumptions.append(f"real images of {real} x {real} pixels (dataset.image_size is not set)")
     made, selection = groups * config.synthesis.images_per_group, config.selection
-    share = selection.keep if selection.rule in ("quantile", "random") else 1.0
+    share = RULES[selection.rule].share(selection)
     return Images(
         splits,
         groups,
@@ -205,9 +206,11 @@ def classifier_flops(config: Config, images: Images) -> float:
 def trainings(config: Config) -> list[tuple[Plan, int]]:
     """The classifiers' trainings of a run: (plan, how often); the search's all to their end."""
     search, classifier = config.search, config.classifier
-    found = _tuned(classifier.mixtures, config.for_mixtures(), classifier.seeds)
-    found += _tuned(config.references.names, config.references, config.references.seeds)
-    chosen, grid = configured(classifier), head_grid(search)
+    references = config.references.settled(classifier)
+    mixed = config.references.for_mixtures(classifier)
+    found = _tuned(classifier.mixtures, mixed, classifier.seeds)
+    found += _tuned(references.names, references, references.seeds)
+    chosen, grid = configured(classifier), search.heads
     if config.generator == AUTO:
         from raysynth.selection.by_validation import SEEDS
 
@@ -285,8 +288,7 @@ def embedding_bytes(config: Config, images: Images) -> float:
 
 def _tuned(names: Sequence[str], config: ReferencesConfig, seeds: int) -> list[tuple[Plan, int]]:
     """Every setting of every reference or mixture once, then the further seeds of the best."""
-    from raysynth.references.methods import every_setting
-    from raysynth.references.reference import merged
+    from raysynth.references.reference import every_setting, merged
 
     tried = every_setting(names, config)
     one_each = {name: replace(plan, seed=1) for name, _, plan in tried}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
-from raysynth.references.methods import REFERENCES
+from raysynth.references.reference import REFERENCES
 
 
 def check_halves(names: Sequence[str], counts: NDArray[np.int64], groups: Groups) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from raysynth.knobs import decides
 from raysynth.models.settings import clip_of
 from raysynth.networks.settings import shared_knobs
+from raysynth.references.settings import CONTROLS
 from raysynth.stages.stage import Stage
 
 REFERENCES = Stage(
@@ -15,7 +16,7 @@ REFERENCES = Stage(
     "raysynth.references.stage:build",
     ("ingest",),
     lambda config: {
-        "knobs": decides(config.references, "start"),
+        "knobs": decides(config.references.settled(config.classifier), "start"),
         "classifier": shared_knobs(config),
         **_of_controls(config),
     },
@@ -25,5 +26,5 @@ REFERENCES = Stage(
 
 
 def _of_controls(config: Any) -> dict[str, Any]:
-    clip = "clip_balanced_head" in config.references.controls
+    clip = any(CONTROLS[name].uses_clip for name in config.references.controls)
     return {"clip": clip_of(config.base)} if clip else {}

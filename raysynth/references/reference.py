@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
 from raysynth.heads.spec import TRAINED, HeadSpec
-from raysynth.references.settings import ReferencesConfig
+from raysynth.references.settings import METHODS, ReferencesConfig
+from raysynth.registry import Registry
 from raysynth.training.plan import Phase, Plan
 
 
@@ -22,13 +23,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Reference:
-    """A method that raysynth is compared with.
+    """A method that raysynth is compared with; the `PART` of a file in `methods/`.
 
-    `kind`: `reference` sees real images only, `mixture` also the run's synthetic ones.
-    `uses_validation`: it trains on validation images; all others are only chosen by them.
+    `title`: what tables call it; `source`: who published it. `kind`: `reference` sees real images
+    only, `mixture` also the run's synthetic ones. `uses_validation`: it trains on validation
+    images; all others are only chosen by them.
     """
 
-    name: str
+    title: str
     source: str
     phases: Callable[[ReferencesConfig, Setting], tuple[Phase, ...]]
     heads: Callable[[ReferencesConfig], tuple[HeadSpec, ...]] = lambda config: (TRAINED,)
@@ -50,9 +52,24 @@ class Reference:
         }
 
 
+REFERENCES: Registry[Reference] = METHODS
+
+
 def settings(config: ReferencesConfig) -> list[Setting]:
-    """All that is tried of every reference."""
+    """All that is tried of every reference; `config`: settled."""
+    assert config.learning_rates is not None
     return [Setting(*both) for both in product(config.weight_decays, config.learning_rates)]
+
+
+def every_setting(
+    names: Sequence[str], config: ReferencesConfig
+) -> tuple[tuple[str, Setting, Plan], ...]:
+    """(name, setting, training at the first seed) of all that is tried of these references."""
+    return tuple(
+        (name, setting, REFERENCES[name].plan(config, setting, seed=0))
+        for name in names
+        for setting in settings(config)
+    )
 
 
 def on_real(config: ReferencesConfig, setting: Setting, **more: Any) -> Phase:

@@ -22,8 +22,8 @@ from raysynth.evaluation.results import (
 from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
 from raysynth.references.checks import check_halves
-from raysynth.references.controls import CONTROLS
-from raysynth.references.methods import REFERENCES
+from raysynth.references.control import CONTROLS
+from raysynth.references.reference import REFERENCES
 from raysynth.references.settings import ReferencesConfig
 from raysynth.references.tuning import tuning_of
 from raysynth.stages.stage import Work
@@ -54,7 +54,8 @@ def run_references(
     DataError
         See `check_halves`.
     """
-    config, folder = config.for_references(), f"{work}/units"
+    settled, folder = config.references.settled(config.classifier), f"{work}/units"
+    config = config.for_references().model_copy(update={"references": settled})
     progress.update("decoding images")
     ready = start_workers(config)
     data = load_real_data(config, real, groups)
@@ -109,7 +110,7 @@ def _controls(
     config: Config, real: str, groups: Groups, truth: Truth, progress: Progress
 ) -> dict[str, tuple[dict[str, Any], Any]]:
     """The control rows and their test predictions, side by side on the workers."""
-    from raysynth.references.control import run_control
+    from raysynth.references.control_row import run_control
 
     resources, names = config.resources, config.references.controls
     task = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(
@@ -117,7 +118,7 @@ def _controls(
     )
     if names:
         progress.update("controls", 0, len(names))
-    results = ray.get([task.remote(CONTROLS[name], config, real, groups) for name in names])
+    results = ray.get([task.remote(name, config, real, groups) for name in names])
     rows: dict[str, tuple[dict[str, Any], Any]] = {}
     for name, result in zip(names, results, strict=True):
         row = {

@@ -8,8 +8,7 @@ from typing import Any
 
 from raysynth.evaluation.final import Final
 from raysynth.groups.metrics import GroupMetrics
-from raysynth.references.methods import every_setting
-from raysynth.references.reference import Setting, merged
+from raysynth.references.reference import Setting, every_setting, merged
 from raysynth.references.settings import ReferencesConfig
 from raysynth.training.plan import Plan
 from raysynth.training.units import Records

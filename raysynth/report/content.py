@@ -17,29 +17,13 @@ from raysynth.errors import DataError
 from raysynth.evaluation.kinds import KINDS, OURS
 from raysynth.evaluation.preference import in_words, preferred
 from raysynth.groups.groups import Groups, aligned_groups
+from raysynth.references.control import CONTROLS
+from raysynth.references.reference import REFERENCES
 from raysynth.stages.run import Run
 from raysynth.storage.files import exists, read_json
 from raysynth.storage.tables import SPLITS, groups_of, read_table, split_files, train_counts_of
 from raysynth.synthesis.timeline import read_timeline
 
-TITLES = {
-    "erm": "ERM",
-    "reweighting": "Group reweighting",
-    "resampling": "Group-balanced sampling",
-    "subsampling": "Group subsampling (SUBG)",
-    "group_dro": "Group-DRO",
-    "jtt": "JTT",
-    "erm_balanced_head": "ERM + balanced last layer",
-    "dfr_train": "DFR (training images)",
-    "dfr_validation": "DFR (validation images)",
-    "self": "SELF",
-    "ffr": "FFR",
-    "usb": "USB mixing",
-    "asb": "ASB mixing",
-    "clip_balanced_head": "Base's CLIP + balanced head",
-    "base_classifier": "Base's labelled images + balanced head",
-    "raysynth": "raysynth",
-}
 REMARKS = ("left_out", "repeated")
 """Facts of ingest that are words."""
 
@@ -228,10 +212,11 @@ def _real_groups(real: str) -> tuple[Groups, dict[str, np.ndarray], Measured]:
 
 
 def ordered_methods(results: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """References in the order of TITLES, unknown ones after them, raysynth last."""
-    order = {name: position for position, name in enumerate(TITLES)}
+    """By kind, in the order of KINDS, and as the configuration names them; raysynth last."""
+    order = {kind: position for position, kind in enumerate(KINDS)}
     methods = results.get("methods", {}).items()
-    return sorted(methods, key=lambda item: (item[0] == OURS, order.get(item[0], len(order))))
+    last = len(order)
+    return sorted(methods, key=lambda item: (item[0] == OURS, order.get(item[1]["kind"], last)))
 
 
 def starts_pretrained(config: Any, kind: str) -> bool:
@@ -252,7 +237,10 @@ def synthetic_images(values: Mapping[str, Any], generator: str) -> str:
 
 def title_of(name: str) -> str:
     """What a method is called."""
-    return TITLES.get(name, name.replace("_", " "))
+    for parts in (REFERENCES, CONTROLS):
+        if name in parts:
+            return parts[name].title
+    return name.replace("_", " ")
 
 
 def _method(name: str, values: Mapping[str, Any], groups: Groups, config: Any) -> Method:

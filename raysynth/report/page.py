@@ -12,6 +12,7 @@ from raysynth.report.content import Content
 from raysynth.report.copies import PairSheet
 from raysynth.report.plots import Plot
 from raysynth.report.sheets import Sheet, Strip, data_uri
+from raysynth.selection.rule import RULES
 from raysynth.selection.settings import SelectionConfig
 
 WHAT = {
@@ -92,12 +93,7 @@ def seconds(value: float) -> str:
 
 def _selection_rule(selection: SelectionConfig) -> str:
     """Who is kept, as a sentence's end."""
-    kept = {
-        "quantile": f"the best {100 * selection.keep:g} % by CLIP score",
-        "threshold": f"those with a CLIP score of {selection.threshold} or more",
-        "random": f"{100 * selection.keep:g} % at random",
-        "off": "all",
-    }[selection.rule]
+    kept = RULES[selection.rule].said(selection)
     return kept + (", shared equally by the clusters" if selection.per_cluster else "")
 
 

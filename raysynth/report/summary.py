@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raysynth.evaluation.kinds import OURS
-from raysynth.report.content import TITLES, ordered_methods, synthetic_images
+from raysynth.report.content import ordered_methods, synthetic_images, title_of
 from raysynth.storage.files import read_json
 from raysynth.terminal import shown
 
@@ -42,7 +42,7 @@ def print_summary(report: str, console: Console | None = None) -> None:
             for key in ("wga", "aga", "weighted")
         ]
         images = synthetic_images(values, results["generator"])
-        title = TITLES.get(name, name) + "*" * values["uses_validation"]
+        title = title_of(name) + "*" * values["uses_validation"]
         title += f" ({images})" if images else ""
         table.add_row(Text(shown(title)), *cells, style="bold" if name == OURS else None)
     console.print()

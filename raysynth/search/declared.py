@@ -11,5 +11,8 @@ SEARCH = Stage(
     "search",
     "raysynth.search.stage:build",
     ("ingest", "selection"),
-    lambda config: {"knobs": decides(config.search), "classifier": searched_knobs(config)},
+    lambda config: {
+        "knobs": decides(config.search.settled(config.classifier)),
+        "classifier": searched_knobs(config),
+    },
 )

@@ -7,14 +7,15 @@ from typing import Any
 from ray import tune
 
 from raysynth.networks.settings import ClassifierConfig
-from raysynth.search.settings import SearchConfig
-from raysynth.training.two_stage import SEARCHED
+from raysynth.search.settings import RANGES, SearchConfig
+from raysynth.training.two_stage import configured
 
 
-def search_space(search: SearchConfig) -> dict[str, Any]:
+def search_space(classifier: ClassifierConfig, search: SearchConfig) -> dict[str, Any]:
     """Tune's domains by parameter; a range of one value is a constant."""
+    search = search.settled(classifier)
     space: dict[str, Any] = {"ratio": tune.choice(list(search.ratios))}
-    for name in SEARCHED:
+    for name in RANGES:
         low, high = span(search, name)
         if low == high:
             space[name] = low
@@ -30,17 +31,17 @@ def first_points(classifier: ClassifierConfig, search: SearchConfig) -> list[dic
 
     So the real-only classifier is always tried, however few the trials.
     """
-    values = {}
-    for name in SEARCHED:
+    start, values, search = configured(classifier), {}, search.settled(classifier)
+    for name in RANGES:
         low, high = span(search, name)
         if low < high:
-            values[name] = min(max(getattr(classifier, name), low), high)
+            values[name] = min(max(start[name], low), high)
     ratios = sorted(set(search.ratios), reverse=True)
     ordered = sorted(ratios, key=lambda ratio: (ratio != ratios[0], ratio != 0))
     return [{"ratio": ratio, **values} for ratio in ordered]
 
 
 def span(search: SearchConfig, name: str) -> tuple[float, float]:
-    """[low, high] of a searched parameter: the section's field of its plural."""
-    low, high = getattr(search, name if name == "steps" else f"{name}s")
+    """[low, high] of a searched parameter; `search`: settled."""
+    low, high = getattr(search, RANGES[name])
     return low, high

@@ -89,7 +89,7 @@ def run_search(
 
 def _tuner(config: Config, data: Data, work: str, progress: Progress) -> tune.Tuner:
     """A new experiment, or the one that an earlier driver left and that can be read."""
-    search = config.search
+    search, space = config.search, search_space(config.classifier, config.search)
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, data=data, config=config),
         {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial},
@@ -97,9 +97,7 @@ def _tuner(config: Config, data: Data, work: str, progress: Progress) -> tune.Tu
     path = f"{work}/{EXPERIMENT}"
     if tune.Tuner.can_restore(path):
         try:
-            return tune.Tuner.restore(
-                path, trainable, resume_unfinished=True, param_space=search_space(search)
-            )
+            return tune.Tuner.restore(path, trainable, resume_unfinished=True, param_space=space)
         except Exception as error:  # Tune unpickles: a cut file may raise anything
             progress.say(escape(f"  {path} cannot be gone on with ({error!r}): searched anew"))
             remove(path)
@@ -112,7 +110,7 @@ def _tuner(config: Config, data: Data, work: str, progress: Progress) -> tune.Tu
     )
     return tune.Tuner(
         trainable,
-        param_space=search_space(search),
+        param_space=space,
         tune_config=tune.TuneConfig(
             metric=SCORE,
             mode="max",

@@ -9,6 +9,7 @@ import pyarrow as pa
 from ray import tune
 
 from raysynth.errors import reason_of
+from raysynth.search.trial import read
 from raysynth.training.two_stage import HEAD, SEARCHED
 
 HEADS = pa.struct(
@@ -59,7 +60,7 @@ def row_of(
         metrics = at["heads"][key]
         heads.append(
             {
-                **dict(zip(HEAD, map(float, key.split(":")), strict=True)),
+                **read(key)._asdict(),
                 "validation_wga": float(metrics["wga"]),
                 "validation_aga": float(metrics["aga"]),
                 "step": int(at["reached"]),
@@ -80,7 +81,7 @@ def _order(metrics: Mapping[str, float]) -> tuple[float, float]:
 
 
 def _nested(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Tune flattens what was reported to `heads/<weight decay>:<real share>/<metric>`."""
+    """Tune flattens what was reported to `heads/<head as it is written>/<metric>`."""
     heads: dict[str, dict[str, float]] = {}
     for key, value in report.items():
         if key.startswith("heads/"):

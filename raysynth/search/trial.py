@@ -15,7 +15,7 @@ from raysynth.models.device import use_threads
 from raysynth.networks.images import Data
 from raysynth.training.fit import fit
 from raysynth.training.plan import Plan
-from raysynth.training.two_stage import head_grid, plan_of
+from raysynth.training.two_stage import TriedHead, plan_of
 
 SCORE = "score"
 """What Tune maximises: validation WGA of the best head, ties broken by AGA."""
@@ -23,7 +23,7 @@ SCORE = "score"
 
 def planned(parameters: Mapping[str, Any], config: Config) -> Plan:
     """The training of a trial, with every head of the search."""
-    return plan_of(parameters, config.classifier, heads=head_grid(config.search))
+    return plan_of(parameters, config.classifier, heads=config.search.heads)
 
 
 def run_trial(parameters: dict[str, Any], data: Data, config: Config) -> None:
@@ -36,9 +36,14 @@ def run_trial(parameters: dict[str, Any], data: Data, config: Config) -> None:
         tune.report(report(plan, snapshot.step, snapshot.validation, seconds))
 
 
-def head_key(spec: HeadSpec) -> str:
-    """`<weight decay>:<real share>`, exactly; Tune flattens reports at slashes."""
-    return f"{spec.weight_decay!r}:{spec.real_share!r}"
+def written(head: TriedHead) -> str:
+    """A head as the key of its report, exactly; Tune flattens reports at slashes."""
+    return ":".join(map(repr, head))
+
+
+def read(key: str) -> TriedHead:
+    """Inverse of `written`."""
+    return TriedHead(*map(float, key.split(":")))
 
 
 def report(
@@ -46,7 +51,7 @@ def report(
 ) -> dict[str, Any]:
     """The best head's metrics, and every head's under its weight decay and real share."""
     best = max(validation.values(), key=lambda metrics: metrics.score)
-    found = {head_key(spec): validation[spec.name] for spec in plan.heads}
+    found = {_key(spec): validation[spec.name] for spec in plan.heads}
     return {
         SCORE: best.score,
         "validation_wga": best.wga,
@@ -55,3 +60,7 @@ def report(
         "seconds": round(seconds, 2),
         "heads": {key: {"wga": m.wga, "aga": m.aga} for key, m in found.items()},
     }
+
+
+def _key(spec: HeadSpec) -> str:
+    return written(TriedHead(spec.weight_decay, spec.real_share))

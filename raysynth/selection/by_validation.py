@@ -29,7 +29,7 @@ from raysynth.storage import tables
 from raysynth.storage.files import make_folder, open_storage, write_atomic
 from raysynth.synthesis.shards import ShardRecord, read_manifest, write_manifest
 from raysynth.training.data import load_real_data, load_synthetic
-from raysynth.training.two_stage import configured, head_grid, plan_of
+from raysynth.training.two_stage import configured, plan_of
 from raysynth.training.units import Records, run_units
 
 SEEDS = 2
@@ -165,7 +165,7 @@ def _train(
 ) -> Records:
     folder = f"{work}/units/{name}"
     make_folder(folder)
-    settings, heads = configured(config.classifier), head_grid(config.search)
+    settings, heads = configured(config.classifier), config.search.heads
     plans = [plan_of(settings, config.classifier, seed, heads) for seed in range(SEEDS)]
     shared = ray.put(replace(data, synthetic=images))
     return run_units(plans, shared, config, folder, progress, f"classifiers on {name}")

@@ -14,7 +14,7 @@ from raysynth.groups.balance import image_weights
 from raysynth.heads.regression import fit_heads
 from raysynth.models.device import use_threads
 from raysynth.networks.images import Data, ImageSet
-from raysynth.references.controls import CONTROLS
+from raysynth.references.control import CONTROLS
 
 PROBED = 200
 """Images of each group and candidate that the probe looks at."""

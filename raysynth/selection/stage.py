@@ -7,7 +7,6 @@ absolute threshold, the quotas per cluster and the rejection of copies are ours.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from raysynth.selection.copies import (
     said_of_duplicates,
     spoken_limits,
 )
+from raysynth.selection.rule import QUOTAS, RULES, Scored
 from raysynth.selection.settings import SelectionConfig
 from raysynth.stages.stage import Work
 from raysynth.storage.tables import write_table
@@ -95,15 +95,14 @@ def select(
 ) -> pa.Table:
     """The selection table of candidates, in their order.
 
-    Copies leave first. Of the others every group keeps what the rule says, then all keep as many
-    as the smallest of these: stage 1 trains on a group-balanced set. Equal scores are decided by
-    id.
+    Copies leave first. Of the others every group could keep what the rule says; how many of these
+    it keeps is the quota's. Equal scores are decided by id.
 
     Parameters
     ----------
     candidates : the columns READ of the synthetic table.
     limits : [G] cosine to the nearest training image from which an image is a copy.
-    seed : of the run; decides what `random` and `off` keep, together with the image's id.
+    seed : of the run; decides what rules keep at random, together with the image's id.
 
     Raises
     ------
@@ -119,16 +118,14 @@ def select(
     )
     copy = is_copy(candidates["nearest_similarity"].to_numpy(), group, limits)
     ids = candidates["id"].to_numpy(zero_copy_only=False)
-    by_score = config.rule in ("quantile", "threshold")
-    order = np.lexsort((ids, -score if by_score else _draws(ids, seed)))
-    may = ~copy
-    if config.threshold is not None:
-        may &= score >= config.threshold
-    size = min(_sizes(config, group, score, copy, may, groups))
+    rule, scored = RULES[config.rule], Scored(score, ids, seed)
+    order = np.lexsort((ids, rule.order(scored)))
+    may = ~copy & rule.may(scored, config)
+    sizes = QUOTAS[config.quota].sizes(_could(config, group, score, copy, may, groups))
     cluster = candidates["cluster"].to_numpy() if config.per_cluster else np.zeros_like(group)
     kept = np.zeros(len(group), bool)
     for g in range(groups.count):
-        kept[_first(order[(group == g)[order] & may[order]], cluster, size)] = True
+        kept[_first(order[(group == g)[order] & may[order]], cluster, sizes[g])] = True
     columns = [candidates["id"], candidates["group"], score, copy, kept]
     return pa.table(columns, schema=SELECTION)
 
@@ -202,13 +199,7 @@ def _first(rows: NDArray[Any], cluster: NDArray[Any], size: int) -> NDArray[Any]
     return rows[np.argsort(turn, kind="stable")[:size]]
 
 
-def _draws(ids: NDArray[Any], seed: int) -> NDArray[np.uint64]:
-    """A random number per image, a function of (run seed, id) alone."""
-    digests = (hashlib.blake2b(f"select/{seed}/{i}".encode(), digest_size=8).digest() for i in ids)
-    return np.frombuffer(b"".join(digests), np.uint64)
-
-
-def _sizes(
+def _could(
     config: SelectionConfig,
     group: NDArray[Any],
     score: NDArray[np.float32],
@@ -221,7 +212,7 @@ def _sizes(
         own = group == g
         if not may[own].any():
             raise DataError(_refusal(groups.name(g), config, score[own], copy[own]))
-    share = config.keep if config.rule in ("quantile", "random") else 1.0
+    share = RULES[config.rule].share(config)
     return [kept_of(int(may[group == g].sum()), share) for g in range(groups.count)]
 
 
@@ -241,12 +232,7 @@ def _refusal(
             "train less (finetune.steps), or have the aligned group's model speak for small groups "
             "(finetune.min_images)"
         )
-    best = float(score[~copy].max())
-    return (
-        f"selection.threshold={config.threshold}: the best candidate of group {name} scores "
-        f"{best:.4f}; expected one at least that reaches the threshold. Fix: selection.threshold="
-        f"{np.floor(best * 100) / 100:.2f} or lower, or selection.rule=quantile"
-    )
+    return RULES[config.rule].none(name, float(score[~copy].max()), config)
 
 
 def _facts(
@@ -257,7 +243,7 @@ def _facts(
     return {
         "rows": table.num_rows,
         "kept": int(kept.sum()),
-        "kept_per_group": int(kept.sum()) // groups.count,
+        "kept_per_group": int(np.bincount(group[kept], minlength=groups.count).min()),
         "threshold": {
             name: round(float(score[kept & (group == g)].min()), 4)
             for g, name in enumerate(groups.names)

@@ -5,37 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from raysynth.config.config import Config
-from raysynth.groups.groups import Groups
 from raysynth.models.device import use_threads
-from raysynth.scoring.scorer import Scoring, open_scorers
-from raysynth.synthesis.masks import Contrast
+from raysynth.scoring.scorer import open_scorers
 from raysynth.synthesis.sources import SOURCE_IMAGE
 from raysynth.synthesis.specs import SPECS
+from raysynth.synthesis.task import Sampler, Task
 from raysynth.synthesis.timeline import COLUMN, Stopwatch
-
-
-class Sampler(Protocol):
-    """What an actor does to a batch; `denoise`, `decode` and `score` hold the device, in turn."""
-
-    def prepare(self, specs: pa.Table) -> Any:
-        """All that can be done before the device is free."""
-
-    def denoise(self, batch: Any) -> Any:
-        """Latents; returns when the device has finished them."""
-
-    def decode(self, latents: Any) -> np.ndarray:
-        """[B, side, side, 3] uint8 images."""
-
-    def score(self, images: np.ndarray, specs: pa.Table) -> Mapping[str, pa.Array]:
-        """[B] columns of the scorers, of images [B, side, side, 3]."""
 
 
 class DiffusionSampler:
@@ -49,8 +29,8 @@ class DiffusionSampler:
         """Load the generator, and what scores."""
         from raysynth.synthesis.drawing import ImageGenerator  # diffusers: not in the driver
 
-        self.generate = ImageGenerator(task.config, task.adapters, task.names)
-        self.score = open_scorers(task.config.synthesis.scorers, task.scoring)
+        self.generate = ImageGenerator(task.drawing, task.scoring.adapters, task.names)
+        self.score = open_scorers(task.drawing.synthesis.scorers, task.scoring)
         self.contrasts = task.contrasts
         self.denoise, self.decode = self.generate.denoise, self.generate.decode
 
@@ -67,31 +47,6 @@ class DiffusionSampler:
         )
 
 
-@dataclass(frozen=True)
-class Task:
-    """What every generating actor is told once; specs say the rest."""
-
-    config: Config
-    groups: Groups
-    adapters: str
-    """The fine-tuning stage's folder or URI."""
-    names: tuple[str, ...]
-    """Adapters that the specs ask for."""
-    clusters: str
-    """The clustering stage's folder or URI: the real groups' centroids and embeddings."""
-    sampler: Callable[[Task], Sampler] = DiffusionSampler
-    """Opens what samples, in the actor; another one may stand in to measure the rest."""
-    contrasts: tuple[Contrast, ...] | None = None
-    """[G] of the images that are edited for each group; None: no masks."""
-
-    @property
-    def scoring(self) -> Scoring:
-        """What its scorers are opened with."""
-        config = self.config
-        sections = (config.base, config.clustering, config.prompts)
-        return Scoring(*sections, self.groups, self.clusters, self.adapters)
-
-
 class Synthesizer:
     """One Ray Data actor: generates and scores, on one device.
 
@@ -101,9 +56,9 @@ class Synthesizer:
 
     def __init__(self, task: Task) -> None:
         """Open the task's sampler."""
-        self.cpus = task.config.resources.cpus_per_worker
+        self.cpus = task.resources.cpus_per_worker
         use_threads(self.cpus)
-        self.sampler = task.sampler(task)
+        self.sampler: Sampler = (task.sampler or DiffusionSampler)(task)
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._device = threading.Lock()
 

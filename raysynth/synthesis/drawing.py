@@ -12,9 +12,6 @@ import torch
 from torch import Tensor
 
 from raysynth.adapters.banks import open_bank
-from raysynth.adapters.grouped_lora import LoraShape
-from raysynth.config.config import Config
-from raysynth.generators.recipe import recipe_of
 from raysynth.models.base import load_base
 from raysynth.models.condition import Condition
 from raysynth.models.denoiser import Denoiser
@@ -26,6 +23,7 @@ from raysynth.synthesis.denoise import Edited, denoise, draw_noise, latent_shape
 from raysynth.synthesis.guidance import EMPTY, NEGATIVE, PROMPT, guide_of
 from raysynth.synthesis.masks import Contrast, attribute_mask, spread_over
 from raysynth.synthesis.solver import build_solver
+from raysynth.synthesis.task import Drawing
 
 DECODE_BATCH = 32
 """Images decoded or encoded at once, at most, where the configuration does not say."""
@@ -54,7 +52,7 @@ class Part:
 class ImageGenerator:
     """Rows of specs to pixels, in three steps: `prepare` needs no device to itself."""
 
-    def __init__(self, config: Config, adapters: str, names: Sequence[str]) -> None:
+    def __init__(self, drawing: Drawing, adapters: str, names: Sequence[str]) -> None:
         """Load the base model once and all adapters onto it.
 
         Parameters
@@ -62,18 +60,16 @@ class ImageGenerator:
         adapters : the fine-tuning stage's folder or URI.
         names : adapters that the specs ask for.
         """
-        self.base = load_base(config.base)
+        self.base = load_base(drawing.base)
         round_weights(self.base.model, self.base.dtype)
-        recipe, synthesis = recipe_of(config), config.synthesis
-        tuned = config.finetune
-        shape = LoraShape(tuned.targets, tuned.rank, tuned.alpha)
-        self.bank = open_bank(self.base, adapters, names, recipe.training, shape)
+        recipe, synthesis = drawing.recipe, drawing.synthesis
+        self.bank = open_bank(self.base, adapters, names, recipe.training, drawing.lora)
         self.solver = build_solver(synthesis.solver, self.base.scheduler, recipe.edits)
         self.guide = guide_of(synthesis.guidance, recipe.guidance_scale)
         self.steps = synthesis.steps
         self.strength, self.outside = recipe.strength, synthesis.strength_outside
         self.margin = synthesis.mask_margin
-        self.shape = latent_shape(self.base, config.synthesis.image_size)
+        self.shape = latent_shape(self.base, synthesis.image_size)
         self.side = self.shape[1] * self.base.shape.factor
         self.decoded_at_once = synthesis.decode_batch_size or images_at_once(
             self.side, DECODE_BATCH
@@ -81,8 +77,8 @@ class ImageGenerator:
         self._conditions: dict[str, Condition] = {}
         self._reading = threading.Lock()
         self.compile: Compiler | None = None
-        if config.synthesis.compile:
-            rows = config.synthesis.batch_size
+        if synthesis.compile:
+            rows = synthesis.batch_size
             self.compile = Compiler(rows)
             # Now, not in the first batch, which would look like a slow device.
             adapter = names[0] if names else ""

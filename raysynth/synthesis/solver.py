@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from raysynth.config.config import Config
 from raysynth.errors import ConfigError, ModelError
 from raysynth.generators.recipe import recipe_of
 from raysynth.models.headers import read_config
@@ -25,7 +24,7 @@ TRIED, TOP = 10, 0.95
 """Steps at which a solver is tried for edits, and the share of the noise levels where it starts."""
 
 
-def check_solver(config: Config) -> None:
+def check_solver(config: Any) -> None:
     """Refuse, before anything is loaded, a solver that does not fit the base or the generator.
 
     Raises

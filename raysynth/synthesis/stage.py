@@ -14,7 +14,6 @@ from ray.data.checkpoint import CheckpointConfig
 
 from raysynth.adapters.record import read_adapters
 from raysynth.cluster.workers import TASK_CPUS, actor_pool, busy_task_cpus, run_pool
-from raysynth.config.config import Config
 from raysynth.errors import DataError, StageError
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
@@ -23,7 +22,7 @@ from raysynth.scoring.columns import scores_of
 from raysynth.stages.stage import Work
 from raysynth.storage.files import remove, sizes_below
 from raysynth.storage.tables import read_table
-from raysynth.synthesis.actor import Synthesizer, Task
+from raysynth.synthesis.actor import Synthesizer
 from raysynth.synthesis.collect import Collector
 from raysynth.synthesis.encode import encode_rows
 from raysynth.synthesis.masks import contrasts
@@ -37,6 +36,7 @@ from raysynth.synthesis.shards import (
 from raysynth.synthesis.solver import check_solver
 from raysynth.synthesis.sources import deal_sources, write_specs
 from raysynth.synthesis.specs import ROW, plan_specs
+from raysynth.synthesis.task import Task
 from raysynth.synthesis.timeline import TIMELINE, in_words, utilisation, write_timeline
 
 SCRATCH = ("specs", "blocks", "checkpoint")
@@ -45,7 +45,7 @@ CHECKPOINT_FILTER_BYTES = 256 * 2**20  # Ray's default of 1 GiB does not fit bes
 
 
 def run_synthesis(
-    config: Config,
+    config: Any,
     real: str,
     adapters: str,
     clusters: str,
@@ -82,7 +82,8 @@ def run_synthesis(
         specs = plan_specs(config, trained, groups, counts, sources)
         names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
         told = contrasts(config.prompts, groups, counts) if recipe.masked else None
-        task = Task(config, groups, adapters, names, clusters, contrasts=told)
+        known = {"contrasts": told, "recipe": recipe}
+        task = Task.of(config, groups, adapters, names, clusters, **known)
         generate(task, specs, work, progress, real)
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"
@@ -104,9 +105,9 @@ def generate(task: Task, specs: pa.Table, work: str, progress: Progress, real: s
     `real`: folder of the real table, where specs edit its images.
     """
     began = time.time()
-    groups = task.groups
+    groups = task.scoring.groups
     write_specs(specs, real, f"{work}/specs")
-    shards = plan_shards(specs["group"].to_numpy(), task.config.synthesis.rows_per_shard)
+    shards = plan_shards(specs["group"].to_numpy(), task.drawing.synthesis.rows_per_shard)
     with Collector(work, shards, groups, progress) as collector:
         resumed = collector.done
         if resumed < collector.total:
@@ -157,7 +158,7 @@ def _sentence(facts: Mapping[str, Any]) -> str:
 
 def _write_blocks(task: Task, work: str) -> None:
     """The Ray Data job: every image that the checkpoint does not list."""
-    synthesis = task.config.synthesis
+    synthesis, resources = task.drawing.synthesis, task.resources
     # One file of specs is one block to Ray Data, hence one actor and nothing to stream: cut it.
     dataset = ray.data.read_parquet(
         f"{work}/specs",
@@ -174,13 +175,13 @@ def _write_blocks(task: Task, work: str) -> None:
     dataset.context.checkpoint_config = checkpoint
     # PNG keeps a core busy, and a worker process costs a second and 0.2 GB: at `TASK_CPUS`, meant
     # for tasks that wait for files, dozens would start as soon as images come fast.
-    encode_cpus = busy_task_cpus(task.config.resources)
+    encode_cpus = busy_task_cpus(resources)
     rows = dataset.map_batches(
         Synthesizer,
         fn_constructor_args=(task,),
         batch_size=synthesis.batch_size,
         batch_format="pyarrow",
-        **actor_pool(task.config.resources, synthesis.actors, calls=CALLS_PER_ACTOR),
+        **actor_pool(resources, synthesis.actors, calls=CALLS_PER_ACTOR),
     ).map_batches(
         encode_rows,
         fn_kwargs={"scores": scores_of([scorer.name for scorer in synthesis.scorers])},

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
-from raysynth.heads.spec import TRAINED, HeadSpec
+from raysynth.heads.spec import HEAD_OBJECTIVES, TRAINED, HeadSpec
 from raysynth.networks.settings import ClassifierConfig
-from raysynth.search.settings import SearchConfig
 from raysynth.training.plan import Images, Phase, Plan
 
 SEARCHED = ("beta", "temperature", "learning_rate", "weight_decay", "steps")
 """Knobs of an encoder's training that a trial sets, besides `ratio`."""
-HEAD = ("head_weight_decay", "head_real_share")
-"""Knobs of the head alone: all their values are tried on every encoder."""
+
+
+class TriedHead(NamedTuple):
+    """Knobs of the head alone: all their values are tried on every encoder."""
+
+    head_weight_decay: float
+    head_real_share: float
+
+
+HEAD = TriedHead._fields
 
 
 def configured(classifier: ClassifierConfig) -> dict[str, Any]:
     """The parameters when nothing is searched: the `classifier` section as it is."""
-    return {name: getattr(classifier, name) for name in ("ratio", *SEARCHED, *HEAD)}
-
-
-def head_grid(search: SearchConfig) -> list[tuple[float, float]]:
-    """(weight decay, real share) of every head that a trial tries."""
-    return list(product(search.head_weight_decays, search.head_real_shares))
+    settled = classifier.settled()
+    return {name: getattr(settled, name) for name in ("ratio", *SEARCHED, *HEAD)}
 
 
 def plan_of(
@@ -51,9 +53,10 @@ def plan_of(
     return Plan(tuple(phases), specs, classifier.evaluations, seed)
 
 
-def _head(parameters: Mapping[str, Any]) -> tuple[float, float]:
+def _head(parameters: Mapping[str, Any]) -> TriedHead:
     # A search by an earlier version knows no share: its heads are fitted to real images alone.
-    return float(parameters["head_weight_decay"]), float(parameters.get("head_real_share", 1.0))
+    share = float(parameters.get("head_real_share", 1.0))
+    return TriedHead(float(parameters["head_weight_decay"]), share)
 
 
 def _heads(
@@ -83,14 +86,16 @@ def _stage_one(parameters: Mapping[str, Any]) -> Phase:
 
 def _all_weights(parameters: Mapping[str, Any], classifier: ClassifierConfig) -> Phase:
     """Stage 2 of `full`: every weight goes on from stage 1, on the real images."""
-    robust = classifier.head_objective == "group_dro"
+    objective = HEAD_OBJECTIVES[classifier.head_objective]
+    rate = classifier.settled().full_learning_rate
+    assert rate is not None
     return Phase(
         images="real",
         steps=classifier.full_steps,
-        learning_rate=classifier.full_learning_rate,
+        learning_rate=rate,
         weight_decay=float(parameters["weight_decay"]),
-        sampling="uniform" if classifier.head_objective == "erm" else "balanced",
-        dro_step_size=classifier.dro_step_size if robust else 0.0,
+        sampling=objective.sampling,
+        dro_step_size=classifier.dro_step_size if objective.robust else 0.0,
     )
 
 
@@ -103,6 +108,6 @@ def _joint(parameters: Mapping[str, Any], classifier: ClassifierConfig) -> Phase
         learning_rate=float(parameters["learning_rate"]),
         weight_decay=float(parameters["weight_decay"]),
         ratio=ratio,
-        sampling="uniform" if classifier.head_objective == "erm" else "balanced",
+        sampling=HEAD_OBJECTIVES[classifier.head_objective].sampling,
         real_share=classifier.real_share if ratio > 0 else 0.0,
     )

@@ -152,7 +152,6 @@ LIST_KEYS = [
     "search.temperatures",
     "search.learning_rates",
     "synthesis.strength_outside",
-    "classifier.mixture_learning_rates",
 ]
 
 
@@ -433,57 +432,68 @@ def test_a_generator_that_is_not_what_it_says_is_refused(overrides, expected):
         load_config(None, overrides)
 
 
+def rates_of(*overrides: str) -> tuple:
+    """Settled learning rates: stage 1, stage 2 (full), references, mixtures, search."""
+    config = load_config(None, overrides)
+    classifier, references = config.classifier.settled(), config.references
+    mixtures = references.for_mixtures(config.classifier).learning_rates
+    theirs = references.settled(config.classifier).learning_rates
+    searched = config.search.settled(config.classifier).learning_rates
+    return classifier.learning_rate, classifier.full_learning_rate, theirs, mixtures, searched
+
+
+SCRATCH = (3e-3, 1e-3, (3e-3,), (3e-3,), (1e-3, 6e-3))
+PRETRAINED = (1e-4, 1e-4, (1e-4,), (1e-4,), (1e-5, 1e-3))
+
+
 def test_learning_rates_follow_the_backbone_unless_given():
-    small, tower = load_config(), load_config(None, ["classifier.backbone=microsoft/resnet-50"])
-    assert small.classifier.learning_rate == 3e-3 and small.references.learning_rates == (3e-3,)
-    assert tower.classifier.learning_rate == tower.classifier.full_learning_rate == 1e-4
-    assert tower.references.learning_rates == (1e-4,)
-    assert tower.search.learning_rates == (1e-5, 1e-3)
+    tower = "classifier.backbone=microsoft/resnet-50"
+    assert rates_of() == rates_of("classifier.start=pretrained") == SCRATCH
+    assert rates_of(tower) == PRETRAINED
+    assert rates_of(tower, "classifier.start=scratch") == SCRATCH
     given = ["classifier.backbone=clip", "classifier.learning_rate=2e-3", "search.steps=[0, 0]"]
-    given = load_config(None, given)
-    assert given.classifier.learning_rate == 2e-3 and given.classifier.full_learning_rate == 1e-4
-    assert given.search == small.search.model_copy(update={"steps": (0, 0)})
-    assert Config.model_validate(tower.model_dump()) == tower
-    scratch = ["classifier.backbone=microsoft/resnet-50", "classifier.start=scratch"]
-    assert load_config(None, scratch).classifier.learning_rate == 3e-3
-    theirs = ["classifier.backbone=microsoft/resnet-50", "references.start=scratch"]
-    assert load_config(None, theirs).references.learning_rates == (3e-3,)
-    assert load_config(None, theirs).classifier.learning_rate == 1e-4
+    assert rates_of(*given) == (2e-3, 1e-4, (1e-4,), (1e-4,), (1e-3, 6e-3))
+    assert rates_of(tower, "search.learning_rates=[0.1, 0.2]")[-1] == (0.1, 0.2)
+    config = load_config(None, [tower])
+    assert Config.model_validate(config.model_dump()) == config
+    assert config.classifier.learning_rate is None and config.search.learning_rates is None
 
 
-def test_mixtures_have_the_learning_rates_of_their_own_start():
+@pytest.mark.parametrize(
+    ("more", "theirs", "mixed"),
+    [
+        ([], (1e-4,), (1e-4,)),
+        (["references.start=scratch"], (3e-3,), (1e-4,)),
+        (["classifier.start=scratch", "references.start=pretrained"], (1e-4,), (3e-3,)),
+        (["references.names=[]"], (3e-3,), (1e-4,)),
+        (["references.start=scratch", "references.learning_rates=[0.01]"], (0.01,), (0.01,)),
+    ],
+)
+def test_mixtures_have_the_learning_rates_of_their_own_start(more, theirs, mixed):
     """References may start otherwise, or not be there at all."""
     tower = ["classifier.backbone=microsoft/resnet-50", "classifier.mixtures=[usb]"]
-    for more, theirs, mixed in (
-        ([], (1e-4,), (1e-4,)),
-        (("references.start=scratch",), (3e-3,), (1e-4,)),
-        (("classifier.start=scratch", "references.start=pretrained"), (1e-4,), (3e-3,)),
-        (("references.names=[]",), (3e-3,), (1e-4,)),
-        (("references.start=scratch", "references.learning_rates=[0.01]"), (0.01,), (0.01,)),
-        (
-            ("references.start=scratch", "classifier.mixture_learning_rates=[0.02]"),
-            (3e-3,),
-            (0.02,),
-        ),
-    ):
-        config = load_config(None, [*tower, *more])
-        assert config.references.learning_rates == theirs
-        assert config.for_mixtures().learning_rates == mixed
-        again = Config.model_validate(config.model_dump())
-        assert again == config and again.for_mixtures() == config.for_mixtures()
+    assert rates_of(*tower, *more)[2:4] == (theirs, mixed)
 
 
-def test_the_mixtures_rates_are_the_classifications_alone():
-    """And part of its digest only where they are not the references'."""
-    same, other = (
-        stage_digests(load_config(None, [f"classifier.mixture_learning_rates={rates}"]))
-        for rates in ("null", "[0.01]")
+def test_rates_decide_as_the_numbers_they_stand_for():
+    same, given = (
+        stage_digests(load_config(None, each))
+        for each in ([], ["classifier.learning_rate=3e-3", "search.learning_rates=[1e-3, 6e-3]"])
     )
-    assert {name for name in same if same[name] != other[name]} == {"classification", "report"}
+    assert same == given
+
+
+def test_the_mixtures_rates_are_no_knob_of_their_own_any_more():
+    old = {"classifier": {"mixture_learning_rates": None}}
+    assert Config.model_validate(old) == Config()
+    with pytest.raises(ConfigError, match="Fix: leave it out; references"):
+        load_config(None, ["classifier.mixture_learning_rates=[0.01]"])
 
 
 def test_a_row_with_another_backbone_has_that_backbones_rates():
     rows = "benchmark.rows={tower: {}, small: {classifier.backbone: small}}"
     config = load_config(None, ["classifier.backbone=clip", "benchmark.seeds=1", rows])
-    rates = {cell.row: cell.config.classifier.learning_rate for cell in plan_cells(config)}
+    rates = {
+        cell.row: cell.config.classifier.settled().learning_rate for cell in plan_cells(config)
+    }
     assert rates == {"tower": 1e-4, "small": 3e-3}

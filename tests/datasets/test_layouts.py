@@ -18,7 +18,6 @@ from raysynth.datasets.outfits import SIZE
 from raysynth.datasets.settings import LAYOUTS
 from raysynth.errors import ConfigError
 from raysynth.storage.tables import decode_images, groups_of, read_table
-from tests.added import add_part
 
 STRIPES = """
     from dataclasses import dataclass
@@ -65,8 +64,8 @@ STRIPES = """
 """
 
 
-def test_one_of_another_package_is_listed_thinned_and_written(tmp_path, monkeypatch):
-    add_part(tmp_path, monkeypatch, LAYOUTS, "stripes", STRIPES)
+def test_one_of_another_package_is_listed_thinned_and_written(tmp_path, add_part):
+    add_part("raysynth.datasets.layouts", "stripes", STRIPES)
     config = load_config(None, ["dataset.name=stripes"])
     assert config.dataset.severity == 0.8 and config.dataset.stored_side == 8
     assert config.dataset.garments == () and source_digest(config.dataset, {}) == {}

@@ -477,7 +477,7 @@ def test_the_paper_scale_searches_reach_their_ratios_and_train_the_papers_beta(n
     config = load_config(str(Path(__file__).parents[2] / "configs" / f"{name}.yaml"), [])
     kept = 4 * config.synthesis.images_per_group * config.selection.keep
     assert max(config.search.ratios) * TRAINED[name] <= kept
-    assert search_space(config.search)["beta"] == config.classifier.beta == 0.5
+    assert search_space(config.classifier, config.search)["beta"] == config.classifier.beta == 0.5
 
 
 @pytest.mark.parametrize("name", ["waterbirds", "celeba", "utkface"])

@@ -11,7 +11,6 @@ import pytest
 from raysynth.config.files import load_config
 from raysynth.errors import ConfigError, DataError
 from raysynth.evaluation.results import read_truth
-from raysynth.grouping.settings import GROUPING
 from raysynth.grouping.stage import run_grouping
 from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
@@ -25,7 +24,6 @@ from raysynth.storage.tables import (
     with_groups,
     write_table,
 )
-from tests.added import add_part
 
 GIVEN = Groups(("cat", "dog"), ("day", "night", "dusk"), ("cat", "dog"), ("day", "night", "dusk"))
 BRIGHTNESS = """
@@ -88,8 +86,8 @@ def test_the_given_groups_are_the_table_as_it_was(tmp_path):
     assert train.schema.metadata == before.schema.metadata
 
 
-def test_found_groups_are_trained_on_and_the_given_ones_measured(tmp_path, monkeypatch):
-    add_part(tmp_path, monkeypatch, GROUPING, "brightness", BRIGHTNESS.replace("{more}", ""))
+def test_found_groups_are_trained_on_and_the_given_ones_measured(tmp_path, add_part):
+    add_part("raysynth.grouping.methods", "brightness", BRIGHTNESS.replace("{more}", ""))
     real, work = write_real(tmp_path / "real"), tmp_path / "work"
     asked = "grouping.method={name: brightness, above: 100}"
     facts = grouped(real, work, asked)
@@ -117,10 +115,10 @@ def test_found_groups_are_trained_on_and_the_given_ones_measured(tmp_path, monke
 
 
 @pytest.mark.parametrize("case", ["the method says so", "the data set has none"])
-def test_test_is_measured_in_found_groups(tmp_path, monkeypatch, case):
+def test_test_is_measured_in_found_groups(tmp_path, case, add_part):
     asked = "grouping.method={name: brightness, above: 100}"
     says = ", groups_test=True" if case == "the method says so" else ""
-    add_part(tmp_path, monkeypatch, GROUPING, "brightness", BRIGHTNESS.replace("{more}", says))
+    add_part("raysynth.grouping.methods", "brightness", BRIGHTNESS.replace("{more}", says))
     one = Groups(("cat", "dog"), ("any",), ("cat", "dog"), ("any",))
     groups = GIVEN if says else one
     real, work = write_real(tmp_path / "real", groups), tmp_path / "work"
@@ -131,13 +129,13 @@ def test_test_is_measured_in_found_groups(tmp_path, monkeypatch, case):
     assert truth.counts.tolist() == [0, 1, 2, 3]
 
 
-def test_what_a_method_gets_wrong_is_refused(tmp_path, monkeypatch):
+def test_what_a_method_gets_wrong_is_refused(tmp_path, add_part):
     text = BRIGHTNESS.replace("{more}", "")
-    add_part(tmp_path, monkeypatch, GROUPING, "brightness", text)
+    add_part("raysynth.grouping.methods", "brightness", text)
     lost = text.replace("attributes(ids, found)", "attributes(ids[1:], found[1:])")
-    add_part(tmp_path, monkeypatch, GROUPING, "lost", lost)
+    add_part("raysynth.grouping.methods", "lost", lost)
     three = text.replace("(levels > knobs.above)", "(1 + (levels > knobs.above))")
-    add_part(tmp_path, monkeypatch, GROUPING, "three", three)
+    add_part("raysynth.grouping.methods", "three", three)
     real = write_real(tmp_path / "real")
     with pytest.raises(DataError, match=r"method=lost: gave no attribute for 1 image.*train-0-0"):
         grouped(real, tmp_path / "work", "grouping.method=lost")
@@ -149,8 +147,8 @@ def test_what_a_method_gets_wrong_is_refused(tmp_path, monkeypatch):
         load_config(None, ["grouping.method=bright"])
 
 
-def test_a_method_is_a_digest_and_the_given_one_is_none(tmp_path, monkeypatch):
-    add_part(tmp_path, monkeypatch, GROUPING, "brightness", BRIGHTNESS.replace("{more}", ""))
+def test_a_method_is_a_digest_and_the_given_one_is_none(add_part):
+    add_part("raysynth.grouping.methods", "brightness", BRIGHTNESS.replace("{more}", ""))
     given, found = (load_config(None, [f"grouping.method={m}"]) for m in ("given", "brightness"))
     assert given.digest() == load_config(None, []).digest() != found.digest()
     from raysynth.grouping.declared import GROUPING as STAGE

@@ -8,8 +8,7 @@ import pytest
 
 from raysynth.config.files import load_config
 from raysynth.planning import costs
-from raysynth.references.methods import REFERENCES
-from raysynth.references.reference import settings
+from raysynth.references.reference import REFERENCES, settings
 from raysynth.training.two_stage import configured, plan_of
 
 SPLITS = {"train": 1000, "validation": 100, "test": 300}

@@ -11,8 +11,8 @@ from raysynth.config.files import load_config
 from raysynth.errors import ConfigError
 from raysynth.planning.preflight import preflight
 from raysynth.progress import Progress
-from raysynth.references.control import run_control
-from raysynth.references.controls import CONTROLS
+from raysynth.references.control import CONTROLS
+from raysynth.references.control_row import run_control
 from raysynth.references.stage import run_references
 from tests.training.tiny import tiny_config, tiny_groups, write_tiny_run
 
@@ -21,9 +21,7 @@ from tests.training.tiny import tiny_config, tiny_groups, write_tiny_run
 def test_a_control_fits_a_balanced_head_and_repeats_itself(tmp_path, name):
     folders = write_tiny_run(str(tmp_path))
     config = tiny_config()
-    first, again = (
-        run_control(CONTROLS[name], config, folders["real"], tiny_groups()) for _ in range(2)
-    )
+    first, again = (run_control(name, config, folders["real"], tiny_groups()) for _ in range(2))
     assert first["predicted"].shape == (32,)
     np.testing.assert_array_equal(first["predicted"], again["predicted"])
     assert first["chosen"]["head_weight_decay"] in config.references.head_weight_decays

@@ -9,16 +9,14 @@ import pytest
 import torch
 
 from raysynth.errors import DataError
-from raysynth.heads.dfr_train import fit_dfr_train
-from raysynth.heads.dfr_validation import fit_dfr_validation, halves
+from raysynth.heads.judging import halves
 from raysynth.heads.logistic import STRENGTHS, averaged_regression, standardisation
 from raysynth.heads.seen import Features, Seen
 from raysynth.heads.self_disagreement import disagreement, early_stops, fit_self
-from raysynth.heads.spec import TRAINED, HeadSpec
+from raysynth.heads.spec import HEAD_OBJECTIVES, TRAINED, HeadSpec
 from raysynth.networks.linear import Head
 from raysynth.references.checks import check_halves
-from raysynth.references.methods import REFERENCES
-from raysynth.references.reference import Setting, merged, settings
+from raysynth.references.reference import REFERENCES, Setting, merged, settings
 from raysynth.training.fit import fit
 from raysynth.training.plan import told
 from tests.training.tiny import tiny_config, tiny_data, tiny_groups, tiny_images
@@ -64,10 +62,15 @@ def test_every_reference_trains_and_stops_by_validation(name):
 
 def test_all_references_have_the_same_budget():
     config = tiny_config("references.weight_decays=[0.1, 1.0]", "references.evaluations=8")
-    budgets = [reference.budget(config.references) for reference in REFERENCES.values()]
+    budgets = [
+        reference.budget(config.references) for reference in map(REFERENCES.__getitem__, REFERENCES)
+    ]
     assert {(b["trainings"], b["stopping_points"]) for b in budgets} == {(2, 16)}
     assert len(settings(config.references)) == 2
-    assert {n for n, r in REFERENCES.items() if r.uses_validation} == {"dfr_validation", "self"}
+    assert {name for name in REFERENCES if REFERENCES[name].uses_validation} == {
+        "dfr_validation",
+        "self",
+    }
 
 
 def test_references_share_a_training_where_only_the_head_differs():
@@ -161,14 +164,16 @@ def test_two_validation_images_and_one_training_image_of_a_group_are_enough(labe
 def test_dfr_on_training_images_beats_the_shortcut():
     seen = seen_by()
     spec = HeadSpec("dfr_train")
-    fitted = fit_dfr_train([spec], seen)["dfr_train"]
+    fitted = HEAD_OBJECTIVES["dfr_train"].fit([spec], seen)["dfr_train"]
     assert fitted.judged is None and fitted.chosen["C"] in STRENGTHS
     assert (fitted.predicted == seen.data.validation.label).mean() > 0.7
 
 
 def test_dfr_on_validation_is_judged_by_images_it_was_not_fitted_to():
     seen = seen_by()
-    fitted = fit_dfr_validation([HeadSpec("dfr_validation")], seen)["dfr_validation"]
+    fitted = HEAD_OBJECTIVES["dfr_validation"].fit([HeadSpec("dfr_validation")], seen)[
+        "dfr_validation"
+    ]
     group = seen.data.validation.group
     assert np.bincount(group[fitted.judged]).tolist() == [3, 3, 3, 3]
     fit_half, judge = halves(group, 0)

@@ -12,7 +12,7 @@ from raysynth.generators.inputs import synthesis_inputs
 from raysynth.scoring.columns import SYNTHETIC, scores_of, synthetic_schema
 from raysynth.scoring.scorer import SCORERS, Images, open_scorers
 from raysynth.selection.checks import check_scores
-from raysynth.synthesis.actor import Task
+from raysynth.synthesis.task import Task
 from tests.synthesis.conftest import GROUPS
 
 SCORES = ["clip_label", "clip_centroid", "clip_score", "nearest", "nearest_similarity"]
@@ -47,8 +47,8 @@ def test_scorers_enter_the_digest_where_they_are_not_the_usual_ones():
 
 
 def test_embeddings_are_made_once_for_all_scorers(make_config, clusters_folder, monkeypatch):
-    task = Task(make_config(), GROUPS, "", (), clusters_folder)
-    score, seen = open_scorers(task.config.synthesis.scorers, task.scoring), []
+    task = Task.of(make_config(), GROUPS, "", (), clusters_folder)
+    score, seen = open_scorers(task.drawing.synthesis.scorers, task.scoring), []
     clip = type(score.scoring.clip)
     plain = clip.images
     monkeypatch.setattr(clip, "images", lambda self, x: seen.append(len(x)) or plain(self, x))
@@ -92,13 +92,13 @@ def test_a_scorer_of_another_package_adds_its_column(add_part, make_config, clus
     config = make_config(synthesis={"scorers": scorers})
     names = [scorer.name for scorer in config.synthesis.scorers]
     assert synthetic_schema(names).names == [*SYNTHETIC.names, "brightness"]
-    task = Task(config, GROUPS, "", (), clusters_folder)
+    task = Task.of(config, GROUPS, "", (), clusters_folder)
     score = open_scorers(config.synthesis.scorers[2:], task.scoring)
     pixels = np.full((2, 8, 8, 3), 60, np.uint8)
     assert score(pixels, pa.table({}))["brightness"].to_pylist() == [120.0, 120.0]
 
 
 def test_without_another_encoder_copies_are_found_in_clip_s_space(make_config, clusters_folder):
-    scoring = Task(make_config(), GROUPS, "", (), clusters_folder).scoring
+    scoring = Task.of(make_config(), GROUPS, "", (), clusters_folder).scoring
     images = Images(np.zeros((1, 32, 32, 3), np.uint8), scoring)
     assert images.encoded is images.clip

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from ray.tune.search.sample import Categorical, Domain, Float, Integer
 
+from raysynth.search.settings import RANGES
 from raysynth.search.space import first_points, search_space
+from raysynth.search.trial import read, written
+from raysynth.training.two_stage import SEARCHED, TriedHead
 from tests.training.tiny import tiny_config
 
 
+def space_of(*overrides: str) -> dict:
+    config = tiny_config(*overrides)
+    return search_space(config.classifier, config.search)
+
+
+def test_what_is_searched_is_what_a_training_reads_and_has_a_range():
+    assert tuple(RANGES) == SEARCHED
+
+
 def test_every_searched_knob_has_a_domain():
-    space = search_space(tiny_config().search)
+    space = space_of()
     assert isinstance(space["ratio"], Categorical) and 0.0 in space["ratio"].categories
     assert isinstance(space["steps"], Integer) and (space["steps"].lower, space["steps"].upper) == (
         6,
@@ -20,7 +32,7 @@ def test_every_searched_knob_has_a_domain():
 
 
 def test_a_range_of_one_value_is_a_constant():
-    space = search_space(tiny_config("search.betas=[1.0, 1.0]").search)
+    space = space_of("search.betas=[1.0, 1.0]")
     assert space["beta"] == 1.0
     points = first_points(tiny_config().classifier, tiny_config("search.betas=[1.0, 1.0]").search)
     assert "beta" not in points[0]
@@ -31,3 +43,8 @@ def test_first_points_hold_every_ratio_real_only_second():
     points = first_points(config.classifier, config.search)
     assert [point["ratio"] for point in points] == [0.5, 0.0, 0.25]
     assert {point["steps"] for point in points} == {12}  # clipped to the range
+
+
+def test_a_head_is_read_as_it_was_written():
+    head = TriedHead(1e-05, 1 / 3)
+    assert read(written(head)) == head and "/" not in written(head)

@@ -9,7 +9,8 @@ from raysynth.clustering.embed import vectors_column
 from raysynth.models.clip import load_clip
 from raysynth.models.encoder import load_encoder
 from raysynth.storage.tables import write_table
-from raysynth.synthesis.actor import Synthesizer, Task
+from raysynth.synthesis.actor import Synthesizer
+from raysynth.synthesis.task import Task
 from tests.synthesis.conftest import GROUPS
 from tests.synthesis.random_models import write_encoder
 
@@ -32,11 +33,12 @@ def test_a_copy_of_a_training_image_names_it(make_config, tmp_path):
     numbers = pa.array(range(4), pa.int32())
     centroids = pa.table({"group": numbers, "embedding": columns["embedding"].slice(0, 4)})
     write_table(centroids, f"{tmp_path}/centroids.parquet")
-    score = Synthesizer(Task(config, GROUPS, "", (), str(tmp_path))).sampler.score
+    score = Synthesizer(Task.of(config, GROUPS, "", (), str(tmp_path))).sampler.score
     images = np.concatenate([real[:4], real[8:10, :, ::-1]])
     for groups in ([0, 1, 2, 3, 0, 1], [2, 3, 0, 0, 1, 1]):
-        found = score(images, np.array(groups, np.int32))
-        assert found.nearest.tolist() == [f"real-{n}" for n in (0, 1, 2, 3, 8, 9)]
-        assert (found.nearest_similarity > 0.999).all()
+        found = score(images, pa.table({"group": pa.array(groups, pa.int32())}))
+        assert found["nearest"].to_pylist() == [f"real-{n}" for n in (0, 1, 2, 3, 8, 9)]
+        assert min(found["nearest_similarity"].to_pylist()) > 0.999
     new = np.random.default_rng(1).integers(0, 255, (2, 32, 32, 3), np.uint8)
-    assert (score(new, np.array([0, 1], np.int32)).nearest_similarity < 0.99).all()
+    found = score(new, pa.table({"group": pa.array([0, 1], pa.int32())}))
+    assert max(found["nearest_similarity"].to_pylist()) < 0.99

@@ -18,6 +18,7 @@ from raysynth.config.files import load_config
 from raysynth.errors import ConfigError, DataError
 from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
+from raysynth.report.page import _selection_rule
 from raysynth.selection.copies import copy_thresholds, duplicates
 from raysynth.selection.settings import SelectionConfig
 from raysynth.selection.stage import run_selection, select
@@ -295,3 +296,31 @@ def test_a_group_without_candidates_is_refused():
 def test_rules_that_make_no_sense_are_refused(overrides):
     with pytest.raises(ConfigError, match="selection"):
         load_config(None, overrides)
+
+
+def test_a_rule_and_a_quota_from_outside(add_part):
+    """The worst of each group, and of each group all that the rule takes."""
+    add_part(
+        "raysynth.selection.rules",
+        "worst",
+        """
+        from raysynth.selection.rule import Rule
+
+        PART = Rule("Worst", "a test", lambda config: "the worst", lambda scored: scored.score,
+                    share=lambda config: config.keep)
+        """,
+    )
+    add_part(
+        "raysynth.selection.quotas",
+        "each",
+        """
+        from raysynth.selection.rule import Quota
+
+        PART = Quota("Each its own", "a test", list)
+        """,
+    )
+    assert kept(TABLE, rule="worst", keep=0.5, alpha=1.0) == ["g1-0", "g0-3"]
+    assert kept(TABLE, rule="worst", keep=1.0, quota="each") == TABLE["id"].to_pylist()
+    assert _selection_rule(SelectionConfig(rule="worst")) == "the worst"
+    with pytest.raises(ConfigError, match="off, quantile, random, threshold, worst"):
+        load_config(None, ["selection.rule=best"])

@@ -16,12 +16,24 @@ from raysynth.config.config import Config
 from raysynth.progress import Progress
 from raysynth.scoring.columns import scores_of
 from raysynth.storage.tables import decode_images
-from raysynth.synthesis.actor import Synthesizer, Task
+from raysynth.synthesis.actor import Synthesizer
 from raysynth.synthesis.shards import read_manifest, read_shards
 from raysynth.synthesis.specs import plan_specs
 from raysynth.synthesis.stage import generate
+from raysynth.synthesis.task import Task
 from raysynth.synthesis.timeline import read_timeline
 from tests.synthesis.conftest import COUNTS, GROUPS
+
+STREAMED: dict[str, Any] = {
+    "images_per_group": 50,
+    "batch_size": 8,
+    "rows_per_shard": 20,
+    "actors": 2,
+}
+
+
+def make_config(**synthesis: Any) -> Config:
+    return Config.model_validate({"generator": "vanilla", "synthesis": synthesis})
 
 
 def make_task(**synthesis: Any) -> Task:
@@ -31,7 +43,7 @@ def make_task(**synthesis: Any) -> Task:
     class Flat:
         def __init__(self, task: Task) -> None:
             self.inside, self.most, self.prepared = 0, 0, threading.Semaphore(0)
-            self.scorers = task.config.synthesis.scorers
+            self.scorers = task.drawing.synthesis.scorers
 
         def prepare(self, specs: pa.Table) -> np.ndarray:
             self.prepared.release()
@@ -56,18 +68,16 @@ def make_task(**synthesis: Any) -> Task:
                 for field in scores
             }
 
-    values = {"generator": "vanilla", "synthesis": synthesis}
-    config = Config.model_validate(values)
-    return Task(config, GROUPS, "", (), "", Flat)
+    return Task.of(make_config(**synthesis), GROUPS, "", (), "", sampler=Flat)
 
 
-def specs_of(task: Task) -> pa.Table:
-    return plan_specs(task.config, [], GROUPS, COUNTS)
+def specs_of(**synthesis: Any) -> pa.Table:
+    return plan_specs(make_config(**synthesis), [], GROUPS, COUNTS)
 
 
 def test_batches_take_turns_on_the_device_and_prepare_beside_it():
     task = make_task(images_per_group=4)
-    actor, specs = Synthesizer(task), specs_of(task)
+    actor, specs = Synthesizer(task), specs_of(images_per_group=4)
     actor._device.acquire()
     with ThreadPoolExecutor(2) as threads:
         calls = [threads.submit(actor, specs.slice(first, 8)) for first in (0, 8)]
@@ -91,15 +101,15 @@ def test_batches_take_turns_on_the_device_and_prepare_beside_it():
 
 @pytest.fixture(scope="module")
 def streamed(ray_local, tmp_path_factory) -> tuple[Task, str]:
-    task = make_task(images_per_group=50, batch_size=8, rows_per_shard=20, actors=2)
+    task = make_task(**STREAMED)
     folder = str(tmp_path_factory.mktemp("streamed"))
-    generate(task, specs_of(task), folder, Progress())
+    generate(task, specs_of(**STREAMED), folder, Progress())
     return task, folder
 
 
 def test_shards_hold_the_plan_in_order(streamed):
-    task, folder = streamed
-    specs, table = specs_of(task), read_shards(folder)
+    _, folder = streamed
+    specs, table = specs_of(**STREAMED), read_shards(folder)
     assert table["id"].to_pylist() == specs["id"].to_pylist()
     colours = decode_images(table["image"])[:, 0, 0, 0]
     assert np.array_equal(colours, specs["seed"].to_numpy() % 251)

@@ -13,11 +13,12 @@ from raysynth.adapters.banks import FOLD_ROWS, RUN, LoraBank
 from raysynth.clustering.embed import read_centroids
 from raysynth.errors import ConfigError, ModelError
 from raysynth.models.loading import round_weights
-from raysynth.synthesis.actor import Synthesizer, Task
+from raysynth.synthesis.actor import Synthesizer
 from raysynth.synthesis.denoise import draw_noise
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.solver import build_solver, check_solver
 from raysynth.synthesis.specs import plan_specs
+from raysynth.synthesis.task import Drawing, Task
 from tests.synthesis.conftest import CLUSTERS, COUNTS, GROUPS, records
 
 NAMES = tuple(f"{group}-{cluster}" for group, cluster in CLUSTERS)
@@ -25,7 +26,7 @@ PROMPT, NEGATIVE = "a photo of a sks coat on gravel", "grass"
 
 
 def generator(config, folder: str, names=NAMES) -> ImageGenerator:
-    return ImageGenerator(config, folder, names)
+    return ImageGenerator(Drawing.of(config), folder, names)
 
 
 def images(generate: ImageGenerator, adapters: list[str], seeds: list[int]) -> np.ndarray:
@@ -213,7 +214,7 @@ def test_broken_weights_are_named(make_config, tmp_path):
 
 def test_scores_are_cosines_to_prompt_and_centroid(make_config, lora_folder, clusters_folder):
     config = make_config()
-    actor = Synthesizer(Task(config, GROUPS, lora_folder, NAMES, clusters_folder))
+    actor = Synthesizer(Task.of(config, GROUPS, lora_folder, NAMES, clusters_folder))
     specs = plan_specs(config, records(config), GROUPS, COUNTS).take([0, 13, 26, 47])
     rows = actor(specs)
     assert [span["part"] for span in rows["spans"][0].as_py()] == ["unet", "decode", "score"]

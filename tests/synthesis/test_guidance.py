@@ -16,6 +16,7 @@ from raysynth.models.prediction import Predicted, Prediction
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.guidance import GUIDANCE, guide_of
 from raysynth.synthesis.specs import plan_specs
+from raysynth.synthesis.task import Drawing
 from tests.synthesis.conftest import COUNTS, GROUPS, records
 from tests.synthesis.test_sources import PROMPT
 
@@ -100,7 +101,8 @@ def test_a_term_of_another_package_guides_images(towards, make_config):
         if share is not None:
             terms.append({"name": "towards", "share": share})
         synthesis = {"guidance": terms, "guidance_scale": 2.0}
-        generate = ImageGenerator(make_config(generator="vanilla", synthesis=synthesis), "", ())
+        config = make_config(generator="vanilla", synthesis=synthesis)
+        generate = ImageGenerator(Drawing.of(config), "", ())
         return generate([prompt] * 2, [""] * 2, [""] * 2, [1, 2]).astype(int)
 
     plain = images(None, PROMPT)

@@ -21,6 +21,7 @@ from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.masks import Contrast, attribute_mask, contrasts, otsu, spread_over
 from raysynth.synthesis.solver import build_solver
 from raysynth.synthesis.specs import image_seed
+from raysynth.synthesis.task import Drawing
 from tests.synthesis.conftest import COUNTS, GROUPS
 from tests.synthesis.test_sources import PROMPT, sources
 
@@ -28,7 +29,8 @@ from tests.synthesis.test_sources import PROMPT, sources
 @pytest.fixture
 def generate(make_config):
     def make(**synthesis) -> ImageGenerator:
-        return ImageGenerator(make_config(generator="edit", synthesis=synthesis), "", ())
+        config = make_config(generator="edit", synthesis=synthesis)
+        return ImageGenerator(Drawing.of(config), "", ())
 
     return make
 

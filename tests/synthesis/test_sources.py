@@ -38,6 +38,7 @@ from raysynth.synthesis.solver import build_solver, check_solver
 from raysynth.synthesis.sources import SOURCE_IMAGE, attach_sources, deal_sources
 from raysynth.synthesis.specs import ROW, plan_specs
 from raysynth.synthesis.stage import run_synthesis
+from raysynth.synthesis.task import Drawing
 from tests.synthesis.conftest import COUNTS, GROUPS, shared_record
 
 ALIGNED = (0, 3)
@@ -121,7 +122,7 @@ def sources(count: int) -> pa.Array:
 def test_equals_diffusers_image_to_image(edit_config):
     """Same noised latents, same steps, same guidance."""
     config = edit_config(synthesis={"steps": 3, "strength": 0.75, "guidance_scale": 2.0})
-    generate = ImageGenerator(config, "", ())
+    generate = ImageGenerator(Drawing.of(config), "", ())
     seeds, encoded = [5, 6], sources(2)
     got = generate([PROMPT] * 2, ["grass"] * 2, [""] * 2, seeds, encoded).astype(int)
     (part,) = generate.prepare([PROMPT] * 2, ["grass"] * 2, [""] * 2, seeds, encoded)
@@ -151,7 +152,7 @@ def test_less_strength_leaves_more_of_the_source(edit_config, solver):
     ends = []
     for strength in (0.2, 0.6, 1.0):
         config = edit_config(synthesis={"solver": solver, "steps": 3, "strength": strength})
-        generate = ImageGenerator(config, "", ())
+        generate = ImageGenerator(Drawing.of(config), "", ())
         parts = generate.prepare([PROMPT] * 4, [""] * 4, [""] * 4, [1, 2, 3, 4], encoded)
         before = generate._edited(parts[0]).latents
         ends.append(float((generate.denoise(parts) - before).square().mean()))

@@ -11,8 +11,6 @@ from tensorboardX.proto.event_pb2 import Event
 from raysynth.config.files import load_config
 from raysynth.errors import ConfigError
 from raysynth.trackers.several import open_trackers
-from raysynth.trackers.tracker import TRACKERS
-from tests.added import add_part
 
 LINES = """
     from raysynth.knobs import Section, knob
@@ -93,8 +91,8 @@ def test_files_of_a_run_that_is_stored_elsewhere_are_here_and_said(tmp_path, mon
     assert events(tmp_path / "trackers/red")
 
 
-def test_one_of_another_package_that_fails_is_said_once_and_left(tmp_path, monkeypatch):
-    add_part(tmp_path, monkeypatch, TRACKERS, "lines", LINES)
+def test_one_of_another_package_that_fails_is_said_once_and_left(tmp_path, add_part):
+    add_part("raysynth.trackers.kinds", "lines", LINES)
     given = f"{{name: lines, file: {tmp_path}/told.txt, sure: true}}"
     nowhere = f"{{name: lines, file: {tmp_path}/no/such/folder}}"
     config = load_config(None, [f"trackers=[{given}, {nowhere}, {given}]"])

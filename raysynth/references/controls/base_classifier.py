@@ -1,4 +1,9 @@
-"""The base's labelled images: a network trained on them, and a balanced head on the real images."""
+"""The base's labelled images: a network trained on them, and a balanced head on the real images.
+
+What the generator could have told, had its own training images and labels been at hand: all ten
+garments, the pair's two included, in the base's look (docs/tiny-base.md). The weights are shipped;
+`pretraining.network` trains them.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,14 @@ from numpy.typing import NDArray
 from raysynth.config.config import Config
 from raysynth.datasets.garments import CLASSES
 from raysynth.networks.images import ImageSet
-from raysynth.networks.network import Network
-from raysynth.networks.small import EMBEDDED_WIDTHS, SmallNetwork, load_embedded
 from raysynth.references.control import Control, Embedder
 
 
 def _load(config: Config, size: int) -> Embedder:
+    # Here, not above: the configuration names controls, and needs no torch.
+    from raysynth.networks.network import Network
+    from raysynth.networks.small import EMBEDDED_WIDTHS, SmallNetwork, load_embedded
+
     model = SmallNetwork(EMBEDDED_WIDTHS, 3, len(CLASSES))
     load_embedded(model, "all_garments")
     classifier = config.classifier.model_copy(update={"backbone": "small"})
@@ -25,11 +32,8 @@ def _load(config: Config, size: int) -> Embedder:
     return embed
 
 
-BASE_CLASSIFIER = Control(
-    "base_classifier",
+PART = Control(
+    "Base's labelled images + balanced head",
     "ours: the small network on the tiny base's pretraining images and their garment labels",
     _load,
 )
-"""What the generator could have told, had its own training images and labels been at hand: all ten
-garments, the pair's two included, in the base's look (docs/tiny-base.md). The weights are shipped;
-`pretraining.network` trains them."""

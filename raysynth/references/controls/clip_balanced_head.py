@@ -1,4 +1,8 @@
-"""The base's CLIP: a balanced logistic head on its image embeddings."""
+"""The base's CLIP: a balanced logistic head on its image embeddings.
+
+The image tower that selection scores with, frozen: what it knows reaches the synthetic images
+through selection, and needs none of them here.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +30,9 @@ def _load(config: Config, size: int) -> Embedder:
     return embed
 
 
-CLIP_BALANCED_HEAD = Control(
-    "clip_balanced_head",
+PART = Control(
+    "Base's CLIP + balanced head",
     "linear probe (Radford et al. 2021, arXiv 2103.00020, section 3.2), groups weighted equally",
     _load,
+    uses_clip=True,
 )
-"""The image tower that selection scores with, frozen: what it knows reaches the synthetic images
-through selection, and needs none of them here."""

@@ -1,6 +1,6 @@
 """The nearest training image and its cosine in a whitened space: what tells copies.
 
-See `raysynth.scoring.neighbours`; from which cosine on an image is a copy, selection says.
+See `raysynth.clustering.neighbours`; from which cosine on an image is a copy, selection says.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Copies:
     def open(self, scoring: Scoring, knobs: Section) -> Score:
         """Load the encoder, and the training images' embeddings onto CLIP's device."""
         from raysynth.clustering.embed import EMBEDDINGS_FILE, VALIDATION_FILE, read_embeddings
-        from raysynth.scoring.neighbours import Neighbours
+        from raysynth.clustering.neighbours import Neighbours
 
         training, validation = (
             read_embeddings(scoring.clusters, file) for file in (EMBEDDINGS_FILE, VALIDATION_FILE)

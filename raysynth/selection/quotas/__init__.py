@@ -1,0 +1,1 @@
+"""Quotas, one file each, called as their file."""

@@ -1,0 +1,12 @@
+"""The best share of each group, by CLIP score."""
+
+from __future__ import annotations
+
+from raysynth.selection.rule import Rule
+
+PART = Rule(
+    "Best share",
+    "Basu et al. 2026 (arXiv 2511.08711): the top 75 %",
+    lambda config: f"the best {100 * config.keep:g} % by CLIP score",
+    share=lambda config: config.keep,
+)

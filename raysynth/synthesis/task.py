@@ -1,0 +1,90 @@
+"""What every generating actor is told once; specs say the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from raysynth.adapters.record import LoraShape
+from raysynth.cluster.settings import ResourcesConfig
+from raysynth.generators.recipe import Recipe, recipe_of
+from raysynth.groups.groups import Groups
+from raysynth.models.settings import BaseConfigSection
+from raysynth.scoring.scorer import Scoring
+from raysynth.synthesis.masks import Contrast
+from raysynth.synthesis.settings import SynthesisConfig
+
+
+class Sampler(Protocol):
+    """What an actor does to a batch; `denoise`, `decode` and `score` hold the device, in turn."""
+
+    def prepare(self, specs: pa.Table) -> Any:
+        """All that can be done before the device is free."""
+
+    def denoise(self, batch: Any) -> Any:
+        """Latents; returns when the device has finished them."""
+
+    def decode(self, latents: Any) -> np.ndarray:
+        """[B, side, side, 3] uint8 images."""
+
+    def score(self, images: np.ndarray, specs: pa.Table) -> Mapping[str, pa.Array]:
+        """[B] columns of the scorers, of images [B, side, side, 3]."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What images are drawn with."""
+
+    base: BaseConfigSection
+    synthesis: SynthesisConfig
+    recipe: Recipe
+    lora: LoraShape
+
+    @classmethod
+    def of(cls, config: Any, recipe: Recipe | None = None) -> Drawing:
+        """Of a configuration; `recipe`: where it is settled already."""
+        tuned = config.finetune
+        shape = LoraShape(tuned.targets, tuned.rank, tuned.alpha)
+        return cls(config.base, config.synthesis, recipe or recipe_of(config), shape)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an actor draws, how it is scored, and with what."""
+
+    drawing: Drawing
+    scoring: Scoring
+    names: tuple[str, ...]
+    """Adapters that the specs ask for."""
+    resources: ResourcesConfig
+    """What actors may ask of the cluster."""
+    contrasts: tuple[Contrast, ...] | None = None
+    """[G] of the images that are edited for each group; None: no masks."""
+    sampler: Callable[[Task], Sampler] | None = None
+    """Opens what samples, in the actor, where another than the base model stands in."""
+
+    @classmethod
+    def of(
+        cls,
+        config: Any,
+        groups: Groups,
+        adapters: str,
+        names: tuple[str, ...],
+        clusters: str,
+        **given: Any,
+    ) -> Task:
+        """Of a configuration.
+
+        Parameters
+        ----------
+        adapters, clusters : folders or URIs of the fine-tuning and the clustering stage.
+        given : other fields; `recipe`, where it is settled already.
+        """
+        drawing = Drawing.of(config, given.pop("recipe", None))
+        sections = (config.base, config.clustering, config.prompts)
+        scoring = Scoring(*sections, groups, clusters, adapters)
+        return cls(drawing, scoring, names, config.resources, **given)
