@@ -98,6 +98,11 @@ class Content:
     order: tuple[str, ...]  # of the method's stages
 
     @property
+    def is_regrouped(self) -> bool:
+        """Whether test is in other groups than training: those that the data set gives."""
+        return self.measured.groups != self.groups
+
+    @property
     def copies(self) -> np.ndarray:
         """[G] generated images that were rejected as copies of training images."""
         counts = self.selection["copies"]
