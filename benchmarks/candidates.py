@@ -21,13 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from judge import accuracies, load_judge
+from workload import jobs_of, pack_of
 
 from raysynth.adapters.record import Adapter, read_adapter, write_adapters
 from raysynth.config.config import Config
 from raysynth.config.files import load_config
-from raysynth.finetune.jobs import plan_jobs
-from raysynth.finetune.training import Pack, train_pack
+from raysynth.finetune.training import train_pack
 from raysynth.generators.inputs import training_inputs
+from raysynth.generators.lending import settled
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.knobs import digest_of
@@ -38,7 +39,7 @@ from raysynth.storage.tables import decode_images, groups_of, parquet_files, rea
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.masks import contrasts
 from raysynth.synthesis.sources import deal_sources
-from raysynth.synthesis.specs import plan_specs
+from raysynth.synthesis.specs import Asked, plan_specs
 
 BATCH = 64
 QUICK = ["finetune.steps=10", "synthesis.images_per_group=40", "classifier.steps=20"]
@@ -101,12 +102,12 @@ def fine_tune(
 ) -> tuple[list[Adapter], float]:
     """The adapters of a configuration, trained unless they are there, and the CPU seconds."""
     torch.set_num_threads(1)
-    jobs = plan_jobs(config, real.clusters if clusters is None else clusters, real.groups)
+    jobs = jobs_of(config, real.clusters if clusters is None else clusters, real.groups)
     spent = work / "cpu_seconds.json"
     if not spent.exists():
         shutil.rmtree(work, ignore_errors=True)
         began = time.process_time()
-        failed = train_pack(Pack(jobs, config, real.groups, real.folder, str(work)), _quiet)
+        failed = train_pack(pack_of(config, jobs, real.groups, real.folder, str(work)), _quiet)
         if failed:
             raise SystemExit(f"{work}: {failed}")
         work.mkdir(parents=True, exist_ok=True)
@@ -124,10 +125,10 @@ def draw(
     config: Config, real: Real, work: Path, adapters: list[Adapter]
 ) -> tuple[pa.Table, np.ndarray, float]:
     """Specs, their images [N, 32, 32, 3] and the CPU seconds."""
-    dealt = None
-    if recipe_of(config).edits:
+    dealt, recipe = None, settled(recipe_of(config), real.counts)
+    if recipe.edits:
         dealt = deal_sources(real.clusters, real.groups, real.counts, config.seed)
-    specs = plan_specs(config, adapters, real.groups, real.counts, dealt)
+    specs = plan_specs(Asked.of(config, recipe), adapters, real.groups, real.counts, dealt)
     return (specs, *generate(config, real, work, adapters, specs))
 
 

@@ -27,11 +27,12 @@ from diffusers import StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from judge import accuracies, load_judge
 from measure import Cost, finish, medians, parser, precision, run
+from workload import jobs_of
 
 from raysynth.config.config import Config
 from raysynth.config.files import load_config
 from raysynth.finetune.engines import precision_of
-from raysynth.finetune.jobs import Job, plan_jobs
+from raysynth.finetune.jobs import Job
 from raysynth.finetune.material import read_images
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
@@ -67,7 +68,7 @@ def prepare(storage: Path, overrides: list[str]) -> tuple[Config, Groups, list[J
     groups = groups_of(read_table(real, ["id"]).schema)
     clusters = root / FOLDERS["clustering"]
     table = read_table(str(clusters), files=[str(clusters / "clusters.parquet")])
-    jobs = plan_jobs(config, table, groups)
+    jobs = jobs_of(config, table, groups)
     for job in jobs:
         folder = storage / "png" / job.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +99,7 @@ def loop(storage: Path, job: Job, config: Config, out: str, tuned: bool) -> Cost
         "alpha": settings.alpha,
         "learning_rate": job.learning_rate,
         "targets": names,
-        "precision": precision_of(config),
+        "precision": precision_of(config.finetune, config.base),
     }
     command = [sys.executable, str(HERE / "peers" / "lora_loop.py"), "--settings"]
     command += [json.dumps(asked), "--base", resolve(config.base.name), "--prompt"]
@@ -112,7 +113,7 @@ def judged(adapters: Path, config: Config, groups: Groups, jobs: list[Job]) -> d
     pipeline = StableDiffusionPipeline.from_pretrained(resolve(config.base.name))
     pipeline.unet.set_attn_processor(AttnProcessor())
     pipeline.set_progress_bar_config(disable=True)
-    half = precision_of(config) == "bf16"
+    half = precision_of(config.finetune, config.base) == "bf16"
     pixels = []
     for job in jobs:
         pipeline.load_lora_weights(str(adapters / job.name))

@@ -30,7 +30,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from measure import Cost, finish, medians, parser, run
 from safetensors.torch import load_file
-from workload import Workload, clock, make_workload
+from workload import Workload, clock, make_workload, pack_of
 
 from raysynth.config.config import Config
 from raysynth.finetune import memory, training
@@ -84,9 +84,8 @@ def one(storage: Path, first: int, count: int, steps: int, out: str) -> dict[str
 
     for name, part in PARTS.items():
         setattr(training, name, timed(part, getattr(training, name)))
-    pack = training.Pack(
-        work.jobs[first : first + count], work.config, work.groups, work.real, str(storage / out)
-    )
+    jobs = work.jobs[first : first + count]
+    pack = pack_of(work.config, jobs, work.groups, work.real, str(storage / out))
     failed: dict[str, str] = {}
     peak = memory.peak_bytes(
         device, lambda: failed.update(training.train_pack(pack, lambda *_, **__: None))

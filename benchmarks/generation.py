@@ -34,6 +34,7 @@ from PIL import Image
 from raysynth.adapters.record import Adapter, read_adapters
 from raysynth.config.config import Config
 from raysynth.config.files import load_config
+from raysynth.generators.lending import settled
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.method import FOLDERS
@@ -91,14 +92,17 @@ def child(root: Path, images: int, work: str, variant: str) -> None:
     from raysynth.cluster.session import Session
     from raysynth.progress import Progress
     from raysynth.synthesis.shards import read_manifest
-    from raysynth.synthesis.specs import plan_specs
+    from raysynth.synthesis.specs import Asked, plan_specs
     from raysynth.synthesis.stage import generate
     from raysynth.synthesis.task import Task
 
     config = load_config(None, [*knobs(root, images), *VARIANTS[variant]])
     groups = _groups(root)
     trained = read_adapters(f"{root}/adapters")
-    specs = plan_specs(config, trained, groups, [1] * groups.count)
+    counts = np.ones(groups.count, dtype=np.int64)
+    specs = plan_specs(
+        Asked.of(config, settled(recipe_of(config), counts)), trained, groups, counts
+    )
     names = tuple(adapter.name for adapter in trained)
     folders = (f"{root}/adapters", names, f"{root}/clusters")
     sampler = _unscored() if variant == "unscored" else None

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import mean
-from typing import Any, get_args
+from typing import Any
 
 from candidates import (
     QUICK,
@@ -32,8 +32,8 @@ from candidates import (
 )
 from measure import finish, parser
 
-from raysynth.config.config import Generator
 from raysynth.config.files import load_config
+from raysynth.generators.generator import GENERATORS
 from raysynth.generators.recipe import recipe_of
 
 
@@ -67,7 +67,7 @@ def main() -> None:
     options.add_argument("--storage", type=Path, default=None, help="kept folder; default: new")
     options.add_argument("--severity", type=float, default=0.99)
     options.add_argument("--seeds", type=int, default=3, help="seeds of the classifier")
-    options.add_argument("--only", nargs="*", default=get_args(Generator))
+    options.add_argument("--only", nargs="*", default=GENERATORS.names)
     options.add_argument("--set", nargs="*", default=[], help="section.key=value")
     arguments = options.parse_args()
     storage = arguments.storage or Path(tempfile.mkdtemp(prefix="raysynth-generators-"))

@@ -23,9 +23,10 @@ from candidates import Observer, Real, fine_tune, generate, load_real, prepared
 from measure import finish, parser
 
 from raysynth.config.files import load_config
+from raysynth.generators.lending import settled
 from raysynth.generators.recipe import recipe_of
 from raysynth.knobs import digest_of
-from raysynth.synthesis.specs import plan_specs
+from raysynth.synthesis.specs import Asked, plan_specs
 
 SIZES, QUICK_SIZES = (20, 100, 990), (20,)
 STEPS, QUICK_STEPS = (15, 30, 60, 120, 240), (4, 8)
@@ -53,7 +54,10 @@ def sweep(storage: Path, run: Path, engine: str, repeat: int, options: Any) -> l
     config = load_config(None, [*settings, *options.set])
     work = storage / f"{engine}-{digest_of([config.finetune.model_dump(mode='json'), repeat])}"
     adapters, _ = fine_tune(config, real, work, clusters)
-    specs = plan_specs(config, adapters, real.groups, np.bincount(clusters["group"], minlength=4))
+    counts = np.bincount(clusters["group"], minlength=4)
+    specs = plan_specs(
+        Asked.of(config, settled(recipe_of(config), counts)), adapters, real.groups, counts
+    )
     specs = specs.filter(pa.compute.equal(specs["group"], GROUP))
     pixels, _ = generate(config, real, work, adapters, specs)
     cluster, observer = specs["cluster"].to_numpy(), Observer(config, real)
@@ -68,7 +72,7 @@ def sweep(storage: Path, run: Path, engine: str, repeat: int, options: Any) -> l
             {
                 "images": size,
                 "steps": steps,
-                "passes": round(steps * min(training.batch_size, size) / size, 1),
+                "passes": round(steps * min(training.budget.batch_size, size) / size, 1),
                 **seen,
                 "nearest_is_training": observer.nearest_is_training(mine, *pair),
             }

@@ -19,11 +19,13 @@ from collections.abc import Sequence
 import torch
 from accelerate import Accelerator
 from measure import finish, parser
+from workload import pack_of
 
 from raysynth.config.files import load_config
 from raysynth.finetune.engines import Trainee, build_trainee, precision_of
 from raysynth.finetune.memory import probe
 from raysynth.finetune.phase import RUN_COST, layout_cost, run_length
+from raysynth.groups.groups import Groups
 
 ROWS = 12
 LENGTHS = (12, 6, 4, 3, 2, 1)
@@ -72,10 +74,12 @@ def main() -> None:
     arguments = parser(__doc__ or "").parse_args()
     torch.set_num_threads(1)
     config = load_config(None, ["storage_path=unused"])
-    accelerator = Accelerator(mixed_precision=precision_of(config), device_placement=False)
+    precision = precision_of(config.finetune, config.base)
+    accelerator = Accelerator(mixed_precision=precision, device_placement=False)
     times = arguments.repeats or (5 if arguments.quick else 15)
     lengths = (ROWS, 1) if arguments.quick else LENGTHS
-    trainees = {adapters: build_trainee(config, adapters) for adapters in (4, 8)}
+    pack = pack_of(config, [], Groups(("",), ("",), ("",), ("",)), "", "")
+    trainees = {adapters: build_trainee(pack, adapters) for adapters in (4, 8)}
     taken = step_seconds(trainees, accelerator, lengths, times)
     price = run_price(taken)
     lost = excess(price)

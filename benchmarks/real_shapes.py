@@ -186,10 +186,11 @@ def add_peft(unet: Any, settings: FinetuneConfig) -> None:
 def peft(storage: Path, names: list[str]) -> dict[str, Any]:
     """The same steps by PEFT, one adapter after another; the largest differences."""
     config = Config.model_validate(sections(storage))
-    settings, recipe = config.finetune, recipe_of(config).training
-    assert recipe is not None
+    settings, trained_as = config.finetune, recipe_of(config).training
+    assert trained_as is not None
+    budget = trained_as.budget
     base = load_base(config.base, ("model",))
-    pick_attention(base, config.base.attention, recipe.batch_size, backward=True)
+    pick_attention(base, config.base.attention, budget.batch_size, backward=True)
     unet = base.model
     unet.enable_gradient_checkpointing()
     add_peft(unet, settings)
@@ -198,7 +199,9 @@ def peft(storage: Path, names: list[str]) -> dict[str, Any]:
     }
     kept = {key: value.to(base.device) for key, value in load_file(storage / "kept.st").items()}
     accelerator = Accelerator(
-        mixed_precision=precision_of(config), cpu=base.device.type == "cpu", device_placement=False
+        mixed_precision=precision_of(settings, config.base),
+        cpu=base.device.type == "cpu",
+        device_placement=False,
     )
     found = []
     for row, name in enumerate(names):
@@ -210,7 +213,7 @@ def peft(storage: Path, names: list[str]) -> dict[str, Any]:
                 parameter.grad = None
         optimizer = torch.optim.AdamW(
             trained.values(),
-            lr=recipe.learning_rate,
+            lr=budget.learning_rate,
             betas=training.BETAS,
             weight_decay=settings.weight_decay,
         )

@@ -15,7 +15,8 @@ import torch
 from raysynth.config.config import Config
 from raysynth.datasets.listing import list_dataset
 from raysynth.finetune.jobs import Job, plan_jobs
-from raysynth.finetune.training import Pack
+from raysynth.finetune.packs import Pack
+from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.storage.tables import IMAGE, REAL, with_groups, write_table
 
@@ -34,7 +35,7 @@ class Workload:
 
     def pack(self, work: Path, count: int | None = None) -> Pack:
         """A pack of the first jobs, as a worker is given it."""
-        return Pack(self.jobs[:count], self.config, self.groups, self.real, str(work))
+        return pack_of(self.config, self.jobs[:count], self.groups, self.real, str(work))
 
 
 def make_workload(storage: Path, adapters: int, **sections: dict[str, Any]) -> Workload:
@@ -62,7 +63,29 @@ def make_workload(storage: Path, adapters: int, **sections: dict[str, Any]) -> W
         members = np.flatnonzero(group == g)
         cluster[members] = np.arange(len(members)) // IMAGES
     clusters = pa.table({"id": listing["id"], "group": group, "cluster": cluster})
-    return Workload(config, groups, str(real), plan_jobs(config, clusters, groups))
+    return Workload(config, groups, str(real), jobs_of(config, clusters, groups))
+
+
+def jobs_of(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
+    """The adapters of a configuration."""
+    return plan_jobs(recipe_of(config), config.finetune, config.prompts, clusters, groups)
+
+
+def pack_of(config: Config, jobs: list[Job], groups: Groups, real: str, work: str) -> Pack:
+    """Jobs of a configuration as a worker is given them."""
+    training = recipe_of(config).training
+    assert training is not None, "a generator that trains nothing has no jobs"
+    return Pack(
+        jobs,
+        training,
+        config.finetune,
+        config.base,
+        config.resources,
+        groups,
+        config.seed,
+        real,
+        work,
+    )
 
 
 def clock(device: torch.device) -> float:

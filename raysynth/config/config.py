@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import (
     Field,
@@ -15,19 +15,19 @@ from raysynth.clustering.settings import ClusteringConfig
 from raysynth.config.benchmark import BenchmarkConfig
 from raysynth.datasets.settings import DatasetConfig
 from raysynth.finetune.settings import FinetuneConfig
+from raysynth.generators.generator import GENERATORS, check_generator
+from raysynth.generators.recipe import AUTO
 from raysynth.grouping.settings import GroupingConfig
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import NAME, Place, Section, digest_of, knob
 from raysynth.models.settings import BaseConfigSection
 from raysynth.networks.settings import ClassifierConfig
 from raysynth.references.settings import ReferencesConfig
-from raysynth.registry import chosen_part
+from raysynth.registry import chosen_part, named_part
 from raysynth.search.settings import SearchConfig
 from raysynth.selection.settings import SelectionConfig
 from raysynth.synthesis.settings import SynthesisConfig
 from raysynth.trackers.tracker import TRACKERS
-
-Generator = Literal["vanilla", "lora", "dreambooth", "clustered_dreambooth", "shared", "edit"]
 
 
 class Config(Section):
@@ -36,13 +36,16 @@ class Config(Section):
     name: str = Field("quickstart", pattern=NAME, description="Run's name.")
     storage_path: Place = Field("runs", description="Folder or URI (s3://, gs://) of the runs.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Seed of the whole run.")
-    generator: Generator | Literal["auto"] = Field(
+    generator: named_part(GENERATORS, AUTO) = Field(  # type: ignore[valid-type]
         "clustered_dreambooth",
         description="vanilla: prompt only; lora, dreambooth: LoRA or full weights per group; "
         "clustered_dreambooth: a model per cluster (paper); shared: a model for all groups; edit: "
         "real images edited by it; auto: the best of `candidates`, for each group (ours).",
     )
-    candidates: Annotated[tuple[Generator, ...], Field(min_length=1)] = Field(
+    candidates: Annotated[
+        tuple[named_part(GENERATORS), ...],  # type: ignore[valid-type]
+        Field(min_length=1),
+    ] = Field(
         ("vanilla", "clustered_dreambooth", "shared", "edit"),
         description="auto: generators that are tried.",
     )
@@ -89,38 +92,14 @@ class Config(Section):
                 "dataset.name=outfits, whose labelled pretraining images are known"
             )
         self.classifier.check_share("search.head_real_shares", min(self.search.head_real_shares))
-        if self.generator == "auto" and self.finetune.overrides:
+        if self.generator == AUTO and self.finetune.overrides:
             raise ValueError(
                 "finetune.overrides: names adapters of one generator, but generator=auto trains "
                 f"those of {', '.join(self.candidates)}. Fix: one of these, or no overrides"
             )
-        for name in self.candidates if self.generator == "auto" else (self.generator,):
-            self._check_generator(name)
+        for name in self.candidates if self.generator == AUTO else (self.generator,):
+            check_generator(name, self.prompts, self.finetune)
         return self
-
-    def _check_generator(self, name: str) -> None:
-        """Raise ValueError where a generator could not be told what its models are to learn."""
-        engine, prompts = self.finetune.engine, self.prompts
-        other = {("lora", "full"): "dreambooth", ("dreambooth", "lora"): "lora"}
-        if (name, engine) in other:
-            raise ValueError(
-                f"finetune.engine={engine}: {name} is defined by its other engine; expected auto. "
-                f"Fix: generator={other[name, engine]}, or finetune.engine=auto"
-            )
-        if name in ("shared", "edit") and "attribute" not in prompts.fields:
-            raise ValueError(
-                f"prompts.template: {{attribute}} is missing, so nothing tells generator={name} a "
-                "class's groups apart. Fix: speak of the attribute, e.g. "
-                f"{PromptConfig().template!r}, or another generator"
-            )
-        full = name == "dreambooth" or (name, engine) == ("clustered_dreambooth", "full")
-        if full and not ("token" in prompts.fields and prompts.token.strip()):
-            raise ValueError(
-                f"prompts: no rare token ({{token}} in prompts.template, prompts.token), which "
-                f"generator={name} binds its images to: prior preservation would hold them to what "
-                f"the base draws. Fix: prompts.template={PromptConfig().template!r}, or "
-                "generator=lora"
-            )
 
     @property
     def asked(self) -> tuple[Asked, ...]:

@@ -42,7 +42,7 @@ def draw(job: Job, config: FinetuneConfig, seed: int) -> Draws:
     shape = (job.steps * config.accumulation, job.batch)
     rows = _draw_rows(job, shape, held_out_rows(job, config, seed), rng)
     flips = rng.random(shape) < (0.5 if config.flip else 0.0)
-    dropped = rng.random(shape) < prompt_dropout(config, job.scope)
+    dropped = rng.random(shape) < prompt_dropout(config.prompt_dropout, job.scope)
     uniform = rng.random(shape, dtype=np.float32).clip(1e-6, 1 - 1e-6)
     return Draws(rows, flips, dropped, uniform)
 

@@ -12,13 +12,14 @@ import torch
 
 from raysynth.adapters.grouped_lora import GroupedLoRA, inject, restack
 from raysynth.adapters.rows import Rows, flatten
-from raysynth.config.config import Config
-from raysynth.generators.recipe import recipe_of
+from raysynth.finetune.packs import Pack
+from raysynth.finetune.settings import FinetuneConfig
 from raysynth.models.attention import pick_attention
 from raysynth.models.base import load_base
 from raysynth.models.device import DTYPES, pick_device, pick_dtype
 from raysynth.models.family import Base, layers_of
 from raysynth.models.loading import round_weights
+from raysynth.models.settings import BaseConfigSection
 from raysynth.storage.files import make_folder, open_storage
 
 ACCELERATE = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -42,22 +43,21 @@ class Trainee:
     """The same UNet with another number of slots; this one is not used any more."""
 
 
-def precision_of(config: Config) -> str:
+def precision_of(settings: FinetuneConfig, base: BaseConfigSection) -> str:
     """accelerate's name of the precision to train in."""
-    if config.finetune.precision != "auto":
-        return ACCELERATE[config.finetune.precision]
-    dtype = pick_dtype("auto", pick_device(config.base.device))
+    if settings.precision != "auto":
+        return ACCELERATE[settings.precision]
+    dtype = pick_dtype("auto", pick_device(base.device))
     return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "no")
 
 
-def build_trainee(config: Config, slots: int) -> Trainee:
-    """The base's UNet with `slots` models of the configured engine, all at their start."""
-    training = recipe_of(config).training
-    assert training is not None, "a recipe without training needs no trainee"
-    if training.engine == "full":
-        return _full_trainee(_load_model(config, "float32", training.batch_size).model)
-    settings, dtype = config.finetune, DTYPE_OF[precision_of(config)]
-    base = _load_model(config, dtype, training.batch_size)
+def build_trainee(pack: Pack, slots: int) -> Trainee:
+    """The base's UNet with `slots` models of the pack's engine, all at their start."""
+    if pack.training.engine == "full":
+        return _full_trainee(_load_model(pack, "float32").model)
+    settings = pack.settings
+    dtype = DTYPE_OF[precision_of(settings, pack.base)]
+    base = _load_model(pack, dtype)
     if dtype != "float32":
         round_weights(base.model, DTYPES[dtype])
     targets = layers_of(base.family, settings.targets)
@@ -97,10 +97,11 @@ def _full_trainee(unet: Any) -> Trainee:
     return trainee
 
 
-def _load_model(config: Config, dtype: str, rows: int) -> Base:
-    section = config.base.model_copy(update={"dtype": dtype})
+def _load_model(pack: Pack, dtype: str) -> Base:
+    section = pack.base.model_copy(update={"dtype": dtype})
     base = load_base(section, ("model",))
-    pick_attention(base, config.base.attention, rows, backward=True)
-    if config.finetune.gradient_checkpointing:
+    rows = pack.training.budget.batch_size
+    pick_attention(base, pack.base.attention, rows, backward=True)
+    if pack.settings.gradient_checkpointing:
         base.model.enable_gradient_checkpointing()
     return base

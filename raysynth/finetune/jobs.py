@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from raysynth.adapters.record import Adapter
 from raysynth.clustering.kmeans import most_clusters, of_group
-from raysynth.config.config import Config
+from raysynth.clustering.settings import ClusteringConfig
 from raysynth.errors import ConfigError
+from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.lending import check_groups, settled, trained_groups
-from raysynth.generators.recipe import Training, recipe_of
+from raysynth.generators.recipe import Recipe, Training, recipe_of
 from raysynth.groups.groups import Groups, aligned_groups
 from raysynth.groups.prompts import spoken
+from raysynth.groups.settings import PromptConfig
 
 SHARED = -1
 """Group and cluster of an adapter that speaks for several groups."""
@@ -28,7 +31,7 @@ class Job:
 
     name: str
     scope: str
-    """What it is trained on: see `generators.Training`; never auto."""
+    """What it is trained on: see `recipe.Training`; never auto."""
     group: int
     """Group, or SHARED."""
     cluster: int
@@ -65,7 +68,13 @@ class Job:
         return self.steps * self.batch
 
 
-def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
+def plan_jobs(
+    recipe: Recipe,
+    settings: FinetuneConfig,
+    prompts: PromptConfig,
+    clusters: pa.Table,
+    groups: Groups,
+) -> list[Job]:
     """The adapters of a run, as the generator's recipe says.
 
     One per group (`<group>-0`) or cluster (`<group>-<cluster>`), per class (`class-<label>`), per
@@ -89,66 +98,55 @@ def plan_jobs(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
     ids = np.array(clusters["id"].to_pylist(), dtype=object)
     group, cluster = clusters["group"].to_numpy(), clusters["cluster"].to_numpy()
     counts = np.bincount(group, minlength=groups.count)
-    config = settled(config, counts)
-    training = recipe_of(config).training
-    if training is None:
+    recipe = settled(recipe, counts)
+    if recipe.training is None:
         return []
-    check_groups(counts, groups, config)
+    check_groups(counts, groups, recipe)
     aligned = set(aligned_groups(counts, groups).tolist())
-    jobs = []
-    least = config.finetune.min_images
-    for own in _shares(training, group, cluster, counts, groups, least):
+    jobs, token = [], None if recipe.token else ""
+    for own in _shares(recipe.training, group, cluster, counts, groups, recipe.min_images):
         present = np.unique(group[own.rows]).tolist()
-        weak = tuple(g for g in present if training.shared and g not in aligned)
-        job = _job(config, groups, own, ids[own.rows], group[own.rows], weak)
-        jobs.append(job)
-    check_overrides(config, [job.name for job in jobs])
+        weak = tuple(g for g in present if recipe.training.shared and g not in aligned)
+        job = _job(recipe.training, settings, own, ids[own.rows], group[own.rows], weak)
+        said = {g: spoken(prompts, groups, g, token=token) for g in present}
+        plain = {g: spoken(prompts, groups, g, token="") for g in present}
+        jobs.append(replace(job, prompts=said, plain_prompts=plain))
+    _check_overrides(settings, [job.name for job in jobs])
     return jobs
 
 
-@dataclass(frozen=True)
-class Expected:
-    """An adapter of a run whose clusters are not known yet."""
-
-    name: str
-    group: int
-    """Group, or SHARED."""
-    steps: int
-    """Optimizer steps, at most."""
-    batch: int
-    """Images per step."""
-
-    @property
-    def work(self) -> int:
-        """Images that pass the UNet until the last step."""
-        return self.steps * self.batch
-
-
-def expected_adapters(config: Config, groups: Groups, counts: np.ndarray) -> list[Expected]:
+def expected_jobs(
+    recipe: Recipe,
+    settings: FinetuneConfig,
+    prompts: PromptConfig,
+    clustering: ClusteringConfig,
+    groups: Groups,
+    counts: np.ndarray,
+) -> list[Job]:
     """The adapters of `plan_jobs` before the clusters are known: as many as there can be.
 
-    A group's clusters are taken as equally large, but for the remainder. No other name can come
-    up: clusters below `clustering.min_size` are merged.
+    A group's clusters are taken as equally large, but for the remainder; images have no names. No
+    other adapter's name can come up: clusters below `clustering.min_size` are merged.
 
     Parameters
     ----------
     counts : [G] training images per group.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `plan_jobs`.
     """
-    config = settled(config, counts)
-    training = recipe_of(config).training
-    if training is None:
-        return []
     cluster = []
     for g, images in enumerate(counts.tolist()):
-        k = most_clusters(of_group(config.clustering, groups, g), images)
+        k = most_clusters(of_group(clustering, groups, g), images)
         cluster.append(np.minimum(np.arange(images) // max(1, images // k), k - 1))
-    group = np.repeat(np.arange(groups.count), counts)
-    return [
-        Expected(own.name, own.group, *budget_of(config, training, own.name, len(own.rows))[:2])
-        for own in _shares(
-            training, group, np.concatenate(cluster), counts, groups, config.finetune.min_images
-        )
-    ]
+    columns = {
+        "id": pa.repeat("", int(counts.sum())),
+        "group": np.repeat(np.arange(groups.count), counts),
+        "cluster": np.concatenate(cluster),
+    }
+    return plan_jobs(recipe, settings, prompts, pa.table(columns), groups)
 
 
 @dataclass(frozen=True)
@@ -164,34 +162,31 @@ class _Share:
 
 
 def _job(
-    config: Config,
-    groups: Groups,
+    training: Training,
+    settings: FinetuneConfig,
     own: _Share,
     ids: np.ndarray,
     group: np.ndarray,
     weak: tuple[int, ...],
 ) -> Job:
     """The job of a share of the images, `ids` of groups `group`; `weak` groups are over-sampled."""
-    recipe = recipe_of(config)
-    assert recipe.training is not None, "planned for one"
-    steps, batch, learning_rate = budget_of(config, recipe.training, own.name, len(ids))
-    few, seen = int(np.isin(group, weak).sum()), steps * batch * config.finetune.accumulation
-    present = np.unique(group).tolist()
-    token = None if recipe.token else ""
+    steps, batch, learning_rate = budget_of(settings, training, own.name, len(ids))
+    few, seen = int(np.isin(group, weak).sum()), steps * batch * settings.accumulation
+    max_passes = training.budget.max_passes
     return Job(
         name=own.name,
-        scope=recipe.training.scope,
+        scope=training.scope,
         group=own.group,
         cluster=own.cluster,
         label=own.label,
         attribute=own.attribute,
         ids=tuple(ids.tolist()),
         groups=tuple(group.tolist()),
-        prompts={g: spoken(config.prompts, groups, g, token=token) for g in present},
-        plain_prompts={g: spoken(config.prompts, groups, g, token="") for g in present},
+        prompts={},
+        plain_prompts={},
         conflicting=weak,
-        oversample=min(config.finetune.oversample, recipe.training.max_passes * few / seen),
-        max_passes=recipe.training.max_passes,
+        oversample=min(settings.oversample, max_passes * few / seen),
+        max_passes=max_passes,
         steps=steps,
         batch=batch,
         learning_rate=learning_rate,
@@ -235,24 +230,24 @@ def _shares(
     ]
 
 
-def budget_of(config: Config, training: Training, name: str, images: int) -> tuple[int, int, float]:
+def budget_of(
+    settings: FinetuneConfig, training: Training, name: str, images: int
+) -> tuple[int, int, float]:
     """Steps, images per step and learning rate of an adapter.
 
     A batch never holds an image twice. The recipe's `max_passes` bounds how often each image is
     seen, since long training on few images memorises them; `finetune.overrides` has the last word.
     """
-    own = config.finetune.overrides.get(name)
-    batch = min((own and own.batch_size) or training.batch_size, images)
-    passes = training.max_passes * images / (config.finetune.accumulation * batch)
-    steps = min(training.steps, max(1, math.ceil(passes)))
+    own, budget = settings.overrides.get(name), training.budget
+    batch = min((own and own.batch_size) or budget.batch_size, images)
+    passes = budget.max_passes * images / (settings.accumulation * batch)
+    steps = min(budget.steps, max(1, math.ceil(passes)))
     steps = (own and own.steps) or steps
-    return steps, batch, (own and own.learning_rate) or training.learning_rate
+    return steps, batch, (own and own.learning_rate) or budget.learning_rate
 
 
-def record_of(job: Job, config: Config, groups: Groups, steps: int, loss: float) -> Adapter:
+def record_of(job: Job, training: Training, groups: Groups, steps: int, loss: float) -> Adapter:
     """The record of a job that was trained to its end, `steps` steps."""
-    training = recipe_of(config).training
-    assert training is not None, "a recipe without training has no jobs"
     one = job.group != SHARED
     return Adapter(
         name=job.name,
@@ -269,9 +264,9 @@ def record_of(job: Job, config: Config, groups: Groups, steps: int, loss: float)
     )
 
 
-def check_overrides(config: Config, names: Sequence[str]) -> None:
+def _check_overrides(settings: FinetuneConfig, names: Sequence[str]) -> None:
     """Refuse `finetune.overrides` of adapters that are not among `names`; raises ConfigError."""
-    unknown = sorted(set(config.finetune.overrides) - set(names))
+    unknown = sorted(set(settings.overrides) - set(names))
     if unknown:
         raise ConfigError(
             f"finetune.overrides: no adapter {', '.join(unknown)}; expected one of "
@@ -279,11 +274,10 @@ def check_overrides(config: Config, names: Sequence[str]) -> None:
         )
 
 
-def check_jobs(config: Config, groups: Groups, counts: np.ndarray) -> None:
+def check_jobs(config: Any, groups: Groups, counts: np.ndarray) -> None:
     """Refuse classes without any group to train on, and overrides of adapters that cannot be.
 
     `counts`: [G] training images. Raises DataError, ConfigError.
     """
-    check_groups(counts, groups, config)
-    if recipe_of(config).training is not None:
-        check_overrides(config, [a.name for a in expected_adapters(config, groups, counts)])
+    settings, prompts, clustering = config.finetune, config.prompts, config.clustering
+    expected_jobs(recipe_of(config), settings, prompts, clustering, groups, counts)

@@ -18,8 +18,10 @@ from raysynth.finetune.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
+from raysynth.finetune.engines import Trainee
 from raysynth.finetune.jobs import Job, record_of
 from raysynth.finetune.material import Material
+from raysynth.finetune.packs import Pack
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.storage.files import write_atomic
 
@@ -122,7 +124,9 @@ def save_checkpoint(
     write_checkpoint(checkpoint, folder)
 
 
-def finish(learner: Learner, folder: str, pack: Any, trainee: Any, average: Tensor | None) -> None:
+def finish(
+    learner: Learner, folder: str, pack: Pack, trainee: Trainee, average: Tensor | None
+) -> None:
     """Save an adapter's best or averaged weights, its loss curve and, last, its record."""
     kept = learner.best if learner.best is not None else average
     if kept is not None:
@@ -133,7 +137,7 @@ def finish(learner: Learner, folder: str, pack: Any, trainee: Any, average: Tens
     curve = learner.losses
     write_atomic(f"{folder}/losses.json", json.dumps([round(v, 6) for v in curve]).encode())
     tail = curve[-max(1, len(curve) // 10) :]
-    record = record_of(learner.job, pack.config, pack.groups, learner.done, sum(tail) / len(tail))
+    record = record_of(learner.job, pack.training, pack.groups, learner.done, sum(tail) / len(tail))
     write_adapter(record, folder)
     drop_checkpoint(folder)
 

@@ -20,10 +20,9 @@ from typing import Any
 import psutil
 import torch
 
-from raysynth.config.config import Config
 from raysynth.finetune.engines import Trainee
 from raysynth.finetune.jobs import Job
-from raysynth.generators.recipe import recipe_of
+from raysynth.finetune.packs import Pack
 from raysynth.models.denoiser import Denoiser
 from raysynth.models.family import Base
 
@@ -69,7 +68,7 @@ class Fit:
 
 
 def fit_slots(
-    config: Config,
+    pack: Pack,
     jobs: Sequence[Job],
     base: Base,
     accelerator: Any,
@@ -82,21 +81,20 @@ def fit_slots(
     base : with its text encoder, which says how long a prompt is.
     build : makes a trainee with a number of slots.
     """
-    training = recipe_of(config).training
-    if len(jobs) == 1 or (training is not None and training.engine == "full"):
+    if len(jobs) == 1 or pack.training.engine == "full":
         return build(1), Fit(1, None, 0.0)
     trainee = build(2)
-    footprint = measure(trainee, config, jobs, base, accelerator)
-    budget = memory_budget(config, trainee.rows.values.device)
-    slots = slots_within(footprint, [rows_of(job, config) for job in jobs], budget)
+    footprint = measure(trainee, pack, jobs, base, accelerator)
+    budget = memory_budget(pack, trainee.rows.values.device)
+    slots = slots_within(footprint, [rows_of(job, pack) for job in jobs], budget)
     return trainee.with_slots(slots), Fit(slots, footprint, budget)
 
 
 def measure(
-    trainee: Trainee, config: Config, jobs: Sequence[Job], base: Base, accelerator: Any
+    trainee: Trainee, pack: Pack, jobs: Sequence[Job], base: Base, accelerator: Any
 ) -> Footprint:
     """The footprint of a trainee with two slots."""
-    rows = max(rows_of(job, config) for job in jobs)
+    rows = max(rows_of(job, pack) for job in jobs)
     weights = trainee.rows.values.shape[1]
     device = trainee.rows.values.device
 
@@ -108,8 +106,7 @@ def measure(
     per_row = max((peak - held) - (peak_one - held_one), 0.0) / rows
     kernels = max(held - held_one, 0.0)  # kept by libraries per batch size: training's is new
     slots = 2 * 2 * BYTES * weights  # values and gradients of two
-    training = recipe_of(config).training
-    copies = bool(training and training.ema) + bool(config.finetune.patience)
+    copies = bool(pack.training.budget.ema) + bool(pack.settings.patience)
     material = max(min(2 * len(job.ids), job.steps * rows) for job in jobs) * latent_bytes(base)
     return Footprint(
         fixed=peak + kernels - 2 * rows * per_row - slots,
@@ -143,9 +140,9 @@ def slots_within(footprint: Footprint, rows: Sequence[int], budget: float) -> in
     return max(fitting, default=1)
 
 
-def memory_budget(config: Config, device: torch.device) -> float:
+def memory_budget(pack: Pack, device: torch.device) -> float:
     """Bytes that this worker may fill: its part of the GPU, or of the node's free memory."""
-    share, resources = config.finetune.memory_share, config.resources
+    share, resources = pack.settings.memory_share, pack.resources
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         return share * total * min(1.0, resources.gpus_per_worker or 1.0)
@@ -154,10 +151,9 @@ def memory_budget(config: Config, device: torch.device) -> float:
     return share * (_free_memory() / resources.workers + here)
 
 
-def rows_of(job: Job, config: Config) -> int:
+def rows_of(job: Job, pack: Pack) -> int:
     """Rows of a job's micro-batch: its images and, with prior preservation, as many prior ones."""
-    training = recipe_of(config).training
-    return job.batch * (2 if training and training.prior_weight else 1)
+    return job.batch * (2 if pack.training.budget.prior_weight else 1)
 
 
 def latent_bytes(base: Base) -> int:

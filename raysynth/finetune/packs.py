@@ -1,10 +1,37 @@
-"""Which worker trains which adapters: packs of even work."""
+"""Packs: what each worker trains, dealt in packs of even work."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from raysynth.cluster.settings import ResourcesConfig
 from raysynth.finetune.jobs import Job
+from raysynth.finetune.settings import FinetuneConfig
+from raysynth.generators.recipe import Training
+from raysynth.groups.groups import Groups
+from raysynth.models.settings import BaseConfigSection
+
+
+@dataclass(frozen=True)
+class Pack:
+    """What one worker trains: jobs that share a frozen base, and the run they belong to."""
+
+    jobs: list[Job]
+    training: Training
+    settings: FinetuneConfig
+    base: BaseConfigSection
+    resources: ResourcesConfig
+    groups: Groups
+    seed: int
+    real: str
+    """Folder of the real table."""
+    work: str
+    """The stage's folder or URI."""
+
+    def folder(self, job: Job) -> str:
+        """Folder or URI of a job's adapter and checkpoints."""
+        return f"{self.work}/{job.name}"
 
 
 def split_into_packs(jobs: Sequence[Job], per_worker: int | str, workers: int) -> list[list[Job]]:

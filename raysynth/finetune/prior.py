@@ -15,10 +15,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from raysynth.config.config import Config
 from raysynth.finetune.draws import draw_prior, prior_dice
 from raysynth.finetune.jobs import Job
 from raysynth.finetune.material import Material
+from raysynth.finetune.packs import Pack
 from raysynth.models.base import load_base
 from raysynth.models.condition import Condition
 from raysynth.models.family import Base
@@ -29,26 +29,26 @@ GUIDANCE = 3.0
 _BATCH = 32
 
 
-def draw_priors(config: Config, jobs: Sequence[Job], work: str) -> None:
+def draw_priors(pack: Pack, jobs: Sequence[Job]) -> None:
     """Draw the prior images of every group that the jobs speak of and that has none yet.
 
     Beforehand, since the plain base's UNet is then needed no longer.
     """
-    base = load_base(config.base)
+    base = load_base(pack.base)
     for job in jobs:
         order = sorted(job.plain_prompts)
         for group in order:
-            prior_latents(base, job, group, _each(config, len(order)), config, work)
+            prior_latents(base, job, group, _each(pack, len(order)), pack)
 
 
-def add_prior(material: Material, job: Job, base: Base, config: Config, work: str) -> Material:
+def add_prior(material: Material, job: Job, base: Base, pack: Pack) -> Material:
     """The material with b prior images after the b own ones in every micro-batch."""
     order = sorted(job.plain_prompts)
-    each = _each(config, len(order))
-    latents = torch.cat([prior_latents(base, job, g, each, config, work) for g in order])
+    each = _each(pack, len(order))
+    latents = torch.cat([prior_latents(base, job, g, each, pack) for g in order])
     moments = torch.stack([latents, torch.zeros_like(latents)], 1).half()
     texts = base.condition([job.plain_prompts[g] for g in order])
-    rows, uniform = draw_prior(job, config.finetune, config.seed, len(latents))
+    rows, uniform = draw_prior(job, pack.settings, pack.seed, len(latents))
     place = torch.from_numpy(rows).to(base.device)
     return replace(
         material,
@@ -60,16 +60,14 @@ def add_prior(material: Material, job: Job, base: Base, config: Config, work: st
     )
 
 
-def _each(config: Config, groups: int) -> int:
+def _each(pack: Pack, groups: int) -> int:
     """Prior images of each group of a class."""
-    return -(-config.finetune.prior_images // groups)
+    return -(-pack.settings.prior_images // groups)
 
 
-def prior_latents(
-    base: Base, job: Job, group: int, count: int, config: Config, work: str
-) -> Tensor:
+def prior_latents(base: Base, job: Job, group: int, count: int, pack: Pack) -> Tensor:
     """[count, C, h, w] scaled latents of a group's class prompt, drawn once per run."""
-    path = f"{work}/.prior/{group}.safetensors"
+    path = f"{pack.work}/.prior/{group}.safetensors"
     storage, name = open_storage(path)
     with contextlib.suppress(OSError, KeyError, safetensors.SafetensorError):  # drawn again
         return safetensors.torch.load(storage.cat_file(name))["latents"].to(base.device)
@@ -83,7 +81,7 @@ def prior_latents(
                     [job.plain_prompts[group]] * len(chunk),
                     num_inference_steps=STEPS,
                     guidance_scale=GUIDANCE,
-                    generator=[prior_dice(group, int(i), config.seed) for i in chunk],
+                    generator=[prior_dice(group, int(i), pack.seed) for i in chunk],
                     output_type="latent",
                 ).images.float()
             )

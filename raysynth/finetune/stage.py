@@ -17,12 +17,14 @@ from typing import Any
 
 from raysynth.adapters.record import read_adapter, write_adapters
 from raysynth.cluster.capacity import is_local
-from raysynth.config.config import Config
+from raysynth.cluster.settings import ResourcesConfig
 from raysynth.errors import DataError, StageError, StorageError, reason_of
 from raysynth.finetune.jobs import Job, plan_jobs
-from raysynth.finetune.packs import split_into_packs
-from raysynth.generators.recipe import recipe_of
+from raysynth.finetune.packs import Pack, split_into_packs
+from raysynth.finetune.settings import FinetuneConfig
+from raysynth.generators.recipe import Training, recipe_of
 from raysynth.groups.groups import Groups
+from raysynth.models.settings import BaseConfigSection
 from raysynth.progress import Progress
 from raysynth.stages.stage import Work
 from raysynth.storage.files import make_folder, open_storage, read_json, remove, write_atomic
@@ -37,7 +39,9 @@ SCRATCH = (".train", ".prior")
 class _Shared:
     """What all packs of a stage are trained with; `turn` names this run of the stage."""
 
-    config: Config
+    config: Any
+    """The run's."""
+    training: Training
     groups: Groups
     real: str
     work: str
@@ -45,7 +49,7 @@ class _Shared:
 
 
 def run_finetune(
-    config: Config, real: str, clusters: str, groups: Groups, work: str, progress: Progress
+    config: Any, real: str, clusters: str, groups: Groups, work: str, progress: Progress
 ) -> dict[str, Any]:
     """Train every adapter of the run that is not complete in `work`.
 
@@ -64,14 +68,15 @@ def run_finetune(
         Naming every adapter that failed, after the others are done. A run without them would let
         other groups' models speak for theirs, and nothing would train them later.
     """
-    if recipe_of(config).training is None:
+    recipe = recipe_of(config)
+    if recipe.training is None:
         write_adapters([], work)
         return {"rows": 0}
     table = read_table(clusters, files=[_clusters_file(clusters)])
-    jobs = plan_jobs(config, table, groups)
+    jobs = plan_jobs(recipe, config.finetune, config.prompts, table, groups)
     todo = [job for job in jobs if read_adapter(f"{work}/{job.name}") is None]
     packs = split_into_packs(todo, config.finetune.adapters_per_worker, config.resources.workers)
-    shared = _Shared(config, groups, real, work, turn=uuid.uuid4().hex)
+    shared = _Shared(config, recipe.training, groups, real, work, turn=uuid.uuid4().hex)
     failed = _run_packs(packs, jobs, shared, progress) if todo else {}
     trained = [a for job in jobs if (a := read_adapter(f"{work}/{job.name}")) is not None]
     if failed:
@@ -167,7 +172,11 @@ def _fit(packs: dict[str, list[Job]], shared: _Shared, cpus: float) -> None:
         train_worker,
         train_loop_config={
             "packs": {name: [asdict(job) for job in pack] for name, pack in packs.items()},
-            "config": shared.config.model_dump(),
+            "training": shared.training.to_dict(),
+            "finetune": shared.config.finetune.model_dump(),
+            "base": shared.config.base.model_dump(),
+            "resources": shared.config.resources.model_dump(),
+            "seed": shared.config.seed,
             "groups": shared.groups.to_dict(),
             "real": shared.real,
             "work": work,
@@ -200,14 +209,18 @@ def train_worker(given: dict[str, Any]) -> None:
     """
     from ray.train import get_context
 
-    from raysynth.finetune.training import Pack, train_pack
+    from raysynth.finetune.training import train_pack
     from raysynth.models.device import use_threads
 
     use_threads(given["cpus"])
     name, jobs = list(given["packs"].items())[get_context().get_world_rank()]
     pack = Pack(
         jobs=[Job(**job) for job in jobs],
-        config=Config.model_validate(given["config"]),
+        training=Training.from_dict(given["training"]),
+        settings=FinetuneConfig.model_validate(given["finetune"]),
+        base=BaseConfigSection.model_validate(given["base"]),
+        resources=ResourcesConfig.model_validate(given["resources"]),
+        seed=given["seed"],
         groups=Groups.from_dict(given["groups"]),
         real=given["real"],
         work=given["work"],

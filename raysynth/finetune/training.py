@@ -23,7 +23,6 @@ from torch import Tensor
 
 from raysynth.adapters.record import read_adapter
 from raysynth.adapters.rows import clip_rows
-from raysynth.config.config import Config
 from raysynth.errors import RaysynthError
 from raysynth.finetune.draws import draw, draw_held_out, held_out_rows, start_dice
 from raysynth.finetune.engines import Trainee, build_trainee, precision_of
@@ -31,11 +30,10 @@ from raysynth.finetune.jobs import Job
 from raysynth.finetune.learner import Learner, finish, learning_rate_factor, resume, save_checkpoint
 from raysynth.finetune.material import prepare
 from raysynth.finetune.memory import Fit, fit_slots
+from raysynth.finetune.packs import Pack
 from raysynth.finetune.phase import Phase, Row, lay_out
 from raysynth.finetune.prior import add_prior, draw_priors
 from raysynth.finetune.scaling import LossScale
-from raysynth.generators.recipe import Training, recipe_of
-from raysynth.groups.groups import Groups
 from raysynth.models.base import load_base
 from raysynth.models.denoiser import Denoiser
 from raysynth.models.family import Base
@@ -52,27 +50,11 @@ class Report(Protocol):
     ) -> None: ...
 
 
-@dataclass(frozen=True)
-class Pack:
-    """What one worker trains: jobs that share a frozen base, and the run they belong to."""
-
-    jobs: list[Job]
-    config: Config
-    groups: Groups
-    real: str
-    work: str
-
-    def folder(self, job: Job) -> str:
-        """Folder or URI of a job's adapter and checkpoints."""
-        return f"{self.work}/{job.name}"
-
-
 @dataclass
 class Loop:
     """The state of a worker's training."""
 
     pack: Pack
-    training: Training
     base: Base
     """Encoders and scheduler; the trainee has the UNet."""
     trainee: Trainee
@@ -121,18 +103,18 @@ def train_pack(pack: Pack, report: Report) -> dict[str, str]:
 
 def start(pack: Pack, jobs: list[Job]) -> Loop:
     """A worker's training with no adapter in it yet, and as many slots as jobs and memory allow."""
-    config, settings, training = pack.config, pack.config.finetune, recipe_of(pack.config).training
-    assert training is not None, "a recipe without training has no packs"
-    if training.prior_weight:
-        draw_priors(config, jobs, pack.work)
-    base = load_base(config.base, ("vae", "text", "scheduler"))
+    settings, budget = pack.settings, pack.training.budget
+    if budget.prior_weight:
+        draw_priors(pack, jobs)
+    base = load_base(pack.base, ("vae", "text", "scheduler"))
+    precision = precision_of(settings, pack.base)
     accelerator = Accelerator(
-        mixed_precision=precision_of(config),  # not told of accumulation: `step` takes the mean
+        mixed_precision=precision,  # not told of accumulation: `step` takes the mean
         cpu=base.device.type == "cpu",
         device_placement=False,
         kwargs_handlers=[GradScalerKwargs(enabled=False)],  # LossScale has one scale per adapter
     )
-    trainee, fit = fit_slots(config, jobs, base, accelerator, partial(build_trainee, config))
+    trainee, fit = fit_slots(pack, jobs, base, accelerator, partial(build_trainee, pack))
     slots, device = len(trainee.rows.values), trainee.rows.values.device
     optimizer = torch.optim.AdamW(
         [{"params": [row]} for row in trainee.rows.parameters],
@@ -144,23 +126,22 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
         row.grad = None
     return Loop(
         pack=pack,
-        training=training,
         base=base,
         trainee=trainee,
         fit=fit,
         denoiser=Denoiser(base, trainee.unet, accelerator.autocast),
         accelerator=accelerator,
         optimizer=optimizer,
-        scale=LossScale.of(precision_of(config), slots, device),
+        scale=LossScale.of(precision, slots, device),
         alive=torch.ones(slots, dtype=torch.bool, device=device),
-        average=trainee.rows.values.clone() if training.ema else None,
+        average=trainee.rows.values.clone() if budget.ema else None,
         active=torch.arange(0, device=device),
     )
 
 
 def step(loop: Loop, phase: Phase, number: int) -> Tensor:
     """One optimizer step of every learner; returns their losses [P], without waiting for them."""
-    settings, rows = loop.pack.config.finetune, loop.trainee.rows
+    settings, rows = loop.pack.settings, loop.trainee.rows
     for learner in loop.learners:
         factor = learning_rate_factor(learner.done + number, learner.job.steps)
         loop.optimizer.param_groups[learner.slot]["lr"] = learner.job.learning_rate * factor
@@ -179,14 +160,16 @@ def step(loop: Loop, phase: Phase, number: int) -> Tensor:
     if loop.average is not None:
         share = torch.zeros(loop.slots, 1)
         for learner in loop.learners:
-            share[learner.slot] = 1 - ema_decay(learner.done + number + 1, loop.training.ema)
+            share[learner.slot] = 1 - ema_decay(
+                learner.done + number + 1, loop.pack.training.budget.ema
+            )
         loop.average.lerp_(rows.values, share.to(total.device))
     return total
 
 
 def losses(loop: Loop, phase: Phase, micro: int) -> Tensor:
     """[P] loss of each adapter on a micro-batch of the phase."""
-    noise_2BCHW = phase.noise(micro, loop.pack.config.seed)
+    noise_2BCHW = phase.noise(micro, loop.pack.seed)
     mean, spread = phase.moments[phase.entries[micro]].float().unbind(1)
     prediction = loop.base.prediction
     timestep_B = prediction.draw(phase.uniform[micro])
@@ -220,13 +203,13 @@ def _admit(loop: Loop, queue: list[Job]) -> dict[str, str]:
 
 
 def _enter(loop: Loop, job: Job, slot: int) -> Learner:
-    pack, settings, seed = loop.pack, loop.pack.config.finetune, loop.pack.config.seed
+    pack, settings, seed = loop.pack, loop.pack.settings, loop.pack.seed
     material = prepare(job, draw(job, settings, seed), loop.base, pack.real)
     held_out = None
     if len(held_out_rows(job, settings, seed)):
         held_out = prepare(job, draw_held_out(job, settings, seed), loop.base, pack.real)
-    if loop.training.prior_weight:
-        material = add_prior(material, job, loop.base, pack.config, pack.work)
+    if loop.pack.training.budget.prior_weight:
+        material = add_prior(material, job, loop.base, pack)
     learner = Learner(job, slot, material, held_out)
     with torch.no_grad():
         loop.trainee.enter(slot, start_dice(job, seed))
@@ -237,10 +220,15 @@ def _enter(loop: Loop, job: Job, slot: int) -> Learner:
 
 
 def _next_phase(loop: Loop, before: Phase | None) -> Phase:
-    settings = loop.pack.config.finetune
+    settings = loop.pack.settings
     steps = min(learner.until_event(settings) for learner in loop.learners)
     rows = [
-        Row(x.job, x.material, x.done * settings.accumulation, loop.training.prior_weight)
+        Row(
+            x.job,
+            x.material,
+            x.done * settings.accumulation,
+            loop.pack.training.budget.prior_weight,
+        )
         for x in loop.learners
     ]
     return lay_out(rows, steps * settings.accumulation, before)
@@ -251,7 +239,7 @@ def _run(loop: Loop, phase: Phase, report: Callable[[dict[str, int]], None]) -> 
     _route(loop, phase, loop.learners)
     slots = [learner.slot for learner in loop.learners]
     loop.active = torch.tensor(slots, device=loop.alive.device)
-    steps = len(phase.entries) // loop.pack.config.finetune.accumulation
+    steps = len(phase.entries) // loop.pack.settings.accumulation
     waiting: list[Tensor] = []
     said = time.monotonic()
     for number in range(steps):
@@ -266,7 +254,7 @@ def _run(loop: Loop, phase: Phase, report: Callable[[dict[str, int]], None]) -> 
 
 def _settle(loop: Loop) -> dict[str, str]:
     """Dismiss who failed, evaluate who is due, finish who is done, save the others."""
-    settings, pack, rows = loop.pack.config.finetune, loop.pack, loop.trainee.rows
+    settings, pack, rows = loop.pack.settings, loop.pack, loop.trainee.rows
     failed, leaving = {}, []
     alive = loop.alive.tolist()
     for learner in loop.learners:

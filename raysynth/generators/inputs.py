@@ -1,68 +1,81 @@
-"""What fine-tuning and synthesis depend on: their digests' inputs."""
+"""What fine-tuning and synthesis depend on: their digests' inputs.
+
+Every knob decides, but for those that the recipe has no use for: each is left out for a reason that
+stands here, and a knob that nobody thought of makes models and images anew.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import Any
 
-from raysynth.generators.lending import _lent_by_attribute
-from raysynth.generators.recipe import prompt_dropout, recipe_of
+from raysynth.generators.recipe import Budget, Recipe, Sections, Training, prompt_dropout, recipe_of
 from raysynth.knobs import decides
 
-if TYPE_CHECKING:
-    from raysynth.config.config import Config
+SETTLED = ("engine", "per", *(field.name for field in fields(Budget)))
+"""Knobs of `finetune` that are told as the recipe settled them, the generator's own or not."""
 
 
-def training_inputs(config: Config) -> dict[str, Any]:
+def training_inputs(config: Sections) -> dict[str, Any]:
     """All that fine-tuning depends on besides images, clusters and base: its digest's input.
 
     Two generators that train the same models (`shared` and `edit`) have the same.
     """
-    training, settings = recipe_of(config).training, config.finetune
+    recipe, settings = recipe_of(config), config.finetune
+    training, asked = recipe.training, settings.prompt_dropout
     if training is None:
         return {"training": None}
-    knobs = {"min_images", "accumulation", "weight_decay", "max_grad_norm", "flip"}
-    knobs |= {"precision", "gradient_checkpointing", "overrides", "patience"}
-    if training.engine == "lora":
-        knobs |= {"targets", "rank", "alpha"}
-    if training.shared:
-        knobs.add("oversample")
-    if training.prior_weight:
-        knobs.add("prior_images")
-    if settings.patience:
-        knobs |= {"evaluate_steps", "holdout"}
-    by_class = training.scope == "auto" and config.synthesis.lender == "label"
-    dropout = {"prompt_dropout": prompt_dropout(settings, training.scope)}
+    knobs = decides(settings, *SETTLED, "prompt_dropout", *_unused(training, settings))
+    by_class = training.scope == "auto" and recipe.lender == "label"
+    dropout = {"prompt_dropout": prompt_dropout(asked, training.scope)}
     if training.scope == "auto" and not by_class:  # one for all groups, or one per attribute
-        dropout["per_attribute"] = prompt_dropout(settings, "attribute")
+        dropout["per_attribute"] = prompt_dropout(asked, "attribute")
     return {
-        "training": asdict(training) | ({"lender": "label"} if by_class else {}),
-        "knobs": settings.model_dump(mode="json", include=knobs) | dropout,
-        "prompts": config.prompts.model_dump(mode="json", include={"template", "token"}),
+        "training": training.to_dict() | ({"lender": "label"} if by_class else {}),
+        "knobs": knobs | dropout,
+        "prompts": decides(config.prompts, "negative"),  # of images that are generated
         # Until 2026-11-29 gradients were divided by their number twice, before they were clipped.
         **({"micro_batches": "mean"} if settings.accumulation > 1 else {}),
     }
 
 
-def synthesis_inputs(config: Config) -> dict[str, Any]:
+def _unused(training: Training, settings: Any) -> set[str]:
+    """Knobs of `finetune` that this training does not read."""
+    unused: set[str] = set()
+    if training.engine != "lora":
+        unused |= {"targets", "rank", "alpha"}
+    if not training.shared:  # all images are of one group
+        unused |= {"oversample"}
+    if not training.budget.prior_weight:
+        unused |= {"prior_images"}
+    if not settings.patience:  # nothing is held out
+        unused |= {"evaluate_steps", "holdout"}
+    return unused
+
+
+def synthesis_inputs(config: Sections) -> dict[str, Any]:
     """All that generation depends on besides models and clusters: its digest's input."""
     recipe = recipe_of(config)
-    knobs = {"images_per_group", "steps", "solver", "image_size", "rows_per_shard"}
-    if recipe.edits:
-        knobs |= {"strength", "mask"}
-        if recipe.masked:
-            knobs |= {"mask_margin", "strength_outside"}
-    if config.synthesis.compile:  # rounds elsewhere
-        knobs.add("compile")
-    knobs |= {"guidance", "scorers"} & decides(config.synthesis).keys()
-    by_attribute = _lent_by_attribute(config)
-    if by_attribute and recipe.training is not None and not recipe.training.shared:
-        knobs.add("lender")
     return {
         "generator": {"name": recipe.name, "guidance_scale": recipe.guidance_scale},
-        "knobs": config.synthesis.model_dump(mode="json", include=knobs),
-        "prompts": config.prompts.model_dump(mode="json"),
-        "min_images": config.finetune.min_images,
+        "knobs": decides(config.synthesis, "guidance_scale", *_unread(recipe)),
+        "prompts": decides(config.prompts),
+        "min_images": recipe.min_images,
         # Until 2026-11-28 the other label's word was a negative prompt there.
-        **({"small": "as the others"} if by_attribute else {}),
+        **({"small": "as the others"} if recipe.lent_by_attribute else {}),
     }
+
+
+def _unread(recipe: Recipe) -> set[str]:
+    """Knobs of `synthesis` that images of this recipe do not depend on."""
+    unread: set[str] = set()
+    if not recipe.edits:
+        unread |= {"strength", "mask"}
+    if not recipe.masked:
+        unread |= {"mask_margin", "strength_outside"}
+    one_each = recipe.training is not None and not recipe.training.shared
+    if not (one_each and recipe.lent_by_attribute):
+        # By class is what earlier versions did: their digests do not name it. A model of several
+        # groups is told by its scope, which the training's digest has.
+        unread |= {"lender"}
+    return unread

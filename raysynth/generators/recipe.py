@@ -1,34 +1,60 @@
-"""The generators, each a recipe: what is fine-tuned on which images, and how images are made.
+"""A generator as a run uses it: every number of it settled.
 
-`vanilla`, `lora`, `dreambooth` and `clustered_dreambooth` are the four of Basu et al.
-(arXiv 2511.08711); `shared` and `edit` are ours. The paper publishes no training settings: the
-budgets are ours, measured on the embedded base (benchmarks/generators.py). What the configuration
-says explicitly wins over them.
+The paper publishes no training settings: the budgets are ours, measured on the embedded base
+(benchmarks/generators.py). What the configuration says explicitly wins over them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal, Protocol, Self, TypeVar
 
-from raysynth.finetune.settings import FinetuneConfig
+from raysynth.generators.generator import GENERATORS, Engine, Generator, Scope
+from raysynth.groups.settings import PromptConfig
 
-if TYPE_CHECKING:
-    from raysynth.config.config import Config
 
-Engine = Literal["lora", "full"]
-Scope = Literal["group", "group_cluster", "class", "attribute", "all", "auto"]
+class Sections(Protocol):
+    """What a recipe is made of: a configuration, or as much of one.
+
+    Fine-tuning and synthesis are rooms above, which own their sections.
+    """
+
+    @property
+    def generator(self) -> str:
+        """Name of the generator."""
+
+    @property
+    def prompts(self) -> PromptConfig:
+        """How a group is spoken."""
+
+    @property
+    def finetune(self) -> Any:
+        """FinetuneConfig: what wins over the generator's own training."""
+
+    @property
+    def synthesis(self) -> Any:
+        """SynthesisConfig: what wins over the generator's own sampling."""
+
+
+class Several(Sections, Protocol):
+    """The same, of which `generator: auto` makes several."""
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Names of the generators that `auto` tries."""
+
+    def model_copy(self, *, update: Mapping[str, Any]) -> Self:
+        """The configuration with some values changed."""
+
+
+C = TypeVar("C", bound=Several)
 
 
 @dataclass(frozen=True)
-class Training:
-    """How a generator's models are fine-tuned."""
+class Budget:
+    """What a model's training may take; a `finetune` knob of each one's name wins over it."""
 
-    engine: Engine
-    """lora: adapters; full: all weights of the UNet."""
-    scope: Scope
-    """What one model is trained on: a group, a cluster of one, the groups of a class or of an
-    attribute, or all; auto until the data are known (`settled`)."""
     steps: int
     """Optimizer steps of a model, at most."""
     max_passes: float
@@ -42,10 +68,31 @@ class Training:
     prior_weight: float
     """DreamBooth's prior preservation; 0: off."""
 
+
+@dataclass(frozen=True)
+class Training:
+    """How a generator's models are fine-tuned."""
+
+    engine: Engine
+    """As `generator.Models`."""
+    scope: Scope
+    """As `generator.Models`; auto until the data are known (`lending.settled`)."""
+    budget: Budget
+
     @property
     def shared(self) -> bool:
         """Whether a model speaks for several groups."""
         return self.scope in ("class", "attribute", "all", "auto")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, which travel to a worker and into digests: the budget's beside the own."""
+        return {"engine": self.engine, "scope": self.scope, **asdict(self.budget)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Training:
+        """What `to_dict` gave."""
+        budget = {key: value for key, value in values.items() if key not in ("engine", "scope")}
+        return cls(values["engine"], values["scope"], Budget(**budget))
 
 
 @dataclass(frozen=True)
@@ -64,110 +111,93 @@ class Recipe:
     strength: float
     """Noise put on an edited image, as a share of the schedule; with a mask: inside it."""
     guidance_scale: float
+    min_images: int
+    """Groups with fewer are trained on by none."""
+    lender: Literal["label", "attribute"]
+    """Whose model such a group takes, see `synthesis.lender`."""
 
-    def evaluations(self, steps: int, copies: int) -> int:
+    @property
+    def lent_by_attribute(self) -> bool:
+        """Whether a small group may be drawn by a model of its attribute instead of its class."""
+        if self.training is None or self.training.scope in ("all", "class"):
+            return False
+        return self.training.scope == "attribute" or self.lender == "attribute"
+
+    def evaluations(self, steps: int, copies: int, mask_draws: int) -> int:
         """Times that the network sees an image of `steps` solver steps, its mask included.
 
-        `copies`: times at each step (`synthesis.guidance.Guide`).
+        `copies`: times at each step (`synthesis.guidance.Guide`); a mask's draws are pairs.
         """
-        return steps * copies + 2 * MASK_DRAWS * self.masked
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Defaults of one engine, for models of one group (or cluster), or of several groups."""
-
-    steps: int
-    max_passes: float
-    batch_size: int
-    learning_rate: float
-    ema: float
-    prior_weight: float
-    guidance_scale: float
+        return steps * copies + 2 * mask_draws * self.masked
 
 
 BUDGETS: dict[tuple[Engine, bool], Budget] = {
-    ("lora", False): Budget(120, 75.0, 12, 2e-3, 0.0, 0.0, 2.0),
-    ("lora", True): Budget(240, 75.0, 32, 2e-3, 0.0, 0.0, 2.0),
-    ("full", False): Budget(40, 75.0, 32, 2e-4, 0.0, 1.0, 2.0),
-    ("full", True): Budget(150, 75.0, 64, 4e-4, 0.0, 0.0, 3.0),
+    ("lora", False): Budget(120, 75.0, 12, 2e-3, 0.0, 0.0),
+    ("lora", True): Budget(240, 75.0, 32, 2e-3, 0.0, 0.0),
+    ("full", False): Budget(40, 75.0, 32, 2e-4, 0.0, 1.0),
+    ("full", True): Budget(150, 75.0, 64, 4e-4, 0.0, 0.0),
 }
 """(engine, one model for several groups) -> defaults.
 
 From benchmarks/generators.py and benchmarks/passes.py on outfits at severity 0.99; the LoRA of
 several groups has not been tuned.
 """
-
-_OWN: dict[str, tuple[Engine, Scope]] = {
-    "lora": ("lora", "group"),
-    "dreambooth": ("full", "group"),
-    "clustered_dreambooth": ("lora", "group_cluster"),
-    "shared": ("full", "auto"),
-    "edit": ("full", "auto"),
-}
-
-
-UNMASKED = 0.85
-"""Strength of edits of whole images: less leaves a trace of the old attribute (decisions/021)."""
+GUIDANCE = 2.0
+"""Classifier-free guidance's scale, where the next does not say otherwise."""
+STRONGER_GUIDANCE: dict[tuple[Engine, bool], float] = {("full", True): 3.0}
+"""As BUDGETS, and from the same benchmarks."""
 
 PROMPT_DROPOUT = 0.1
 """Share of images that are trained without prompt (Ho & Salimans 2022: 0.1 and 0.2 do best)."""
-
-MASK_DRAWS = 4
-"""Noises that a mask is averaged over (DiffEdit's are 10; 8 overlap no better, decisions/021)."""
 
 AUTO = "auto"
 """`generator`: several are tried, and each group takes its images from the one that suits it."""
 
 
-def candidates(config: Config) -> list[Config]:
+def candidates(config: C) -> list[C]:
     """The configuration with each generator that `auto` tries; itself for any other generator."""
     if config.generator != AUTO:
         return [config]
     return [config.model_copy(update={"generator": name}) for name in config.candidates]
 
 
-def recipe_of(config: Config) -> Recipe:
-    """The recipe of the configured generator, every number of it settled."""
-    name, settings = config.generator, config.finetune
-    guidance = config.synthesis.guidance_scale
-    if name == "vanilla":
-        plain = BUDGETS["lora", False].guidance_scale
-        return Recipe(
-            name=name,
-            training=None,
-            token=False,
-            edits=False,
-            masked=False,
-            strength=1.0,
-            guidance_scale=plain if guidance is None else guidance,
-        )
-    engine, scope = _OWN[name]
-    if settings.engine != "auto":
-        engine = settings.engine
-    several = scope == "auto"
-    if several:
-        scope = settings.per
-    budget = BUDGETS[engine, several]
-    chosen = {
-        key: value if (own := getattr(settings, key)) is None else own
-        for key, value in asdict(budget).items()
-        if key != "guidance_scale"
-    }
-    edits = name == "edit"
-    masked = edits and config.synthesis.mask != "none"
+def recipe_of(config: Sections) -> Recipe:
+    """The recipe of the configured generator, every number of it settled.
+
+    Settled once, where a stage begins, and handed down from there.
+    """
+    generator, synthesis = GENERATORS[config.generator], config.synthesis
+    training, guidance = _training(generator, config.finetune)
+    masked = generator.sampling.masks and synthesis.mask != "none"
     return Recipe(
-        name=name,
-        training=Training(engine=engine, scope=scope, **chosen),
-        token=True,
-        edits=edits,
+        name=config.generator,
+        training=training,
+        token=generator.models is not None and generator.models.token,
+        edits=generator.sampling.edits,
         masked=masked,
-        strength=config.synthesis.strength or (1.0 if masked else UNMASKED),
-        guidance_scale=budget.guidance_scale if guidance is None else guidance,
+        strength=synthesis.strength or (1.0 if masked else generator.sampling.strength),
+        guidance_scale=guidance if synthesis.guidance_scale is None else synthesis.guidance_scale,
+        min_images=config.finetune.min_images,
+        lender=synthesis.lender,
     )
 
 
-def prompt_dropout(settings: FinetuneConfig, scope: str) -> float:
+def _training(generator: Generator, settings: Any) -> tuple[Training | None, float]:
+    """How the generator's models are trained, and the guidance that they are sampled with."""
+    models = generator.models
+    if models is None:
+        return None, GUIDANCE
+    kind = (models.engine if settings.engine == "auto" else settings.engine, models.several)
+    chosen = {
+        key: value if (own := getattr(settings, key)) is None else own
+        for key, value in asdict(BUDGETS[kind]).items()
+    }
+    scope = settings.per if models.scope == "auto" else models.scope
+    guidance = STRONGER_GUIDANCE.get(kind, GUIDANCE)
+    return Training(kind[0], scope, Budget(**chosen)), guidance
+
+
+def prompt_dropout(asked: float | None, scope: str) -> float:
     """Share of a model's images that are trained without their prompt.
 
     None for a model per attribute unless it is asked for: what such a model draws without words is
@@ -176,8 +206,9 @@ def prompt_dropout(settings: FinetuneConfig, scope: str) -> float:
 
     Parameters
     ----------
+    asked : `finetune.prompt_dropout`.
     scope : what the model is trained on, see `Training.scope`.
     """
-    if settings.prompt_dropout is not None:
-        return settings.prompt_dropout
+    if asked is not None:
+        return asked
     return 0.0 if scope == "attribute" else PROMPT_DROPOUT

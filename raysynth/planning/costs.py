@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from raysynth.clustering.batches import images_at_once, rows_at_once
 from raysynth.config.config import Config
-from raysynth.generators.recipe import AUTO, Training, candidates, recipe_of
+from raysynth.finetune.settings import FinetuneConfig
+from raysynth.generators.recipe import AUTO, Recipe, Training, candidates
 from raysynth.models.family import FAMILIES, USUAL, Family, family_of, reader_of
 from raysynth.models.sources import CLIP, resolve
 from raysynth.references.settings import ReferencesConfig
 from raysynth.selection.rule import RULES
 from raysynth.synthesis.guidance import guide_of
+from raysynth.synthesis.settings import MASK_DRAWS
 from raysynth.training.plan import Plan
 from raysynth.training.two_stage import configured, plan_of
 
@@ -137,11 +139,10 @@ def image_sizes(
     )
 
 
-def training_cost(config: Config, shape: Shape) -> UNetCost:
+def training_cost(training: Training | None, settings: FinetuneConfig, shape: Shape) -> UNetCost:
     """Cost of fine-tuning, which is done at the base's own size."""
     from raysynth.planning.denoiser_cost import unet_cost
 
-    training, settings = recipe_of(config).training, config.finetune
     lora = training is not None and training.engine == "lora"
     targets = settings.targets if lora else None
     kept = settings.gradient_checkpointing
@@ -149,7 +150,7 @@ def training_cost(config: Config, shape: Shape) -> UNetCost:
     return cost if training is not None else replace(cost, trained=0)
 
 
-def generation_flops(config: Config, shape: Shape, images: Images) -> float:
+def generation_flops(recipe: Recipe, config: Config, shape: Shape, images: Images) -> float:
     """FLOPs of a generator's images: adapters are folded, the size is `synthesis.image_size`."""
     from raysynth.planning.denoiser_cost import unet_cost
 
@@ -157,25 +158,25 @@ def generation_flops(config: Config, shape: Shape, images: Images) -> float:
     sized = shape.at(images.generated_side)
     kept = settings.gradient_checkpointing
     cost = unet_cost(sized, None, settings.rank, kept, shape.tokens, shape.family)
-    recipe, synthesis = recipe_of(config), config.synthesis
+    synthesis = config.synthesis
     copies = guide_of(synthesis.guidance, recipe.guidance_scale).copies
-    evaluations = recipe.evaluations(synthesis.steps, copies)
+    evaluations = recipe.evaluations(synthesis.steps, copies, MASK_DRAWS)
     return images.candidates * evaluations * cost.forward
 
 
-def rows_per_image(config: Config) -> int:
+def rows_per_image(training: Training | None, settings: FinetuneConfig) -> int:
     """Images that pass the UNet for one of a step: its micro-batches and prior images."""
-    training = recipe_of(config).training
-    prior = training is not None and training.prior_weight
-    return config.finetune.accumulation * (2 if prior else 1)
+    prior = training is not None and training.budget.prior_weight
+    return settings.accumulation * (2 if prior else 1)
 
 
 def training_memory(
-    config: Config, training: Training, cost: UNetCost, encoders: float
+    training: Training, settings: FinetuneConfig, cost: UNetCost, encoders: float
 ) -> Callable[[int], float]:
     """Adapters -> bytes of GPU memory of their training step."""
-    rows = training.batch_size * (2 if training.prior_weight else 1)
-    copies = bool(training.ema) + bool(config.finetune.patience)
+    budget = training.budget
+    rows = budget.batch_size * (2 if budget.prior_weight else 1)
+    copies = bool(budget.ema) + bool(settings.patience)
     per_adapter = (STATE_BYTES + 4 * copies) * cost.trained + rows * cost.activations
     lora = training.engine == "lora"
     base = FRAMEWORK_BYTES + encoders + (2 * cost.parameters if lora else 0)
@@ -242,7 +243,7 @@ def passes(plan: Plan, batch: int, images: Images) -> tuple[float, float]:
     return float(sum(phase.steps for phase in plan.phases) * batch), float(seen)
 
 
-def storage_bytes(images: Images, weights: float, generators: Sequence[Config]) -> dict[str, float]:
+def storage_bytes(images: Images, weights: float, generators: Sequence[Recipe]) -> dict[str, float]:
     """What lies in the run's folder; `weights`: bytes of all adapters; `generators`: that draw.
 
     Of several, the chosen groups' images are copied into one more table.
@@ -254,7 +255,7 @@ def storage_bytes(images: Images, weights: float, generators: Sequence[Config]) 
         "synthetic": sets * images.candidates * made,
         "adapters": weights,
     }
-    edits = sum(recipe_of(each).edits for each in generators)
+    edits = sum(recipe.edits for recipe in generators)
     if edits:
         found["sources, until all are edited"] = edits * images.candidates * real
     return found

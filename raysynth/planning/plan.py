@@ -19,7 +19,7 @@ from rich.text import Text
 
 from raysynth.config.config import Config
 from raysynth.datasets.listing import few_measured, split_counts
-from raysynth.finetune.jobs import expected_adapters
+from raysynth.finetune.jobs import expected_jobs
 from raysynth.generators.inputs import training_inputs
 from raysynth.generators.lending import lending_group, settled, trained_groups
 from raysynth.generators.recipe import AUTO, Recipe, candidates, recipe_of
@@ -99,32 +99,33 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     groups, listing = check_configuration(config)
     counts = split_counts(listing, groups)
     assumptions = [f"{teraflops:g} TFLOP/s sustained per GPU (--tflops)"]
-    each: dict[str, Config] = {
-        one.generator: settled(one, counts["train"]) for one in candidates(config)
-    }
+    each: dict[str, Config] = {one.generator: one for one in candidates(config)}
+    recipes = {name: settled(recipe_of(one), counts["train"]) for name, one in each.items()}
     shape = costs.base_shape(config, assumptions)
     splits = {name: int(n.sum()) for name, n in counts.items()}
     images = costs.image_sizes(config, splits, groups.count, shape, assumptions)
     generators: dict[str, GeneratorPlan] = {}
     for name, one in each.items():
         same = [n for n in generators if training_inputs(each[n]) == training_inputs(one)]
-        lent_by = same[0] if same and recipe_of(one).training is not None else ""
-        generators[name] = _generator(one, groups, counts, shape, lent_by)
+        lent_by = same[0] if same and recipes[name].training is not None else ""
+        generators[name] = _generator(recipes[name], config, groups, counts, shape, lent_by)
     trained = [one for one in generators.values() if not one.lent_by]
     flops = {
         "fine-tuning": sum(one.rows * one.cost.training for one in trained),
-        "generation": sum(costs.generation_flops(one, shape, images) for one in each.values()),
+        "generation": sum(
+            costs.generation_flops(recipe, config, shape, images) for recipe in recipes.values()
+        ),
         "classifiers": costs.classifier_flops(config, images),
     }
     weights = 4.0 * sum(one.adapters * one.cost.trained for one in trained)
     host = costs.host_bytes(config, images)
     needed = math.ceil(host["object store"])
-    _assume(config, list(each.values()), generators, assumptions)
+    _assume(config, list(recipes.values()), generators, assumptions)
     assumptions += few_measured(counts, groups)
     return Plan(
         generators=generators,
         gpu_hours={name: value / (teraflops * 1e12) / 3600 for name, value in flops.items()},
-        storage_gb=_gb(costs.storage_bytes(images, weights, list(each.values()))),
+        storage_gb=_gb(costs.storage_bytes(images, weights, list(recipes.values()))),
         host_gb=_gb(host | {"embedding": costs.embedding_bytes(config, images)}),
         store_bytes=needed if needed > config.resources.object_store_memory else 0,
         assumptions=assumptions,
@@ -201,12 +202,17 @@ def _print_lines(lines: dict[str, str], console: Console) -> None:
 
 
 def _generator(
-    config: Config, groups: Groups, splits: dict[str, np.ndarray], shape: costs.Shape, lent_by: str
+    recipe: Recipe,
+    config: Config,
+    groups: Groups,
+    splits: dict[str, np.ndarray],
+    shape: costs.Shape,
+    lent_by: str,
 ) -> GeneratorPlan:
     """The plan of one generator; `splits`: split -> [G] images."""
     counts = splits["train"]
-    recipe, made = recipe_of(config), config.synthesis.images_per_group
-    adapters = expected_adapters(config, groups, counts)
+    training, settings, made = recipe.training, config.finetune, config.synthesis.images_per_group
+    adapters = expected_jobs(recipe, settings, config.prompts, config.clustering, groups, counts)
     per_group = [
         GroupPlan(
             groups.name(g),
@@ -214,16 +220,16 @@ def _generator(
             validation=int(splits["validation"][g]),
             test=int(splits["test"][g]),
             adapters=own,
-            model=_model(config, groups, counts, g, own),
+            model=_model(recipe, groups, counts, g, own),
             synthetic=made,
         )
         for g in range(groups.count)
         for own in [sum(adapter.group == g for adapter in adapters)]
     ]
-    cost, one, side_by_side = costs.training_cost(config, shape), 0.0, {}
-    if recipe.training is not None:
-        memory = costs.training_memory(config, recipe.training, cost, shape.encoders)
-        share, lora = config.finetune.memory_share, recipe.training.engine == "lora"
+    cost, one, side_by_side = costs.training_cost(training, settings, shape), 0.0, {}
+    if training is not None:
+        memory = costs.training_memory(training, settings, cost, shape.encoders)
+        share, lora = settings.memory_share, training.engine == "lora"
         one = memory(1) / 1e9
         side_by_side = {
             gb: costs.most_at_once(memory, gb * 1e9 * share, lora) for gb in costs.GPUS_GB
@@ -233,7 +239,7 @@ def _generator(
         groups=per_group,
         adapters=len(adapters),
         steps=sum(adapter.steps for adapter in adapters),
-        rows=sum(adapter.work for adapter in adapters) * costs.rows_per_image(config),
+        rows=sum(adapter.work for adapter in adapters) * costs.rows_per_image(training, settings),
         lent_by=lent_by,
         cost=cost,
         one_adapter_gb=one,
@@ -251,27 +257,27 @@ def _in_words(recipe: Recipe) -> str:
     return f"{recipe.name}: {weights}, one {per}; {how}"
 
 
-def _model(config: Config, groups: Groups, counts: np.ndarray, group: int, own: int) -> str:
-    training = recipe_of(config).training
+def _model(recipe: Recipe, groups: Groups, counts: np.ndarray, group: int, own: int) -> str:
+    training = recipe.training
     if training is None:
         return "the base"
     if training.shared:
         name = "the shared one" if training.scope == "all" else f"the {training.scope}'s"
-        enough = trained_groups(counts, config.finetune.min_images)[group]
+        enough = trained_groups(counts, recipe.min_images)[group]
         return name if enough else f"{name}, lent"
     if own:
         return f"{own} adapter{'s' * (own > 1)}"
-    return f"{groups.name(lending_group(config, counts, groups, group))}'s"
+    return f"{groups.name(lending_group(recipe, counts, groups, group))}'s"
 
 
 def _assume(
     config: Config,
-    each: list[Config],
+    recipes: list[Recipe],
     generators: dict[str, GeneratorPlan],
     assumptions: list[str],
 ) -> None:
     """Say what the numbers rest on."""
-    scopes = {t.scope for one in each if (t := recipe_of(one).training) is not None}
+    scopes = {recipe.training.scope for recipe in recipes if recipe.training is not None}
     if not isinstance(config.clustering.k, int) and "group_cluster" in scopes:
         assumptions.append(
             f"clusters per group: the most that clustering.max_k={config.clustering.max_k} and "

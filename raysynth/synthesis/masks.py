@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raysynth.generators.recipe import MASK_DRAWS
 from raysynth.groups.groups import Groups, aligned_groups
 from raysynth.groups.prompts import spoken
 from raysynth.groups.settings import PromptConfig
 from raysynth.models.condition import Condition
 from raysynth.models.denoiser import Denoiser
 from raysynth.synthesis.denoise import Edited, draw_noise, start_edit
+from raysynth.synthesis.settings import MASK_DRAWS
 
 LEVEL = 0.5
 """Noise put on the image, as a share of the schedule (theirs)."""

@@ -13,15 +13,17 @@ from raysynth.registry import chosen_part
 from raysynth.scoring.scorer import SCORERS, USUAL
 from raysynth.synthesis.guidance import GUIDANCE
 
+MASK_DRAWS = 4
+"""Noises that a mask is averaged over (DiffEdit's are 10; 8 overlap no better, decisions/021)."""
+
 
 class SynthesisConfig(Section):
     """Generation of the candidate images."""
 
-    images_per_group: Count = Field(800, description="Candidates generated per group.")
-    steps: Count = Field(6, description="Solver steps per image.")
-    guidance_scale: Annotated[float, Field(ge=0)] | None = Field(
-        None,
-        description="CFG weight; <= 1: off, negative prompts too. None: the generator's own.",
+    images_per_group: Count = knob(800, "Candidates generated per group.")
+    steps: Count = knob(6, "Solver steps per image.")
+    guidance_scale: Annotated[float, Field(ge=0)] | None = knob(
+        None, "CFG weight; <= 1: off, negative prompts too. None: the generator's own."
     )
     guidance: tuple[chosen_part(GUIDANCE), ...] = knob(  # type: ignore[valid-type]
         ("classifier_free",),
@@ -35,46 +37,48 @@ class SynthesisConfig(Section):
         "of the usual two.",
         neutral=list(USUAL),
     )
-    lender: Literal["label", "attribute"] = Field(
+    lender: Literal["label", "attribute"] = knob(
         "attribute",
-        description="Whose model generates a group that has too few images for its own "
+        "Whose model generates a group that has too few images for its own "
         "(finetune.min_images): its attribute's largest group's, or its class's (paper).",
     )
-    mask: Literal["diffedit", "none"] = Field(
+    mask: Literal["diffedit", "none"] = knob(
         "diffedit",
-        description="edit: what of a real image is regenerated with `strength`: the part that the "
+        "edit: what of a real image is regenerated with `strength`: the part that the "
         "attribute's words are about, or all of it.",
     )
-    mask_margin: Annotated[int, Field(ge=0)] = Field(
-        1, description="edit with a mask: latent positions that it is widened by."
+    mask_margin: Annotated[int, Field(ge=0)] = knob(
+        1, "edit with a mask: latent positions that it is widened by."
     )
-    strength: Annotated[float, Field(gt=0, le=1)] | None = Field(
+    strength: Annotated[float, Field(gt=0, le=1)] | None = knob(
         None,
-        description="edit: noise put on a real image before it is regenerated, as a share of the "
+        "edit: noise put on a real image before it is regenerated, as a share of the "
         "schedule (the nearest of steps / (steps + 1), steps / (steps + 2), ...); 1: nothing is "
         "left of it. None: 1 with a mask, 0.85 without.",
     )
-    strength_outside: tuple[Share, Share] = Field(
+    strength_outside: tuple[Share, Share] = knob(
         (0.5, 0.5),
-        description="edit with a mask: the same outside it, a range of which every image takes its "
+        "edit with a mask: the same outside it, a range of which every image takes its "
         "own; 0: nothing changes there.",
     )
-    solver: Literal["dpmsolver++", "unipc", "ddim", "base"] = Field(
-        "dpmsolver++", description="Diffusion solver; base: the one the base model ships."
+    solver: Literal["dpmsolver++", "unipc", "ddim", "base"] = knob(
+        "dpmsolver++", "Diffusion solver; base: the one the base model ships."
     )
-    batch_size: Count = Field(64, description="Images denoised at once.")
-    compile: bool = Field(
+    batch_size: Count = knob(64, "Images denoised at once.", width=True)
+    compile: bool = knob(
         False,
-        description="torch.compile the UNet for full batches of one adapter: 1.5 times as fast on "
+        "torch.compile the UNet for full batches of one adapter: 1.5 times as fast on "
         "CPUs, after a minute of compiling in every actor; pays from some ten thousand images on.",
+        neutral=False,
     )
-    decode_batch_size: Count | None = Field(
+    decode_batch_size: Count | None = knob(
         None,
-        description="Images decoded at once; the decoder needs the most memory per image. None: a "
+        "Images decoded at once; the decoder needs the most memory per image. None: a "
         "megapixel's worth, at most 32 images.",
+        width=True,
     )
-    image_size: Annotated[int, Field(ge=8)] | None = Field(
-        None, description="Side of generated images, pixels; None: the base model's own."
+    image_size: Annotated[int, Field(ge=8)] | None = knob(
+        None, "Side of generated images, pixels; None: the base model's own."
     )
-    rows_per_shard: Count = Field(1000, description="Most images per Parquet shard (of one group).")
-    actors: Count = Field(2, description="Generating actors in parallel.")
+    rows_per_shard: Count = knob(1000, "Most images per Parquet shard (of one group).")
+    actors: Count = knob(2, "Generating actors in parallel.", width=True)

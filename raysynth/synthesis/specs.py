@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from raysynth.adapters.record import Adapter
-from raysynth.config.config import Config
 from raysynth.errors import StageError
 from raysynth.finetune.jobs import SHARED
-from raysynth.generators.lending import class_lender, lending_group, settled, trained_groups
-from raysynth.generators.recipe import recipe_of
+from raysynth.generators.lending import class_lender, lending_group, trained_groups
+from raysynth.generators.recipe import Recipe
 from raysynth.groups.groups import Groups
 from raysynth.groups.prompts import spoken
+from raysynth.groups.settings import PromptConfig
 from raysynth.storage.tables import CANDIDATE
 from raysynth.synthesis.guidance import NEGATIVE, guide_of
+from raysynth.synthesis.settings import SynthesisConfig
 
 ROW = pa.field("row_of_plan", pa.int64())
 """Position in the plan, a name for the image that fits in eight bytes.
@@ -40,6 +42,22 @@ SPECS = pa.schema(
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a run asks for."""
+
+    recipe: Recipe
+    """The generator's, settled for the data set's counts."""
+    prompts: PromptConfig
+    synthesis: SynthesisConfig
+    seed: int
+
+    @classmethod
+    def of(cls, config: Any, recipe: Recipe) -> Asked:
+        """Of a configuration."""
+        return cls(recipe, config.prompts, config.synthesis, config.seed)
+
+
+@dataclass(frozen=True)
 class Voice:
     """One model speaking for a group: its share of the group's candidates is a row block."""
 
@@ -51,7 +69,7 @@ class Voice:
 
 
 def plan_specs(
-    config: Config,
+    asked: Asked,
     adapters: Sequence[Adapter],
     groups: Groups,
     counts: Sequence[int] | np.ndarray,
@@ -64,7 +82,7 @@ def plan_specs(
 
     Parameters
     ----------
-    adapters : what fine-tuning produced; none for `vanilla`.
+    adapters : what fine-tuning produced; none where nothing is trained.
     counts : [G] training images per group.
     sources : group -> ids of the real images that are edited for it, in turn (edit.deal_sources);
         None where images are drawn from noise.
@@ -76,18 +94,19 @@ def plan_specs(
     """
     tables, rows = [], 0
     for group in range(groups.count):
-        voices = group_voices(config, adapters, groups, counts, group)
-        count, rest = divmod(config.synthesis.images_per_group, len(voices))
+        voices = group_voices(asked.recipe, asked.prompts, adapters, groups, counts, group)
+        count, rest = divmod(asked.synthesis.images_per_group, len(voices))
         for number, voice in enumerate(voices):
             size = count + (number < rest)
             edited = np.resize(sources[group], size).tolist() if sources else [""] * size
-            tables.append(_table(config, groups, voice, rows, edited))
+            tables.append(_table(asked, groups, voice, rows, edited))
             rows += size
     return pa.concat_tables(tables)
 
 
 def group_voices(
-    config: Config,
+    recipe: Recipe,
+    prompts: PromptConfig,
     adapters: Sequence[Adapter],
     groups: Groups,
     counts: Sequence[int] | np.ndarray,
@@ -108,13 +127,11 @@ def group_voices(
     attribute tells which (docs/results.md, severity 0.999).
     """
     counts = np.asarray(counts)
-    config = settled(config, counts)
-    prompts, recipe = config.prompts, recipe_of(config)
     plain = spoken(prompts, groups, group, token="")
     if recipe.training is None:
         return [Voice(group, 0, "", plain, prompts.negative)]
     own = _speaking_for(adapters, groups, group)
-    enough = trained_groups(counts, config.finetune.min_images)
+    enough = trained_groups(counts, recipe.min_images)
     known = enough[group]
     if recipe.training.scope in ("all", "attribute"):
         width = len(groups.attribute_names)
@@ -122,8 +139,8 @@ def group_voices(
     if own and known:
         prompt = spoken(prompts, groups, group) if recipe.token else plain
         return [Voice(group, max(a.cluster, 0), a.name, prompt, prompts.negative) for a in own]
-    of_class = class_lender(config, counts, groups, group)
-    for lender in (lending_group(config, counts, groups, group), of_class):
+    of_class = class_lender(recipe, counts, groups, group)
+    for lender in (lending_group(recipe, counts, groups, group), of_class):
         if lent := own or _speaking_for(adapters, groups, lender):
             same_class = groups.label(lender) == groups.label(group)
             word = groups.attribute_words[groups.attribute(lender)] if same_class else ""
@@ -158,29 +175,29 @@ def _speaking_for(adapters: Sequence[Adapter], groups: Groups, group: int) -> li
 
 
 def _table(
-    config: Config, groups: Groups, voice: Voice, start: int, sources: Sequence[str]
+    asked: Asked, groups: Groups, voice: Voice, start: int, sources: Sequence[str]
 ) -> pa.Table:
     """The specs of a voice's images, one per entry of `sources`, in rows from `start` on."""
     group, cluster, count = voice.group, voice.cluster, len(sources)
-    scale = recipe_of(config).guidance_scale
-    asked = NEGATIVE in guide_of(config.synthesis.guidance, scale).rows
+    scale = asked.recipe.guidance_scale
+    negative = NEGATIVE in guide_of(asked.synthesis.guidance, scale).rows
     each = {
         "label": groups.label(group),
         "attribute": groups.attribute(group),
         "group": group,
         "cluster": cluster,
-        "generator": config.generator,
+        "generator": asked.recipe.name,
         "adapter": voice.adapter,
         "prompt": voice.prompt,
-        "negative_prompt": voice.negative_prompt if asked else "",
+        "negative_prompt": voice.negative_prompt if negative else "",
         "guidance_scale": scale,
-        "steps": config.synthesis.steps,
+        "steps": asked.synthesis.steps,
     }
     columns = {
         ROW.name: pa.array(np.arange(start, start + count)),
         "id": pa.array([f"g{group}-c{cluster}-{index:06d}" for index in range(count)]),
         "source": pa.array(sources, pa.string()),
-        "seed": pa.array([image_seed(config.seed, group, cluster, i) for i in range(count)]),
+        "seed": pa.array([image_seed(asked.seed, group, cluster, i) for i in range(count)]),
     }
     return pa.table(
         [

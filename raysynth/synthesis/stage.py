@@ -15,6 +15,7 @@ from ray.data.checkpoint import CheckpointConfig
 from raysynth.adapters.record import read_adapters
 from raysynth.cluster.workers import TASK_CPUS, actor_pool, busy_task_cpus, run_pool
 from raysynth.errors import DataError, StageError
+from raysynth.generators.lending import settled
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
@@ -35,7 +36,7 @@ from raysynth.synthesis.shards import (
 )
 from raysynth.synthesis.solver import check_solver
 from raysynth.synthesis.sources import deal_sources, write_specs
-from raysynth.synthesis.specs import ROW, plan_specs
+from raysynth.synthesis.specs import ROW, Asked, plan_specs
 from raysynth.synthesis.task import Task
 from raysynth.synthesis.timeline import TIMELINE, in_words, utilisation, write_timeline
 
@@ -74,12 +75,12 @@ def run_synthesis(
     """
     if _finished(work) is None:
         check_solver(config)
-        recipe, sources = recipe_of(config), None
+        recipe, sources = settled(recipe_of(config), np.asarray(counts)), None
         trained = [] if recipe.training is None else read_adapters(adapters)
         if recipe.edits:
             members = read_table(clusters, ["id", "group"], [f"{clusters}/clusters.parquet"])
             sources = deal_sources(members, groups, counts, config.seed)
-        specs = plan_specs(config, trained, groups, counts, sources)
+        specs = plan_specs(Asked.of(config, recipe), trained, groups, counts, sources)
         names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
         told = contrasts(config.prompts, groups, counts) if recipe.masked else None
         known = {"contrasts": told, "recipe": recipe}

@@ -14,7 +14,8 @@ from accelerate.state import AcceleratorState
 
 from raysynth.config.config import Config
 from raysynth.finetune.jobs import Job, plan_jobs
-from raysynth.finetune.training import Pack
+from raysynth.finetune.packs import Pack
+from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.storage.tables import REAL, encode_png, read_table, with_groups, write_table
 from tests.synthesis.random_models import write_base
@@ -45,11 +46,26 @@ class Room:
 
     def jobs(self, config: Config) -> list[Job]:
         table = read_table(self.clusters)
-        return plan_jobs(config, table, GROUPS)
+        return jobs_of(config, table, GROUPS)
 
     def pack(self, config: Config, work: Path, names: list[str] | None = None) -> Pack:
         jobs = [job for job in self.jobs(config) if names is None or job.name in names]
-        return Pack(jobs=jobs, config=config, groups=GROUPS, real=self.real, work=str(work))
+        return Pack(
+            jobs=jobs,
+            training=recipe_of(config).training,
+            settings=config.finetune,
+            base=config.base,
+            resources=config.resources,
+            groups=GROUPS,
+            seed=config.seed,
+            real=self.real,
+            work=str(work),
+        )
+
+
+def jobs_of(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
+    """The adapters of a configuration."""
+    return plan_jobs(recipe_of(config), config.finetune, config.prompts, clusters, groups)
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import create_model
 
 from raysynth.config.files import load_config
 from raysynth.generators.inputs import synthesis_inputs, training_inputs
 from raysynth.generators.lending import settled
 from raysynth.generators.recipe import BUDGETS, recipe_of
+from raysynth.knobs import knob
 
 
 @pytest.mark.parametrize(
@@ -26,7 +28,7 @@ from raysynth.generators.recipe import BUDGETS, recipe_of
 def test_what_a_generator_trains(overrides, engine, scope):
     recipe = recipe_of(load_config(None, overrides))
     assert (recipe.training.engine, recipe.training.scope) == (engine, scope)
-    assert recipe.training.steps == BUDGETS[engine, recipe.training.shared].steps
+    assert recipe.training.budget.steps == BUDGETS[engine, recipe.training.shared].steps
     assert recipe.edits == (recipe.name == "edit")
 
 
@@ -42,7 +44,7 @@ def test_what_a_generator_trains(overrides, engine, scope):
 )
 def test_a_group_too_small_to_be_trained_on_makes_a_model_per_attribute(per, counts, scope):
     config = load_config(None, ["generator=shared", f"finetune.per={per}"])
-    assert recipe_of(settled(config, np.array(counts))).training.scope == scope
+    assert settled(recipe_of(config), np.array(counts)).training.scope == scope
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ def test_a_group_too_small_to_be_trained_on_makes_a_model_per_attribute(per, cou
 )
 def test_or_a_model_per_class_where_the_papers_rule_is_asked_for(counts, scope):
     config = load_config(None, ["generator=edit", "synthesis.lender=label"])
-    assert recipe_of(settled(config, np.array(counts))).training.scope == scope
+    assert settled(recipe_of(config), np.array(counts)).training.scope == scope
     own = load_config(None, ["generator=edit"])
     assert training_inputs(config) != training_inputs(own)
 
@@ -58,8 +60,9 @@ def test_or_a_model_per_class_where_the_papers_rule_is_asked_for(counts, scope):
 def test_explicit_values_win():
     overrides = ["generator=dreambooth", "finetune.steps=7", "finetune.ema=0.0"]
     recipe = recipe_of(load_config(None, [*overrides, "synthesis.guidance_scale=1"]))
-    assert (recipe.training.steps, recipe.training.ema, recipe.guidance_scale) == (7, 0.0, 1.0)
-    assert recipe.training.learning_rate == BUDGETS["full", False].learning_rate
+    budget = recipe.training.budget
+    assert (budget.steps, budget.ema, recipe.guidance_scale) == (7, 0.0, 1.0)
+    assert budget.learning_rate == BUDGETS["full", False].learning_rate
 
 
 def test_vanilla_trains_nothing_whatever_finetune_says():
@@ -85,6 +88,39 @@ def test_stages_depend_on_what_they_use_and_on_nothing_else():
     assert digests("prompts.negative=blurry")[0] == digests()[0]
     plain = digests("generator=vanilla")
     assert digests("generator=vanilla", "prompts.token=xyz", "finetune.steps=3")[0] == plain[0]
+
+
+def with_knob(name, **said):
+    """Digests' inputs of a configuration whose section has a knob that no code knows."""
+
+    def of(value, *overrides):
+        config = load_config(None, overrides)
+        section = getattr(config, name)
+        kind = create_model("More", __base__=type(section), another=(int, knob(0, "New.", **said)))
+        more = kind.model_construct(section.model_fields_set, **dict(section), another=value)
+        config = config.model_copy(update={name: more})
+        return training_inputs(config), synthesis_inputs(config)
+
+    return of
+
+
+@pytest.mark.parametrize("generator", ["lora", "shared", "edit"])
+def test_a_knob_that_nobody_thought_of_is_an_input(generator):
+    generator = f"generator={generator}"
+    trained, made = with_knob("finetune"), with_knob("synthesis")
+    assert trained(0, generator)[0] != trained(1, generator)[0]
+    assert made(0, generator)[1] != made(1, generator)[1]
+    assert made(0, generator)[0] == made(1, generator)[0]
+    spoken = with_knob("prompts")
+    assert all(a != b for a, b in zip(spoken(0, generator), spoken(1, generator), strict=True))
+    assert trained(0, "generator=vanilla") == trained(1, "generator=vanilla"), "nothing is trained"
+
+
+@pytest.mark.parametrize("name", ["finetune", "synthesis"])
+def test_but_for_width_and_the_value_at_which_it_does_nothing(name):
+    assert with_knob(name, width=True)(1) == digests()
+    later = with_knob(name, neutral=1)
+    assert later(1) == digests() != later(2)
 
 
 def test_prompt_dropout_is_an_input_where_the_data_decide_the_scope_too():

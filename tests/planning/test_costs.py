@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from raysynth.config.files import load_config
+from raysynth.generators.recipe import recipe_of
 from raysynth.planning import costs
 from raysynth.references.reference import REFERENCES, settings
 from raysynth.training.two_stage import configured, plan_of
@@ -63,7 +64,7 @@ def test_generation_costs_what_its_size_costs():
     for size in (None, 32, 64):
         config = load_config(None, [] if size is None else [f"synthesis.image_size={size}"])
         images = costs.image_sizes(config, SPLITS, 4, shape, [])
-        flops[size] = costs.generation_flops(config, shape, images)
+        flops[size] = costs.generation_flops(recipe_of(config), config, shape, images)
     assert flops[None] == flops[32]
     assert flops[64] > 3.5 * flops[32], "all grows with the pixels but what is made of the text"
 
@@ -100,5 +101,5 @@ def test_embedding_holds_a_batch_as_it_is_encoded_and_few_decoded_images():
 
 @pytest.mark.parametrize(("generators", "sets"), [(1, 1), (3, 4)])
 def test_the_images_of_chosen_generators_are_copied(generators, sets):
-    found = costs.storage_bytes(IMAGES, 7.0, [load_config()] * generators)
+    found = costs.storage_bytes(IMAGES, 7.0, [recipe_of(load_config())] * generators)
     assert found["synthetic"] == sets * 800 * 32**2 * costs.PNG_BYTES and found["adapters"] == 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from raysynth.adapters.grouped_lora import inject
 from raysynth.adapters.record import Adapter, write_adapters
 from raysynth.clustering.embed import vectors_column
 from raysynth.config.config import Config
+from raysynth.generators.lending import settled
+from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.groups.prompts import spoken
 from raysynth.models.base import load_base
 from raysynth.models.family import layers_of
 from raysynth.storage.tables import write_table
+from raysynth.synthesis.specs import Asked, plan_specs
 from tests.synthesis.random_models import write_base, write_clip
 
 GROUPS = Groups(
@@ -168,3 +172,15 @@ def records(config: Config) -> list[Adapter]:
 def shared_record() -> Adapter:
     """What fine-tuning says of a model for all groups."""
     return Adapter("shared", "full", "all", -1, -1, "", "", "", 600, 1, 0.0)
+
+
+def planned(
+    config: Config,
+    adapters: Sequence[Adapter],
+    groups: Groups,
+    counts: Sequence[int],
+    sources: Mapping[int, Sequence[str]] | None = None,
+) -> pa.Table:
+    """The specs of a configuration."""
+    recipe = settled(recipe_of(config), np.array(counts))
+    return plan_specs(Asked.of(config, recipe), adapters, groups, counts, sources)

@@ -18,11 +18,10 @@ from raysynth.scoring.columns import scores_of
 from raysynth.storage.tables import decode_images
 from raysynth.synthesis.actor import Synthesizer
 from raysynth.synthesis.shards import read_manifest, read_shards
-from raysynth.synthesis.specs import plan_specs
 from raysynth.synthesis.stage import generate
 from raysynth.synthesis.task import Task
 from raysynth.synthesis.timeline import read_timeline
-from tests.synthesis.conftest import COUNTS, GROUPS
+from tests.synthesis.conftest import COUNTS, GROUPS, planned
 
 STREAMED: dict[str, Any] = {
     "images_per_group": 50,
@@ -72,7 +71,7 @@ def make_task(**synthesis: Any) -> Task:
 
 
 def specs_of(**synthesis: Any) -> pa.Table:
-    return plan_specs(make_config(**synthesis), [], GROUPS, COUNTS)
+    return planned(make_config(**synthesis), [], GROUPS, COUNTS)
 
 
 def test_batches_take_turns_on_the_device_and_prepare_beside_it():

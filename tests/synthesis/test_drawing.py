@@ -17,9 +17,8 @@ from raysynth.synthesis.actor import Synthesizer
 from raysynth.synthesis.denoise import draw_noise
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.solver import build_solver, check_solver
-from raysynth.synthesis.specs import plan_specs
 from raysynth.synthesis.task import Drawing, Task
-from tests.synthesis.conftest import CLUSTERS, COUNTS, GROUPS, records
+from tests.synthesis.conftest import CLUSTERS, COUNTS, GROUPS, planned, records
 
 NAMES = tuple(f"{group}-{cluster}" for group, cluster in CLUSTERS)
 PROMPT, NEGATIVE = "a photo of a sks coat on gravel", "grass"
@@ -215,7 +214,7 @@ def test_broken_weights_are_named(make_config, tmp_path):
 def test_scores_are_cosines_to_prompt_and_centroid(make_config, lora_folder, clusters_folder):
     config = make_config()
     actor = Synthesizer(Task.of(config, GROUPS, lora_folder, NAMES, clusters_folder))
-    specs = plan_specs(config, records(config), GROUPS, COUNTS).take([0, 13, 26, 47])
+    specs = planned(config, records(config), GROUPS, COUNTS).take([0, 13, 26, 47])
     rows = actor(specs)
     assert [span["part"] for span in rows["spans"][0].as_py()] == ["unet", "decode", "score"]
     pixels = np.stack([np.frombuffer(p, np.uint8) for p in rows["pixels"].to_pylist()])

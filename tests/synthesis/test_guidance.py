@@ -15,9 +15,9 @@ from raysynth.generators.recipe import recipe_of
 from raysynth.models.prediction import Predicted, Prediction
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.guidance import GUIDANCE, guide_of
-from raysynth.synthesis.specs import plan_specs
+from raysynth.synthesis.settings import MASK_DRAWS
 from raysynth.synthesis.task import Drawing
-from tests.synthesis.conftest import COUNTS, GROUPS, records
+from tests.synthesis.conftest import COUNTS, GROUPS, planned, records
 from tests.synthesis.test_sources import PROMPT
 
 
@@ -47,8 +47,8 @@ def test_without_guidance_a_step_evaluates_the_prompt_alone(terms, scale):
 
 def test_evaluations_follow_from_what_the_terms_ask():
     recipe = recipe_of(Config(generator="edit"))
-    assert recipe.evaluations(6, copies=2) == 2 * 6 + 8
-    assert recipe_of(Config(generator="lora")).evaluations(6, copies=3) == 18
+    assert recipe.evaluations(6, 2, MASK_DRAWS) == 2 * 6 + 8
+    assert recipe_of(Config(generator="lora")).evaluations(6, 3, MASK_DRAWS) == 18
 
 
 def test_terms_enter_the_digest_where_they_are_not_the_usual_one():
@@ -133,5 +133,5 @@ def test_the_negative_prompt_is_recorded_where_a_term_asks_for_it(make_config):
             synthesis={"guidance": terms, "guidance_scale": 2.0, "lender": "attribute"},
             prompts={"negative": "blurry"},
         )
-        table = plan_specs(config, records(config), GROUPS, COUNTS)
+        table = planned(config, records(config), GROUPS, COUNTS)
         assert set(table["negative_prompt"].to_pylist()) == expected

@@ -36,10 +36,10 @@ from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.shards import read_shards
 from raysynth.synthesis.solver import build_solver, check_solver
 from raysynth.synthesis.sources import SOURCE_IMAGE, attach_sources, deal_sources
-from raysynth.synthesis.specs import ROW, plan_specs
+from raysynth.synthesis.specs import ROW
 from raysynth.synthesis.stage import run_synthesis
 from raysynth.synthesis.task import Drawing
-from tests.synthesis.conftest import COUNTS, GROUPS, shared_record
+from tests.synthesis.conftest import COUNTS, GROUPS, planned, shared_record
 
 ALIGNED = (0, 3)
 PROMPT = "a photo of a sks coat on gravel"
@@ -99,7 +99,7 @@ def test_too_few_images_to_edit_are_refused(members):
 
 def test_every_spec_gets_its_image_from_the_file_that_has_it(edit_config, real, members, tmp_path):
     dealt = deal_sources(members, GROUPS, COUNTS, seed=0)
-    specs = plan_specs(edit_config(), [shared_record()], GROUPS, COUNTS, dealt)
+    specs = planned(edit_config(), [shared_record()], GROUPS, COUNTS, dealt)
     counts = [
         attach_sources(specs, real, f"{real}/train-{n:05d}.parquet", f"{tmp_path}/{n}.parquet")
         for n in (0, 1)

@@ -12,8 +12,10 @@ from raysynth.adapters.record import Adapter
 from raysynth.config.config import Config
 from raysynth.errors import StageError
 from raysynth.generators.lending import class_lender
+from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
-from raysynth.synthesis.specs import SPECS, image_seed, plan_specs
+from raysynth.synthesis.specs import SPECS, image_seed
+from tests.synthesis.conftest import planned
 
 GROUPS = Groups(
     ("cat", "dog", "fox"), ("snow", "sand"), ("cat", "dog", "fox"), ("deep snow", "warm sand")
@@ -38,7 +40,7 @@ ADAPTERS = [adapter(g, k) for g, k in ((3, 0), (0, 2), (0, 0), (0, 1), (4, 0), (
 
 
 def test_three_by_two_groups_share_their_candidates_equally():
-    table = plan_specs(config(), ADAPTERS, GROUPS, COUNTS)
+    table = planned(config(), ADAPTERS, GROUPS, COUNTS)
     assert table.schema == SPECS
     assert Counter(table["group"].to_pylist()) == dict.fromkeys(range(6), 7)
     shares = Counter(zip(table["group"].to_pylist(), table["cluster"].to_pylist(), strict=True))
@@ -50,7 +52,7 @@ def test_three_by_two_groups_share_their_candidates_equally():
 
 
 def test_a_row_says_all_there_is_to_know():
-    row = plan_specs(config(), ADAPTERS, GROUPS, COUNTS).to_pylist()[3]
+    row = planned(config(), ADAPTERS, GROUPS, COUNTS).to_pylist()[3]
     assert row == {
         "row_of_plan": 3,
         "id": "g0-c1-000000",
@@ -71,7 +73,7 @@ def test_a_row_says_all_there_is_to_know():
 
 def test_small_groups_borrow_the_aligned_groups_model():
     """Attribute word swapped, rare token dropped, source attribute as negative prompt."""
-    rows = plan_specs(config(), ADAPTERS, GROUPS, COUNTS).to_pylist()
+    rows = planned(config(), ADAPTERS, GROUPS, COUNTS).to_pylist()
     cats = [r for r in rows if r["group"] == 1]
     assert Counter(r["adapter"] for r in cats) == {"0-0": 3, "0-1": 2, "0-2": 2}
     assert {r["prompt"] for r in cats} == {"a photo of a cat on warm sand"}
@@ -79,7 +81,7 @@ def test_small_groups_borrow_the_aligned_groups_model():
     assert [r["id"] for r in cats][:4] == [f"g1-c0-{i:06d}" for i in range(3)] + ["g1-c1-000000"]
     dogs = [r for r in rows if r["group"] == 2]
     assert {(r["adapter"], r["negative_prompt"]) for r in dogs} == {("3-0", "warm sand")}
-    both = plan_specs(config(prompts={"negative": "blurry"}), ADAPTERS, GROUPS, COUNTS).to_pylist()
+    both = planned(config(prompts={"negative": "blurry"}), ADAPTERS, GROUPS, COUNTS).to_pylist()
     assert {r["negative_prompt"] for r in both if r["group"] == 1} == {"blurry, deep snow"}
     assert {r["negative_prompt"] for r in both if r["group"] == 0} == {"blurry"}
 
@@ -87,14 +89,14 @@ def test_small_groups_borrow_the_aligned_groups_model():
 def test_small_groups_borrow_from_the_group_of_their_attribute():
     """The label's word swapped; the lender's is no negative prompt."""
     lent = config(synthesis={"lender": "attribute"})
-    rows = plan_specs(lent, ADAPTERS, GROUPS, COUNTS).to_pylist()
+    rows = planned(lent, ADAPTERS, GROUPS, COUNTS).to_pylist()
     cats, dogs = ([r for r in rows if r["group"] == group] for group in (1, 2))
     assert {(r["adapter"], r["prompt"], r["negative_prompt"]) for r in cats} == {
         ("3-0", "a photo of a cat on warm sand", "")
     }
     assert {r["negative_prompt"] for r in dogs} == {""}
     assert {r["adapter"] for r in dogs} == {"0-0", "0-1", "0-2"}
-    by_class = plan_specs(config(), ADAPTERS, GROUPS, COUNTS).to_pylist()
+    by_class = planned(config(), ADAPTERS, GROUPS, COUNTS).to_pylist()
     assert [r["prompt"] for r in rows[:7]] == [r["prompt"] for r in by_class[:7]]
 
 
@@ -102,7 +104,7 @@ def test_where_no_group_of_the_attribute_has_a_model_the_class_lends():
     counts = [90, 4, 50, 4]  # both aligned groups are on snow
     adapters = [adapter(0, 0), adapter(2, 0)]
     by = {
-        lender: plan_specs(
+        lender: planned(
             config(synthesis={"images_per_group": 2, "lender": lender}),
             adapters,
             Groups(("cat", "dog"), ("snow", "sand"), ("cat", "dog"), ("deep snow", "warm sand")),
@@ -116,32 +118,32 @@ def test_where_no_group_of_the_attribute_has_a_model_the_class_lends():
 def test_a_named_aligned_group_lends_and_the_largest_where_it_is_too_small():
     """Dogs go with snow here, whichever group is larger."""
     groups = replace(GROUPS, aligned=("snow", "snow", *[""] * (len(GROUPS.label_names) - 2)))
-    assert class_lender(config(), np.array([90, 4, 40, 50, 0, 0]), groups, 3) == 2
-    assert class_lender(config(), np.array([90, 4, 4, 50, 0, 0]), groups, 2) == 3
+    assert class_lender(recipe_of(config()), np.array([90, 4, 40, 50, 0, 0]), groups, 3) == 2
+    assert class_lender(recipe_of(config()), np.array([90, 4, 4, 50, 0, 0]), groups, 2) == 3
 
 
 def test_a_class_without_any_adapter_is_refused_by_name():
     with pytest.raises(StageError, match=r"group dog/snow \(4 training images\).*dog/sand.*Fix"):
-        plan_specs(config(), [a for a in ADAPTERS if a.group != 3], GROUPS, COUNTS)
+        planned(config(), [a for a in ADAPTERS if a.group != 3], GROUPS, COUNTS)
 
 
 def test_vanilla_speaks_without_the_token():
     vanilla = config(generator="vanilla")
-    rows = plan_specs(vanilla, [], GROUPS, COUNTS).to_pylist()
+    rows = planned(vanilla, [], GROUPS, COUNTS).to_pylist()
     assert {(r["adapter"], r["generator"], r["cluster"]) for r in rows} == {("", "vanilla", 0)}
     assert rows[-1]["prompt"] == "a photo of a fox on warm sand"
 
 
 def test_one_shared_model_speaks_for_every_group():
     shared = config(generator="shared", finetune={"min_images": 1})
-    rows = plan_specs(shared, [adapter(-1, -1, "shared")], GROUPS, COUNTS).to_pylist()
+    rows = planned(shared, [adapter(-1, -1, "shared")], GROUPS, COUNTS).to_pylist()
     assert {(r["adapter"], r["generator"]) for r in rows} == {("shared", "shared")}
     assert rows[7]["prompt"] == "a photo of a sks cat on warm sand"
     assert {r["negative_prompt"] for r in rows} == {""}
 
 
 def small_group(shared: Config, adapters: list[Adapter], counts: list[int]) -> set:
-    rows = plan_specs(shared, adapters, GROUPS, counts).to_pylist()
+    rows = planned(shared, adapters, GROUPS, counts).to_pylist()
     small = [row for row in rows if row["group"] == 2]
     return {(r["adapter"], r["cluster"], r["prompt"], r["negative_prompt"]) for r in small}
 
@@ -171,7 +173,7 @@ def test_a_model_per_class_speaks_for_its_class():
         for y, name in enumerate(GROUPS.label_names)
     ]
     per_class = config(generator="shared", finetune={"per": "class"})
-    rows = plan_specs(per_class, adapters, GROUPS, COUNTS).to_pylist()
+    rows = planned(per_class, adapters, GROUPS, COUNTS).to_pylist()
     assert [rows[7 * g]["adapter"] for g in range(6)] == [f"class-{g // 2}" for g in range(6)]
 
 
@@ -182,14 +184,14 @@ def test_a_model_per_attribute_speaks_for_the_small_groups_of_its_attribute():
         replace(adapter(-1, -1, f"attribute-{a}"), attribute=name) for a, name in enumerate(names)
     ]
     shared = config(generator="shared", finetune={"per": "attribute"})
-    rows = plan_specs(shared, adapters, GROUPS, COUNTS).to_pylist()
+    rows = planned(shared, adapters, GROUPS, COUNTS).to_pylist()
     assert [rows[7 * g]["adapter"] for g in range(6)] == ["attribute-0", "attribute-1"] * 3
     assert {row["negative_prompt"] for row in rows} == {""}
     assert [rows[7 * g]["prompt"] for g in (1, 3)] == [
         "a photo of a sks cat on warm sand",
         "a photo of a sks dog on warm sand",
     ]
-    only_snow = plan_specs(shared, adapters[:1], GROUPS, [90, 4, 80, 4, 50, 4]).to_pylist()
+    only_snow = planned(shared, adapters[:1], GROUPS, [90, 4, 80, 4, 50, 4]).to_pylist()
     assert {row["adapter"] for row in only_snow} == {"attribute-0"}
     assert only_snow[7]["negative_prompt"] == "deep snow", "no class shows sand"
 
@@ -197,16 +199,14 @@ def test_a_model_per_attribute_speaks_for_the_small_groups_of_its_attribute():
 def test_sources_are_used_in_turn():
     edit = config(generator="edit", finetune={"min_images": 1})
     sources = {g: [f"{g}a", f"{g}b", f"{g}c"] for g in range(6)}
-    table = plan_specs(edit, [adapter(-1, -1, "shared")], GROUPS, COUNTS, sources)
+    table = planned(edit, [adapter(-1, -1, "shared")], GROUPS, COUNTS, sources)
     assert table["source"].to_pylist()[:8] == ["0a", "0b", "0c", "0a", "0b", "0c", "0a", "1a"]
     assert set(table["generator"].to_pylist()) == {"edit"}
 
 
 def test_seeds_are_a_function_of_run_group_cluster_and_index():
-    rows = plan_specs(config(), ADAPTERS, GROUPS, COUNTS).to_pylist()
-    fewer = plan_specs(
-        config(synthesis={"images_per_group": 3}), ADAPTERS, GROUPS, COUNTS
-    ).to_pylist()
+    rows = planned(config(), ADAPTERS, GROUPS, COUNTS).to_pylist()
+    fewer = planned(config(synthesis={"images_per_group": 3}), ADAPTERS, GROUPS, COUNTS).to_pylist()
     seeds = {r["id"]: r["seed"] for r in rows}
     assert len(set(seeds.values())) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds.values())
@@ -216,5 +216,5 @@ def test_seeds_are_a_function_of_run_group_cluster_and_index():
 
 def test_without_guidance_no_negative_prompt_is_heard_or_recorded():
     off = config(synthesis={"guidance_scale": 1.0}, prompts={"negative": "blurry"})
-    table = plan_specs(off, ADAPTERS, GROUPS, COUNTS)
+    table = planned(off, ADAPTERS, GROUPS, COUNTS)
     assert set(table["negative_prompt"].to_pylist()) == {""}

@@ -19,9 +19,8 @@ from raysynth.progress import Progress
 from raysynth.scoring.columns import SYNTHETIC
 from raysynth.storage.tables import decode_images, groups_of
 from raysynth.synthesis.shards import read_shards, shard_files
-from raysynth.synthesis.specs import plan_specs
 from raysynth.synthesis.stage import run_synthesis
-from tests.synthesis.conftest import COUNTS, GROUPS, records
+from tests.synthesis.conftest import COUNTS, GROUPS, planned, records
 
 
 class Watch(Progress):
@@ -161,7 +160,7 @@ def test_a_failure_in_the_middle_is_gone_on_with(
     assert facts["generated"] == 48 - facts["resumed"]
     assert (
         table["id"].to_pylist()
-        == plan_specs(config, records(config), GROUPS, COUNTS)["id"].to_pylist()
+        == planned(config, records(config), GROUPS, COUNTS)["id"].to_pylist()
     )
     prompts = {row["id"]: row["prompt"] for row in table.to_pylist()}
     assert all(prompts[name] == "made before the failure" for name in marked)
