@@ -37,8 +37,17 @@ KINDS: dict[str, Kind] = {
     "data-sets": Kind("raysynth.datasets.settings:LAYOUTS", "dataset.name"),
     "grouping": Kind("raysynth.grouping.settings:GROUPING", "grouping.method"),
     "families": Kind("raysynth.models.family:FAMILIES", "base.name"),
+    "generators": Kind("raysynth.generators.generator:GENERATORS", "generator"),
+    "objectives": Kind("raysynth.finetune.objective:OBJECTIVES", "finetune.objective"),
     "guidance": Kind("raysynth.synthesis.guidance:GUIDANCE", "synthesis.guidance"),
     "scorers": Kind("raysynth.scoring.scorer:SCORERS", "synthesis.scorers"),
+    "rules": Kind("raysynth.selection.settings:RULES", "selection.rule"),
+    "quotas": Kind("raysynth.selection.settings:QUOTAS", "selection.quota"),
+    "references": Kind(
+        "raysynth.references.settings:METHODS", "references.names, classifier.mixtures"
+    ),
+    "controls": Kind("raysynth.references.settings:CONTROLS", "references.controls"),
+    "heads": Kind("raysynth.heads.spec:HEAD_OBJECTIVES", "classifier.head_objective"),
     "trackers": Kind("raysynth.trackers.tracker:TRACKERS", "trackers"),
 }
 
