@@ -16,7 +16,7 @@ from raysynth.finetune.jobs import SHARED, Job
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import prompt_dropout
 
-_ROWS, _NOISE, _START, _PRIOR_IMAGE, _PRIOR_ROWS, _HELD_OUT = range(1, 7)
+_ROWS, _NOISE, _START, _PRIOR_IMAGE, _PRIOR_ROWS, _HELD_OUT, _OBJECTIVE = range(1, 8)
 _NOBODY = -1
 EVALUATION_ROWS = 32
 """Least rows of the batch on which early stopping measures."""
@@ -80,6 +80,12 @@ def draw_prior(
     shape = (job.steps * config.accumulation, job.batch)
     rows = rng.integers(0, images, shape)
     return rows, rng.random(shape, dtype=np.float32).clip(1e-6, 1 - 1e-6)
+
+
+def dice_of(job: Job, seed: int, use: str) -> np.random.Generator:
+    """Random numbers for what an objective chooses for a job; `use`: a name for what."""
+    name = int.from_bytes(use.encode(), "big")
+    return np.random.default_rng([*_key(job, seed, _OBJECTIVE), name])
 
 
 def start_dice(job: Job, seed: int) -> torch.Generator:

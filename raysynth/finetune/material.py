@@ -6,8 +6,8 @@ Shape suffixes: T micro-batches, b rows of an adapter's micro-batch, E encoded i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +41,10 @@ class Material:
     """[T, b] int64 row of `texts` of each draw."""
     uniform: Tensor
     """[T, b] float32 in (0, 1)."""
+    weights: Tensor
+    """[b] float32, on the CPU: of each row in the adapter's loss."""
+    also: Mapping[str, Tensor] = field(default_factory=dict)
+    """Name -> [T, b] int64 row of `texts`: other prompts of each draw, see `objective`."""
 
 
 def prepare(job: Job, draws: Draws, base: Base, real: str) -> Material:
@@ -66,6 +70,7 @@ def prepare(job: Job, draws: Draws, base: Base, real: str) -> Material:
         entries=torch.from_numpy(entries.reshape(draws.rows.shape)).to(base.device),
         spoken=torch.from_numpy(spoken).to(base.device),
         uniform=torch.from_numpy(draws.uniform).to(base.device),
+        weights=torch.full(draws.rows.shape[1:], 1 / draws.rows.shape[1]),
     )
 
 

@@ -22,7 +22,7 @@ import torch
 
 from raysynth.finetune.engines import Trainee
 from raysynth.finetune.jobs import Job
-from raysynth.finetune.packs import Pack
+from raysynth.finetune.packs import Pack, passes_of
 from raysynth.models.denoiser import Denoiser
 from raysynth.models.family import Base
 
@@ -152,8 +152,8 @@ def memory_budget(pack: Pack, device: torch.device) -> float:
 
 
 def rows_of(job: Job, pack: Pack) -> int:
-    """Rows of a job's micro-batch: its images and, with prior preservation, as many prior ones."""
-    return job.batch * (2 if pack.training.budget.prior_weight else 1)
+    """Rows that the network sees of a job's micro-batch."""
+    return job.batch * passes_of(pack.training, pack.settings)
 
 
 def latent_bytes(base: Base) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.finetune.jobs import Job
+from raysynth.finetune.objective import OBJECTIVES
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import Training
 from raysynth.groups.groups import Groups
@@ -32,6 +33,15 @@ class Pack:
     def folder(self, job: Job) -> str:
         """Folder or URI of a job's adapter and checkpoints."""
         return f"{self.work}/{job.name}"
+
+
+def passes_of(training: Training, settings: FinetuneConfig) -> int:
+    """Rows that the network sees for one image of a micro-batch.
+
+    The objective's and, with DreamBooth's prior preservation, as many of a prior image.
+    """
+    objective, knobs = OBJECTIVES[settings.objective.name], settings.objective.knobs(OBJECTIVES)
+    return objective.passes(knobs) * (2 if training.budget.prior_weight else 1)
 
 
 def split_into_packs(jobs: Sequence[Job], per_worker: int | str, workers: int) -> list[list[Job]]:

@@ -10,7 +10,7 @@ Shape suffixes: P training adapters, T micro-batches of the phase, B rows of one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,8 +33,6 @@ class Row:
     material: Material
     at: int
     """Number of its next micro-batch."""
-    prior: float
-    """Weight of the prior images, the second half of its rows; 0 where there are none."""
 
     @property
     def count(self) -> int:
@@ -55,6 +53,8 @@ class Phase:
     """[T, B] int64 encoded image of each row."""
     spoken: Tensor
     """[T, B] int64 row of `texts` of each row."""
+    also: Mapping[str, Tensor]
+    """Name -> [T, B] int64 row of `texts`: other prompts of each row."""
     uniform: Tensor
     """[T, B] float32 in (0, 1)."""
     weights: Tensor
@@ -86,6 +86,7 @@ def lay_out(rows: Sequence[Row], micro_batches: int, before: Phase | None = None
         moments = torch.cat([row.material.moments for row in rows])
         texts = Condition.cat([row.material.texts for row in rows])
     entries, spoken, uniform = [], [], []
+    also: dict[str, list[Tensor]] = {name: [] for name in rows[0].material.also}
     first_entry = first_text = 0
     for row, column in zip(rows, columns, strict=True):
         column = column.to(moments.device)
@@ -93,6 +94,8 @@ def lay_out(rows: Sequence[Row], micro_batches: int, before: Phase | None = None
         entries.append(row.material.entries[part][:, column] + first_entry)
         spoken.append(row.material.spoken[part][:, column] + first_text)
         uniform.append(row.material.uniform[part][:, column])
+        for name, found in also.items():
+            found.append(row.material.also[name][part][:, column] + first_text)
         first_entry += len(row.material.moments)
         first_text += len(row.material.texts)
     return Phase(
@@ -101,6 +104,7 @@ def lay_out(rows: Sequence[Row], micro_batches: int, before: Phase | None = None
         texts=texts,
         entries=torch.cat(entries, 1),
         spoken=torch.cat(spoken, 1),
+        also={name: torch.cat(found, 1) for name, found in also.items()},
         uniform=torch.cat(uniform, 1),
         weights=_weights(rows, columns).to(moments.device),
         columns=columns,
@@ -119,12 +123,10 @@ def layout_cost(counts: Sequence[int], length: int, run_cost: float) -> float:
 
 
 def _weights(rows: Sequence[Row], columns: Sequence[Tensor]) -> Tensor:
-    """Each adapter's own mean over its images, plus the weighted mean over its prior images."""
+    """[P, B] each row's weight in its own adapter's loss; nothing of what fills a run up."""
     weights = torch.zeros(len(rows), sum(map(len, columns)))
     start = 0
     for p, (row, column) in enumerate(zip(rows, columns, strict=True)):
-        own = row.count // 2 if row.prior else row.count
-        weights[p, start : start + own] = 1 / own
-        weights[p, start + own : start + row.count] = row.prior / own
+        weights[p, start : start + row.count] = row.material.weights
         start += len(column)
     return weights

@@ -50,13 +50,18 @@ def add_prior(material: Material, job: Job, base: Base, pack: Pack) -> Material:
     texts = base.condition([job.plain_prompts[g] for g in order])
     rows, uniform = draw_prior(job, pack.settings, pack.seed, len(latents))
     place = torch.from_numpy(rows).to(base.device)
+    spoken = place // each + len(material.texts)
+    weight = pack.training.budget.prior_weight / rows.shape[1]
     return replace(
         material,
         moments=torch.cat([material.moments, moments]),
         texts=Condition.cat([material.texts, texts]),
         entries=torch.cat([material.entries, place + len(material.moments)], 1),
-        spoken=torch.cat([material.spoken, place // each + len(material.texts)], 1),
+        spoken=torch.cat([material.spoken, spoken], 1),
         uniform=torch.cat([material.uniform, torch.from_numpy(uniform).to(base.device)], 1),
+        weights=torch.cat([material.weights, torch.full(rows.shape[1:], weight)]),
+        # What else an objective asks of them is asked of the class prompt itself.
+        also={name: torch.cat([other, spoken], 1) for name, other in material.also.items()},
     )
 
 

@@ -9,7 +9,9 @@ from pydantic import (
     model_validator,
 )
 
+from raysynth.finetune.objective import OBJECTIVES
 from raysynth.knobs import Count, Rate, Section, Share, knob
+from raysynth.registry import chosen_part
 
 Target = Literal["attention", "feed_forward", "time", "convolution"]
 
@@ -33,6 +35,9 @@ class FinetuneConfig(Section):
         "shared, edit: one model for all groups, or one for each class or attribute; "
         "auto: for all, or where a group has fewer than min_images for each attribute (class: "
         "with synthesis.lender=label).",
+    )
+    objective: chosen_part(OBJECTIVES) = knob(  # type: ignore[valid-type]
+        "denoising", "What the models' loss is.", neutral="denoising"
     )
     min_images: Count = knob(
         8,

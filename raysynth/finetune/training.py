@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -24,12 +24,13 @@ from torch import Tensor
 from raysynth.adapters.record import read_adapter
 from raysynth.adapters.rows import clip_rows
 from raysynth.errors import RaysynthError
-from raysynth.finetune.draws import draw, draw_held_out, held_out_rows, start_dice
+from raysynth.finetune.draws import Draws, draw, draw_held_out, held_out_rows, start_dice
 from raysynth.finetune.engines import Trainee, build_trainee, precision_of
 from raysynth.finetune.jobs import Job
 from raysynth.finetune.learner import Learner, finish, learning_rate_factor, resume, save_checkpoint
-from raysynth.finetune.material import prepare
+from raysynth.finetune.material import Material, prepare
 from raysynth.finetune.memory import Fit, fit_slots
+from raysynth.finetune.objective import OBJECTIVES, Noised, Objective
 from raysynth.finetune.packs import Pack
 from raysynth.finetune.phase import Phase, Row, lay_out
 from raysynth.finetune.prior import add_prior, draw_priors
@@ -59,6 +60,9 @@ class Loop:
     """Encoders and scheduler; the trainee has the UNet."""
     trainee: Trainee
     fit: Fit
+    objective: Objective
+    knobs: Any
+    """The objective's."""
     denoiser: Denoiser
     accelerator: Accelerator
     optimizer: torch.optim.Optimizer
@@ -129,6 +133,8 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
         base=base,
         trainee=trainee,
         fit=fit,
+        objective=OBJECTIVES[settings.objective.name],
+        knobs=settings.objective.knobs(OBJECTIVES),
         denoiser=Denoiser(base, trainee.unet, accelerator.autocast),
         accelerator=accelerator,
         optimizer=optimizer,
@@ -175,8 +181,16 @@ def losses(loop: Loop, phase: Phase, micro: int) -> Tensor:
     timestep_B = prediction.draw(phase.uniform[micro])
     clean = mean + spread * noise_2BCHW[0]
     noisy, target = prediction.noised(clean, noise_2BCHW[1], timestep_B)
-    predicted = loop.denoiser(noisy, timestep_B, phase.texts.take(phase.spoken[micro]))
-    error_B = (predicted.raw - target).square().flatten(1).mean(1)
+    batch = Noised(
+        x=noisy,
+        timestep=timestep_B,
+        condition=phase.texts.take(phase.spoken[micro]),
+        clean=clean,
+        noise=noise_2BCHW[1],
+        target=target,
+        also={name: phase.texts.take(other[micro]) for name, other in phase.also.items()},
+    )
+    error_B = loop.objective.losses(batch, loop.denoiser, loop.knobs)
     # Not a matrix product: a row that is not finite must not reach its neighbours' sums.
     return torch.where(phase.weights > 0, phase.weights * error_B, 0.0).sum(1)
 
@@ -204,10 +218,10 @@ def _admit(loop: Loop, queue: list[Job]) -> dict[str, str]:
 
 def _enter(loop: Loop, job: Job, slot: int) -> Learner:
     pack, settings, seed = loop.pack, loop.pack.settings, loop.pack.seed
-    material = prepare(job, draw(job, settings, seed), loop.base, pack.real)
+    material = _prepare(loop, job, draw(job, settings, seed))
     held_out = None
     if len(held_out_rows(job, settings, seed)):
-        held_out = prepare(job, draw_held_out(job, settings, seed), loop.base, pack.real)
+        held_out = _prepare(loop, job, draw_held_out(job, settings, seed))
     if loop.pack.training.budget.prior_weight:
         material = add_prior(material, job, loop.base, pack)
     learner = Learner(job, slot, material, held_out)
@@ -219,18 +233,16 @@ def _enter(loop: Loop, job: Job, slot: int) -> Learner:
     return learner
 
 
+def _prepare(loop: Loop, job: Job, draws: Draws) -> Material:
+    """What the loss reads of a job's draws."""
+    material = prepare(job, draws, loop.base, loop.pack.real)
+    return loop.objective.extra(material, job, loop.base, loop.pack.seed, loop.knobs)
+
+
 def _next_phase(loop: Loop, before: Phase | None) -> Phase:
     settings = loop.pack.settings
     steps = min(learner.until_event(settings) for learner in loop.learners)
-    rows = [
-        Row(
-            x.job,
-            x.material,
-            x.done * settings.accumulation,
-            loop.pack.training.budget.prior_weight,
-        )
-        for x in loop.learners
-    ]
+    rows = [Row(x.job, x.material, x.done * settings.accumulation) for x in loop.learners]
     return lay_out(rows, steps * settings.accumulation, before)
 
 
@@ -284,7 +296,7 @@ def _evaluate(loop: Loop, learners: list[Learner]) -> None:
     """Held-out losses of some learners, all in one batch; each remembers its best weights."""
     if not learners:
         return
-    rows = [Row(x.job, x.held_out, 0, 0.0) for x in learners if x.held_out is not None]
+    rows = [Row(x.job, x.held_out, 0) for x in learners if x.held_out is not None]
     phase = lay_out(rows, 1)
     weights = loop.trainee.rows.values
     current = weights.clone() if loop.average is not None else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from raysynth.clustering.batches import images_at_once, rows_at_once
 from raysynth.config.config import Config
+from raysynth.finetune.packs import passes_of
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import AUTO, Recipe, Training, candidates
 from raysynth.models.family import FAMILIES, USUAL, Family, family_of, reader_of
@@ -165,9 +166,8 @@ def generation_flops(recipe: Recipe, config: Config, shape: Shape, images: Image
 
 
 def rows_per_image(training: Training | None, settings: FinetuneConfig) -> int:
-    """Images that pass the UNet for one of a step: its micro-batches and prior images."""
-    prior = training is not None and training.budget.prior_weight
-    return settings.accumulation * (2 if prior else 1)
+    """Images that pass the UNet for one of a step's micro-batch."""
+    return settings.accumulation * (1 if training is None else passes_of(training, settings))
 
 
 def training_memory(
@@ -175,7 +175,7 @@ def training_memory(
 ) -> Callable[[int], float]:
     """Adapters -> bytes of GPU memory of their training step."""
     budget = training.budget
-    rows = budget.batch_size * (2 if budget.prior_weight else 1)
+    rows = budget.batch_size * passes_of(training, settings)
     copies = bool(budget.ema) + bool(settings.patience)
     per_adapter = (STATE_BYTES + 4 * copies) * cost.trained + rows * cost.activations
     lora = training.engine == "lora"

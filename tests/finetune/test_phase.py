@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ class Named:
     cluster: int = 0
 
 
-def row(images, batch, at=0, prior=0.0) -> Any:
+def row(images, batch, at=0) -> Any:
     dice = torch.Generator().manual_seed(images)
     entries = torch.randint(images, (6, batch), generator=dice)
     material = Material(
@@ -30,8 +30,10 @@ def row(images, batch, at=0, prior=0.0) -> Any:
         entries=entries,
         spoken=entries % 2,
         uniform=torch.rand(6, batch, generator=dice),
+        weights=torch.full([batch], 1 / batch),
+        also={"other": (entries + 1) % 2},
     )
-    return Row(Named(str(images)), material, at, prior)
+    return Row(Named(str(images)), material, at)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,10 @@ def test_rows_point_to_their_own_adapters_images():
             phase.texts.take(phase.spoken[:, start : start + one.count])["states"],
             one.material.texts.take(one.material.spoken[one.at : one.at + 2])["states"],
         )
+        assert torch.equal(
+            phase.texts.take(phase.also["other"][:, start : start + one.count])["states"],
+            one.material.texts.take(one.material.also["other"][one.at : one.at + 2])["states"],
+        )
         used = phase.weights[number] > 0
         assert used.sum() == one.count and used[start : start + one.count].all()
         assert phase.weights[number].sum() == pytest.approx(1.0)
@@ -69,7 +75,9 @@ def test_noise_is_the_same_whoever_is_beside():
 
 
 def test_prior_images_weigh_as_configured():
-    phase = lay_out([row(5, 6, prior=0.5)], 1)
+    one = row(5, 6)
+    weights = torch.tensor([1 / 3] * 3 + [0.5 / 3] * 3)
+    phase = lay_out([replace(one, material=replace(one.material, weights=weights))], 1)
     assert phase.weights[0, :3].tolist() == pytest.approx([1 / 3] * 3)
     assert phase.weights[0, 3:].tolist() == pytest.approx([0.5 / 3] * 3)
 

@@ -1,0 +1,1 @@
+"""The objectives of fine-tuning, one file each; see `raysynth.finetune.objective`."""
