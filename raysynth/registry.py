@@ -29,8 +29,12 @@ ATTRIBUTE = "PART"
 
 @cache
 def installed(group: str) -> dict[str, str]:
-    """Name -> module of the entry points of a group: looking through all packages takes a while."""
-    return {entry.name: entry.value for entry in entry_points(group=group)}
+    """Name -> module of the entry points of a group: looking through all packages takes a while.
+
+    Names that are no identifiers are left out: a name becomes a folder of a run.
+    """
+    found = entry_points(group=group)
+    return {entry.name: entry.value for entry in found if entry.name.isidentifier()}
 
 
 class Registry(Generic[P]):
@@ -92,6 +96,12 @@ class Registry(Generic[P]):
                 f"with {ATTRIBUTE}. Fix: mend or uninstall the package that has it"
             ) from error
         return part
+
+    def about(self, name: str) -> str:
+        """What a part is: the first sentence of its file; empty without any."""
+        module = (self._own.get(name) or self._others[name]).partition(":")[0]
+        text = " ".join((import_module(module).__doc__ or "").partition("\n\n")[0].split())
+        return text.rstrip(".")
 
     def only(self, kind: str, among: Callable[[P], bool]) -> Registry[P]:
         """The parts that `among` takes, called `kind`; to know, a part's file is imported."""
