@@ -50,9 +50,9 @@ NEAREST = """
 """
 
 
-def test_a_reference_with_a_head_of_its_own_from_outside(add):
-    add(REFERENCES, "half", HALF)
-    add(HEAD_OBJECTIVES, "nearest", NEAREST)
+def test_a_reference_with_a_head_of_its_own_from_outside(add_part):
+    add_part("raysynth.references.methods", "half", HALF)
+    add_part("raysynth.heads.objectives", "nearest", NEAREST)
     assert "half" in REFERENCES.names and "nearest" in HEAD_OBJECTIVES.names
     config = tiny_config("references.names=[half]")
     plan, _ = tuning_of(["half"], config.references.settled(config.classifier), 1).first
@@ -63,29 +63,29 @@ def test_a_reference_with_a_head_of_its_own_from_outside(add):
         tiny_config("classifier.head_objective=nearest")
 
 
-def test_a_head_objective_from_outside_is_fitted_with_the_others(add):
-    add(HEAD_OBJECTIVES, "nearest", NEAREST)
+def test_a_head_objective_from_outside_is_fitted_with_the_others(add_part):
+    add_part("raysynth.heads.objectives", "nearest", NEAREST)
     found = fit_all([HeadSpec("nearest"), HeadSpec("balanced", 0.1)], seen_by())
     assert set(found) == {"nearest", "balanced-0.1"}
 
 
-def test_a_head_objective_from_outside_may_be_the_methods_own(add):
+def test_a_head_objective_from_outside_may_be_the_methods_own(add_part):
     swept = NEAREST.replace("swept=False", 'schedules=("head",)')
-    add(HEAD_OBJECTIVES, "nearest", swept)
+    add_part("raysynth.heads.objectives", "nearest", swept)
     assert tiny_config("classifier.head_objective=nearest").classifier.head_objective == "nearest"
     with pytest.raises(ConfigError, match="full has balanced, erm, group_dro, got nearest"):
         tiny_config("classifier={head_objective: nearest, schedule: full}")
 
 
-def test_a_mixture_from_outside_is_no_reference(add):
+def test_a_mixture_from_outside_is_no_reference(add_part):
     mixture = HALF.replace('lambda config: (HeadSpec("nearest"),),', 'kind="mixture",')
-    add(REFERENCES, "half", mixture)
+    add_part("raysynth.references.methods", "half", mixture)
     assert tiny_config("classifier.mixtures=[half]").classifier.mixtures == ("half",)
     with pytest.raises(ValidationError, match="got 'half', expected one of dfr_train, "):
         ReferencesConfig(names=("half",))
 
 
-def test_a_control_from_outside_is_measured(add, tmp_path):
+def test_a_control_from_outside_is_measured(add_part, tmp_path):
     text = """
         from raysynth.references.control import Control
 
@@ -96,7 +96,7 @@ def test_a_control_from_outside_is_measured(add, tmp_path):
 
         PART = Control("Mean colour", "a test", _load)
     """
-    add(CONTROLS, "colour", text)
+    add_part("raysynth.references.controls", "colour", text)
     config = tiny_config("references.controls=[colour]")
     assert CONTROLS["colour"].title == title_of("colour") == "Mean colour"
     real = write_tiny_run(str(tmp_path))["real"]

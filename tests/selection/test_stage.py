@@ -20,7 +20,6 @@ from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
 from raysynth.report.page import _selection_rule
 from raysynth.selection.copies import copy_thresholds, duplicates
-from raysynth.selection.rule import QUOTAS, RULES
 from raysynth.selection.settings import SelectionConfig
 from raysynth.selection.stage import run_selection, select
 from raysynth.storage.tables import read_table, write_table
@@ -299,10 +298,10 @@ def test_rules_that_make_no_sense_are_refused(overrides):
         load_config(None, overrides)
 
 
-def test_a_rule_and_a_quota_from_outside(add):
+def test_a_rule_and_a_quota_from_outside(add_part):
     """The worst of each group, and of each group all that the rule takes."""
-    add(
-        RULES,
+    add_part(
+        "raysynth.selection.rules",
         "worst",
         """
         from raysynth.selection.rule import Rule
@@ -311,8 +310,8 @@ def test_a_rule_and_a_quota_from_outside(add):
                     share=lambda config: config.keep)
         """,
     )
-    add(
-        QUOTAS,
+    add_part(
+        "raysynth.selection.quotas",
         "each",
         """
         from raysynth.selection.rule import Quota
