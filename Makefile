@@ -17,7 +17,7 @@ help:
 	@echo "make test        the tests, seconds each      make test-slow  end to end, own clusters"
 	@echo "make lint        ruff and mypy                make format     ruff, writing"
 	@echo "make bench       quick benchmarks as a regression check of their ratios"
-	@echo "make docs        regenerate docs/configuration.md"
+	@echo "make docs        regenerate docs/configuration.md, tables of method.md"
 	@echo "make results     write docs/results/*.md and their plots again, from committed records"
 	@echo "make lock        requirements.lock, the hashes of constraints.txt's versions"
 	@echo "make audit       known vulnerabilities of these versions, from pypi.org"
@@ -56,6 +56,7 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/raysynth config --help-keys > docs/configuration.md
+	$(BIN)/raysynth parts --write docs/method.md
 
 # Every page names the command that writes it; a new one is written by its command.
 results: $(STAMP)

@@ -33,12 +33,13 @@ from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.knobs import digest_of
 from raysynth.models.clip import load_clip
+from raysynth.networks.build import blueprint_of
 from raysynth.pipeline import run_pipeline
 from raysynth.storage.tables import decode_images, groups_of, parquet_files, read_table
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.masks import contrasts
 from raysynth.synthesis.sources import deal_sources
-from raysynth.synthesis.specs import plan_specs
+from raysynth.synthesis.specs import Asked, plan_specs
 
 BATCH = 64
 QUICK = ["finetune.steps=10", "synthesis.images_per_group=40", "classifier.steps=20"]
@@ -127,7 +128,7 @@ def draw(
     dealt, recipe = None, settled(recipe_of(config), real.counts)
     if recipe.edits:
         dealt = deal_sources(real.clusters, real.groups, real.counts, config.seed)
-    specs = plan_specs(config, recipe, adapters, real.groups, real.counts, dealt)
+    specs = plan_specs(Asked.of(config, recipe), adapters, real.groups, real.counts, dealt)
     return (specs, *generate(config, real, work, adapters, specs))
 
 
@@ -249,7 +250,7 @@ def validation_wga(
     found = []
     for seed in range(seeds):
         plan = replace(plan_of(configured(settings), settings, seed), evaluations=1)
-        *_, last = fit(plan, data, config)
+        *_, last = fit(plan, data, blueprint_of(config))
         found.append(round(last.best()[1].wga, 3))
     return found
 

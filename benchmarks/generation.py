@@ -92,7 +92,7 @@ def child(root: Path, images: int, work: str, variant: str) -> None:
     from raysynth.cluster.session import Session
     from raysynth.progress import Progress
     from raysynth.synthesis.shards import read_manifest
-    from raysynth.synthesis.specs import plan_specs
+    from raysynth.synthesis.specs import Asked, plan_specs
     from raysynth.synthesis.stage import generate
     from raysynth.synthesis.task import Task
 
@@ -100,7 +100,9 @@ def child(root: Path, images: int, work: str, variant: str) -> None:
     groups = _groups(root)
     trained = read_adapters(f"{root}/adapters")
     counts = np.ones(groups.count, dtype=np.int64)
-    specs = plan_specs(config, settled(recipe_of(config), counts), trained, groups, counts)
+    specs = plan_specs(
+        Asked.of(config, settled(recipe_of(config), counts)), trained, groups, counts
+    )
     names = tuple(adapter.name for adapter in trained)
     folders = (f"{root}/adapters", names, f"{root}/clusters")
     sampler = _unscored() if variant == "unscored" else None

@@ -26,7 +26,7 @@ from raysynth.config.files import load_config
 from raysynth.generators.lending import settled
 from raysynth.generators.recipe import recipe_of
 from raysynth.knobs import digest_of
-from raysynth.synthesis.specs import plan_specs
+from raysynth.synthesis.specs import Asked, plan_specs
 
 SIZES, QUICK_SIZES = (20, 100, 990), (20,)
 STEPS, QUICK_STEPS = (15, 30, 60, 120, 240), (4, 8)
@@ -55,7 +55,9 @@ def sweep(storage: Path, run: Path, engine: str, repeat: int, options: Any) -> l
     work = storage / f"{engine}-{digest_of([config.finetune.model_dump(mode='json'), repeat])}"
     adapters, _ = fine_tune(config, real, work, clusters)
     counts = np.bincount(clusters["group"], minlength=4)
-    specs = plan_specs(config, settled(recipe_of(config), counts), adapters, real.groups, counts)
+    specs = plan_specs(
+        Asked.of(config, settled(recipe_of(config), counts)), adapters, real.groups, counts
+    )
     specs = specs.filter(pa.compute.equal(specs["group"], GROUP))
     pixels, _ = generate(config, real, work, adapters, specs)
     cluster, observer = specs["cluster"].to_numpy(), Observer(config, real)

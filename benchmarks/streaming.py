@@ -147,7 +147,7 @@ def child(sampler: str, images: int, work: str) -> None:
     from raysynth.cluster.session import Session
     from raysynth.progress import Progress
     from raysynth.synthesis.shards import read_manifest
-    from raysynth.synthesis.specs import plan_specs
+    from raysynth.synthesis.specs import Asked, plan_specs
     from raysynth.synthesis.stage import generate
 
     sleeping = sampler == "sleeping"
@@ -160,7 +160,7 @@ def child(sampler: str, images: int, work: str) -> None:
             *([f"synthesis.batch_size={BATCH}", "synthesis.rows_per_shard=100"] * sleeping),
         ],
     )
-    specs = plan_specs(config, recipe_of(config), [], GROUPS, [1] * GROUPS.count)
+    specs = plan_specs(Asked.of(config, recipe_of(config)), [], GROUPS, [1] * GROUPS.count)
     kind = SleepingSampler if sleeping else TinySampler
     task = Task.of(config, GROUPS, "", (), "", sampler=kind)
     with (

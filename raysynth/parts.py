@@ -41,6 +41,13 @@ KINDS: dict[str, Kind] = {
     "objectives": Kind("raysynth.finetune.settings:OBJECTIVES", "finetune.objective"),
     "guidance": Kind("raysynth.synthesis.guidance:GUIDANCE", "synthesis.guidance"),
     "scorers": Kind("raysynth.scoring.scorer:SCORERS", "synthesis.scorers"),
+    "rules": Kind("raysynth.selection.settings:RULES", "selection.rule"),
+    "quotas": Kind("raysynth.selection.settings:QUOTAS", "selection.quota"),
+    "references": Kind(
+        "raysynth.references.settings:METHODS", "references.names, classifier.mixtures"
+    ),
+    "controls": Kind("raysynth.references.settings:CONTROLS", "references.controls"),
+    "heads": Kind("raysynth.heads.spec:HEAD_OBJECTIVES", "classifier.head_objective"),
     "trackers": Kind("raysynth.trackers.tracker:TRACKERS", "trackers"),
 }
 
@@ -52,19 +59,20 @@ def kind_of(name: str) -> Kind:
     return KINDS[name]
 
 
-def rows(kind: Kind) -> Iterator[tuple[str, str, str, str]]:
-    """(Name, title, source, its own knobs) of every part; their files are imported."""
+def rows(kind: Kind) -> Iterator[tuple[str, str, str, str, str]]:
+    """(Name, title, what it is, source, its own knobs) of every part; their files are imported."""
     registry = kind.open()
     for name in registry.names:
         part: Any = registry[name]
-        yield name, part.title, part.source, knobs_in_words(getattr(part, "Knobs", None))
+        knobs = knobs_in_words(getattr(part, "Knobs", None))
+        yield name, part.title, registry.about(name), part.source, knobs
 
 
 def table(kind: Kind) -> str:
     """A Markdown table of the parts of a kind."""
     found = list(rows(kind))
     own = any(knobs for *_, knobs in found)
-    heads = ("name", "title", "source", "its own knobs")[: 4 if own else 3]
+    heads = ("name", "title", "what it is", "source", "its own knobs")[: 5 if own else 4]
     lines = [heads, ("---",) * len(heads)]
     for name, *cells in found:
         cells = [cell.replace("|", "\\|") for cell in cells]

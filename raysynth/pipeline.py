@@ -12,10 +12,11 @@ from raysynth.cluster.session import Session
 from raysynth.config.config import Config
 from raysynth.datasets.contents import source_digest
 from raysynth.datasets.declared import INGEST
+from raysynth.datasets.listing import few_measured, split_counts
 from raysynth.errors import ConfigError, DamagedError, refusal_in
 from raysynth.method import FOLDERS, nodes_of
 from raysynth.models.hub import pinned
-from raysynth.planning.preflight import preflight
+from raysynth.planning.preflight import preflight, warnings_of
 from raysynth.progress import Progress
 from raysynth.stages.graph import Contents, Node
 from raysynth.stages.run import Run
@@ -147,7 +148,9 @@ class _Runner:
     def _check_once(self) -> None:
         """All that can be refused before Ray starts; only when something has to be done."""
         if not self._checked:
-            for warning in preflight(self._config):
+            groups, listing = preflight(self._config)
+            few = few_measured(split_counts(listing, groups), groups)
+            for warning in [*warnings_of(self._config), *few]:
                 self._progress.say(f"  {warning}")
             self._checked = True
 

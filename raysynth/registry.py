@@ -29,8 +29,12 @@ ATTRIBUTE = "PART"
 
 @cache
 def installed(group: str) -> dict[str, str]:
-    """Name -> module of the entry points of a group: looking through all packages takes a while."""
-    return {entry.name: entry.value for entry in entry_points(group=group)}
+    """Name -> module of the entry points of a group: looking through all packages takes a while.
+
+    Names that are no identifiers are left out: a name becomes a folder of a run.
+    """
+    found = entry_points(group=group)
+    return {entry.name: entry.value for entry in found if entry.name.isidentifier()}
 
 
 class Registry(Generic[P]):
@@ -93,6 +97,12 @@ class Registry(Generic[P]):
             ) from error
         return part
 
+    def about(self, name: str) -> str:
+        """What a part is: the first sentence of its file; empty without any."""
+        module = (self._own.get(name) or self._others[name]).partition(":")[0]
+        text = " ".join((import_module(module).__doc__ or "").partition("\n\n")[0].split())
+        return text.rstrip(".")
+
     def only(self, kind: str, among: Callable[[P], bool]) -> Registry[P]:
         """The parts that `among` takes, called `kind`; to know, a part's file is imported."""
         return _Some(self, kind, among)
@@ -115,6 +125,9 @@ class _Some(Registry[P]):
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(name for name in self._whole.names if name in self)
+
+    def each(self) -> Iterator[P]:
+        return filter(self._among, self._whole.each())
 
     def __contains__(self, name: object) -> bool:
         return name in self._whole and self._among(self._whole[str(name)])

@@ -24,6 +24,7 @@ def main() -> None:
 
     from raysynth.config.files import load_config
     from raysynth.models.device import use_threads
+    from raysynth.networks.build import blueprint_of
     from raysynth.storage import tables
     from raysynth.training.data import load_data
     from raysynth.training.fit import fit
@@ -34,11 +35,13 @@ def main() -> None:
     config = load_config(None, [f"seed={seed}"])
     groups = tables.groups_of(tables.read_table(f"{run}/real", ["id"]).schema)
     start = time.perf_counter()
-    data = load_data(config, f"{run}/real", f"{run}/synthetic", f"{run}/selection", groups)
+    data = load_data(
+        config.classifier.image_size, f"{run}/real", f"{run}/synthetic", f"{run}/selection", groups
+    )
     marks["decoding"] = time.perf_counter() - start
     start = time.perf_counter()
     plan = replace(plan_of(parameters, config.classifier), evaluations=1)
-    (snapshot,) = fit(plan, data, config)
+    (snapshot,) = fit(plan, data, blueprint_of(config))
     marks["training and head"] = time.perf_counter() - start
     _, metrics = snapshot.best()
     print(json.dumps({"wga": metrics.wga, "aga": metrics.aga, "seconds": marks}))

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raysynth.config.config import Config
 from raysynth.groups.groups import Groups
 from raysynth.models.hub import commits
+from raysynth.networks.settings import ClassifierConfig
 
 CARD = """\
 ---
@@ -61,7 +61,7 @@ of that group. Not for decisions about people.
 
 
 def model_card(
-    config: Config,
+    config: Any,
     groups: Groups,
     counts: NDArray[Any],
     plan: dict[str, Any],
@@ -89,7 +89,7 @@ def model_card(
         labels=", ".join(map(plain, groups.label_names)),
         attributes=" or ".join(map(plain, groups.attribute_names)),
         preference=f"\n{plain(preference)}\n" if preference else "",
-        training=training_in_words(config, parameters),
+        training=training_in_words(config.classifier, parameters),
         load="import raysynth.networks.pretrained  # registers the model\n" if own else "",
         dataset=config.dataset.name,
         severity=config.dataset.severity,
@@ -126,15 +126,15 @@ def public_name(model: str) -> str:
     return " ".join(name.replace("`", "'").split())
 
 
-def training_in_words(config: Config, parameters: Mapping[str, Any]) -> str:
+def training_in_words(settings: ClassifierConfig, parameters: Mapping[str, Any]) -> str:
     """How raysynth's own classifier was trained, in one sentence or two.
 
-    `parameters`: see `recipe.plan_of`.
+    `parameters`: see `two_stage.plan_of`.
     """
     ratio, share = float(parameters["ratio"]), float(parameters.get("head_real_share", 1.0))
     synthetic = f"group-balanced synthetic images, {ratio:g} per real one at most"
     stage_one = synthetic if ratio else "the real images, no synthetic ones"
-    settings, objective = config.classifier, config.classifier.head_objective
+    objective = settings.head_objective
     if settings.schedule == "joint":
         also = f" and on {synthetic}, together" if ratio else ", no synthetic ones"
         return f"The classifier was trained on the real images ({objective}){also}."

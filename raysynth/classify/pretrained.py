@@ -1,6 +1,6 @@
 """Where shipped classifiers' cards of version 0.1 import the small network from."""
 
-from raysynth.networks.pretrained import (
+from raysynth.networks.saved import (
     ClipClassifier,
     ClipClassifierConfig,
     SmallResNet,

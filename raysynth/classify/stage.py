@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import ray
+from numpy.typing import NDArray
 
-from raysynth.config.config import Config
+from raysynth.classify.card import model_card
+from raysynth.classify.ship import ship
+from raysynth.cluster.tasks import on_worker
 from raysynth.errors import DataError
-from raysynth.evaluation.final import Final, predict_test, ship, shipped_index
+from raysynth.evaluation.final import Final, predict_test, shipped_index
 from raysynth.evaluation.kinds import OURS
 from raysynth.evaluation.preference import in_words, preferred
 from raysynth.evaluation.results import (
@@ -25,8 +30,10 @@ from raysynth.evaluation.results import (
     write_results,
 )
 from raysynth.groups.groups import Groups
+from raysynth.networks.build import blueprint_of
 from raysynth.networks.images import Data
 from raysynth.progress import Progress
+from raysynth.references.settings import ReferencesConfig
 from raysynth.references.stage import Named, reference_rows
 from raysynth.references.tuning import tuning_of
 from raysynth.stages.stage import Work
@@ -36,13 +43,13 @@ from raysynth.training.fit import encode_frozen
 from raysynth.training.plan import Plan
 from raysynth.training.trainset import mixture_counts
 from raysynth.training.two_stage import SEARCHED, plan_of
-from raysynth.training.units import run_units, start_workers
+from raysynth.training.units import Units, run_units, start_workers
 
 SOURCE = "Basu et al. 2026 (arXiv 2511.08711), two-stage training; searched by raysynth"
 
 
 def run_classification(
-    config: Config,
+    config: Any,
     real: str,
     synthetic: str,
     selection: str,
@@ -69,77 +76,106 @@ def run_classification(
         Naming the trainings that failed.
     """
     progress.update("decoding images")
-    ready = start_workers(config)
-    data = load_data(config, real, synthetic, selection, groups)
+    ready = start_workers(config.resources)
+    data = load_data(config.classifier.image_size, real, synthetic, selection, groups)
     best = _read_best(search)
     say_shortage(best["parameters"]["ratio"], data, progress)
-    shared, folder, settings = ray.put(data), f"{work}/units", config.classifier
-    make_folder(folder)
+    blueprint = blueprint_of(config)
+    units = Units(f"{work}/units", blueprint, config.resources, groups, data.train.size)
+    make_folder(units.folder)
     ray.get(ready)
-    ours = [plan_of(best["parameters"], settings, seed) for seed in range(settings.seeds)]
-    tuning = tuning_of(
-        settings.mixtures, config.references.for_mixtures(config.classifier), settings.seeds
-    )
-    # The winner's seeds wait for nothing: trained beside the tuning, no worker stands idle.
-    records = run_units(
-        tuning.first + ours,
-        shared,
-        config,
-        folder,
-        progress,
-        "mixtures tuned, final seeds" if settings.mixtures else "final seeds",
-        then=tuning.further,
-        frozen=_frozen_features(ours[0], shared, config),
-    )
-    mixed, tried = tuning.finals(records)
-    mine = [Final(OURS, records[plan], plan.heads[0].name) for plan in ours]
-    progress.update("test, once", 0, len(mixed) + len(mine))
-    size = data.train.size
-    found = predict_test([*mixed, *mine], config, real, size, groups, folder)
+    trained = _train(config, units, data, best["parameters"], progress)
+    progress.update("test, once", 0, len(trained.mixed) + len(trained.mine))
     truth = read_truth(real, data.train.counts(groups.count), groups)
-    methods, named = _rows(mixed, mine, found, truth, config, data, progress)
+    tested = Tested(trained, truth, predict_test(units, [*trained.mixed, *trained.mine], real))
+    methods, named = _rows(config, tested, data, progress)
     known, rows = read_results(references)
-    preference = _preference(known["methods"] | methods, progress)
-    _ship(mine, found[len(mixed) :], truth, config, data, folder, work, preference)
+    methods = known["methods"] | methods
+    _ship(config, units, tested, _preference(methods, progress), work)
     report = {
         "selection_rule": SELECTION_RULE,
-        "methods": known["methods"] | methods,
-        "tuning": known["tuning"] + tried,
+        "methods": methods,
+        "tuning": known["tuning"] + trained.tried,
         "search": best,
     }
     write_results(work, report, pa.concat_tables([rows, predictions(truth, named)]))
     return {
         "rows": len(named),
-        "methods": {name: values["wga"]["mean"] for name, values in report["methods"].items()},
-        "training_seconds": round(sum(record["seconds"] for record in records.values()), 1),
+        "methods": {name: values["wga"]["mean"] for name, values in methods.items()},
+        "training_seconds": trained.seconds,
     }
 
 
+@dataclass(frozen=True)
+class Trained:
+    """The final classifiers of the mixtures and of ours; what was tried of the mixtures."""
+
+    mixed: Sequence[Final]
+    mine: Sequence[Final]
+    tried: list[dict[str, Any]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The final classifiers and their predictions of test: the mixtures', then ours."""
+
+    trained: Trained
+    truth: Truth
+    found: Sequence[NDArray[Any]]
+
+    @property
+    def of_mixtures(self) -> Sequence[NDArray[Any]]:
+        """Predictions of `trained.mixed`."""
+        return self.found[: len(self.trained.mixed)]
+
+    @property
+    def ours(self) -> Sequence[NDArray[Any]]:
+        """Predictions of `trained.mine`."""
+        return self.found[len(self.trained.mixed) :]
+
+
+def _train(
+    config: Any, units: Units, data: Data, parameters: dict[str, Any], progress: Progress
+) -> Trained:
+    """The winner's seeds, trained beside the tuning of the mixtures: no worker stands idle."""
+    settings, shared = config.classifier, ray.put(data)
+    ours = [plan_of(parameters, settings, seed) for seed in range(settings.seeds)]
+    mixing = config.references.for_mixtures(settings)
+    tuning = tuning_of(settings.mixtures, mixing, settings.seeds)
+    records = run_units(
+        units,
+        tuning.first + ours,
+        shared,
+        progress,
+        "mixtures tuned, final seeds" if settings.mixtures else "final seeds",
+        then=tuning.further,
+        frozen=_frozen_features(ours[0], shared, units),
+    )
+    mixed, tried = tuning.finals(records)
+    mine = [Final(OURS, records[plan], plan.heads[0].name) for plan in ours]
+    seconds = round(sum(record["seconds"] for record in records.values()), 1)
+    return Trained(mixed, mine, tried, seconds)
+
+
 def _rows(
-    mixed: Sequence[Final],
-    mine: Sequence[Final],
-    found: Sequence[Any],
-    truth: Truth,
-    config: Config,
-    data: Data,
-    progress: Progress,
+    config: Any, tested: Tested, data: Data, progress: Progress
 ) -> tuple[dict[str, Any], list[Named]]:
-    """The rows of the mixtures and of ours, and all predictions; `found`: theirs, then ours."""
-    own = found[len(mixed) :]
-    methods, named = reference_rows(
-        mixed, found[: len(mixed)], truth, config.references.for_mixtures(config.classifier)
-    )
+    """The rows of the mixtures and of ours, and all predictions."""
+    mixing, mine = config.references.for_mixtures(config.classifier), tested.trained.mine
+    mixed, truth = tested.trained.mixed, tested.truth
+    methods, named = reference_rows(mixed, tested.of_mixtures, truth, mixing)
     for name in config.classifier.mixtures:
-        methods[name]["synthetic"] = _synthetic(name, config, data, progress)
-    methods[OURS] = _own_row(mine, own, truth, config)
-    return methods, named + [(OURS, f.seed, one) for f, one in zip(mine, own, strict=True)]
+        methods[name]["synthetic"] = _synthetic(name, mixing, data, progress)
+    methods[OURS] = _own_row(config, mine, tested.ours, truth)
+    return methods, named + [(OURS, f.seed, one) for f, one in zip(mine, tested.ours, strict=True)]
 
 
-def _synthetic(name: str, config: Config, data: Data, progress: Progress) -> dict[str, int]:
+def _synthetic(
+    name: str, mixing: ReferencesConfig, data: Data, progress: Progress
+) -> dict[str, int]:
     """Synthetic images that a mixture asks for by its definition, and those that there were."""
-    first = (
-        tuning_of([name], config.references.for_mixtures(config.classifier), 1).first[0].phases[0]
-    )
+    first = tuning_of([name], mixing, 1).first[0].phases[0]
     wanted, used = mixture_counts(first.images, data)
     if used < wanted:
         progress.say(f"  {name} asks for {wanted} synthetic images; {used} were kept and used")
@@ -147,7 +183,7 @@ def _synthetic(name: str, config: Config, data: Data, progress: Progress) -> dic
 
 
 def _own_row(
-    finals: Sequence[Final], found: Sequence[Any], truth: Truth, config: Config
+    config: Any, finals: Sequence[Final], found: Sequence[Any], truth: Truth
 ) -> dict[str, Any]:
     search = config.search
     return {
@@ -165,24 +201,15 @@ def _own_row(
     }
 
 
-def _ship(
-    finals: Sequence[Final],
-    found: Sequence[Any],
-    truth: Truth,
-    config: Config,
-    data: Data,
-    units: str,
-    work: str,
-    preference: str,
-) -> None:
+def _ship(config: Any, units: Units, tested: Tested, preference: str, work: str) -> None:
     """Save the seed that validation likes best, in a worker: it holds torch already."""
-    best = shipped_index(finals)
-    metrics = [truth.measures(one) for one in found]
-    resources = config.resources
-    task = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(ship)
-    size, told = data.train.size, [metrics[best], *metrics]
-    about = (truth.groups, truth.counts, units, work, told, preference)
-    ray.get(task.remote(finals[best], config, size, *about))
+    mine, truth = tested.trained.mine, tested.truth
+    best = shipped_index(mine)
+    metrics = [truth.measures(one) for one in tested.ours]
+    plan = mine[best].record["plan"]
+    about = (config, truth.groups, truth.counts, plan, metrics[best], metrics)
+    card = partial(model_card, *about, preference=preference)
+    ray.get(on_worker(ship, units.resources).remote(units, mine[best], card, work))
 
 
 def _preference(methods: dict[str, Any], progress: Progress) -> str:
@@ -195,14 +222,11 @@ def _preference(methods: dict[str, Any], progress: Progress) -> str:
     return words
 
 
-def _frozen_features(plan: Plan, data: Any, config: Config) -> Any:
+def _frozen_features(plan: Plan, data: Any, units: Units) -> Any:
     """Reference to the features that the seeds of a plan of no steps share; None for others."""
     if not plan.frozen:
         return None
-    resources = config.resources
-    return ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(
-        encode_frozen
-    ).remote(plan, data, config)
+    return on_worker(encode_frozen, units.resources).remote(plan, data, units.blueprint)
 
 
 def _read_best(search: str) -> dict[str, Any]:

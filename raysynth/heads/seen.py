@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from raysynth.networks.images import Data
-
-if TYPE_CHECKING:  # head objectives are named by configurations, which need no torch
+if TYPE_CHECKING:  # head objectives are named by configurations, which wait for none of these
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
+    from raysynth.networks.images import Data
     from raysynth.networks.linear import Head
 
 

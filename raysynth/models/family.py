@@ -182,7 +182,7 @@ class Base:
     @cached_property
     def prediction(self) -> Prediction:
         """What the network predicts; raises ModelError for what is not known here."""
-        return self.family.prediction(self.scheduler)
+        return self.family.prediction(self.scheduler).to(self.device)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ Every function works on [B, C, H, W] latents and timesteps on the scheduler's ow
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,10 @@ class Prediction:
     """Number of training timesteps T, 1000 for Stable Diffusion."""
     alphas: Tensor | None
     """[T] cumulative alphas of the diffusion schedule; None for rectified flow."""
+
+    def to(self, device: torch.device) -> Prediction:
+        """The same with its schedule on a device, where `levels` reads it without waiting."""
+        return self if self.alphas is None else replace(self, alphas=self.alphas.to(device))
 
     def draw(self, uniform: Tensor) -> Tensor:
         """Timesteps of uniform numbers in (0, 1).

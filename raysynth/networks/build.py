@@ -1,15 +1,48 @@
 """Backbones: a small residual network, or any transformers image classification model.
 
 Both have a linear head on pooled features. Importing transformers takes seconds of every worker,
-so only `raysynth.networks.pretrained` does, which loads its models and saves both kinds.
+so only `raysynth.networks.pretrained`, `saved` and `fitting` do, where one of its models is named
+or a network is saved.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
+from raysynth.models.settings import CLIP, BaseConfigSection
+from raysynth.models.sources import resolve
 from raysynth.networks.settings import SMALL, ClassifierConfig
 from raysynth.networks.small import SmallNetwork, load_embedded
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a run's networks are made from; `base`: what `classifier.backbone: clip` is, the device.
+
+    `seed`: of the run, of which those of its trainings are functions.
+    """
+
+    classifier: ClassifierConfig
+    base: BaseConfigSection
+    seed: int
+
+    def resolved(self) -> ClassifierConfig:
+        """The section with `backbone: clip` as the folder or hub id of `base.clip`."""
+        if self.classifier.backbone != CLIP:
+            return self.classifier
+        clip = resolve(self.base.clip, clip=True)
+        named = {"backbone": clip, "revision": self.base.clip_revision}
+        return self.classifier.model_copy(update=named)
+
+    def with_backbone(self, name: str) -> Blueprint:
+        """The same with another backbone."""
+        return replace(self, classifier=self.classifier.model_copy(update={"backbone": name}))
+
+
+def blueprint_of(config: Any) -> Blueprint:
+    """That of a configuration."""
+    return Blueprint(config.classifier, config.base, config.seed)
 
 
 def build_model(classifier: ClassifierConfig, label_names: tuple[str, ...], size: int) -> Any:

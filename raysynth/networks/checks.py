@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raysynth.config.config import Config
 from raysynth.errors import ConfigError, DataError, ModelError
 from raysynth.models.headers import read_config
-from raysynth.models.sources import CLIP, is_path, resolve
+from raysynth.models.settings import CLIP
+from raysynth.models.sources import is_path
+from raysynth.networks.build import blueprint_of
 from raysynth.networks.settings import SMALL, ClassifierConfig
 from raysynth.networks.small import EMBEDDED_WIDTHS
 
@@ -18,20 +19,7 @@ UNSEEN = ("pullover", "coat")
 """Garments that the shipped `other_garments` weights were not trained on."""
 
 
-def with_clip(config: Config) -> Config:
-    """The configuration with `classifier.backbone: clip` as the folder or hub id of `base.clip`."""
-    if config.classifier.backbone != CLIP:
-        return config
-    classifier = config.classifier.model_copy(
-        update={
-            "backbone": resolve(config.base.clip, clip=True),
-            "revision": config.base.clip_revision,
-        }
-    )
-    return config.model_copy(update={"classifier": classifier})
-
-
-def check_backbone(config: Config) -> None:
+def check_backbone(config: Any) -> None:
     """Refuse, without loading weights, a backbone that cannot be built or would cheat.
 
     (What a hub id holds is known when it is loaded.)
@@ -44,17 +32,17 @@ def check_backbone(config: Config) -> None:
     ConfigError
         Embedded pretrained weights for other widths, or for a pair of garments that they know.
     """
-    _check_folder(with_clip(config).classifier.backbone)
-    trainings = (config.classifier, config.for_references().classifier)
+    _check_folder(blueprint_of(config).resolved().backbone)
+    trainings = (config.classifier, config.references.network(config.classifier))
     named = os.path.expanduser(config.classifier.backbone)
     if named not in (SMALL, CLIP) and os.path.isdir(named):
-        from raysynth.networks.pretrained import check_model
+        from raysynth.networks.fitting import check_model
 
         side = config.classifier.image_size or config.dataset.stored_side
         check_model(named, side, any(one.starts_pretrained for one in trainings))
     for classifier in trainings:
         if classifier.backbone == SMALL and classifier.starts_pretrained:
-            _check_embedded(config, classifier)
+            _check_embedded(config.dataset, classifier)
 
 
 def _check_folder(name: str) -> None:
@@ -68,14 +56,14 @@ def _check_folder(name: str) -> None:
     read_config("classifier.backbone", Path(name).expanduser() / "config.json")
 
 
-def _check_embedded(config: Config, classifier: ClassifierConfig) -> None:
+def _check_embedded(dataset: Any, classifier: ClassifierConfig) -> None:
     if classifier.widths != EMBEDDED_WIDTHS:
         raise ConfigError(
             f"classifier.widths: got {list(classifier.widths)}, but the embedded pretrained "
             f"network has {list(EMBEDDED_WIDTHS)}. Fix: leave widths, or start from scratch "
             "(classifier.start, references.start)"
         )
-    if known := set(config.dataset.garments) - set(UNSEEN):
+    if known := set(dataset.garments) - set(UNSEEN):
         raise ConfigError(
             f"dataset.pair: the embedded pretrained network was trained on the garments "
             f"{', '.join(sorted(known))}, so it cannot stand for one that never saw the classes; "
@@ -84,7 +72,7 @@ def _check_embedded(config: Config, classifier: ClassifierConfig) -> None:
         )
 
 
-def check_sides(config: Config, facts: Mapping[str, Any]) -> None:
+def check_sides(config: Any, facts: Mapping[str, Any]) -> None:
     """Refuse images that no classifier takes as they are: not all square and of one size.
 
     `facts`: ingest's; its `sides` are the shortest and the longest of the stored images, pixels

@@ -11,11 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from raysynth.config.config import Config
 from raysynth.groups.groups import Groups
 from raysynth.models.device import pick_device, pick_dtype
-from raysynth.networks.build import build_model
-from raysynth.networks.checks import with_clip
+from raysynth.networks.build import Blueprint, build_model
 from raysynth.networks.images import ImageSet
 from raysynth.networks.linear import Head, check_head, linear_head, other_size
 from raysynth.networks.settings import SMALL
@@ -29,26 +27,28 @@ CPU_EVALUATION_BATCH = 64
 class Network:
     """A classifier with its head apart: `features` (encoder), `head` (linear), both trainable."""
 
-    def __init__(self, model: Any, config: Config, label_names: tuple[str, ...], size: int) -> None:
+    def __init__(
+        self, model: Any, blueprint: Blueprint, label_names: tuple[str, ...], size: int
+    ) -> None:
         """Take over a model of `build_model`; `size`: side of its images, pixels.
 
         Raises ModelError where the model does not take such images, or has not one linear head.
         """
-        self.classifier, self.label_names, self.size = config.classifier, label_names, size
-        self.device = pick_device(config.base.device)
+        self.classifier, self.label_names, self.size = blueprint.resolved(), label_names, size
+        self.device = pick_device(blueprint.base.device)
         # Measured on CPU: channels last saves a fifth of a small network's step.
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.head: nn.Linear = linear_head(model, len(label_names))
         self.head.register_forward_pre_hook(self._catch)
         native = pick_dtype("auto", self.device) == torch.bfloat16
-        precision = config.classifier.precision
+        precision = self.classifier.precision
         self.bf16 = precision == "bfloat16" or (precision == "auto" and native)
         self.mean, self.std = self._normalisation()
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(self.mean, device=self.device).view(shape) * 255
         self._std = torch.tensor(self.std, device=self.device).view(shape) * 255
         self._features: Tensor | None = None
-        if config.classifier.backbone != SMALL:
+        if self.classifier.backbone != SMALL:
             self._check()
 
     def _normalisation(self) -> tuple[list[float], list[float]]:
@@ -139,16 +139,15 @@ class Network:
 
     def save_pretrained(self, folder: str) -> None:
         """Config, safetensors weights and image preprocessor in one local folder."""
-        from raysynth.networks.pretrained import image_processor, save
+        from raysynth.networks.saved import image_processor, save
 
         self.model.to(memory_format=torch.contiguous_format)
         save(self.model, self.classifier, self.label_names, self.size, folder)
         image_processor(self.mean, self.std, self.size).save_pretrained(folder)
 
 
-def build_network(config: Config, groups: Groups, size: int, seed: int) -> Network:
+def build_network(blueprint: Blueprint, groups: Groups, size: int, seed: int) -> Network:
     """A fresh network for these labels; its random weights are a function of `seed`."""
     torch.manual_seed(seed)
-    config = with_clip(config)
-    model = build_model(config.classifier, groups.label_names, size)
-    return Network(model, config, groups.label_names, size)
+    model = build_model(blueprint.resolved(), groups.label_names, size)
+    return Network(model, blueprint, groups.label_names, size)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raysynth.config.config import Config
+from raysynth.networks.build import Blueprint
 from raysynth.networks.images import ImageSet
 from raysynth.references.settings import CONTROLS as PARTS
+from raysynth.references.settings import ReferencesConfig
 from raysynth.registry import Registry
 
 Embedder = Callable[[ImageSet], NDArray[np.float32]]
@@ -23,19 +24,19 @@ class Control:
 
     A group-balanced head on its embedding is tuned and measured; nothing is generated.
 
-    `title`: what tables call it. `load`: (configuration, side of the images in pixels) -> images to
-    embeddings [N, D]. `uses_clip`: the embedding is that of `base.clip`, which then decides the
-    row.
+    `title`: what tables call it. `load`: (what networks are made from, side of the images in
+    pixels, images embedded at once) -> images to embeddings [N, D]. `uses_clip`: the embedding is
+    that of `base.clip`, which then decides the row.
     """
 
     title: str
     source: str
-    load: Callable[[Config, int], Embedder]
+    load: Callable[[Blueprint, int, int], Embedder]
     uses_clip: bool = False
 
-    def budget(self, config: Config) -> dict[str, Any]:
+    def budget(self, config: ReferencesConfig) -> dict[str, Any]:
         """What validation chose among; no encoder is trained."""
-        heads = len(config.references.head_weight_decays)
+        heads = len(config.head_weight_decays)
         return {"trainings": 0, "stopping_points": 1, "heads_each": heads}
 
 

@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from raysynth.config.config import Config
 from raysynth.groups.balance import image_weights
 from raysynth.groups.groups import Groups
 from raysynth.groups.metrics import group_metrics
 from raysynth.heads.regression import fit_heads
 from raysynth.models.device import use_threads
+from raysynth.networks.build import Blueprint
 from raysynth.references.control import CONTROLS
 from raysynth.training.data import load_real
 
 
-def run_control(name: str, config: Config, real: str, groups: Groups) -> dict[str, Any]:
+def run_control(
+    name: str,
+    blueprint: Blueprint,
+    decays: Sequence[float],
+    real: str,
+    groups: Groups,
+    batch: int,
+    cpus: float,
+) -> dict[str, Any]:
     """Fit a group-balanced logistic head on the real training images' embeddings.
 
-    Its weight decay is chosen by validation WGA among `references.head_weight_decays`. Nothing is
-    random, so there is one seed.
+    Its weight decay is chosen by validation WGA among `decays`. Nothing is random, so there is one
+    seed. `batch`: images embedded at once; `cpus`: of this worker.
 
     Returns
     -------
     `predicted` [M] on test, `validation` metrics, `chosen` settings.
     """
-    use_threads(config.resources.cpus_per_worker)
-    train = load_real(real, "train", config.classifier.image_size)
+    use_threads(cpus)
+    train = load_real(real, "train", blueprint.classifier.image_size)
     validation, test = (load_real(real, split, train.size) for split in ("validation", "test"))
-    embed = CONTROLS[name].load(config, train.size)
-    decays = config.references.head_weight_decays
+    embed = CONTROLS[name].load(blueprint, train.size, batch)
     heads = fit_heads(
         torch.from_numpy(embed(train)),
         train.label,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from raysynth.config.config import Config
+from raysynth.cluster.tasks import on_worker
 from raysynth.evaluation.final import Final, predict_test
 from raysynth.evaluation.results import (
     SELECTION_RULE,
@@ -20,6 +20,7 @@ from raysynth.evaluation.results import (
     write_results,
 )
 from raysynth.groups.groups import Groups
+from raysynth.networks.build import blueprint_of
 from raysynth.progress import Progress
 from raysynth.references.checks import check_halves
 from raysynth.references.control import CONTROLS
@@ -29,14 +30,14 @@ from raysynth.references.tuning import tuning_of
 from raysynth.stages.stage import Work
 from raysynth.storage.files import make_folder
 from raysynth.training.data import load_real_data
-from raysynth.training.units import run_units, start_workers
+from raysynth.training.units import Units, run_units, start_workers
 
 Named = tuple[str, int, Any]
 """(method, seed, predicted labels [M] of the test images)."""
 
 
 def run_references(
-    config: Config, real: str, groups: Groups, work: str, progress: Progress
+    config: Any, real: str, groups: Groups, work: str, progress: Progress
 ) -> dict[str, Any]:
     """Tune and train the references, fit the controls, measure all on test.
 
@@ -54,24 +55,25 @@ def run_references(
     DataError
         See `check_halves`.
     """
-    settled, folder = config.references.settled(config.classifier), f"{work}/units"
-    config = config.for_references().model_copy(update={"references": settled})
+    settings = config.references.settled(config.classifier)
+    blueprint = blueprint_of(config.for_references())
     progress.update("decoding images")
-    ready = start_workers(config)
-    data = load_real_data(config, real, groups)
-    check_halves(config.references.names, data.validation.counts(groups.count), groups)
-    make_folder(folder)
-    tuning = tuning_of(config.references.names, config.references, config.references.seeds)
+    ready = start_workers(config.resources)
+    data = load_real_data(config.classifier.image_size, real, groups)
+    check_halves(settings.names, data.validation.counts(groups.count), groups)
+    units = Units(f"{work}/units", blueprint, config.resources, groups, data.train.size)
+    make_folder(units.folder)
+    tuning = tuning_of(settings.names, settings, settings.seeds)
     ray.get(ready)
     shared = ray.put(data)
     records = run_units(
-        tuning.first, shared, config, folder, progress, "references tuned, seeds", tuning.further
+        units, tuning.first, shared, progress, "references tuned, seeds", tuning.further
     )
     finals, tried = tuning.finals(records)
     progress.update("test, once", 0, len(finals))
-    found = predict_test(finals, config, real, data.train.size, groups, folder)
+    found = predict_test(units, finals, real)
     truth = read_truth(real, data.train.counts(groups.count), groups)
-    methods, named = reference_rows(finals, found, truth, config.references)
+    methods, named = reference_rows(finals, found, truth, settings)
     for name, (row, predicted) in _controls(config, real, groups, truth, progress).items():
         methods[name] = row
         named.append((name, 0, predicted))
@@ -107,25 +109,25 @@ def reference_rows(
 
 
 def _controls(
-    config: Config, real: str, groups: Groups, truth: Truth, progress: Progress
+    config: Any, real: str, groups: Groups, truth: Truth, progress: Progress
 ) -> dict[str, tuple[dict[str, Any], Any]]:
     """The control rows and their test predictions, side by side on the workers."""
     from raysynth.references.control_row import run_control
 
-    resources, names = config.resources, config.references.controls
-    task = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(
-        run_control
-    )
-    if names:
-        progress.update("controls", 0, len(names))
-    results = ray.get([task.remote(name, config, real, groups) for name in names])
+    settings, resources = config.references, config.resources
+    blueprint, batch = blueprint_of(config.for_references()), config.clustering.batch_size
+    task = on_worker(run_control, resources)
+    fixed = (settings.head_weight_decays, real, groups, batch, resources.cpus_per_worker)
+    if settings.controls:
+        progress.update("controls", 0, len(settings.controls))
+    results = ray.get([task.remote(name, blueprint, *fixed) for name in settings.controls])
     rows: dict[str, tuple[dict[str, Any], Any]] = {}
-    for name, result in zip(names, results, strict=True):
+    for name, result in zip(settings.controls, results, strict=True):
         row = {
             "kind": "control",
             "source": CONTROLS[name].source,
             "uses_validation": False,
-            "budget": CONTROLS[name].budget(config),
+            "budget": CONTROLS[name].budget(settings),
             **measured(truth, [np.asarray(result["predicted"])], [result["validation"]]),
             "chosen": result["chosen"],
         }

@@ -98,6 +98,11 @@ class Content:
     order: tuple[str, ...]  # of the method's stages
 
     @property
+    def is_regrouped(self) -> bool:
+        """Whether test is in other groups than training: those that the data set gives."""
+        return self.measured.groups != self.groups
+
+    @property
     def copies(self) -> np.ndarray:
         """[G] generated images that were rejected as copies of training images."""
         counts = self.selection["copies"]
@@ -136,7 +141,7 @@ class Content:
         """How the shipped classifier was trained, in words; empty if nothing is searched yet."""
         if "parameters" not in self.best:
             return ""
-        return training_in_words(self.config, self.best["parameters"])
+        return training_in_words(self.config.classifier, self.best["parameters"])
 
     @property
     def ours(self) -> Method | None:

@@ -30,7 +30,7 @@ def results(content: Content) -> dict[str, Any]:
         "generator": config.generator,
         "config_digest": config.digest(),
         "groups": names,
-        **({} if measured == groups else {"measured_groups": measured.names}),
+        **({"measured_groups": measured.names} if content.is_regrouped else {}),
         "counts": {
             **{split: counts.tolist() for split, counts in content.counts.items()},
             "candidates": content.candidates.tolist(),

@@ -14,9 +14,9 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 from rich.markup import escape
 
-from raysynth.config.config import Config
 from raysynth.errors import StageError
 from raysynth.groups.groups import Groups
+from raysynth.networks.build import blueprint_of
 from raysynth.networks.images import Data
 from raysynth.progress import Progress
 from raysynth.search.display import TrialProgress, shown_on
@@ -37,7 +37,7 @@ RANDOM_TRIALS = 6
 
 
 def run_search(
-    config: Config,
+    config: Any,
     real: str,
     synthetic: str,
     selection: str,
@@ -64,11 +64,11 @@ def run_search(
         best: dict[str, Any] = {"trial": None, "parameters": configured(config.classifier)}
         return _write(work, [], best | {"validation": None}, {})
     progress.update("decoding images")
-    data = load_data(config, real, synthetic, selection, groups)
+    data = load_data(config.classifier.image_size, real, synthetic, selection, groups)
     failed: dict[str, str] = {}
     if config.search.steps[1] == 0:
         progress.update("heads on the pretrained encoder")
-        rows = [search_frozen(config, data)]
+        rows = [search_frozen(blueprint_of(config), config.search, data)]
     else:
         say_shortage(max(config.search.ratios), data, progress)
         with shown_on(progress, config.search.trials):
@@ -78,29 +78,28 @@ def run_search(
             f"search: all {len(failed)} trials failed, e.g. {next(iter(failed.items()))}. Fix: the "
             f"trial folders below {work}/{EXPERIMENT} hold the errors"
         )
+    return _write(work, rows, _best(rows), failed)
+
+
+def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What best.json says of the trial that validation likes best."""
     winner = max(rows, key=lambda row: (row["validation_wga"], row["validation_aga"]))
-    best = {
+    return {
         "trial": winner["trial"],
         "parameters": {name: winner[name] for name in ("ratio", *SEARCHED, *HEAD)},
         "validation": {"wga": winner["validation_wga"], "aga": winner["validation_aga"]},
     }
-    return _write(work, rows, best, failed)
 
 
-def _tuner(config: Config, data: Data, work: str, progress: Progress) -> tune.Tuner:
+def _tuner(config: Any, data: Data, work: str, progress: Progress) -> tune.Tuner:
     """A new experiment, or the one that an earlier driver left and that can be read."""
     search, space = config.search, search_space(config.classifier, config.search)
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, data=data, config=config),
+        tune.with_parameters(run_trial, data=data, blueprint=blueprint_of(config), search=search),
         {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial},
     )
-    path = f"{work}/{EXPERIMENT}"
-    if tune.Tuner.can_restore(path):
-        try:
-            return tune.Tuner.restore(path, trainable, resume_unfinished=True, param_space=space)
-        except Exception as error:  # Tune unpickles: a cut file may raise anything
-            progress.say(escape(f"  {path} cannot be gone on with ({error!r}): searched anew"))
-            remove(path)
+    if restored := _restored(f"{work}/{EXPERIMENT}", trainable, space, progress):
+        return restored
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     searcher = OptunaSearch(
         metric=SCORE,
@@ -127,6 +126,20 @@ def _tuner(config: Config, data: Data, work: str, progress: Progress) -> tune.Tu
             name=EXPERIMENT, storage_path=work, callbacks=[TrialProgress()], verbose=0
         ),
     )
+
+
+def _restored(
+    path: str, trainable: Any, space: dict[str, Any], progress: Progress
+) -> tune.Tuner | None:
+    """The experiment that was cut off there; one that cannot be read is removed."""
+    if not tune.Tuner.can_restore(path):
+        return None
+    try:
+        return tune.Tuner.restore(path, trainable, resume_unfinished=True, param_space=space)
+    except Exception as error:  # Tune unpickles: a cut file may raise anything
+        progress.say(escape(f"  {path} cannot be gone on with ({error!r}): searched anew"))
+        remove(path)
+        return None
 
 
 def _write(

@@ -8,11 +8,13 @@ from typing import Any
 
 from ray import tune
 
-from raysynth.config.config import Config
 from raysynth.groups.metrics import GroupMetrics
 from raysynth.heads.spec import HeadSpec
 from raysynth.models.device import use_threads
+from raysynth.networks.build import Blueprint
 from raysynth.networks.images import Data
+from raysynth.networks.settings import ClassifierConfig
+from raysynth.search.settings import SearchConfig
 from raysynth.training.fit import fit
 from raysynth.training.plan import Plan
 from raysynth.training.two_stage import TriedHead, plan_of
@@ -21,17 +23,21 @@ SCORE = "score"
 """What Tune maximises: validation WGA of the best head, ties broken by AGA."""
 
 
-def planned(parameters: Mapping[str, Any], config: Config) -> Plan:
+def planned(
+    parameters: Mapping[str, Any], classifier: ClassifierConfig, search: SearchConfig
+) -> Plan:
     """The training of a trial, with every head of the search."""
-    return plan_of(parameters, config.classifier, heads=config.search.heads)
+    return plan_of(parameters, classifier, heads=search.heads)
 
 
-def run_trial(parameters: dict[str, Any], data: Data, config: Config) -> None:
+def run_trial(
+    parameters: dict[str, Any], data: Data, blueprint: Blueprint, search: SearchConfig
+) -> None:
     """Tune's function trainable; `data` arrives read-only from the object store."""
-    use_threads(config.search.cpus_per_trial)
+    use_threads(search.cpus_per_trial)
     start = time.perf_counter()
-    plan = planned(parameters, config)
-    for snapshot in fit(plan, data, config):
+    plan = planned(parameters, blueprint.classifier, search)
+    for snapshot in fit(plan, data, blueprint):
         seconds = time.perf_counter() - start
         tune.report(report(plan, snapshot.step, snapshot.validation, seconds))
 

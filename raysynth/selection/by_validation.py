@@ -18,19 +18,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from raysynth.config.config import Config
 from raysynth.groups.groups import Groups
 from raysynth.groups.metrics import GroupMetrics
+from raysynth.networks.build import blueprint_of
 from raysynth.networks.images import Data, ImageSet
 from raysynth.progress import Progress
-from raysynth.selection.probe import _fidelity
+from raysynth.selection.probe import fidelity
 from raysynth.stages.stage import Work
 from raysynth.storage import tables
 from raysynth.storage.files import make_folder, open_storage, write_atomic
 from raysynth.synthesis.shards import ShardRecord, read_manifest, write_manifest
 from raysynth.training.data import load_real_data, load_synthetic
 from raysynth.training.two_stage import configured, plan_of
-from raysynth.training.units import Records, run_units
+from raysynth.training.units import Records, Units, run_units
 
 SEEDS = 2
 """Trainings of each composition; validation groups are small."""
@@ -46,7 +46,7 @@ class Made:
 
 
 def run_choice(
-    config: Config,
+    config: Any,
     real: str,
     made: Mapping[str, Made],
     groups: Groups,
@@ -70,14 +70,15 @@ def run_choice(
         Naming trainings that failed.
     """
     progress.update("decoding images")
-    data = load_real_data(config, real, groups)
+    data = load_real_data(config.classifier.image_size, real, groups)
     images = {
         name: load_synthetic(each.synthetic, each.selection, data.train.size)
         for name, each in made.items()
     }
-    fidelity = _fidelity(config, data, images)
+    blueprint, batch = blueprint_of(config), config.clustering.batch_size
+    recognised = fidelity(blueprint, config.resources, data, images, batch)
     compositions = {name: (name,) * groups.count for name in images}
-    best = tuple(max(images, key=lambda name: fidelity[name][g]) for g in range(groups.count))
+    best = tuple(max(images, key=lambda name: recognised[name][g]) for g in range(groups.count))
     if best not in compositions.values():
         compositions[MIX] = best
     scores = {}
@@ -95,7 +96,7 @@ def run_choice(
                 group: round(share, 4)
                 for group, share in zip(groups.names, shares.tolist(), strict=True)
             }
-            for name, shares in fidelity.items()
+            for name, shares in recognised.items()
         },
     }
     write_atomic(f"{work}/choice.json", json.dumps(found, indent=1).encode())
@@ -161,14 +162,16 @@ def choose_selection(
 
 
 def _train(
-    config: Config, data: Data, images: ImageSet, work: str, name: str, progress: Progress
+    config: Any, data: Data, images: ImageSet, work: str, name: str, progress: Progress
 ) -> Records:
+    classifier, size = config.classifier, data.train.size
     folder = f"{work}/units/{name}"
+    units = Units(folder, blueprint_of(config), config.resources, data.groups, size)
     make_folder(folder)
-    settings, heads = configured(config.classifier), config.search.heads
-    plans = [plan_of(settings, config.classifier, seed, heads) for seed in range(SEEDS)]
+    settings, heads = configured(classifier), config.search.heads
+    plans = [plan_of(settings, classifier, seed, heads) for seed in range(SEEDS)]
     shared = ray.put(replace(data, synthetic=images))
-    return run_units(plans, shared, config, folder, progress, f"classifiers on {name}")
+    return run_units(units, plans, shared, progress, f"classifiers on {name}")
 
 
 def _mean(records: Records) -> GroupMetrics:

@@ -9,28 +9,34 @@ import ray
 import torch
 from numpy.typing import NDArray
 
-from raysynth.config.config import Config
+from raysynth.cluster.settings import ResourcesConfig
+from raysynth.cluster.tasks import on_worker
 from raysynth.groups.balance import image_weights
 from raysynth.heads.regression import fit_heads
 from raysynth.models.device import use_threads
+from raysynth.networks.build import Blueprint
 from raysynth.networks.images import Data, ImageSet
 from raysynth.references.control import CONTROLS
 
 PROBED = 200
 """Images of each group and candidate that the probe looks at."""
-
-
 PROBE_DECAY = 0.1
 
 
-def _fidelity(
-    config: Config, data: Data, images: Mapping[str, ImageSet]
+def fidelity(
+    blueprint: Blueprint,
+    resources: ResourcesConfig,
+    data: Data,
+    images: Mapping[str, ImageSet],
+    batch: int,
 ) -> dict[str, NDArray[np.float64]]:
-    """Generator -> [G] share of its images whose label and attribute a probe recognises."""
-    resources = config.resources
-    task = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(probe)
+    """Generator -> [G] share of its images whose label and attribute a probe recognises.
+
+    `batch`: images embedded at once.
+    """
     some = {name: each.take(_probed(each.group)) for name, each in images.items()}
-    return ray.get(task.remote(config, data, some))
+    task = on_worker(probe, resources)
+    return ray.get(task.remote(blueprint, data, some, batch, resources.cpus_per_worker))
 
 
 def _probed(group: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -41,11 +47,11 @@ def _probed(group: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def probe(
-    config: Config, data: Data, images: Mapping[str, ImageSet]
+    blueprint: Blueprint, data: Data, images: Mapping[str, ImageSet], batch: int, cpus: float
 ) -> dict[str, NDArray[np.float64]]:
     """The probe itself, where CLIP runs."""
-    use_threads(config.resources.cpus_per_worker)
-    embed = CONTROLS["clip_balanced_head"].load(config, data.train.size)
+    use_threads(cpus)
+    embed = CONTROLS["clip_balanced_head"].load(blueprint, data.train.size, batch)
     groups, known = data.groups, torch.from_numpy(embed(data.train))
     weights = image_weights(data.train.group, "balanced")
     width = len(groups.attribute_names)

@@ -9,15 +9,16 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from raysynth.registry import Registry
 from raysynth.selection.settings import QUOTAS as QUOTA_PARTS
 from raysynth.selection.settings import RULES as RULE_PARTS
 from raysynth.selection.settings import SelectionConfig
+
+if TYPE_CHECKING:  # rules are named by configurations, which do not wait for it
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Scored:
     @cached_property
     def draw(self) -> NDArray[np.uint64]:
         """[N] a random number per image, a function of (run seed, id) alone."""
+        import numpy as np
+
         texts = (f"select/{self.seed}/{name}" for name in self.ids)
         digests = (hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
         return np.frombuffer(b"".join(digests), np.uint64)
@@ -43,6 +46,8 @@ def best_first(scored: Scored) -> NDArray[Any]:
 
 def all_may(scored: Scored, config: SelectionConfig) -> NDArray[np.bool_]:
     """[N] nobody is excluded."""
+    import numpy as np
+
     return np.ones(len(scored.score), bool)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raysynth.config.config import Config
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
@@ -55,7 +54,7 @@ AGAIN = "Fix: delete the synthesis stage's folder of the run and run again"
 
 
 def run_selection(
-    config: Config, clusters: str, synthetic: str, groups: Groups, work: str, progress: Progress
+    config: Any, clusters: str, synthetic: str, groups: Groups, work: str, progress: Progress
 ) -> dict[str, Any]:
     """Score and select the candidates of a synthetic table; writes work/selection.parquet.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from raysynth.errors import ConfigError
 from raysynth.knobs import digest_of
 from raysynth.stages.stage import Done, Stage
 
@@ -116,11 +117,16 @@ def _reads(
 
 
 def up_to(nodes: Sequence[Node], last: str | None) -> list[Node]:
-    """The nodes up to the last one of a stage; all for None."""
+    """The nodes up to the last one of a stage; all for None. ConfigError: there is none."""
     if last is None:
         return list(nodes)
-    end = max(i for i, node in enumerate(nodes) if node.stage.name == last)
-    return list(nodes[: end + 1])
+    ends = [i for i, node in enumerate(nodes) if node.stage.name == last]
+    if not ends:
+        raise ConfigError(
+            f"until: got {last!r}, which this configuration has not; expected one of "
+            f"{', '.join(dict.fromkeys(node.stage.name for node in nodes))}"
+        )
+    return list(nodes[: ends[-1] + 1])
 
 
 def stage_digest(name: str, inputs: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from raysynth.groups.prompts import spoken
 from raysynth.groups.settings import PromptConfig
 from raysynth.storage.tables import CANDIDATE
 from raysynth.synthesis.guidance import NEGATIVE, guide_of
+from raysynth.synthesis.settings import SynthesisConfig
 
 ROW = pa.field("row_of_plan", pa.int64())
 """Position in the plan, a name for the image that fits in eight bytes.
@@ -41,6 +42,22 @@ SPECS = pa.schema(
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a run asks for."""
+
+    recipe: Recipe
+    """The generator's, settled for the data set's counts."""
+    prompts: PromptConfig
+    synthesis: SynthesisConfig
+    seed: int
+
+    @classmethod
+    def of(cls, config: Any, recipe: Recipe) -> Asked:
+        """Of a configuration."""
+        return cls(recipe, config.prompts, config.synthesis, config.seed)
+
+
+@dataclass(frozen=True)
 class Voice:
     """One model speaking for a group: its share of the group's candidates is a row block."""
 
@@ -52,8 +69,7 @@ class Voice:
 
 
 def plan_specs(
-    config: Any,
-    recipe: Recipe,
+    asked: Asked,
     adapters: Sequence[Adapter],
     groups: Groups,
     counts: Sequence[int] | np.ndarray,
@@ -66,7 +82,6 @@ def plan_specs(
 
     Parameters
     ----------
-    recipe : the generator's, settled for these counts.
     adapters : what fine-tuning produced; none where nothing is trained.
     counts : [G] training images per group.
     sources : group -> ids of the real images that are edited for it, in turn (edit.deal_sources);
@@ -79,12 +94,12 @@ def plan_specs(
     """
     tables, rows = [], 0
     for group in range(groups.count):
-        voices = group_voices(recipe, config.prompts, adapters, groups, counts, group)
-        count, rest = divmod(config.synthesis.images_per_group, len(voices))
+        voices = group_voices(asked.recipe, asked.prompts, adapters, groups, counts, group)
+        count, rest = divmod(asked.synthesis.images_per_group, len(voices))
         for number, voice in enumerate(voices):
             size = count + (number < rest)
             edited = np.resize(sources[group], size).tolist() if sources else [""] * size
-            tables.append(_table(config, recipe, groups, voice, rows, edited))
+            tables.append(_table(asked, groups, voice, rows, edited))
             rows += size
     return pa.concat_tables(tables)
 
@@ -160,34 +175,29 @@ def _speaking_for(adapters: Sequence[Adapter], groups: Groups, group: int) -> li
 
 
 def _table(
-    config: Any,
-    recipe: Recipe,
-    groups: Groups,
-    voice: Voice,
-    start: int,
-    sources: Sequence[str],
+    asked: Asked, groups: Groups, voice: Voice, start: int, sources: Sequence[str]
 ) -> pa.Table:
     """The specs of a voice's images, one per entry of `sources`, in rows from `start` on."""
     group, cluster, count = voice.group, voice.cluster, len(sources)
-    scale = recipe.guidance_scale
-    asked = NEGATIVE in guide_of(config.synthesis.guidance, scale).rows
+    scale = asked.recipe.guidance_scale
+    negative = NEGATIVE in guide_of(asked.synthesis.guidance, scale).rows
     each = {
         "label": groups.label(group),
         "attribute": groups.attribute(group),
         "group": group,
         "cluster": cluster,
-        "generator": recipe.name,
+        "generator": asked.recipe.name,
         "adapter": voice.adapter,
         "prompt": voice.prompt,
-        "negative_prompt": voice.negative_prompt if asked else "",
+        "negative_prompt": voice.negative_prompt if negative else "",
         "guidance_scale": scale,
-        "steps": config.synthesis.steps,
+        "steps": asked.synthesis.steps,
     }
     columns = {
         ROW.name: pa.array(np.arange(start, start + count)),
         "id": pa.array([f"g{group}-c{cluster}-{index:06d}" for index in range(count)]),
         "source": pa.array(sources, pa.string()),
-        "seed": pa.array([image_seed(config.seed, group, cluster, i) for i in range(count)]),
+        "seed": pa.array([image_seed(asked.seed, group, cluster, i) for i in range(count)]),
     }
     return pa.table(
         [

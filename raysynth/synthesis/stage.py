@@ -36,7 +36,7 @@ from raysynth.synthesis.shards import (
 )
 from raysynth.synthesis.solver import check_solver
 from raysynth.synthesis.sources import deal_sources, write_specs
-from raysynth.synthesis.specs import ROW, plan_specs
+from raysynth.synthesis.specs import ROW, Asked, plan_specs
 from raysynth.synthesis.task import Task
 from raysynth.synthesis.timeline import TIMELINE, in_words, utilisation, write_timeline
 
@@ -80,7 +80,7 @@ def run_synthesis(
         if recipe.edits:
             members = read_table(clusters, ["id", "group"], [f"{clusters}/clusters.parquet"])
             sources = deal_sources(members, groups, counts, config.seed)
-        specs = plan_specs(config, recipe, trained, groups, counts, sources)
+        specs = plan_specs(Asked.of(config, recipe), trained, groups, counts, sources)
         names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
         told = contrasts(config.prompts, groups, counts) if recipe.masked else None
         known = {"contrasts": told, "recipe": recipe}

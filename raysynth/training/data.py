@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raysynth.cluster.capacity import local_cpus
-from raysynth.config.config import Config
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
 from raysynth.networks.images import Data, ImageSet
@@ -29,9 +28,12 @@ DECODED_AT_ONCE = 64
 """Images that a thread decodes at once."""
 
 
-def load_data(config: Config, real: str, synthetic: str, selection: str, groups: Groups) -> Data:
-    """Everything that trainings see, from the folders or URIs of its stages."""
-    train = load_real(real, "train", config.classifier.image_size)
+def load_data(size: int | None, real: str, synthetic: str, selection: str, groups: Groups) -> Data:
+    """Everything that trainings see, from the folders or URIs of its stages.
+
+    `size`: see `load_real`.
+    """
+    train = load_real(real, "train", size)
     return Data(
         train,
         load_real(real, "validation", train.size),
@@ -40,9 +42,9 @@ def load_data(config: Config, real: str, synthetic: str, selection: str, groups:
     )
 
 
-def load_real_data(config: Config, real: str, groups: Groups) -> Data:
+def load_real_data(size: int | None, real: str, groups: Groups) -> Data:
     """What trainings on real images alone see: `synthetic` is empty."""
-    train = load_real(real, "train", config.classifier.image_size)
+    train = load_real(real, "train", size)
     nothing = np.zeros(0, np.int64)
     empty = ImageSet(train.pixels[:0], nothing, nothing, train.ids[:0])
     return Data(train, load_real(real, "validation", train.size), empty, groups)

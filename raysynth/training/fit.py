@@ -15,14 +15,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raysynth.config.config import Config
 from raysynth.errors import StageError
 from raysynth.groups.metrics import GroupMetrics, group_metrics
 from raysynth.heads.fit import fit_all
 from raysynth.heads.seen import Features, Fitted, Seen
+from raysynth.networks.build import Blueprint
 from raysynth.networks.images import Data
 from raysynth.networks.linear import Head
 from raysynth.networks.network import Network, build_network
+from raysynth.networks.settings import ClassifierConfig
 from raysynth.training.augment import augmented
 from raysynth.training.losses import GroupDRO, mixed_loss
 from raysynth.training.plan import Phase, Plan
@@ -62,14 +63,14 @@ def encode(plan: Plan, network: Network, data: Data, seed: int) -> Features:
     return replace(found, synthetic=(rows, synthetic.cpu().numpy()))
 
 
-def encode_frozen(plan: Plan, data: Data, config: Config) -> Features:
+def encode_frozen(plan: Plan, data: Data, blueprint: Blueprint) -> Features:
     """Features of the encoder that a plan of no steps leaves as it was loaded."""
-    seed = seed_of(config.seed, plan.seed)
-    return encode(plan, build_network(config, data.groups, data.train.size, seed), data, seed)
+    seed = seed_of(blueprint.seed, plan.seed)
+    return encode(plan, build_network(blueprint, data.groups, data.train.size, seed), data, seed)
 
 
 def fit(
-    plan: Plan, data: Data, config: Config, frozen: Features | None = None
+    plan: Plan, data: Data, blueprint: Blueprint, frozen: Features | None = None
 ) -> Iterator[Snapshot]:
     """Train as planned; yields a snapshot at each evaluation of the last phase, evenly spaced.
 
@@ -81,17 +82,17 @@ def fit(
     StageError
         When the loss is no longer finite.
     """
-    seed = seed_of(config.seed, plan.seed)
-    network = build_network(config, data.groups, data.train.size, seed)
+    seed = seed_of(blueprint.seed, plan.seed)
+    network = build_network(blueprint, data.groups, data.train.size, seed)
     if plan.frozen:
         yield _snapshot(plan, network, data, frozen or encode(plan, network, data, seed), 0, seed)
         return
     for number, phase in enumerate(plan.phases[:-1]):
-        network = _earlier_phase(network, phase, number, data, config, seed)
-    network, images = _start(network, plan.last, data, config, seed)
+        network = _earlier_phase(network, phase, number, data, blueprint, seed)
+    network, images = _start(network, plan.last, data, blueprint, seed)
     stops = evaluation_steps(plan.last.steps, plan.evaluations)
     earlier: list[tuple[int, NDArray[np.float32]]] = []
-    for step in _steps(network, images, plan.last, stops, config, seed, len(plan.phases) - 1):
+    for step in _steps(network, images, plan.last, stops, blueprint, seed, len(plan.phases) - 1):
         features = replace(encode(plan, network, data, seed), earlier=tuple(earlier))
         yield _snapshot(plan, network, data, features, step, seed)
         earlier.append((step, features.logits))
@@ -129,27 +130,27 @@ def _snapshot(
 
 
 def _start(
-    network: Network, phase: Phase, data: Data, config: Config, seed: int
+    network: Network, phase: Phase, data: Data, blueprint: Blueprint, seed: int
 ) -> tuple[Network, TrainingSet]:
     """The network that a phase trains, and on what."""
     errors = phase.images == "real_errors"
     images = training_set(phase, data, seed, network.predict(data.train) if errors else None)
     if phase.fresh:
-        network = build_network(config, data.groups, data.train.size, seed)
+        network = build_network(blueprint, data.groups, data.train.size, seed)
     return network, images
 
 
 def _earlier_phase(
-    network: Network, phase: Phase, number: int, data: Data, config: Config, seed: int
+    network: Network, phase: Phase, number: int, data: Data, blueprint: Blueprint, seed: int
 ) -> Network:
     """The network after a phase that is not the last: its last weights, or its best ones."""
     if phase.steps == 0:
         return network
-    network, images = _start(network, phase, data, config, seed)
+    network, images = _start(network, phase, data, blueprint, seed)
     stops = evaluation_steps(phase.steps, max(1, phase.keep_best))
     counts = data.train.counts(data.groups.count)
     top, best = -math.inf, None
-    for _ in _steps(network, images, phase, stops, config, seed, number):
+    for _ in _steps(network, images, phase, stops, blueprint, seed, number):
         if not phase.keep_best:
             continue
         seen = data.validation
@@ -166,12 +167,12 @@ def _steps(
     images: TrainingSet,
     phase: Phase,
     stops: list[int],
-    config: Config,
+    blueprint: Blueprint,
     seed: int,
     number: int,
 ) -> Iterator[int]:
     """Optimizer steps of a phase; yields at every stop."""
-    batches = images.batches(config.classifier.batch_size, seed, number)
+    batches = images.batches(blueprint.classifier.batch_size, seed, number)
     loss = _loss(phase, images.groups)
     optimizer, schedule = _optimizer(network, phase)
     generator = torch.Generator().manual_seed(seed + number)
@@ -184,7 +185,7 @@ def _steps(
             rows = next(batches)
             weight = None if images.weight is None else images.weight[rows]
             arrays = (images.pixels(rows), label[rows], group[rows], weight)
-            value = train_step(network, arrays, loss, optimizer, generator, config)
+            value = train_step(network, arrays, loss, optimizer, generator, blueprint.classifier)
             schedule.step()
             finite &= value.isfinite()
             done += 1
@@ -202,7 +203,7 @@ def train_step(
     loss: Loss,
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
-    config: Config,
+    classifier: ClassifierConfig,
 ) -> Tensor:
     """One optimizer step; returns the detached loss, without waiting for it.
 
@@ -212,7 +213,6 @@ def train_step(
         None if part is None else torch.from_numpy(part).to(network.device) for part in batch
     )
     assert pixels is not None and label is not None and group is not None
-    classifier = config.classifier
     features, logits = network(
         augmented(pixels, generator, classifier.flip, classifier.crop_padding)
     )

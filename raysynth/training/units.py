@@ -10,13 +10,15 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 import safetensors.torch
 from torch import Tensor
 
-from raysynth.config.config import Config
+from raysynth.cluster.settings import ResourcesConfig
+from raysynth.cluster.tasks import on_worker
 from raysynth.errors import DataError, StageError, reason_of
 from raysynth.groups.groups import Groups
 from raysynth.groups.metrics import GroupMetrics
@@ -24,6 +26,7 @@ from raysynth.heads.seen import Features
 from raysynth.knobs import digest_of
 from raysynth.models.device import use_threads
 from raysynth.models.headers import tensors_of
+from raysynth.networks.build import Blueprint
 from raysynth.networks.images import Data
 from raysynth.networks.linear import Head
 from raysynth.networks.network import Network, build_network
@@ -37,13 +40,27 @@ MAX_RETRIES = 2
 Records = dict[Plan, dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Units:
+    """The trainings of a stage: their folder, what networks are made from, what a worker takes.
+
+    `groups`, `size`: those of the images, and their side in pixels.
+    """
+
+    folder: str
+    blueprint: Blueprint
+    resources: ResourcesConfig
+    groups: Groups
+    size: int
+
+
 def unit_name(plan: Plan) -> str:
     """File name of a plan's unit: a digest of all that decides it."""
     return digest_of(plan.to_dict())
 
 
 def train_unit(
-    plan: Plan, data: Data, config: Config, folder: str, frozen: Features | None = None
+    plan: Plan, data: Data, blueprint: Blueprint, folder: str, frozen: Features | None = None
 ) -> dict[str, Any]:
     """Train a plan and keep, for each of its heads, the snapshot of the best validation score.
 
@@ -58,7 +75,7 @@ def train_unit(
     history: list[dict[str, Any]] = []
     best: dict[str, tuple[float, int, dict[str, Any]]] = {}
     tensors: dict[str, Tensor] = {}
-    for snapshot in fit(plan, data, config, frozen):
+    for snapshot in fit(plan, data, blueprint, frozen):
         metrics = snapshot.validation
         better = [h for h, m in metrics.items() if h not in best or m.score > best[h][0]]
         best.update({h: _entry(snapshot, h) for h in better})
@@ -102,12 +119,10 @@ def _keep(
             tensors[f"head/{name}/bias"] = head.bias.cpu().contiguous()
 
 
-def load_unit(
-    folder: str, record: dict[str, Any], head: str, config: Config, groups: Groups, size: int
-) -> Network:
+def load_unit(units: Units, record: dict[str, Any], head: str) -> Network:
     """The network of a unit at the best step of one of its heads, with that head in place."""
     name = digest_of(record["plan"])
-    storage, path = open_storage(f"{folder}/{name}.safetensors")
+    storage, path = open_storage(f"{units.folder}/{name}.safetensors")
     try:
         tensors = safetensors.torch.load(storage.cat_file(path))
     except (OSError, safetensors.SafetensorError) as error:
@@ -116,7 +131,8 @@ def load_unit(
             f"{name}.json beside it, and run again: it is trained again"
         ) from None
     prefix = f"{record['best'][head]['step']}/"
-    network = build_network(config, groups, size, config.seed)
+    blueprint = units.blueprint
+    network = build_network(blueprint, units.groups, units.size, blueprint.seed)
     network.load_state(
         {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
     )
@@ -169,20 +185,16 @@ def _whole(storage: Storage, path: str) -> bool:
     return True
 
 
-def start_workers(config: Config) -> list[Any]:
+def start_workers(resources: ResourcesConfig) -> list[Any]:
     """Have the workers' processes import torch; references that are ready when they have."""
-    resources = config.resources
-    task = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(
-        use_threads
-    )
+    task = on_worker(use_threads, resources)
     return [task.remote(resources.cpus_per_worker) for _ in range(resources.workers)]
 
 
 def run_units(
+    units: Units,
     plans: Sequence[Plan],
     data: Any,
-    config: Config,
-    folder: str,
     progress: Progress,
     what: str,
     then: Callable[[Records], Sequence[Plan]] = lambda records: (),
@@ -206,21 +218,16 @@ def run_units(
     StageError
         Naming every training that failed, after the others are done.
     """
-    resources = config.resources
-    task = ray.remote(
-        num_cpus=resources.cpus_per_worker,
-        num_gpus=resources.gpus_per_worker,
-        max_retries=MAX_RETRIES,
-    )(_train_in_worker)
-    queue = _Queue(folder, lambda text: progress.say(f"  {text}"))
+    task = on_worker(_train_in_worker, units.resources, max_retries=MAX_RETRIES)
+    queue = _Queue(units.folder, lambda text: progress.say(f"  {text}"))
     queue.admit(plans)
     queue.admit(then(queue.records))
     running: dict[Any, Plan] = {}
     failed: dict[str, str] = {}
     while queue.waiting or running:
-        while queue.waiting and len(running) < resources.workers:
+        while queue.waiting and len(running) < units.resources.workers:
             plan = queue.waiting.pop(0)
-            running[task.remote(plan, data, config, folder, frozen)] = plan
+            running[task.remote(units, plan, data, frozen)] = plan
         total = len(queue.known)
         progress.update(what, total - len(queue.waiting) - len(running), total)
         finished, _ = ray.wait(list(running), num_returns=1, timeout=2.0)
@@ -269,7 +276,7 @@ def _explained(what: str, failed: dict[str, str], total: int) -> str:
 
 
 def _train_in_worker(
-    plan: Plan, data: Data, config: Config, folder: str, frozen: Features | None
+    units: Units, plan: Plan, data: Data, frozen: Features | None
 ) -> dict[str, Any]:
-    use_threads(config.resources.cpus_per_worker)
-    return train_unit(plan, data, config, folder, frozen)
+    use_threads(units.resources.cpus_per_worker)
+    return train_unit(plan, data, units.blueprint, units.folder, frozen)

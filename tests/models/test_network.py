@@ -12,6 +12,7 @@ from pretraining.network import KNOWN, held_out_accuracy, train_network, write
 from pretraining.photographs import HELD_OUT_PER_CLASS, BaseGarments
 from raysynth.config.files import load_config
 from raysynth.datasets.garments import CLASSES
+from raysynth.networks.build import blueprint_of
 from raysynth.networks.checks import UNSEEN
 from raysynth.networks.network import build_network
 from raysynth.networks.small import WEIGHTS, SmallNetwork, load_embedded
@@ -29,7 +30,9 @@ def test_shipped_weights_are_small_and_say_what_they_know():
 
 def test_a_pretrained_start_shares_the_encoder_and_not_the_head():
     config = load_config(None, ["classifier.start=pretrained", "classifier.precision=float32"])
-    first, second = (build_network(config, tiny_groups(), 32, seed).state() for seed in (0, 1))
+    first, second = (
+        build_network(blueprint_of(config), tiny_groups(), 32, seed).state() for seed in (0, 1)
+    )
     with safe_open(WEIGHTS / "other_garments.safetensors", "pt") as file:
         for key in file.keys():  # noqa: SIM118
             assert torch.equal(first[key], file.get_tensor(key).to(first[key].dtype))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -25,19 +26,32 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from raysynth.config.config import Config
 from raysynth.errors import ModelError
 from raysynth.models.clip import load_clip
+from raysynth.networks.build import blueprint_of
 from raysynth.networks.checks import check_backbone
 from raysynth.networks.linear import Head, linear_head
-from raysynth.networks.network import build_network
+from raysynth.networks.network import Network, build_network
 from raysynth.networks.pretrained import SmallResNet, normalisation
 from raysynth.pipeline import stage_digests
 from raysynth.storage.tables import decode_bytes, encode_png
-from tests.training.tiny import SIDE, tiny_config, tiny_data, tiny_groups, tiny_images
+from tests.training.tiny import (
+    SIDE,
+    tiny_blueprint,
+    tiny_config,
+    tiny_data,
+    tiny_groups,
+    tiny_images,
+)
+
+
+def built(config: Config, size: int = SIDE) -> Network:
+    return build_network(blueprint_of(config), tiny_groups(), size, 0)
 
 
 def small(seed: int = 0, *overrides: str):
-    return build_network(tiny_config(*overrides), tiny_groups(), SIDE, seed)
+    return build_network(tiny_blueprint(*overrides), tiny_groups(), SIDE, seed)
 
 
 def tiny_transformer(kind: str, folder: str) -> str:
@@ -125,7 +139,7 @@ def test_a_transformer_at_another_size_is_saved_at_that_size(tmp_path):
     config = tiny_config(f"classifier.backbone={folder}", "classifier.image_size=20")
     check_backbone(config)
     images = tiny_images([2] * 4, tiny_groups(), 0, side=20)
-    network = build_network(config, tiny_groups(), 20, 0)
+    network = built(config, 20)
     expected = network.outputs(images)[1]
     own = AutoModelForImageClassification.from_pretrained(folder).eval()
     with torch.no_grad():
@@ -146,17 +160,23 @@ def test_a_transformer_that_takes_one_size_only_is_refused_before_loading(tmp_pa
     folder = tiny_transformer("siglip", str(tmp_path / "siglip"))
     config = tiny_config(f"classifier.backbone={folder}", "classifier.image_size=20")
     check_backbone(tiny_config(f"classifier.backbone={folder}", f"classifier.image_size={SIDE}"))
-    for check in (check_backbone, lambda config: build_network(config, tiny_groups(), 20, 0)):
+    for check in (
+        check_backbone,
+        partial(built, size=20),
+    ):
         with pytest.raises(ModelError, match=r"does not take images of 20 x 20 pixels .*Fix: clas"):
             check(config)
-    assert build_network(config, tiny_groups(), SIDE, 0).head.out_features == 2
+    assert built(config).head.out_features == 2
 
 
 def test_a_model_of_two_heads_is_refused(tmp_path):
     """Validation would judge one of them, test the mean of both."""
     folder = tiny_transformer("deit", str(tmp_path / "deit"))
     config = tiny_config(f"classifier.backbone={folder}")
-    for check in (check_backbone, lambda config: build_network(config, tiny_groups(), SIDE, 0)):
+    for check in (
+        check_backbone,
+        built,
+    ):
         with pytest.raises(ModelError, match=r"WithTeacher are not its last linear layer"):
             check(config)
 
@@ -165,7 +185,7 @@ def test_a_model_of_two_heads_is_refused(tmp_path):
 def test_transformers_models_from_a_local_folder(kind, tmp_path):
     folder = tiny_transformer(kind, str(tmp_path / kind))
     network = build_network(
-        tiny_config(f"classifier.backbone={folder}"), tiny_groups(3, 2), SIDE, 0
+        tiny_blueprint(f"classifier.backbone={folder}"), tiny_groups(3, 2), SIDE, 0
     )
     features, logits = network.outputs(tiny_data(tiny_groups(3, 2)).validation)
     assert features.shape == (36, 16) and logits.shape == (36, 3)
@@ -179,21 +199,19 @@ def test_transformers_models_from_a_local_folder(kind, tmp_path):
 def test_clip_is_a_linear_head_on_its_image_embeddings(tmp_path):
     config = tiny_config("classifier.backbone=clip", "base.dtype=float32")
     images = tiny_images([4] * 4, tiny_groups(), 0, side=32)
-    network = build_network(config, tiny_groups(), 32, 0)
+    network = built(config, 32)
     features, logits = network.outputs(images)
     known = load_clip(config.base).images(images.pixels.transpose(0, 2, 3, 1))
     unit = features / features.norm(dim=1, keepdim=True)
     assert torch.allclose(unit, torch.from_numpy(known), atol=1e-5)
     network.save_pretrained(str(tmp_path))
-    again = build_network(tiny_config(f"classifier.backbone={tmp_path}"), tiny_groups(), 32, 0)
+    again = build_network(tiny_blueprint(f"classifier.backbone={tmp_path}"), tiny_groups(), 32, 0)
     assert type(again.model) is type(network.model) and again.mean == network.mean
     assert torch.allclose(again.outputs(images)[1], logits, atol=1e-5)
-    other = build_network(config, tiny_groups(), 24, 0).outputs(
-        tiny_images([1] * 4, tiny_groups(), 0, side=24)
-    )
+    other = built(config, 24).outputs(tiny_images([1] * 4, tiny_groups(), 0, side=24))
     assert other[0].shape == (4, features.shape[1])  # another size than CLIP's: positions resized
     scratch = build_network(
-        tiny_config("classifier.backbone=clip", "classifier.start=scratch"), tiny_groups(), 32, 0
+        tiny_blueprint("classifier.backbone=clip", "classifier.start=scratch"), tiny_groups(), 32, 0
     )
     key = "clip.visual_projection.weight"
     assert not torch.equal(scratch.state()[key], network.state()[key])
@@ -211,7 +229,7 @@ def test_clip_as_a_backbone_is_the_run_s_own():
 def test_pretrained_false_keeps_the_shape_only(tmp_path):
     folder = tiny_transformer("resnet", str(tmp_path / "resnet"))
     network = build_network(
-        tiny_config(f"classifier.backbone={folder}", "classifier.start=scratch"),
+        tiny_blueprint(f"classifier.backbone={folder}", "classifier.start=scratch"),
         tiny_groups(),
         SIDE,
         0,
@@ -228,7 +246,7 @@ def test_folder_without_a_model_is_refused_before_loading(tmp_path):
             check_backbone(tiny_config(f"classifier.backbone={named}"))
     check_backbone(tiny_config("classifier.backbone=microsoft/resnet-50"))
     with pytest.raises(ModelError, match="cannot load"):
-        build_network(config, tiny_groups(), SIDE, 0)
+        built(config)
     check_backbone(tiny_config())
 
 
@@ -248,9 +266,9 @@ def test_mixed_precision_is_close_to_full(tmp_path):
 def test_a_training_process_of_the_small_network_never_imports_transformers():
     code = (
         "import sys, raysynth.training.units\n"
-        "from tests.training.tiny import tiny_config, tiny_groups\n"
+        "from tests.training.tiny import tiny_blueprint, tiny_config, tiny_groups\n"
         "from raysynth.networks.network import build_network\n"
-        "build_network(tiny_config(), tiny_groups(), 12, 0)\n"
+        "build_network(tiny_blueprint(), tiny_groups(), 12, 0)\n"
         "print('transformers' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -301,7 +319,10 @@ def test_a_backbone_without_some_weights_is_refused(tmp_path, cut):
     folder = tiny_transformer("vit", str(tmp_path / "vit"))
     rewritten(folder, lambda name: cut not in name)
     config = tiny_config(f"classifier.backbone={folder}")
-    for check in (check_backbone, lambda config: build_network(config, tiny_groups(), SIDE, 0)):
+    for check in (
+        check_backbone,
+        built,
+    ):
         with pytest.raises(ModelError, match=rf"weights are missing: [\w.]*{cut}.*Fix"):
             check(config)
     scratch = ["classifier.start=scratch", "references.start=scratch"]
@@ -313,7 +334,7 @@ def test_a_backbone_without_a_head_gets_a_new_one(tmp_path):
     rewritten(folder, lambda name: not name.startswith("classifier."))
     config = tiny_config(f"classifier.backbone={folder}")
     check_backbone(config)
-    assert build_network(config, tiny_groups(), SIDE, 0).head.out_features == 2
+    assert built(config).head.out_features == 2
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", b"\xe9", '{"model_type": "bert"}'])
@@ -343,8 +364,8 @@ def test_code_of_a_model_folder_is_never_run(tmp_path):
         "class C(PretrainedConfig):\n    model_type = 'custom_x'\n"
     )
     code = (
-        "from raysynth.networks.build import check_backbone\n"
-        "from tests.training.tiny import tiny_config\n"
+        "from raysynth.networks.checks import check_backbone\n"
+        "from tests.training.tiny import tiny_blueprint, tiny_config\n"
         f"check_backbone(tiny_config('classifier.backbone={folder}'))"
     )
     found = subprocess.run(
@@ -353,7 +374,7 @@ def test_code_of_a_model_folder_is_never_run(tmp_path):
     assert "ModelError" in found.stderr and "no code of a model folder is ever run" in found.stderr
     assert "[y/N]" not in found.stdout + found.stderr and not marker.exists()
     with pytest.raises(ModelError, match=r"transformers cannot load"):
-        build_network(tiny_config(f"classifier.backbone={folder}"), tiny_groups(), SIDE, 0)
+        build_network(tiny_blueprint(f"classifier.backbone={folder}"), tiny_groups(), SIDE, 0)
     assert not marker.exists()
 
 
@@ -364,9 +385,7 @@ def test_a_known_model_that_brings_code_is_the_library_s_own(tmp_path):
     edited(folder, auto_map=auto)
     config = tiny_config(f"classifier.backbone={folder}")
     check_backbone(config)
-    assert isinstance(
-        build_network(config, tiny_groups(), SIDE, 0).model, ViTForImageClassification
-    )
+    assert isinstance(built(config).model, ViTForImageClassification)
 
 
 def test_timm_s_own_normalisation_is_taken(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from raysynth.config.files import load_config
 from raysynth.errors import ConfigError
+from raysynth.networks.build import blueprint_of
 from raysynth.planning.preflight import preflight
 from raysynth.progress import Progress
 from raysynth.references.control import CONTROLS
@@ -21,7 +22,8 @@ from tests.training.tiny import tiny_config, tiny_groups, write_tiny_run
 def test_a_control_fits_a_balanced_head_and_repeats_itself(tmp_path, name):
     folders = write_tiny_run(str(tmp_path))
     config = tiny_config()
-    first, again = (run_control(name, config, folders["real"], tiny_groups()) for _ in range(2))
+    fixed = (config.references.head_weight_decays, folders["real"], tiny_groups(), 64, 1.0)
+    first, again = (run_control(name, blueprint_of(config), *fixed) for _ in range(2))
     assert first["predicted"].shape == (32,)
     np.testing.assert_array_equal(first["predicted"], again["predicted"])
     assert first["chosen"]["head_weight_decay"] in config.references.head_weight_decays

@@ -14,12 +14,13 @@ from raysynth.heads.logistic import STRENGTHS, averaged_regression, standardisat
 from raysynth.heads.seen import Features, Seen
 from raysynth.heads.self_disagreement import disagreement, early_stops, fit_self
 from raysynth.heads.spec import HEAD_OBJECTIVES, TRAINED, HeadSpec
+from raysynth.networks.build import blueprint_of
 from raysynth.networks.linear import Head
 from raysynth.references.checks import check_halves
 from raysynth.references.reference import REFERENCES, Setting, merged, settings
 from raysynth.training.fit import fit
 from raysynth.training.plan import told
-from tests.training.tiny import tiny_config, tiny_data, tiny_groups, tiny_images
+from tests.training.tiny import tiny_blueprint, tiny_config, tiny_data, tiny_groups, tiny_images
 
 SETTING = Setting(0.1, 3e-3)
 CPU = torch.device("cpu")
@@ -50,7 +51,7 @@ def seen_by(width: int = 6, **more) -> Seen:
 def test_every_reference_trains_and_stops_by_validation(name):
     config, data = tiny_config(), tiny_data()
     plan = planned(name)
-    snapshots = list(fit(plan, data, config))
+    snapshots = list(fit(plan, data, blueprint_of(config)))
     assert [snapshot.step for snapshot in snapshots] == [6, 12]
     assert set(snapshots[-1].validation) == {spec.name for spec in plan.heads}
     images = {phase.images for phase in plan.phases}
@@ -62,15 +63,12 @@ def test_every_reference_trains_and_stops_by_validation(name):
 
 def test_all_references_have_the_same_budget():
     config = tiny_config("references.weight_decays=[0.1, 1.0]", "references.evaluations=8")
-    budgets = [
-        reference.budget(config.references) for reference in map(REFERENCES.__getitem__, REFERENCES)
-    ]
+    settled = config.references.settled(config.classifier)
+    budgets = [REFERENCES[name].budget(settled) for name in REFERENCES]
     assert {(b["trainings"], b["stopping_points"]) for b in budgets} == {(2, 16)}
-    assert len(settings(config.references)) == 2
-    assert {name for name in REFERENCES if REFERENCES[name].uses_validation} == {
-        "dfr_validation",
-        "self",
-    }
+    assert len(settings(settled)) == 2
+    validated = {name for name in REFERENCES if REFERENCES[name].uses_validation}
+    assert validated == {"dfr_validation", "self"}
 
 
 def test_references_share_a_training_where_only_the_head_differs():
@@ -91,7 +89,7 @@ def test_group_dro_differs_from_balanced_sampling():
     states = []
     for name in ("group_dro", "resampling"):
         plan = REFERENCES[name].plan(config.references, SETTING, 0)
-        *_, last = fit(plan, tiny_data(), config)
+        *_, last = fit(plan, tiny_data(), blueprint_of(config))
         states.append(last.network.state()["stem.weight"])
     assert not torch.equal(*states)
 
@@ -157,7 +155,7 @@ def test_two_validation_images_and_one_training_image_of_a_group_are_enough(labe
         validation=tiny_images([2] * len(counts), groups, 2),
     )
     plan = merged(planned(name) for name in ("dfr_train", "dfr_validation", "self"))[0]
-    *_, last = fit(plan, data, tiny_config())
+    *_, last = fit(plan, data, tiny_blueprint())
     assert all(len(one.head.bias) == labels for one in last.fitted.values())
 
 
@@ -234,5 +232,5 @@ def test_a_plan_is_told_flat():
 def test_three_labels_through_the_heads_that_scikit_learn_fits():
     config, data = tiny_config(), tiny_data(tiny_groups(3, 2))
     plan = merged(planned(name) for name in ("dfr_train", "dfr_validation", "self"))[0]
-    *_, last = fit(plan, data, config)
+    *_, last = fit(plan, data, blueprint_of(config))
     assert set(last.validation) == {"dfr_train", "dfr_validation", "self"}

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from raysynth.errors import ConfigError
 from raysynth.heads.fit import fit_all
 from raysynth.heads.spec import HEAD_OBJECTIVES, HeadSpec
+from raysynth.networks.build import blueprint_of
 from raysynth.references.control import CONTROLS
 from raysynth.references.control_row import run_control
 from raysynth.references.reference import REFERENCES
@@ -17,7 +18,7 @@ from raysynth.references.tuning import tuning_of
 from raysynth.report.content import title_of
 from raysynth.training.fit import fit
 from tests.references.test_methods import seen_by
-from tests.training.tiny import tiny_config, tiny_data, tiny_groups, write_tiny_run
+from tests.training.tiny import tiny_blueprint, tiny_config, tiny_data, tiny_groups, write_tiny_run
 
 HALF = """
     from raysynth.heads.spec import HeadSpec
@@ -54,8 +55,8 @@ def test_a_reference_with_a_head_of_its_own_from_outside(add_part):
     add_part("raysynth.heads.objectives", "nearest", NEAREST)
     assert "half" in REFERENCES.names and "nearest" in HEAD_OBJECTIVES.names
     config = tiny_config("references.names=[half]")
-    plan, _ = tuning_of(config.references.names, config.references, 1).first
-    *_, last = fit(plan, tiny_data(), config)
+    plan, _ = tuning_of(["half"], config.references.settled(config.classifier), 1).first
+    *_, last = fit(plan, tiny_data(), blueprint_of(config))
     assert last.step == 6 and set(last.validation) == {"nearest"}
     assert title_of("half") == "Half the steps"
     with pytest.raises(ConfigError, match="expected one of balanced, dfr, erm, group_dro"):
@@ -89,7 +90,7 @@ def test_a_control_from_outside_is_measured(add_part, tmp_path):
         from raysynth.references.control import Control
 
 
-        def _load(config, size):
+        def _load(blueprint, size, batch):
             return lambda images: images.pixels.mean(axis=(2, 3)).astype("float32")
 
 
@@ -99,5 +100,6 @@ def test_a_control_from_outside_is_measured(add_part, tmp_path):
     config = tiny_config("references.controls=[colour]")
     assert CONTROLS["colour"].title == title_of("colour") == "Mean colour"
     real = write_tiny_run(str(tmp_path))["real"]
-    row = run_control("colour", config, real, tiny_groups())
+    decays = config.references.head_weight_decays
+    row = run_control("colour", tiny_blueprint(), decays, real, tiny_groups(), 64, 1.0)
     assert np.isfinite(row["validation"]["wga"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from raysynth.classify.card import training_in_words
 from raysynth.errors import DataError
 from raysynth.evaluation.preference import in_words, preferred
 from raysynth.progress import Progress
-from raysynth.report.content import read_content, synthetic_images
+from raysynth.report.content import Measured, read_content, synthetic_images
 from raysynth.report.copies import pair_sheets
-from raysynth.report.page import number, percent, seconds
+from raysynth.report.page import number, percent, render, seconds
+from raysynth.report.results import results
 from raysynth.report.sheets import contact_sheets
 from raysynth.report.stage import file_names, run_report
 from raysynth.report.summary import print_summary
@@ -93,6 +95,25 @@ def test_the_page_tells_groups_methods_and_rules(page):
     assert "Stage 1 trained the encoder on group-balanced synthetic images" in page
     assert "pretrained" not in page.replace(page[page.index("Resolved configuration") :], "")
     assert "config_digest" not in page and "severity: 0.99" in page
+
+
+def test_test_may_be_in_other_groups_than_training(reported):
+    """As a grouping method leaves it: more groups of test than there are of training."""
+    config, run, _, _ = reported
+    content = read_content(config, run)
+    assert not content.is_regrouped and "measured_groups" not in results(content)
+    given = replace(GROUPS, attribute_names=("ice", "mud", "sand"))
+    content = replace(
+        content,
+        measured=Measured(given, np.arange(30, 36)),
+        counts=content.counts | {"test": np.arange(20, 26)},
+        methods=tuple(replace(m, groups=(m.groups * 2)[:6]) for m in content.methods),
+    )
+    assert results(content)["measured_groups"] == given.names
+    page = render(content, [], [], {})
+    for told in ("pullover/ice 20", "coat/sand 25.", "<th>pullover/mud<br>", "31 in training"):
+        assert told in page
+    assert page.count("<td>–</td>") >= GROUPS.count
 
 
 def test_the_headline_compares_with_the_best_reference(reported, page):
@@ -223,9 +244,7 @@ def test_a_frozen_pretrained_backbone_is_told_as_what_it_is(tmp_path):
     assert content.ours.tags == ("pretrained start",)
     assert content.best_reference.tags == ("real only",)
     assert "control" in next(m for m in content.methods if m.kind == "control").tags
-    other = config.model_copy(
-        update={"classifier": config.classifier.model_copy(update={"schedule": "joint"})}
-    )
+    other = config.classifier.model_copy(update={"schedule": "joint"})
     assert "real images (balanced), no synthetic" in training_in_words(other, frozen | {"ratio": 0})
 
 

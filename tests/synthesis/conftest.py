@@ -22,7 +22,7 @@ from raysynth.groups.prompts import spoken
 from raysynth.models.base import load_base
 from raysynth.models.family import layers_of
 from raysynth.storage.tables import write_table
-from raysynth.synthesis.specs import plan_specs
+from raysynth.synthesis.specs import Asked, plan_specs
 from tests.synthesis.random_models import write_base, write_clip
 
 GROUPS = Groups(
@@ -183,4 +183,4 @@ def planned(
 ) -> pa.Table:
     """The specs of a configuration."""
     recipe = settled(recipe_of(config), np.array(counts))
-    return plan_specs(config, recipe, adapters, groups, counts, sources)
+    return plan_specs(Asked.of(config, recipe), adapters, groups, counts, sources)

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 
 from raysynth.errors import ConfigError, StageError
 from raysynth.heads.spec import TRAINED, HeadSpec
+from raysynth.networks.build import blueprint_of
 from raysynth.training.fit import evaluation_steps, fit, seed_of
 from raysynth.training.plan import Phase, Plan
 from raysynth.training.trainset import training_set
 from raysynth.training.two_stage import configured, plan_of
-from tests.training.tiny import tiny_config, tiny_data, tiny_groups
+from tests.training.tiny import tiny_blueprint, tiny_config, tiny_data, tiny_groups
 
 BALANCED_HEAD = HeadSpec("balanced", 0.01)
 STAGE_ONE = Phase("synthetic", 12, 3e-3, 1e-2, ratio=0.5, beta=0.5)
@@ -26,7 +27,7 @@ def plan(heads=(BALANCED_HEAD,), seed=0, **changes) -> Plan:
 
 
 def final_state(planned: Plan, *overrides: str):
-    *_, last = fit(planned, tiny_data(), tiny_config(*overrides))
+    *_, last = fit(planned, tiny_data(), tiny_blueprint(*overrides))
     return last.network.state()
 
 
@@ -43,7 +44,7 @@ def test_same_seed_same_weights_other_seed_others():
 
 def test_encoder_learns_and_stage_two_leaves_it_alone():
     planned = Plan((replace(STAGE_ONE, steps=60, beta=1.0),), (BALANCED_HEAD,), evaluations=1)
-    snapshot = next(fit(planned, tiny_data(), tiny_config()))
+    snapshot = next(fit(planned, tiny_data(), tiny_blueprint()))
     assert snapshot.validation[BALANCED_HEAD.name].wga >= 0.8
     head = snapshot.fitted[BALANCED_HEAD.name].head
     assert not torch.equal(head.weight, snapshot.network.head.weight)
@@ -54,7 +55,7 @@ def test_encoder_learns_and_stage_two_leaves_it_alone():
 def test_a_head_is_fitted_to_real_and_synthetic_images(objective, share):
     """At the optimum the gradient of its definition, written out here, vanishes."""
     spec, data = HeadSpec(objective, 0.1, real_share=share), tiny_data()
-    *_, last = fit(plan((spec,)), data, tiny_config())
+    *_, last = fit(plan((spec,)), data, tiny_blueprint())
     head, loss = last.fitted[spec.name].head, 0.0
     weight, bias = (part.clone().double().requires_grad_() for part in (head.weight, head.bias))
     real, _ = last.network.outputs(data.train)
@@ -76,14 +77,14 @@ def test_a_head_is_fitted_to_real_and_synthetic_images(objective, share):
 
 def test_non_finite_loss_stops_and_says_so():
     with pytest.raises(StageError, match="not finite before step"):
-        list(fit(plan(learning_rate=1e30, steps=6), tiny_data(), tiny_config()))
+        list(fit(plan(learning_rate=1e30, steps=6), tiny_data(), tiny_blueprint()))
 
 
 def test_three_by_two_groups_and_every_objective():
     data = tiny_data(tiny_groups(3, 2))
     objectives = ("erm", "balanced", "group_dro", "dfr")
     heads = tuple(HeadSpec(objective, 0.01) for objective in objectives)
-    *_, last = fit(plan(heads), data, tiny_config())
+    *_, last = fit(plan(heads), data, tiny_blueprint())
     for spec in heads:
         assert len(last.validation[spec.name].groups) == 6
         assert last.fitted[spec.name].head.weight.shape[0] == 3
@@ -159,7 +160,7 @@ def test_full_schedule_trains_all_weights_on_real_images(objective):
     assert (last.images, last.steps) == ("real", 6)
     assert last.sampling == ("uniform" if objective == "erm" else "balanced")
     assert (last.dro_step_size > 0) == (objective == "group_dro")
-    snapshots = list(fit(planned, tiny_data(), config))
+    snapshots = list(fit(planned, tiny_data(), blueprint_of(config)))
     assert [snapshot.step for snapshot in snapshots] == [3, 6]
 
 
@@ -170,7 +171,8 @@ def test_joint_schedule_is_one_phase_on_both_kinds_of_images():
     assert (phase.images, phase.real_share, phase.sampling) == ("joint", 0.6, "balanced")
     (phase,) = plan_of(parameters | {"ratio": 0.0}, config.classifier).phases
     assert phase.images == "real"
-    assert len(list(fit(plan_of(parameters, config.classifier), tiny_data(), config))) == 2
+    planned = plan_of(parameters, config.classifier)
+    assert len(list(fit(planned, tiny_data(), blueprint_of(config)))) == 2
 
 
 @pytest.mark.parametrize(

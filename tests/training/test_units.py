@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 
 from raysynth.heads.spec import TRAINED
 from raysynth.progress import Progress
 from raysynth.training.plan import Phase, Plan
-from raysynth.training.units import read_record, run_units, unit_name
-from tests.training.tiny import tiny_config, tiny_data
+from raysynth.training.units import Units, read_record, run_units, unit_name
+from tests.training.tiny import SIDE, tiny_blueprint, tiny_config, tiny_data, tiny_groups
+
+
+def tiny_units(folder: Path) -> Units:
+    resources = tiny_config().resources
+    return Units(str(folder), tiny_blueprint(), resources, tiny_groups(), SIDE)
 
 
 def test_followers_are_trained_and_none_twice(ray_local, tmp_path):
@@ -23,9 +29,7 @@ def test_followers_are_trained_and_none_twice(ray_local, tmp_path):
         return [first, second] if first in records else []
 
     for _ in range(2):
-        records = run_units(
-            [first], data, tiny_config(), str(tmp_path), Progress(), "trainings", then
-        )
+        records = run_units(tiny_units(tmp_path), [first], data, Progress(), "trainings", then)
         assert set(records) == {first, second}
     assert len(list(tmp_path.glob("*.json"))) == 2
 
@@ -36,7 +40,7 @@ def test_a_unit_cut_in_half_is_named_and_trained_again_bit_for_bit(ray_local, tm
 
     def trained() -> str:
         console = Console(file=io.StringIO(), width=400)
-        run_units([plan], data, tiny_config(), str(tmp_path), Progress(console), "trainings")
+        run_units(tiny_units(tmp_path), [plan], data, Progress(console), "trainings")
         return console.file.getvalue()
 
     assert "again" not in trained()

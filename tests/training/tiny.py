@@ -8,6 +8,7 @@ import pyarrow as pa
 from raysynth.config.config import Config
 from raysynth.config.files import load_config
 from raysynth.groups.groups import Groups
+from raysynth.networks.build import Blueprint, blueprint_of
 from raysynth.networks.images import Data, ImageSet
 from raysynth.scoring.columns import SYNTHETIC
 from raysynth.storage import tables
@@ -44,6 +45,11 @@ def tiny_config(*overrides: str) -> Config:
             *overrides,
         ],
     )
+
+
+def tiny_blueprint(*overrides: str) -> Blueprint:
+    """What the networks of that configuration are made from."""
+    return blueprint_of(tiny_config(*overrides))
 
 
 def tiny_images(

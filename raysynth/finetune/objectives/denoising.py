@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Denoising:
     """See `raysynth.finetune.objective.Objective`."""
 
-    title = "denoising"
+    title = "Denoising"
     source = "Ho et al. 2020 (arXiv 2006.11239)"
     Knobs = Section
 

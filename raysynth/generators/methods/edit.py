@@ -12,7 +12,7 @@ UNMASKED = 0.85
 """Strength of edits of whole images: less leaves a trace of the old attribute (decisions/021)."""
 
 PART = Generator(
-    "real images, edited",
+    "Real images, edited",
     f"{OURS}, after SDEdit (arXiv 2108.01073) and DiffEdit (arXiv 2210.11427)",
     Models("full", "auto"),
     Sampling(edits=True, masks=True, strength=UNMASKED),

@@ -7,4 +7,4 @@ from __future__ import annotations
 
 from raysynth.generators.generator import OURS, Generator, Models
 
-PART = Generator("one model for all groups", OURS, Models("full", "auto"))
+PART = Generator("One model for all groups", OURS, Models("full", "auto"))

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from raysynth.generators.generator import Generator
 
-PART = Generator("the base model, by its prompts", "Basu et al. (arXiv 2511.08711)")
+PART = Generator("The base model, by its prompts", "Basu et al. (arXiv 2511.08711)")

@@ -10,21 +10,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from raysynth.config.config import Config
 from raysynth.datasets.garments import CLASSES
+from raysynth.networks.build import Blueprint
 from raysynth.networks.images import ImageSet
+from raysynth.networks.settings import SMALL
 from raysynth.references.control import Control, Embedder
 
 
-def _load(config: Config, size: int) -> Embedder:
+def _load(blueprint: Blueprint, size: int, batch: int) -> Embedder:
     # Here, not above: the configuration names controls, and needs no torch.
     from raysynth.networks.network import Network
     from raysynth.networks.small import EMBEDDED_WIDTHS, SmallNetwork, load_embedded
 
     model = SmallNetwork(EMBEDDED_WIDTHS, 3, len(CLASSES))
     load_embedded(model, "all_garments")
-    classifier = config.classifier.model_copy(update={"backbone": "small"})
-    network = Network(model, config.model_copy(update={"classifier": classifier}), CLASSES, size)
+    network = Network(model, blueprint.with_backbone(SMALL), CLASSES, size)
 
     def embed(images: ImageSet) -> NDArray[np.float32]:
         return network.outputs(images)[0].cpu().numpy()

@@ -9,16 +9,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from raysynth.config.config import Config
+from raysynth.networks.build import Blueprint
 from raysynth.networks.images import ImageSet
 from raysynth.references.control import Control, Embedder
 
 
-def _load(config: Config, size: int) -> Embedder:
+def _load(blueprint: Blueprint, size: int, batch: int) -> Embedder:
     # Here, not above: transformers and diffusers take seconds of every process.
     from raysynth.models.clip import load_clip
 
-    clip, batch = load_clip(config.base), config.clustering.batch_size
+    clip = load_clip(blueprint.base)
 
     def embed(images: ImageSet) -> NDArray[np.float32]:
         parts = [

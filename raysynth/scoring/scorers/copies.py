@@ -14,7 +14,7 @@ from raysynth.scoring.scorer import Images, Score, Scoring
 class Copies:
     """See `raysynth.scoring.scorer.Scorer`."""
 
-    title = "nearest training image"
+    title = "Nearest training image"
     source = "whitening as in SSCD, Pizzi et al. 2022 (arXiv 2202.10261)"
     Knobs = Section
     columns = pa.schema([("nearest", pa.string()), ("nearest_similarity", pa.float32())])

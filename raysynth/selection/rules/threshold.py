@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+import math
+from typing import TYPE_CHECKING
 
 from raysynth.selection.rule import Rule, Scored
 from raysynth.selection.settings import SelectionConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def _may(scored: Scored, config: SelectionConfig) -> NDArray[np.bool_]:
@@ -19,7 +23,7 @@ def _none(name: str, best: float, config: SelectionConfig) -> str:
     return (
         f"selection.threshold={config.threshold}: the best candidate of group {name} scores "
         f"{best:.4f}; expected one at least that reaches the threshold. Fix: selection.threshold="
-        f"{np.floor(best * 100) / 100:.2f} or lower, or selection.rule=quantile"
+        f"{math.floor(best * 100) / 100:.2f} or lower, or selection.rule=quantile"
     )
 
 

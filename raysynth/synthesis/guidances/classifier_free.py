@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class ClassifierFree:
     """See `raysynth.synthesis.guidance.Guidance`."""
 
-    title = "classifier-free guidance"
+    title = "Classifier-free guidance"
     source = "Ho & Salimans 2022 (arXiv 2207.12598)"
     Knobs = Section
     """None: the scale is `synthesis.guidance_scale`, which the generators have defaults of."""
