@@ -18,7 +18,8 @@ REFERENCE = ["references.steps=40", "references.evaluations=8", "references.jtt_
 
 
 def reference(name: str) -> tuple[float, float]:
-    config = load_config(None, REFERENCE).references
+    whole = load_config(None, REFERENCE)
+    config = whole.references.settled(whole.classifier)
     return costs.passes(REFERENCES[name].plan(config, settings(config)[0], 0), 16, IMAGES)
 
 
