@@ -7,7 +7,6 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +45,8 @@ def root(
 ) -> None:
     """Fair classifiers from biased photographs."""
     if show_version:
+        from importlib.metadata import version  # email and zipfile with it
+
         typer.echo(f"raysynth {version('raysynth')}")
         raise typer.Exit
 

@@ -23,7 +23,7 @@ from raysynth.errors import (
     refusal_in,
     without_advice,
 )
-from raysynth.storage.files import AWAY, FULL, PACKAGES
+from raysynth.storage.faults import AWAY, FULL, PACKAGES
 from raysynth.terminal import clipped, masked, shown
 
 EXIT_CODES = """\

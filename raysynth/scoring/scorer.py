@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from raysynth.clustering.settings import ClusteringConfig
-from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Section
 from raysynth.models.settings import CLIP, BaseConfigSection
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from raysynth.groups.groups import Groups
     from raysynth.models.clip import Clip
     from raysynth.models.encoder import Encoder
 

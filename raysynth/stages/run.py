@@ -25,10 +25,9 @@ import yaml
 from raysynth.errors import ConfigError, DataError, StorageError
 from raysynth.stages.graph import stage_digest, stage_kind
 from raysynth.stages.stage import Done
+from raysynth.storage.faults import is_away, is_full
 from raysynth.storage.files import (
     exists,
-    is_away,
-    is_full,
     make_folder,
     misfits,
     move,
