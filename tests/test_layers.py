@@ -44,6 +44,7 @@ planning
 pipeline
 benchmark
 cli
+__main__
 """
 FLOOR = {room: floor for floor, row in enumerate(FLOORS.split("\n")) for room in row.split()}
 
