@@ -14,4 +14,5 @@ CLASSIFICATION = Stage(
     lambda config: {
         "knobs": decides(config.classifier.settled()) | mixtures_rates(config),
     },
+    cost="raysynth.planning.costs:of_classification",
 )

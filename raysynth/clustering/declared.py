@@ -14,4 +14,5 @@ CLUSTERING = Stage(
     lambda config: {"knobs": decides(config.clustering), "clip": clip_of(config.base)},
     check="raysynth.clustering.checks:check",
     check_groups="raysynth.clustering.checks:check_groups",
+    cost="raysynth.planning.costs:of_clustering",
 )

@@ -10,5 +10,6 @@ INGEST = Stage(
     "real",
     "raysynth.datasets.ingest:build",
     decided_by=lambda config: {"dataset": decides(config.dataset), "seed": config.seed},
+    cost="raysynth.planning.costs:of_ingest",
 )
 """What the data set's files hold decides too, see `contents.source_digest`."""

@@ -18,4 +18,5 @@ FINETUNE = Stage(
     check="raysynth.models.sources:check_base_of",
     check_groups="raysynth.finetune.jobs:check_jobs",
     per_generator=True,
+    cost="raysynth.planning.costs:of_finetune",
 )

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysynth.clustering.batches import images_at_once, rows_at_once
 from raysynth.config.config import Config
 from raysynth.finetune.packs import passes_of
 from raysynth.finetune.settings import FinetuneConfig
-from raysynth.generators.recipe import AUTO, Recipe, Training, candidates
-from raysynth.models.family import FAMILIES, USUAL, Family, family_of, reader_of
-from raysynth.models.sources import CLIP, resolve
+from raysynth.generators.recipe import Recipe, Training, candidates
+from raysynth.models.sources import CLIP
+from raysynth.planning.sizes import Images, Shape
 from raysynth.references.settings import ReferencesConfig
-from raysynth.selection.rule import RULES
+from raysynth.stages.stage import Cost
 from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.settings import MASK_DRAWS
 from raysynth.training.plan import Plan
@@ -36,108 +34,7 @@ RESNET_50_FLOPS = 8.2e9
 FLOAT_BYTES = 4
 CLIP_SIDE = 224
 """Side of the images that CLIP sees, pixels."""
-PHOTOGRAPH = 512
-"""Side of a real image, pixels, where nobody says."""
 GPUS_GB = (24, 40, 80)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A base model's sizes."""
-
-    family: Family
-    unet: dict[str, Any]
-    """diffusers' configuration of the network that predicts."""
-    encoders: float
-    """Bytes of VAE and text encoder."""
-    factor: int
-    """Pixels per latent position."""
-    tokens: int
-    """Length of a prompt."""
-
-    def at(self, pixels: int) -> dict[str, Any]:
-        """The UNet's configuration for images of this side."""
-        return self.unet | {"sample_size": pixels // self.factor}
-
-    @property
-    def side(self) -> int:
-        """Side of the model's own images, pixels."""
-        return int(self.unet["sample_size"]) * self.factor
-
-
-@dataclass(frozen=True)
-class Images:
-    """Numbers and sides (pixels) of a run's images."""
-
-    splits: dict[str, int]
-    """Real images."""
-    groups: int
-    candidates: int
-    """Generated, of all groups together; by each generator."""
-    kept: int
-    """Of these, after selection."""
-    real_side: int
-    generated_side: int
-    classified_side: int
-
-    @property
-    def shared_bytes(self) -> float:
-        """Training, validation and kept images as the classifiers' decoded pixels."""
-        decoded = self.splits["train"] + self.splits["validation"] + self.kept
-        return float(decoded * self.image_bytes)
-
-    @property
-    def image_bytes(self) -> int:
-        """Of one decoded image, as classifiers see it."""
-        return 3 * self.classified_side**2
-
-
-def base_shape(config: Config, assumptions: list[str]) -> Shape:
-    """The base's sizes, from its configuration files; says what is assumed of a hub id."""
-    source = resolve(config.base.name)
-    if not os.path.isdir(source):
-        family = FAMILIES[USUAL]
-        assumptions.append(
-            f"{source} has the shape of {family.title} (the hub is not asked for a plan)"
-        )
-        usual = family.published
-        return Shape(
-            family, dict(usual.network), usual.encoders, usual.shape.factor, usual.shape.tokens
-        )
-    read = reader_of(Path(source))
-    family = family_of(source, read)
-    files = [
-        os.path.join(folder, name)
-        for part in (*family.roles["vae"], *family.roles["text"])
-        for folder, _, names in os.walk(f"{source}/{part}")
-        for name in names
-        if name.endswith(".safetensors")
-    ]
-    size = float(sum(os.path.getsize(name) for name in files))
-    found = family.shape(read)
-    network = dict(read(family.roles["model"][0]) or {})
-    return Shape(family, network, size, found.factor, found.tokens)
-
-
-def image_sizes(
-    config: Config, splits: dict[str, int], groups: int, shape: Shape, assumptions: list[str]
-) -> Images:
-    """The run's images; says what is assumed of them."""
-    known = config.dataset.stored_side
-    real = known or PHOTOGRAPH
-    if known is None:
-        assumptions.append(f"real images of {real} x {real} pixels (dataset.image_size is not set)")
-    made, selection = groups * config.synthesis.images_per_group, config.selection
-    share = RULES[selection.rule].share(selection)
-    return Images(
-        splits,
-        groups,
-        made,
-        round(made * share),
-        real,
-        config.synthesis.image_size or shape.side,
-        config.classifier.image_size or real,
-    )
 
 
 def training_cost(training: Training | None, settings: FinetuneConfig, shape: Shape) -> UNetCost:
@@ -191,39 +88,60 @@ def most_at_once(memory: Callable[[int], float], budget: float, lora: bool) -> i
     return 1 + int((budget - memory(1)) // (memory(2) - memory(1)))
 
 
-def classifier_flops(config: Config, images: Images) -> float:
-    """FLOPs of all classifiers: their steps, evaluations on the way and predictions of test."""
+def classifier_flops(
+    trainings: Sequence[tuple[Plan, int]], measured: int, batch: int, images: Images
+) -> float:
+    """FLOPs of classifiers: their steps, evaluations on the way and predictions of test.
+
+    `trainings`: (plan, how often). `measured`: classifiers that predict the test images. `batch`:
+    images per step.
+    """
     forward = RESNET_50_FLOPS * (images.classified_side / 224) ** 2
     learnt, seen = 0.0, 0.0
-    for plan, times in trainings(config):
-        both = passes(plan, config.classifier.batch_size, images)
+    for plan, times in trainings:
+        both = passes(plan, batch, images)
         learnt, seen = learnt + times * both[0], seen + times * both[1]
-    others, own = config.references, config.classifier
-    measured = len(others.names) * others.seeds + (len(own.mixtures) + 1) * own.seeds
-    seen += measured * images.splits["test"]
-    return forward * (3 * learnt + seen)
+    return forward * (3 * learnt + seen + measured * images.splits["test"])
 
 
-def trainings(config: Config) -> list[tuple[Plan, int]]:
-    """The classifiers' trainings of a run: (plan, how often); the search's all to their end."""
-    search, classifier = config.search, config.classifier
-    references = config.references.settled(classifier)
+def reference_trainings(config: Config) -> list[tuple[Plan, int]]:
+    """(Plan, how often) of the references."""
+    references = config.references.settled(config.classifier)
+    return _tuned(references.names, references, references.seeds)
+
+
+def choice_trainings(config: Config) -> list[tuple[Plan, int]]:
+    """(Plan, how often) of the choice among generators: each, and their mix."""
+    from raysynth.selection.by_validation import SEEDS
+
+    plan = plan_of(configured(config.classifier), config.classifier, heads=config.search.heads)
+    return [(plan, SEEDS * (len(candidates(config)) + 1))]
+
+
+def search_trainings(config: Config) -> list[tuple[Plan, int]]:
+    """(Plan, how often) of the search, every trial to its end."""
+    search = config.search
+    if not search.trials:
+        return []
+    plan = plan_of(_searched(config), config.classifier, heads=search.heads)
+    return [(plan, 1 if plan.frozen else search.trials)]
+
+
+def final_trainings(config: Config) -> list[tuple[Plan, int]]:
+    """(Plan, how often) of mixtures and of the method's own seeds."""
+    classifier = config.classifier
     mixed = config.references.for_mixtures(classifier)
-    found = _tuned(classifier.mixtures, mixed, classifier.seeds)
-    found += _tuned(references.names, references, references.seeds)
-    chosen, grid = configured(classifier), search.heads
-    if config.generator == AUTO:
-        from raysynth.selection.by_validation import SEEDS
+    own = plan_of(_searched(config), classifier)
+    tuned = _tuned(classifier.mixtures, mixed, classifier.seeds)
+    return [*tuned, (own, 1 if own.frozen else classifier.seeds)]
 
-        composed = len(candidates(config)) + 1
-        found.append((plan_of(chosen, classifier, heads=grid), SEEDS * composed))
+
+def _searched(config: Config) -> dict[str, Any]:
+    """The parameters of a trial in the middle of the ranges; as configured, where none is made."""
+    search, chosen = config.search, configured(config.classifier)
     if search.trials:
-        searched = {"steps": sum(search.steps) // 2, "ratio": max(search.ratios)}
-        chosen |= searched
-        times = search.trials if searched["steps"] else 1
-        found.append((plan_of(chosen, classifier, heads=grid), times))
-    own = plan_of(chosen, classifier)
-    return [*found, (own, 1 if own.frozen else classifier.seeds)]
+        chosen |= {"steps": sum(search.steps) // 2, "ratio": max(search.ratios)}
+    return chosen
 
 
 def passes(plan: Plan, batch: int, images: Images) -> tuple[float, float]:
@@ -243,36 +161,6 @@ def passes(plan: Plan, batch: int, images: Images) -> tuple[float, float]:
     return float(sum(phase.steps for phase in plan.phases) * batch), float(seen)
 
 
-def storage_bytes(images: Images, weights: float, generators: Sequence[Recipe]) -> dict[str, float]:
-    """What lies in the run's folder; `weights`: bytes of all adapters; `generators`: that draw.
-
-    Of several, the chosen groups' images are copied into one more table.
-    """
-    real, made = (side**2 * PNG_BYTES for side in (images.real_side, images.generated_side))
-    sets = len(generators) + (len(generators) > 1)
-    found = {
-        "real": sum(images.splits.values()) * real,
-        "synthetic": sets * images.candidates * made,
-        "adapters": weights,
-    }
-    edits = sum(recipe.edits for recipe in generators)
-    if edits:
-        found["sources, until all are edited"] = edits * images.candidates * real
-    return found
-
-
-def host_bytes(config: Config, images: Images) -> dict[str, float]:
-    """Main memory of the classification stages: their driver, Ray's object store, a worker."""
-    driver = images.shared_bytes
-    if config.generator == AUTO:  # all candidates' images beside those that are composed of them
-        driver += len(candidates(config)) * images.kept * images.image_bytes
-    return {
-        "driver": driver,
-        "object store": images.shared_bytes,
-        "worker": float(images.splits["test"] * images.image_bytes),
-    }
-
-
 def embedding_bytes(config: Config, images: Images) -> float:
     """Main memory of an actor that embeds the real images, beside its models and libraries.
 
@@ -285,6 +173,107 @@ def embedding_bytes(config: Config, images: Images) -> float:
     decoded = min(batch, images_at_once(side, side)) * side**2 * 3 * (1 + 2 * FLOAT_BYTES)
     models = 2 + (config.clustering.encoder != CLIP)  # mirrored images too
     return batch * (encoded + models * FLOAT_BYTES * 3 * CLIP_SIDE**2) + decoded
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What fine-tuning one generator takes."""
+
+    rows: int
+    """Images that pass the UNet in all trainings."""
+    adapters: int
+    lent: bool
+    """Whether another generator trains the same adapters."""
+    cost: UNetCost
+
+
+@dataclass(frozen=True)
+class Sized:
+    """What the stages' costs are counted of."""
+
+    images: Images
+    shape: Shape
+    recipes: Mapping[str, Recipe]
+    """Generator -> its recipe, settled for these data."""
+    tuned: Mapping[str, Tuned]
+    """Generator -> its fine-tuning."""
+
+
+def of_ingest(config: Config, sized: Sized) -> Cost:
+    """The real table."""
+    images = sized.images
+    return Cost(storage={"real": sum(images.splits.values()) * images.real_side**2 * PNG_BYTES})
+
+
+def of_clustering(config: Config, sized: Sized) -> Cost:
+    """An actor that embeds."""
+    return Cost(host={"embedding": embedding_bytes(config, sized.images)})
+
+
+def of_finetune(config: Config, sized: Sized) -> Cost:
+    """One generator's adapters, unless another one trains the same."""
+    tuned = sized.tuned[config.generator]
+    if tuned.lent:
+        return Cost()
+    return Cost(
+        flops={"fine-tuning": tuned.rows * tuned.cost.training},
+        storage={"adapters": FLOAT_BYTES * tuned.adapters * tuned.cost.trained},
+    )
+
+
+def of_synthesis(config: Config, sized: Sized) -> Cost:
+    """One generator's images; of edits, what they are made of until all are made."""
+    images, recipe = sized.images, sized.recipes[config.generator]
+    storage = {"synthetic": images.candidates * images.generated_side**2 * PNG_BYTES}
+    if recipe.edits:
+        sources = images.candidates * images.real_side**2 * PNG_BYTES
+        storage["sources, until all are edited"] = sources
+    flops = generation_flops(recipe, config, sized.shape, images)
+    return Cost({"generation": flops}, storage)
+
+
+def of_choice(config: Config, sized: Sized) -> Cost:
+    """The chosen groups' images once more; all candidates' beside those composed of them."""
+    images = sized.images
+    batch = config.classifier.batch_size
+    return Cost(
+        flops={"classifiers": classifier_flops(choice_trainings(config), 0, batch, images)},
+        storage={"synthetic": images.candidates * images.generated_side**2 * PNG_BYTES},
+        host={"driver": float(len(candidates(config)) * images.kept * images.image_bytes)},
+    )
+
+
+def of_references(config: Config, sized: Sized) -> Cost:
+    """The references' tuning, and their predictions of test."""
+    measured = len(config.references.names) * config.references.seeds
+    batch = config.classifier.batch_size
+    found = classifier_flops(reference_trainings(config), measured, batch, sized.images)
+    return Cost(flops={"classifiers": found})
+
+
+def of_search(config: Config, sized: Sized) -> Cost:
+    """The trials."""
+    batch = config.classifier.batch_size
+    found = classifier_flops(search_trainings(config), 0, batch, sized.images)
+    return Cost(flops={"classifiers": found})
+
+
+def of_classification(config: Config, sized: Sized) -> Cost:
+    """Mixtures and final seeds; main memory of a driver, Ray's object store and a worker."""
+    images, own = sized.images, config.classifier
+    measured = (len(own.mixtures) + 1) * own.seeds
+    return Cost(
+        flops={
+            "classifiers": classifier_flops(
+                final_trainings(config), measured, own.batch_size, images
+            )
+        },
+        host={
+            "driver": images.shared_bytes,
+            "object store": images.shared_bytes,
+            "worker": float(images.splits["test"] * images.image_bytes),
+        },
+    )
 
 
 def _tuned(names: Sequence[str], config: ReferencesConfig, seeds: int) -> list[tuple[Plan, int]]:

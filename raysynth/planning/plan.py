@@ -8,6 +8,7 @@ assumption is printed beside the numbers.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,10 @@ from raysynth.generators.inputs import training_inputs
 from raysynth.generators.lending import lending_group, settled, trained_groups
 from raysynth.generators.recipe import AUTO, Recipe, candidates, recipe_of
 from raysynth.groups.groups import Groups
-from raysynth.planning import costs
+from raysynth.method import nodes_of
+from raysynth.planning import costs, sizes
 from raysynth.planning.preflight import check_configuration, warnings_of
+from raysynth.stages.stage import Cost, function
 from raysynth.terminal import shown
 
 if TYPE_CHECKING:
@@ -82,7 +85,7 @@ class Plan:
     """Stage -> hours of one GPU, of all generators together."""
     storage_gb: dict[str, float]
     host_gb: dict[str, float]
-    """Main memory, see `costs.host_bytes` and `costs.embedding_bytes`."""
+    """Main memory, by who holds it."""
     store_bytes: int
     """`resources.object_store_memory` that a local Ray would need, if it has less; else 0."""
     assumptions: list[str]
@@ -101,35 +104,39 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     assumptions = [f"{teraflops:g} TFLOP/s sustained per GPU (--tflops)"]
     each: dict[str, Config] = {one.generator: one for one in candidates(config)}
     recipes = {name: settled(recipe_of(one), counts["train"]) for name, one in each.items()}
-    shape = costs.base_shape(config, assumptions)
+    shape = sizes.base_shape(config, assumptions)
     splits = {name: int(n.sum()) for name, n in counts.items()}
-    images = costs.image_sizes(config, splits, groups.count, shape, assumptions)
+    images = sizes.image_sizes(config, splits, groups.count, shape, assumptions)
     generators: dict[str, GeneratorPlan] = {}
     for name, one in each.items():
         same = [n for n in generators if training_inputs(each[n]) == training_inputs(one)]
         lent_by = same[0] if same and recipes[name].training is not None else ""
         generators[name] = _generator(recipes[name], config, groups, counts, shape, lent_by)
-    trained = [one for one in generators.values() if not one.lent_by]
-    flops = {
-        "fine-tuning": sum(one.rows * one.cost.training for one in trained),
-        "generation": sum(
-            costs.generation_flops(recipe, config, shape, images) for recipe in recipes.values()
-        ),
-        "classifiers": costs.classifier_flops(config, images),
+    tuned = {
+        name: costs.Tuned(one.rows, one.adapters, bool(one.lent_by), one.cost)
+        for name, one in generators.items()
     }
-    weights = 4.0 * sum(one.adapters * one.cost.trained for one in trained)
-    host = costs.host_bytes(config, images)
-    needed = math.ceil(host["object store"])
+    total = _total(config, costs.Sized(images, shape, recipes, tuned))
+    needed = math.ceil(total.host["object store"])
     _assume(config, list(recipes.values()), generators, assumptions)
     assumptions += few_measured(counts, groups)
     return Plan(
         generators=generators,
-        gpu_hours={name: value / (teraflops * 1e12) / 3600 for name, value in flops.items()},
-        storage_gb=_gb(costs.storage_bytes(images, weights, list(recipes.values()))),
-        host_gb=_gb(host | {"embedding": costs.embedding_bytes(config, images)}),
+        gpu_hours={name: n / (teraflops * 1e12) / 3600 for name, n in total.flops.items()},
+        storage_gb=_gb(total.storage),
+        host_gb=_gb(total.host),
         store_bytes=needed if needed > config.resources.object_store_memory else 0,
         assumptions=assumptions,
     )
+
+
+def _total(config: Config, sized: costs.Sized) -> Cost:
+    """What the stages cost, each by itself, added up."""
+    found = Cost()
+    for node in nodes_of(config):
+        if node.stage.cost:
+            found += function(node.stage.cost)(node.config, sized)
+    return found
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -206,7 +213,7 @@ def _generator(
     config: Config,
     groups: Groups,
     splits: dict[str, np.ndarray],
-    shape: costs.Shape,
+    shape: sizes.Shape,
     lent_by: str,
 ) -> GeneratorPlan:
     """The plan of one generator; `splits`: split -> [G] images."""
@@ -299,5 +306,5 @@ def _assume(
     ]
 
 
-def _gb(found: dict[str, float]) -> dict[str, float]:
+def _gb(found: Mapping[str, float]) -> dict[str, float]:
     return {name: value / 1e9 for name, value in found.items()}

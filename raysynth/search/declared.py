@@ -15,4 +15,5 @@ SEARCH = Stage(
         "knobs": decides(config.search.settled(config.classifier)),
         "classifier": searched_knobs(config),
     },
+    cost="raysynth.planning.costs:of_search",
 )

@@ -32,6 +32,7 @@ CHOICE = Stage(
     },
     check="raysynth.networks.checks:check_backbone",
     check_read={"ingest": "raysynth.networks.checks:check_sides"},
+    cost="raysynth.planning.costs:of_choice",
     beside={"real": "ingest"},
     where=lambda config: config.generator == AUTO,
 )

@@ -40,6 +40,8 @@ class Stage:
     """(config, groups, [G] training images): the same, once the data set is listed."""
     check_read: Mapping[str, str] = field(default_factory=dict)
     """Stage -> (config, its facts): refuses what this one cannot use, as soon as that is made."""
+    cost: str = ""
+    """(config, `planning.costs.Sized`) -> Cost: what `raysynth plan` adds up."""
     per_generator: bool = False
     """Once for each candidate of `generator: auto`."""
     ray: bool = True
@@ -50,6 +52,28 @@ class Stage:
     """Stage that later ones read: they get this one in its place."""
     where: Callable[[Any], bool] = lambda config: True
     """(config): whether a run has it."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage costs, by what it is for; numbers of one name are added up over the stages."""
+
+    flops: Mapping[str, float] = field(default_factory=dict)
+    storage: Mapping[str, float] = field(default_factory=dict)
+    """Bytes in the run's folder."""
+    host: Mapping[str, float] = field(default_factory=dict)
+    """Bytes of main memory, by who holds them."""
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            _added(self.flops, other.flops),
+            _added(self.storage, other.storage),
+            _added(self.host, other.host),
+        )
+
+
+def _added(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in {**one, **other}}
 
 
 @dataclass(frozen=True)

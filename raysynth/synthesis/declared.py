@@ -13,4 +13,5 @@ SYNTHESIS = Stage(
     synthesis_inputs,
     check="raysynth.synthesis.solver:check_solver",
     per_generator=True,
+    cost="raysynth.planning.costs:of_synthesis",
 )

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 import torch
 
+from raysynth.clustering import neighbours
 from raysynth.clustering.embed import column_vectors, vectors_column
 from raysynth.clustering.neighbours import Neighbours, real_neighbours
 from raysynth.groups.groups import Groups
-from raysynth.scoring import neighbours
 
 GROUPS = Groups(("a", "b"), ("x", "y"), ("a", "b"), ("x", "y"))
 CPU = torch.device("cpu")

@@ -7,13 +7,15 @@ from dataclasses import replace
 import pytest
 
 from raysynth.config.files import load_config
-from raysynth.generators.recipe import recipe_of
-from raysynth.planning import costs
+from raysynth.generators.recipe import candidates, recipe_of
+from raysynth.method import nodes_of
+from raysynth.planning import costs, sizes
 from raysynth.references.reference import REFERENCES, settings
+from raysynth.stages.stage import Cost, function
 from raysynth.training.two_stage import configured, plan_of
 
 SPLITS = {"train": 1000, "validation": 100, "test": 300}
-IMAGES = costs.Images(SPLITS, 4, 800, 600, 32, 32, 32)
+IMAGES = sizes.Images(SPLITS, 4, 800, 600, 32, 32, 32)
 REFERENCE = ["references.steps=40", "references.evaluations=8", "references.jtt_steps=10"]
 
 
@@ -45,7 +47,11 @@ def test_heads_on_synthetic_images_look_at_them():
 def counted(*overrides: str) -> int:
     """Trainings of a run whose search has three."""
     config = load_config(None, ["search.trials=3", "references.names=[erm]", *overrides])
-    return sum(times for _, times in costs.trainings(config))
+    found = [*costs.reference_trainings(config), *costs.search_trainings(config)]
+    found += costs.final_trainings(config)
+    if config.generator == "auto":
+        found += costs.choice_trainings(config)
+    return sum(times for _, times in found)
 
 
 def test_all_trainings_of_a_run_are_counted():
@@ -60,11 +66,11 @@ def test_all_trainings_of_a_run_are_counted():
 
 
 def test_generation_costs_what_its_size_costs():
-    shape = costs.base_shape(load_config(), [])
+    shape = sizes.base_shape(load_config(), [])
     flops = {}
     for size in (None, 32, 64):
         config = load_config(None, [] if size is None else [f"synthesis.image_size={size}"])
-        images = costs.image_sizes(config, SPLITS, 4, shape, [])
+        images = sizes.image_sizes(config, SPLITS, 4, shape, [])
         flops[size] = costs.generation_flops(recipe_of(config), config, shape, images)
     assert flops[None] == flops[32]
     assert flops[64] > 3.5 * flops[32], "all grows with the pixels but what is made of the text"
@@ -76,16 +82,17 @@ def test_host_memory_is_that_of_decoded_images():
         update={"classifier": config.classifier.model_copy(update={"image_size": 224})}
     )
     said: list[str] = []
-    images = costs.image_sizes(config, SPLITS, 4, costs.base_shape(config, []), said)
+    images = sizes.image_sizes(config, SPLITS, 4, sizes.base_shape(config, []), said)
     assert "real images of 512 x 512" in said[0]
     one, kept = 3 * 224 * 224, 4 * 800 // 2
-    assert costs.host_bytes(config, images) == {
+    sized = costs.Sized(images, sizes.base_shape(config, []), {}, {})
+    assert costs.of_classification(config, sized).host == {
         "driver": (1000 + 100 + kept) * one,
         "object store": (1000 + 100 + kept) * one,
         "worker": 300 * one,
     }
     auto = config.model_copy(update={"generator": "auto"})
-    assert costs.host_bytes(auto, images)["driver"] == (1000 + 100 + 5 * kept) * one
+    assert costs.of_choice(auto, sized).host["driver"] == 4 * kept * one
 
 
 def test_embedding_holds_a_batch_as_it_is_encoded_and_few_decoded_images():
@@ -100,7 +107,28 @@ def test_embedding_holds_a_batch_as_it_is_encoded_and_few_decoded_images():
     assert found[4000] < 2  # 256 of 16 megapixels as floats were 120 GB
 
 
-@pytest.mark.parametrize(("generators", "sets"), [(1, 1), (3, 4)])
-def test_the_images_of_chosen_generators_are_copied(generators, sets):
-    found = costs.storage_bytes(IMAGES, 7.0, [recipe_of(load_config())] * generators)
-    assert found["synthetic"] == sets * 800 * 32**2 * costs.PNG_BYTES and found["adapters"] == 7
+@pytest.mark.parametrize(("overrides", "sets"), [([], 1), (["generator=auto"], 5)])
+def test_the_images_of_chosen_generators_are_copied(overrides, sets):
+    config = load_config(None, overrides)
+    shape = sizes.base_shape(config, [])
+    recipes = {one.generator: recipe_of(one) for one in candidates(config)}
+    sized = costs.Sized(IMAGES, shape, recipes, {})
+    found = Cost()
+    for node in nodes_of(config):
+        if node.stage.name == "synthesis":
+            found += function(node.stage.cost)(node.config, sized)
+    assert found.storage["synthetic"] == sets * 800 * 32**2 * costs.PNG_BYTES
+
+
+def test_what_two_generators_share_costs_once():
+    config = load_config(None, ["generator=auto", "candidates=[shared, edit]"])
+    shape = sizes.base_shape(config, [])
+    recipes = {one.generator: recipe_of(one) for one in candidates(config)}
+    cost = costs.training_cost(recipes["edit"].training, config.finetune, shape)
+    tuned = {name: costs.Tuned(10, 1, name == "edit", cost) for name in recipes}
+    shared, edit = (
+        costs.of_finetune(one, costs.Sized(IMAGES, shape, recipes, tuned))
+        for one in candidates(config)
+    )
+    assert shared.flops == {"fine-tuning": 10 * cost.training} and edit == Cost()
+    assert (shared + edit).storage == {"adapters": 4 * cost.trained}

@@ -1,0 +1,115 @@
+"""Sizes of a base model and of a run's images, from configurations and counts alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raysynth.config.config import Config
+from raysynth.models.family import FAMILIES, USUAL, Family, family_of, reader_of
+from raysynth.models.sources import resolve
+from raysynth.selection.rule import RULES
+
+PHOTOGRAPH = 512
+"""Side of a real image, pixels, where nobody says."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A base model's sizes."""
+
+    family: Family
+    unet: dict[str, Any]
+    """diffusers' configuration of the network that predicts."""
+    encoders: float
+    """Bytes of VAE and text encoder."""
+    factor: int
+    """Pixels per latent position."""
+    tokens: int
+    """Length of a prompt."""
+
+    def at(self, pixels: int) -> dict[str, Any]:
+        """The UNet's configuration for images of this side."""
+        return self.unet | {"sample_size": pixels // self.factor}
+
+    @property
+    def side(self) -> int:
+        """Side of the model's own images, pixels."""
+        return int(self.unet["sample_size"]) * self.factor
+
+
+@dataclass(frozen=True)
+class Images:
+    """Numbers and sides (pixels) of a run's images."""
+
+    splits: dict[str, int]
+    """Real images."""
+    groups: int
+    candidates: int
+    """Generated, of all groups together; by each generator."""
+    kept: int
+    """Of these, after selection."""
+    real_side: int
+    generated_side: int
+    classified_side: int
+
+    @property
+    def shared_bytes(self) -> float:
+        """Training, validation and kept images as the classifiers' decoded pixels."""
+        decoded = self.splits["train"] + self.splits["validation"] + self.kept
+        return float(decoded * self.image_bytes)
+
+    @property
+    def image_bytes(self) -> int:
+        """Of one decoded image, as classifiers see it."""
+        return 3 * self.classified_side**2
+
+
+def base_shape(config: Config, assumptions: list[str]) -> Shape:
+    """The base's sizes, from its configuration files; says what is assumed of a hub id."""
+    source = resolve(config.base.name)
+    if not os.path.isdir(source):
+        family = FAMILIES[USUAL]
+        assumptions.append(
+            f"{source} has the shape of {family.title} (the hub is not asked for a plan)"
+        )
+        usual = family.published
+        return Shape(
+            family, dict(usual.network), usual.encoders, usual.shape.factor, usual.shape.tokens
+        )
+    read = reader_of(Path(source))
+    family = family_of(source, read)
+    files = [
+        os.path.join(folder, name)
+        for part in (*family.roles["vae"], *family.roles["text"])
+        for folder, _, names in os.walk(f"{source}/{part}")
+        for name in names
+        if name.endswith(".safetensors")
+    ]
+    size = float(sum(os.path.getsize(name) for name in files))
+    found = family.shape(read)
+    network = dict(read(family.roles["model"][0]) or {})
+    return Shape(family, network, size, found.factor, found.tokens)
+
+
+def image_sizes(
+    config: Config, splits: dict[str, int], groups: int, shape: Shape, assumptions: list[str]
+) -> Images:
+    """The run's images; says what is assumed of them."""
+    known = config.dataset.stored_side
+    real = known or PHOTOGRAPH
+    if known is None:
+        assumptions.append(f"real images of {real} x {real} pixels (dataset.image_size is not set)")
+    made, selection = groups * config.synthesis.images_per_group, config.selection
+    share = RULES[selection.rule].share(selection)
+    return Images(
+        splits,
+        groups,
+        made,
+        round(made * share),
+        real,
+        config.synthesis.image_size or shape.side,
+        config.classifier.image_size or real,
+    )
