@@ -112,8 +112,8 @@ class Registry(Generic[P]):
         """What is said of a name that is none; `also`: names that would do besides the parts'."""
         known = (*self.names, *also)
         close = difflib.get_close_matches(str(name), known, 1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        return f"got {clipped(str(name))!r}, expected one of {', '.join(known)}.{hint}"
+        hint = f". Did you mean {close[0]!r}?" if close else ""
+        return f"got {clipped(str(name))!r}, expected one of {', '.join(known)}{hint}"
 
 
 class _Some(Registry[P]):

@@ -22,7 +22,7 @@ from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import NAME, Place, Section, digest_of, knob
 from raysynth.models.settings import BaseConfigSection
 from raysynth.networks.settings import ClassifierConfig
-from raysynth.references.settings import ReferencesConfig
+from raysynth.references.settings import CONTROLS, ReferencesConfig
 from raysynth.registry import chosen_part, named_part
 from raysynth.search.settings import SearchConfig
 from raysynth.selection.settings import SelectionConfig
@@ -85,12 +85,8 @@ class Config(Section):
                 f"{self.classifier.backbone} without a GPU, though workers have one. Fix: "
                 "search.gpus_per_trial=1"
             )
-        embedded = self.base.name == "embedded" and bool(self.dataset.garments)
-        if "base_classifier" in self.references.controls and not embedded:
-            raise ValueError(
-                "references.controls: base_classifier needs base.name=embedded and "
-                "dataset.name=outfits, whose labelled pretraining images are known"
-            )
+        for control in self.references.controls:
+            CONTROLS[control].check(self.base, self.dataset)
         self.classifier.check_share("search.head_real_shares", min(self.search.head_real_shares))
         if self.generator == AUTO and self.finetune.overrides:
             raise ValueError(

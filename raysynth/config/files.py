@@ -119,7 +119,8 @@ def explain(error: ValidationError, path: str | None) -> str:
             lines.append(f"  {key}: unknown key. {_nearest(parent, last)}")
         else:
             message, value = item["msg"].removeprefix("Value error, "), item["input"]
-            got = "" if isinstance(value, dict) else f", got {_told(repr(value))}"
+            said = isinstance(value, dict) or "got " in message
+            got = "" if said else f", got {_told(repr(value))}"
             if item["type"] == "string_type" and isinstance(value, int | float):
                 got += f". Fix: quote it, e.g. '{_told(str(value))}'"
             lines.append(f"  {key}: {message}{got}" if key else f"  {message}")

@@ -54,7 +54,8 @@ def precision_of(settings: FinetuneConfig, base: BaseConfigSection) -> str:
 def build_trainee(pack: Pack, slots: int) -> Trainee:
     """The base's UNet with `slots` models of the pack's engine, all at their start."""
     if pack.training.engine == "full":
-        return _full_trainee(_load_model(pack, "float32").model)
+        base = _load_model(pack, "float32")
+        return _full_trainee(base.model, base.family.roles["model"][0])
     settings = pack.settings
     dtype = DTYPE_OF[precision_of(settings, pack.base)]
     base = _load_model(pack, dtype)
@@ -77,8 +78,8 @@ def _lora_trainee(unet: Any, lora: GroupedLoRA) -> Trainee:
     )
 
 
-def _full_trainee(unet: Any) -> Trainee:
-    """All weights of one UNet, kept in float32; one model at a time."""
+def _full_trainee(unet: Any, part: str) -> Trainee:
+    """All weights of one UNet, kept in float32; one model at a time. `part`: its folder."""
     rows = flatten(list(unet.parameters()), 1)
     base = rows.values.to("cpu", copy=True)  # not on a GPU: a quarter more than training needs
 
@@ -87,10 +88,10 @@ def _full_trainee(unet: Any) -> Trainee:
 
     def save(_slot: int, folder: str) -> None:
         with tempfile.TemporaryDirectory() as scratch:
-            unet.save_pretrained(f"{scratch}/unet")
-            make_folder(f"{folder}/unet")
-            storage, path = open_storage(f"{folder}/unet")
-            for file in sorted(Path(scratch, "unet").iterdir()):
+            unet.save_pretrained(f"{scratch}/{part}")
+            make_folder(f"{folder}/{part}")
+            storage, path = open_storage(f"{folder}/{part}")
+            for file in sorted(Path(scratch, part).iterdir()):
                 storage.put_file(str(file), f"{path}/{file.name}")
 
     trainee = Trainee(unet, rows, enter, lambda _: None, save, lambda _: trainee)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raysynth.datasets.settings import DatasetConfig
+from raysynth.models.settings import BaseConfigSection
 from raysynth.networks.build import Blueprint
 from raysynth.networks.images import ImageSet
 from raysynth.references.settings import CONTROLS as PARTS
@@ -16,6 +18,10 @@ from raysynth.references.settings import ReferencesConfig
 from raysynth.registry import Registry
 
 Embedder = Callable[[ImageSet], NDArray[np.float32]]
+
+
+def nothing_to_refuse(base: BaseConfigSection, dataset: DatasetConfig) -> None:
+    """Of controls that every run can have."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +32,15 @@ class Control:
 
     `title`: what tables call it. `load`: (what networks are made from, side of the images in
     pixels, images embedded at once) -> images to embeddings [N, D]. `uses_clip`: the embedding is
-    that of `base.clip`, which then decides the row.
+    that of `base.clip`, which then decides the row. `check`: raises ValueError for a base or a data
+    set that it cannot do with.
     """
 
     title: str
     source: str
     load: Callable[[Blueprint, int, int], Embedder]
     uses_clip: bool = False
+    check: Callable[[BaseConfigSection, DatasetConfig], None] = nothing_to_refuse
 
     def budget(self, config: ReferencesConfig) -> dict[str, Any]:
         """What validation chose among; no encoder is trained."""

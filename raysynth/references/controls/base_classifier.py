@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysynth.datasets.garments import CLASSES
+from raysynth.datasets.settings import DatasetConfig
+from raysynth.models.settings import BaseConfigSection
 from raysynth.networks.build import Blueprint
 from raysynth.networks.images import ImageSet
 from raysynth.networks.settings import SMALL
@@ -32,8 +34,17 @@ def _load(blueprint: Blueprint, size: int, batch: int) -> Embedder:
     return embed
 
 
+def _check(base: BaseConfigSection, dataset: DatasetConfig) -> None:
+    if base.name != "embedded" or not dataset.garments:
+        raise ValueError(
+            "references.controls: base_classifier needs base.name=embedded and "
+            "dataset.name=outfits, whose labelled pretraining images are known"
+        )
+
+
 PART = Control(
     "Base's labelled images + balanced head",
     "ours: the small network on the tiny base's pretraining images and their garment labels",
     _load,
+    check=_check,
 )
