@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -45,6 +45,28 @@ class Section(BaseModel):
 
 class NoKnobs(Section):
     """Of a part that has no knobs of its own."""
+
+
+S = TypeVar("S", bound=Section)
+
+
+class Sections(Protocol):
+    """A configuration as rooms know it: its sections, each by its type."""
+
+    @property
+    def name(self) -> str:
+        """The run's."""
+
+    @property
+    def seed(self) -> int:
+        """The run's."""
+
+    @property
+    def generator(self) -> str:
+        """Name of a generator, or `auto`."""
+
+    def __getitem__(self, kind: type[S]) -> S:
+        """The section of this type."""
 
 
 def knob(

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raysynth.datasets.settings import DatasetConfig
 from raysynth.groups.groups import Groups
+from raysynth.knobs import Sections
 from raysynth.models.hub import commits
+from raysynth.models.settings import BaseConfigSection
 from raysynth.networks.settings import ClassifierConfig
 
 CARD = """\
@@ -61,7 +64,7 @@ of that group. Not for decisions about people.
 
 
 def model_card(
-    config: Any,
+    config: Sections,
     groups: Groups,
     counts: NDArray[Any],
     plan: dict[str, Any],
@@ -89,13 +92,13 @@ def model_card(
         labels=", ".join(map(plain, groups.label_names)),
         attributes=" or ".join(map(plain, groups.attribute_names)),
         preference=f"\n{plain(preference)}\n" if preference else "",
-        training=training_in_words(config.classifier, parameters),
+        training=training_in_words(config[ClassifierConfig], parameters),
         load="import raysynth.networks.pretrained  # registers the model\n" if own else "",
-        dataset=config.dataset.name,
-        severity=config.dataset.severity,
+        dataset=config[DatasetConfig].name,
+        severity=config[DatasetConfig].severity,
         run_seed=config.seed,
         generator=config.generator,
-        base=public_name(config.base.name),
+        base=public_name(config[BaseConfigSection].name),
         commits="".join(f" `{name}`: commit `{c}`." for name, c in commits(config).items()),
         rows="\n".join(
             f"| {plain(name)} | {count} | {metrics['groups'][name]:.3f} |"

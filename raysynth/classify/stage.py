@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from raysynth.classify.card import model_card
 from raysynth.classify.ship import ship
+from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.tasks import on_worker
 from raysynth.errors import DataError
 from raysynth.evaluation.final import Final, predict_test, shipped_index
@@ -30,12 +31,15 @@ from raysynth.evaluation.results import (
     write_results,
 )
 from raysynth.groups.groups import Groups
+from raysynth.knobs import Sections
 from raysynth.networks.build import blueprint_of
 from raysynth.networks.images import Data
+from raysynth.networks.settings import ClassifierConfig
 from raysynth.progress import Progress
 from raysynth.references.settings import ReferencesConfig
 from raysynth.references.stage import Named, reference_rows
 from raysynth.references.tuning import tuning_of
+from raysynth.search.settings import SearchConfig
 from raysynth.stages.stage import Work
 from raysynth.storage.files import make_folder, read_record
 from raysynth.training.data import load_data, say_shortage
@@ -49,7 +53,7 @@ SOURCE = "Basu et al. 2026 (arXiv 2511.08711), two-stage training; searched by r
 
 
 def run_classification(
-    config: Any,
+    config: Sections,
     real: str,
     synthetic: str,
     selection: str,
@@ -76,12 +80,12 @@ def run_classification(
         Naming the trainings that failed.
     """
     progress.update("decoding images")
-    ready = start_workers(config.resources)
-    data = load_data(config.classifier.image_size, real, synthetic, selection, groups)
+    ready = start_workers(config[ResourcesConfig])
+    data = load_data(config[ClassifierConfig].image_size, real, synthetic, selection, groups)
     best = _read_best(search)
     say_shortage(best["parameters"]["ratio"], data, progress)
     blueprint = blueprint_of(config)
-    units = Units(f"{work}/units", blueprint, config.resources, groups, data.train.size)
+    units = Units(f"{work}/units", blueprint, config[ResourcesConfig], groups, data.train.size)
     make_folder(units.folder)
     ray.get(ready)
     trained = _train(config, units, data, best["parameters"], progress)
@@ -136,12 +140,12 @@ class Tested:
 
 
 def _train(
-    config: Any, units: Units, data: Data, parameters: dict[str, Any], progress: Progress
+    config: Sections, units: Units, data: Data, parameters: dict[str, Any], progress: Progress
 ) -> Trained:
     """The winner's seeds, trained beside the tuning of the mixtures: no worker stands idle."""
-    settings, shared = config.classifier, ray.put(data)
+    settings, shared = config[ClassifierConfig], ray.put(data)
     ours = [plan_of(parameters, settings, seed) for seed in range(settings.seeds)]
-    mixing = config.references.for_mixtures(settings)
+    mixing = config[ReferencesConfig].for_mixtures(settings)
     tuning = tuning_of(settings.mixtures, mixing, settings.seeds)
     records = run_units(
         units,
@@ -159,13 +163,16 @@ def _train(
 
 
 def _rows(
-    config: Any, tested: Tested, data: Data, progress: Progress
+    config: Sections, tested: Tested, data: Data, progress: Progress
 ) -> tuple[dict[str, Any], list[Named]]:
     """The rows of the mixtures and of ours, and all predictions."""
-    mixing, mine = config.references.for_mixtures(config.classifier), tested.trained.mine
+    mixing, mine = (
+        config[ReferencesConfig].for_mixtures(config[ClassifierConfig]),
+        tested.trained.mine,
+    )
     mixed, truth = tested.trained.mixed, tested.truth
     methods, named = reference_rows(mixed, tested.of_mixtures, truth, mixing)
-    for name in config.classifier.mixtures:
+    for name in config[ClassifierConfig].mixtures:
         methods[name]["synthetic"] = _synthetic(name, mixing, data, progress)
     methods[OURS] = _own_row(config, mine, tested.ours, truth)
     return methods, named + [(OURS, f.seed, one) for f, one in zip(mine, tested.ours, strict=True)]
@@ -183,16 +190,16 @@ def _synthetic(
 
 
 def _own_row(
-    config: Any, finals: Sequence[Final], found: Sequence[Any], truth: Truth
+    config: Sections, finals: Sequence[Final], found: Sequence[Any], truth: Truth
 ) -> dict[str, Any]:
-    search = config.search
+    search = config[SearchConfig]
     return {
         "kind": OURS,
         "source": SOURCE,
         "uses_validation": False,
         "budget": {
             "trainings": search.trials,
-            "stopping_points": search.trials * config.classifier.evaluations,
+            "stopping_points": search.trials * config[ClassifierConfig].evaluations,
             "heads_each": len(search.heads),
         },
         **measured(truth, found, [final.validation for final in finals]),
@@ -201,7 +208,7 @@ def _own_row(
     }
 
 
-def _ship(config: Any, units: Units, tested: Tested, preference: str, work: str) -> None:
+def _ship(config: Sections, units: Units, tested: Tested, preference: str, work: str) -> None:
     """Save the seed that validation likes best, in a worker: it holds torch already."""
     mine, truth = tested.trained.mine, tested.truth
     best = shipped_index(mine)

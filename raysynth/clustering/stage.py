@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raysynth.cluster.settings import ResourcesConfig
 from raysynth.clustering.checks import check_groups
 from raysynth.clustering.embed import (
     CENTROIDS_FILE,
@@ -23,6 +24,8 @@ from raysynth.clustering.kmeans import Clustering, cluster_group, of_group
 from raysynth.clustering.neighbours import real_neighbours
 from raysynth.clustering.settings import ClusteringConfig
 from raysynth.groups.groups import Groups, require_every_group
+from raysynth.knobs import Sections
+from raysynth.models.settings import BaseConfigSection
 from raysynth.progress import Progress
 from raysynth.stages.stage import Work
 from raysynth.storage.files import exists
@@ -33,7 +36,7 @@ CENTROIDS = pa.schema([("group", pa.int32()), ("embedding", pa.list_(pa.float32(
 
 
 def run_clustering(
-    config: Any, real: str, groups: Groups, work: str, progress: Progress
+    config: Sections, real: str, groups: Groups, work: str, progress: Progress
 ) -> dict[str, Any]:
     """Embed the training images, cluster every group.
 
@@ -60,7 +63,7 @@ def run_clustering(
     require_every_group(counts, groups, "train")
     check_groups(config, groups, counts)
 
-    found = _cluster(config.clustering, config.seed, groups, group, encoded(table), progress)
+    found = _cluster(config[ClusteringConfig], config.seed, groups, group, encoded(table), progress)
     labels = np.empty(len(group), np.int32)
     for g, clustering in enumerate(found):
         labels[group == g] = clustering.labels
@@ -108,10 +111,12 @@ def _centroids(vectors: np.ndarray, group: np.ndarray, count: int) -> np.ndarray
     return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
 
 
-def _embeddings(config: Any, real: str, work: str, progress: Progress) -> tuple[pa.Table, pa.Table]:
+def _embeddings(
+    config: Sections, real: str, work: str, progress: Progress
+) -> tuple[pa.Table, pa.Table]:
     """Those of an earlier attempt, or made now."""
     if not exists(f"{work}/{EMBEDDINGS_FILE}"):  # written last
-        sections = (config.clustering, config.base, config.resources)
+        sections = (config[ClusteringConfig], config[BaseConfigSection], config[ResourcesConfig])
         train, validation = embed_real_images(*sections, real, progress)
         write_table(validation, f"{work}/{VALIDATION_FILE}")
         write_table(train, f"{work}/{EMBEDDINGS_FILE}")

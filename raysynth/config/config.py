@@ -19,7 +19,7 @@ from raysynth.generators.generator import GENERATORS, check_generator
 from raysynth.generators.recipe import AUTO
 from raysynth.grouping.settings import GroupingConfig
 from raysynth.groups.settings import PromptConfig
-from raysynth.knobs import NAME, Place, Section, digest_of, knob
+from raysynth.knobs import NAME, Place, S, Section, digest_of, knob
 from raysynth.models.settings import BaseConfigSection
 from raysynth.networks.settings import ClassifierConfig
 from raysynth.references.settings import CONTROLS, ReferencesConfig
@@ -96,6 +96,13 @@ class Config(Section):
         for name in self.candidates if self.generator == AUTO else (self.generator,):
             check_generator(name, self.prompts, self.finetune)
         return self
+
+    def __getitem__(self, kind: type[S]) -> S:
+        """The section of this type; rooms ask so, and know no configuration."""
+        for _, value in self:
+            if isinstance(value, kind):
+                return value
+        raise KeyError(kind.__name__)
 
     @property
     def asked(self) -> tuple[Asked, ...]:

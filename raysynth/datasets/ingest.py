@@ -223,4 +223,4 @@ def _written_counts(listing: pa.Table, skipped: set[str], groups: Groups) -> dic
 
 def build(work: Work) -> dict[str, Any]:
     """The stage's outputs, see `ingest`."""
-    return ingest(work[DatasetConfig], work.config.seed, work.folder, work.progress)
+    return ingest(work.config[DatasetConfig], work.config.seed, work.folder, work.progress)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +19,7 @@ from raysynth.generators.recipe import Recipe, Training, recipe_of
 from raysynth.groups.groups import Groups, aligned_groups
 from raysynth.groups.prompts import spoken
 from raysynth.groups.settings import PromptConfig
+from raysynth.knobs import Sections
 
 SHARED = -1
 """Group and cluster of an adapter that speaks for several groups."""
@@ -274,10 +274,14 @@ def _check_overrides(settings: FinetuneConfig, names: Sequence[str]) -> None:
         )
 
 
-def check_jobs(config: Any, groups: Groups, counts: np.ndarray) -> None:
+def check_jobs(config: Sections, groups: Groups, counts: np.ndarray) -> None:
     """Refuse classes without any group to train on, and overrides of adapters that cannot be.
 
     `counts`: [G] training images. Raises DataError, ConfigError.
     """
-    settings, prompts, clustering = config.finetune, config.prompts, config.clustering
+    settings, prompts, clustering = (
+        config[FinetuneConfig],
+        config[PromptConfig],
+        config[ClusteringConfig],
+    )
     expected_jobs(recipe_of(config), settings, prompts, clustering, groups, counts)

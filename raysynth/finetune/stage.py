@@ -24,6 +24,8 @@ from raysynth.finetune.packs import Pack, split_into_packs
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import Training, recipe_of
 from raysynth.groups.groups import Groups
+from raysynth.groups.settings import PromptConfig
+from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.progress import Progress
 from raysynth.stages.stage import Work
@@ -39,7 +41,7 @@ SCRATCH = (".train", ".prior")
 class _Shared:
     """What all packs of a stage are trained with; `turn` names this run of the stage."""
 
-    config: Any
+    config: Sections
     """The run's."""
     training: Training
     groups: Groups
@@ -49,7 +51,7 @@ class _Shared:
 
 
 def run_finetune(
-    config: Any, real: str, clusters: str, groups: Groups, work: str, progress: Progress
+    config: Sections, real: str, clusters: str, groups: Groups, work: str, progress: Progress
 ) -> dict[str, Any]:
     """Train every adapter of the run that is not complete in `work`.
 
@@ -73,9 +75,10 @@ def run_finetune(
         write_adapters([], work)
         return {"rows": 0}
     table = read_table(clusters, files=[_clusters_file(clusters)])
-    jobs = plan_jobs(recipe, config.finetune, config.prompts, table, groups)
+    settings, workers = config[FinetuneConfig], config[ResourcesConfig].workers
+    jobs = plan_jobs(recipe, settings, config[PromptConfig], table, groups)
     todo = [job for job in jobs if read_adapter(f"{work}/{job.name}") is None]
-    packs = split_into_packs(todo, config.finetune.adapters_per_worker, config.resources.workers)
+    packs = split_into_packs(todo, settings.adapters_per_worker, workers)
     shared = _Shared(config, recipe.training, groups, real, work, turn=uuid.uuid4().hex)
     failed = _run_packs(packs, jobs, shared, progress) if todo else {}
     trained = [a for job in jobs if (a := read_adapter(f"{work}/{job.name}")) is not None]
@@ -95,7 +98,7 @@ def _run_packs(
     packs: list[list[Job]], jobs: list[Job], shared: _Shared, progress: Progress
 ) -> dict[str, str]:
     """One Ray Train run per pack from threads, as many at once as workers; reasons of failures."""
-    resources, work = shared.config.resources, shared.work
+    resources, work = shared.config[ResourcesConfig], shared.work
     at_once = min(resources.workers, len(packs))
     # Workers that would stay idle lend their CPUs to those that run.
     cpus = resources.cpus_per_worker * (resources.workers // at_once)
@@ -167,15 +170,15 @@ def _fit(packs: dict[str, list[Job]], shared: _Shared, cpus: float) -> None:
     # accelerate would take for a distributed training of one model.
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    gpus, work = shared.config.resources.gpus_per_worker, shared.work
+    gpus, work = shared.config[ResourcesConfig].gpus_per_worker, shared.work
     trainer = DataParallelTrainer(
         train_worker,
         train_loop_config={
             "packs": {name: [asdict(job) for job in pack] for name, pack in packs.items()},
             "training": shared.training.to_dict(),
-            "finetune": shared.config.finetune.model_dump(),
-            "base": shared.config.base.model_dump(),
-            "resources": shared.config.resources.model_dump(),
+            "finetune": shared.config[FinetuneConfig].model_dump(),
+            "base": shared.config[BaseConfigSection].model_dump(),
+            "resources": shared.config[ResourcesConfig].model_dump(),
             "seed": shared.config.seed,
             "groups": shared.groups.to_dict(),
             "real": shared.real,
@@ -191,7 +194,7 @@ def _fit(packs: dict[str, list[Job]], shared: _Shared, cpus: float) -> None:
         run_config=RunConfig(
             name=f"{'-'.join(packs)[:40]}-{uuid.uuid4().hex[:8]}",
             storage_path=f"{work}/.train",
-            failure_config=FailureConfig(max_failures=shared.config.finetune.max_failures),
+            failure_config=FailureConfig(max_failures=shared.config[FinetuneConfig].max_failures),
         ),
     )
     trainer.fit()

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from raysynth.generators.recipe import Budget, Recipe, Sections, Training, prompt_dropout, recipe_of
+from raysynth.generators.recipe import Budget, Recipe, Training, prompt_dropout, recipe_of
 from raysynth.knobs import decides
 
 SETTLED = ("engine", "per", *(field.name for field in fields(Budget)))
 """Knobs of `finetune` that are told as the recipe settled them, the generator's own or not."""
 
 
-def training_inputs(config: Sections) -> dict[str, Any]:
+def training_inputs(config: Any) -> dict[str, Any]:
     """All that fine-tuning depends on besides images, clusters and base: its digest's input.
 
     Two generators that train the same models (`shared` and `edit`) have the same.
@@ -53,7 +53,7 @@ def _unused(training: Training, settings: Any) -> set[str]:
     return unused
 
 
-def synthesis_inputs(config: Sections) -> dict[str, Any]:
+def synthesis_inputs(config: Any) -> dict[str, Any]:
     """All that generation depends on besides models and clusters: its digest's input."""
     recipe = recipe_of(config)
     return {

@@ -11,34 +11,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, Self, TypeVar
 
 from raysynth.generators.generator import GENERATORS, Engine, Generator, Scope
-from raysynth.groups.settings import PromptConfig
 
 
-class Sections(Protocol):
-    """What a recipe is made of: a configuration, or as much of one.
-
-    Fine-tuning and synthesis are rooms above, which own their sections.
-    """
+class Several(Protocol):
+    """A configuration, of which `generator: auto` makes several."""
 
     @property
     def generator(self) -> str:
-        """Name of the generator."""
-
-    @property
-    def prompts(self) -> PromptConfig:
-        """How a group is spoken."""
-
-    @property
-    def finetune(self) -> Any:
-        """FinetuneConfig: what wins over the generator's own training."""
-
-    @property
-    def synthesis(self) -> Any:
-        """SynthesisConfig: what wins over the generator's own sampling."""
-
-
-class Several(Sections, Protocol):
-    """The same, of which `generator: auto` makes several."""
+        """Name of the generator, or `auto`."""
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -161,7 +141,7 @@ def candidates(config: C) -> list[C]:
     return [config.model_copy(update={"generator": name}) for name in config.candidates]
 
 
-def recipe_of(config: Sections) -> Recipe:
+def recipe_of(config: Any) -> Recipe:
     """The recipe of the configured generator, every number of it settled.
 
     Settled once, where a stage begins, and handed down from there.

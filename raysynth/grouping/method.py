@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from raysynth.groups.groups import Groups
-from raysynth.knobs import NoKnobs, Section
+from raysynth.knobs import NoKnobs, Section, Sections
 from raysynth.progress import Progress
 from raysynth.storage.tables import read_parts, split_files
 
@@ -31,7 +31,7 @@ class Ungrouped:
     groups: Groups
     splits: tuple[str, ...]
     seed: int
-    config: Any
+    config: Sections
     progress: Progress
 
     def parts(self, *columns: str) -> Iterator[pa.Table]:
@@ -54,7 +54,7 @@ class Grouped:
     rows: pa.Table
 
 
-def nothing_else(config: Any) -> Mapping[str, Any]:
+def nothing_else(config: Sections) -> Mapping[str, Any]:
     """Its own knobs, the seed and the images decide alone."""
     return {}
 

@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 
 from raysynth.errors import DataError
 from raysynth.grouping.method import Grouped, Method, Ungrouped
-from raysynth.grouping.settings import GROUPING
+from raysynth.grouping.settings import GROUPING, GroupingConfig
 from raysynth.groups.groups import Groups, check_names, require_splits
+from raysynth.knobs import Sections
 from raysynth.progress import Progress
 from raysynth.stages.stage import Work
 from raysynth.storage.files import exists
@@ -39,7 +40,7 @@ OWN = ("train", "validation")
 
 
 def run_grouping(
-    config: Any, real: str, groups: Groups, work: str, progress: Progress
+    config: Sections, real: str, groups: Groups, work: str, progress: Progress
 ) -> dict[str, Any]:
     """Write the real table below `real` to `work` with `attribute` and `group` of the method.
 
@@ -57,7 +58,7 @@ def run_grouping(
         The method leaves an image out, names an attribute that cannot be spoken, or a group has too
         few images.
     """
-    chosen = config.grouping.method
+    chosen = config[GroupingConfig].method
     method: Method = GROUPING[chosen.name]
     keeps_test = not method.groups_test and len(groups.attribute_names) > 1
     splits = OWN if keeps_test else SPLITS

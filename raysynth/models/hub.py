@@ -66,7 +66,7 @@ def pinned(config: C, strict: bool = True) -> C:
     return config.model_copy(update=sections) if sections else config
 
 
-def commits(config: BaseModel) -> dict[str, str]:
+def commits(config: Any) -> dict[str, str]:
     """Hub id -> commit, of the models that are pinned to one."""
     return {
         name: revision

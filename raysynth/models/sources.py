@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from raysynth.errors import ModelError
+from raysynth.knobs import Sections
 from raysynth.models.family import KEY, check_tree, family_of, reader_of
 from raysynth.models.headers import read_config
 from raysynth.models.headers import variant_of as variant_of
@@ -162,6 +163,6 @@ def _three(key: str, settings: Mapping[str, Any], name: str, source: str) -> tup
     return tuple(map(float, values))
 
 
-def check_base_of(config: Any) -> None:
+def check_base_of(config: Sections) -> None:
     """Refuse a configuration's base model, see `check_base`."""
-    check_base(config.base)
+    check_base(config[BaseConfigSection])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from raysynth.knobs import Sections
 from raysynth.models.settings import CLIP, BaseConfigSection
 from raysynth.models.sources import resolve
 from raysynth.networks.settings import SMALL, ClassifierConfig
@@ -40,9 +41,9 @@ class Blueprint:
         return replace(self, classifier=self.classifier.model_copy(update={"backbone": name}))
 
 
-def blueprint_of(config: Any) -> Blueprint:
+def blueprint_of(config: Sections) -> Blueprint:
     """That of a configuration."""
-    return Blueprint(config.classifier, config.base, config.seed)
+    return Blueprint(config[ClassifierConfig], config[BaseConfigSection], config.seed)
 
 
 def build_model(classifier: ClassifierConfig, label_names: tuple[str, ...], size: int) -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import ray
 
+from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.tasks import on_worker
+from raysynth.clustering.settings import ClusteringConfig
 from raysynth.evaluation.final import Final, predict_test
 from raysynth.evaluation.results import (
     SELECTION_RULE,
@@ -20,7 +23,9 @@ from raysynth.evaluation.results import (
     write_results,
 )
 from raysynth.groups.groups import Groups
-from raysynth.networks.build import blueprint_of
+from raysynth.knobs import Sections
+from raysynth.networks.build import Blueprint, blueprint_of
+from raysynth.networks.settings import ClassifierConfig
 from raysynth.progress import Progress
 from raysynth.references.checks import check_halves
 from raysynth.references.control import CONTROLS
@@ -37,7 +42,7 @@ Named = tuple[str, int, Any]
 
 
 def run_references(
-    config: Any, real: str, groups: Groups, work: str, progress: Progress
+    config: Sections, real: str, groups: Groups, work: str, progress: Progress
 ) -> dict[str, Any]:
     """Tune and train the references, fit the controls, measure all on test.
 
@@ -55,13 +60,13 @@ def run_references(
     DataError
         See `check_halves`.
     """
-    settings = config.references.settled(config.classifier)
-    blueprint = blueprint_of(config.for_references())
+    settings = config[ReferencesConfig].settled(config[ClassifierConfig])
+    blueprint = _blueprint(config)
     progress.update("decoding images")
-    ready = start_workers(config.resources)
-    data = load_real_data(config.classifier.image_size, real, groups)
+    ready = start_workers(config[ResourcesConfig])
+    data = load_real_data(config[ClassifierConfig].image_size, real, groups)
     check_halves(settings.names, data.validation.counts(groups.count), groups)
-    units = Units(f"{work}/units", blueprint, config.resources, groups, data.train.size)
+    units = Units(f"{work}/units", blueprint, config[ResourcesConfig], groups, data.train.size)
     make_folder(units.folder)
     tuning = tuning_of(settings.names, settings, settings.seeds)
     ray.get(ready)
@@ -108,14 +113,20 @@ def reference_rows(
     return methods, named
 
 
+def _blueprint(config: Sections) -> Blueprint:
+    """What the references' networks are made from: with a start of their own."""
+    classifier = config[ReferencesConfig].network(config[ClassifierConfig])
+    return replace(blueprint_of(config), classifier=classifier)
+
+
 def _controls(
-    config: Any, real: str, groups: Groups, truth: Truth, progress: Progress
+    config: Sections, real: str, groups: Groups, truth: Truth, progress: Progress
 ) -> dict[str, tuple[dict[str, Any], Any]]:
     """The control rows and their test predictions, side by side on the workers."""
     from raysynth.references.control_row import run_control
 
-    settings, resources = config.references, config.resources
-    blueprint, batch = blueprint_of(config.for_references()), config.clustering.batch_size
+    settings, resources = config[ReferencesConfig], config[ResourcesConfig]
+    blueprint, batch = _blueprint(config), config[ClusteringConfig].batch_size
     task = on_worker(run_control, resources)
     fixed = (settings.head_weight_decays, real, groups, batch, resources.cpus_per_worker)
     if settings.controls:

@@ -16,11 +16,14 @@ from rich.markup import escape
 
 from raysynth.errors import StageError
 from raysynth.groups.groups import Groups
+from raysynth.knobs import Sections
 from raysynth.networks.build import blueprint_of
 from raysynth.networks.images import Data
+from raysynth.networks.settings import ClassifierConfig
 from raysynth.progress import Progress
 from raysynth.search.display import TrialProgress, shown_on
 from raysynth.search.frozen import search_frozen
+from raysynth.search.settings import SearchConfig
 from raysynth.search.space import first_points, search_space
 from raysynth.search.table import TRIALS, rows_of
 from raysynth.search.trial import SCORE, run_trial
@@ -37,7 +40,7 @@ RANDOM_TRIALS = 6
 
 
 def run_search(
-    config: Any,
+    config: Sections,
     real: str,
     synthetic: str,
     selection: str,
@@ -60,18 +63,18 @@ def run_search(
     StageError
         When every trial failed.
     """
-    if config.search.trials == 0:
-        best: dict[str, Any] = {"trial": None, "parameters": configured(config.classifier)}
+    if config[SearchConfig].trials == 0:
+        best: dict[str, Any] = {"trial": None, "parameters": configured(config[ClassifierConfig])}
         return _write(work, [], best | {"validation": None}, {})
     progress.update("decoding images")
-    data = load_data(config.classifier.image_size, real, synthetic, selection, groups)
+    data = load_data(config[ClassifierConfig].image_size, real, synthetic, selection, groups)
     failed: dict[str, str] = {}
-    if config.search.steps[1] == 0:
+    if config[SearchConfig].steps[1] == 0:
         progress.update("heads on the pretrained encoder")
-        rows = [search_frozen(blueprint_of(config), config.search, data)]
+        rows = [search_frozen(blueprint_of(config), config[SearchConfig], data)]
     else:
-        say_shortage(max(config.search.ratios), data, progress)
-        with shown_on(progress, config.search.trials):
+        say_shortage(max(config[SearchConfig].ratios), data, progress)
+        with shown_on(progress, config[SearchConfig].trials):
             rows, failed = rows_of(_tuner(config, data, work, progress).fit())
     if not rows:
         raise StageError(
@@ -91,9 +94,12 @@ def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _tuner(config: Any, data: Data, work: str, progress: Progress) -> tune.Tuner:
+def _tuner(config: Sections, data: Data, work: str, progress: Progress) -> tune.Tuner:
     """A new experiment, or the one that an earlier driver left and that can be read."""
-    search, space = config.search, search_space(config.classifier, config.search)
+    search, space = (
+        config[SearchConfig],
+        search_space(config[ClassifierConfig], config[SearchConfig]),
+    )
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, data=data, blueprint=blueprint_of(config), search=search),
         {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial},
@@ -104,7 +110,7 @@ def _tuner(config: Any, data: Data, work: str, progress: Progress) -> tune.Tuner
     searcher = OptunaSearch(
         metric=SCORE,
         mode="max",
-        points_to_evaluate=first_points(config.classifier, search)[: search.trials],
+        points_to_evaluate=first_points(config[ClassifierConfig], search)[: search.trials],
         sampler=TPESampler(seed=config.seed, n_startup_trials=RANDOM_TRIALS),
     )
     return tune.Tuner(
@@ -115,7 +121,7 @@ def _tuner(config: Any, data: Data, work: str, progress: Progress) -> tune.Tuner
             mode="max",
             search_alg=ConcurrencyLimiter(searcher, max_concurrent=search.concurrent),
             scheduler=ASHAScheduler(
-                max_t=config.classifier.evaluations,
+                max_t=config[ClassifierConfig].evaluations,
                 grace_period=1,
                 reduction_factor=search.reduction_factor,
             ),

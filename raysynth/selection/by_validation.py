@@ -18,11 +18,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
+from raysynth.cluster.settings import ResourcesConfig
+from raysynth.clustering.settings import ClusteringConfig
 from raysynth.groups.groups import Groups
 from raysynth.groups.metrics import GroupMetrics
+from raysynth.knobs import Sections
 from raysynth.networks.build import blueprint_of
 from raysynth.networks.images import Data, ImageSet
+from raysynth.networks.settings import ClassifierConfig
 from raysynth.progress import Progress
+from raysynth.search.settings import SearchConfig
 from raysynth.selection.probe import fidelity
 from raysynth.stages.stage import Work
 from raysynth.storage import tables
@@ -46,7 +51,7 @@ class Made:
 
 
 def run_choice(
-    config: Any,
+    config: Sections,
     real: str,
     made: Mapping[str, Made],
     groups: Groups,
@@ -70,13 +75,13 @@ def run_choice(
         Naming trainings that failed.
     """
     progress.update("decoding images")
-    data = load_real_data(config.classifier.image_size, real, groups)
+    data = load_real_data(config[ClassifierConfig].image_size, real, groups)
     images = {
         name: load_synthetic(each.synthetic, each.selection, data.train.size)
         for name, each in made.items()
     }
-    blueprint, batch = blueprint_of(config), config.clustering.batch_size
-    recognised = fidelity(blueprint, config.resources, data, images, batch)
+    blueprint, batch = blueprint_of(config), config[ClusteringConfig].batch_size
+    recognised = fidelity(blueprint, config[ResourcesConfig], data, images, batch)
     compositions = {name: (name,) * groups.count for name in images}
     best = tuple(max(images, key=lambda name: recognised[name][g]) for g in range(groups.count))
     if best not in compositions.values():
@@ -162,13 +167,13 @@ def choose_selection(
 
 
 def _train(
-    config: Any, data: Data, images: ImageSet, work: str, name: str, progress: Progress
+    config: Sections, data: Data, images: ImageSet, work: str, name: str, progress: Progress
 ) -> Records:
-    classifier, size = config.classifier, data.train.size
+    classifier, size = config[ClassifierConfig], data.train.size
     folder = f"{work}/units/{name}"
-    units = Units(folder, blueprint_of(config), config.resources, data.groups, size)
+    units = Units(folder, blueprint_of(config), config[ResourcesConfig], data.groups, size)
     make_folder(folder)
-    settings, heads = configured(classifier), config.search.heads
+    settings, heads = configured(classifier), config[SearchConfig].heads
     plans = [plan_of(settings, classifier, seed, heads) for seed in range(SEEDS)]
     shared = ray.put(replace(data, synthetic=images))
     return run_units(units, plans, shared, progress, f"classifiers on {name}")

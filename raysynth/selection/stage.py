@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
+from raysynth.knobs import Sections
 from raysynth.progress import Progress
 from raysynth.scoring.clip import combine
 from raysynth.selection.copies import (
@@ -54,7 +55,7 @@ AGAIN = "Fix: delete the synthesis stage's folder of the run and run again"
 
 
 def run_selection(
-    config: Any, clusters: str, synthetic: str, groups: Groups, work: str, progress: Progress
+    config: Sections, clusters: str, synthetic: str, groups: Groups, work: str, progress: Progress
 ) -> dict[str, Any]:
     """Score and select the candidates of a synthetic table; writes work/selection.parquet.
 
@@ -71,9 +72,9 @@ def run_selection(
     progress.update("candidates selected")
     candidates = read_shards(synthetic, list(READ))
     neighbours = read_neighbours(clusters)
-    limits = copy_thresholds(config.selection, neighbours, groups)
-    twice = duplicates(config.selection, neighbours, groups)
-    table = select(candidates, limits, config.selection, groups, config.seed)
+    limits = copy_thresholds(config[SelectionConfig], neighbours, groups)
+    twice = duplicates(config[SelectionConfig], neighbours, groups)
+    table = select(candidates, limits, config[SelectionConfig], groups, config.seed)
     write_table(table, f"{work}/selection.parquet")
     facts = _facts(table, candidates["cluster"].to_numpy(), limits, groups)
     if twice.any():

@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any
 
 from raysynth.groups.groups import Groups
-from raysynth.knobs import Section
+from raysynth.knobs import Sections
 from raysynth.progress import Progress
 
-S = TypeVar("S", bound=Section)
 Decides = Callable[[Any], Mapping[str, Any]]
 """Configuration -> all that outputs depend on besides the stages that are read; JSON-able."""
 
@@ -92,7 +91,7 @@ class Done:
 class Work:
     """What a build is given: its folder, what it reads, the sections of its configuration."""
 
-    config: Any
+    config: Sections
     folder: str
     """Kept over kills for the same digest: what is there already need not be made again."""
     inputs: Mapping[str, Done]
@@ -102,13 +101,6 @@ class Work:
     """Is told numbers of a stage at work: `metrics(stage, step, values)`."""
     run: Any = None
     """The run, for a stage that tells of it as a whole."""
-
-    def __getitem__(self, kind: type[S]) -> S:
-        """The section of this type."""
-        for _, value in self.config:
-            if isinstance(value, kind):
-                return value
-        raise KeyError(kind.__name__)
 
     def path(self, stage: str) -> str:
         """Folder or URI of a finished stage."""

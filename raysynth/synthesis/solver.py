@@ -8,8 +8,11 @@ from typing import Any
 
 from raysynth.errors import ConfigError, ModelError
 from raysynth.generators.recipe import recipe_of
+from raysynth.knobs import Sections
 from raysynth.models.headers import read_config
+from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import EMBEDDED, resolve
+from raysynth.synthesis.settings import SynthesisConfig
 
 DETERMINISTIC = {
     "dpmsolver++": "DPMSolverMultistepScheduler",
@@ -24,7 +27,7 @@ TRIED, TOP = 10, 0.95
 """Steps at which a solver is tried for edits, and the share of the noise levels where it starts."""
 
 
-def check_solver(config: Any) -> None:
+def check_solver(config: Sections) -> None:
     """Refuse, before anything is loaded, a solver that does not fit the base or the generator.
 
     Raises
@@ -36,7 +39,7 @@ def check_solver(config: Any) -> None:
         The scheduler's file cannot be read, names a class that is no scheduler of diffusers, or a
         prediction that nothing here can integrate.
     """
-    name, source = config.synthesis.solver, resolve(config.base.name)
+    name, source = config[SynthesisConfig].solver, resolve(config[BaseConfigSection].name)
     if not os.path.isdir(source):
         return
     file = Path(source) / "scheduler" / "scheduler_config.json"

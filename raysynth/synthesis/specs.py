@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ from raysynth.generators.recipe import Recipe
 from raysynth.groups.groups import Groups
 from raysynth.groups.prompts import spoken
 from raysynth.groups.settings import PromptConfig
+from raysynth.knobs import Sections
 from raysynth.storage.tables import CANDIDATE
 from raysynth.synthesis.guidance import NEGATIVE, guide_of
 from raysynth.synthesis.settings import SynthesisConfig
@@ -52,9 +52,9 @@ class Asked:
     seed: int
 
     @classmethod
-    def of(cls, config: Any, recipe: Recipe) -> Asked:
+    def of(cls, config: Sections, recipe: Recipe) -> Asked:
         """Of a configuration."""
-        return cls(recipe, config.prompts, config.synthesis, config.seed)
+        return cls(recipe, config[PromptConfig], config[SynthesisConfig], config.seed)
 
 
 @dataclass(frozen=True)

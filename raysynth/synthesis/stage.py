@@ -18,6 +18,8 @@ from raysynth.errors import DataError, StageError
 from raysynth.generators.lending import settled
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
+from raysynth.groups.settings import PromptConfig
+from raysynth.knobs import Sections
 from raysynth.progress import Progress
 from raysynth.scoring.columns import scores_of
 from raysynth.stages.stage import Work
@@ -46,7 +48,7 @@ CHECKPOINT_FILTER_BYTES = 256 * 2**20  # Ray's default of 1 GiB does not fit bes
 
 
 def run_synthesis(
-    config: Any,
+    config: Sections,
     real: str,
     adapters: str,
     clusters: str,
@@ -82,7 +84,7 @@ def run_synthesis(
             sources = deal_sources(members, groups, counts, config.seed)
         specs = plan_specs(Asked.of(config, recipe), trained, groups, counts, sources)
         names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
-        told = contrasts(config.prompts, groups, counts) if recipe.masked else None
+        told = contrasts(config[PromptConfig], groups, counts) if recipe.masked else None
         known = {"contrasts": told, "recipe": recipe}
         task = Task.of(config, groups, adapters, names, clusters, **known)
         generate(task, specs, work, progress, real)

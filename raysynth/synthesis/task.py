@@ -11,8 +11,12 @@ import pyarrow as pa
 
 from raysynth.adapters.record import LoraShape
 from raysynth.cluster.settings import ResourcesConfig
+from raysynth.clustering.settings import ClusteringConfig
+from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import Recipe, recipe_of
 from raysynth.groups.groups import Groups
+from raysynth.groups.settings import PromptConfig
+from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.scoring.scorer import Scoring
 from raysynth.synthesis.masks import Contrast
@@ -45,11 +49,13 @@ class Drawing:
     lora: LoraShape
 
     @classmethod
-    def of(cls, config: Any, recipe: Recipe | None = None) -> Drawing:
+    def of(cls, config: Sections, recipe: Recipe | None = None) -> Drawing:
         """Of a configuration; `recipe`: where it is settled already."""
-        tuned = config.finetune
+        tuned = config[FinetuneConfig]
         shape = LoraShape(tuned.targets, tuned.rank, tuned.alpha)
-        return cls(config.base, config.synthesis, recipe or recipe_of(config), shape)
+        return cls(
+            config[BaseConfigSection], config[SynthesisConfig], recipe or recipe_of(config), shape
+        )
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Task:
     @classmethod
     def of(
         cls,
-        config: Any,
+        config: Sections,
         groups: Groups,
         adapters: str,
         names: tuple[str, ...],
@@ -85,6 +91,6 @@ class Task:
         given : other fields; `recipe`, where it is settled already.
         """
         drawing = Drawing.of(config, given.pop("recipe", None))
-        sections = (config.base, config.clustering, config.prompts)
+        sections = (config[BaseConfigSection], config[ClusteringConfig], config[PromptConfig])
         scoring = Scoring(*sections, groups, clusters, adapters)
-        return cls(drawing, scoring, names, config.resources, **given)
+        return cls(drawing, scoring, names, config[ResourcesConfig], **given)
