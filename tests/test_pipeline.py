@@ -16,7 +16,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from raysynth import method, pipeline
 from raysynth.config.files import load_config
+from raysynth.datasets.declared import INGEST
 from raysynth.datasets.listing import few_measured
 from raysynth.errors import ConfigError, DataError, ModelError
 from raysynth.method import FOLDERS
@@ -25,7 +27,9 @@ from raysynth.pipeline import run_pipeline
 from raysynth.planning.plan import plan_run, print_plan
 from raysynth.planning.preflight import preflight, warnings_of
 from raysynth.stages.run import Run
-from raysynth.storage.tables import SPLITS, read_table
+from raysynth.stages.stage import Stage, Work
+from raysynth.storage.files import write_atomic
+from raysynth.storage.tables import SPLITS, count_rows, read_table, split_files
 from tests.datasets.test_folder import balanced_rows, write_folder
 from tests.report.made_run import GROUPS
 
@@ -268,6 +272,28 @@ def test_images_of_several_sizes_are_refused_before_anything_is_made_of_them(tmp
     check_sides(load_config(None, ["classifier.image_size=16"]), {"sides": [8, 12]})
     check_sides(config, {})
     check_sides(config, {"sides": [32, 32]})
+
+
+def count_images(work: Work) -> dict[str, int]:
+    """The build of a stage that only a test has."""
+    rows = count_rows(work.path("ingest"), split_files(work.path("ingest"), "train"))
+    write_atomic(f"{work.folder}/counted", str(rows).encode())
+    return {"rows": 1, "counted": rows}
+
+
+def test_a_stage_is_its_declaration_and_a_word_in_the_method(tmp_path, ray_local, monkeypatch):
+    build = f"{__name__}:count_images"
+    own = Stage("counted", "counts", build, ("ingest",), lambda config: {"seed": config.seed})
+    monkeypatch.setattr(method, "METHOD", (INGEST, own))
+    for module in (method, pipeline):
+        monkeypatch.setattr(module, "FOLDERS", {"ingest": "real", "counted": "counts"})
+    config = miniature(tmp_path)
+    counted = run_pipeline(config).manifest()["stages"]["counted"]
+    assert counted["facts"] == {"rows": 1, "counted": 160}
+    assert (tmp_path / "mini/counts/counted").read_text() == "160"
+    assert run_pipeline(config, until="counted").manifest()["stages"]["counted"] == counted
+    with pytest.raises(ConfigError, match="expected one of ingest, counted"):
+        run_pipeline(config, until="report")
 
 
 @pytest.mark.slow
