@@ -46,6 +46,17 @@ def test_links_lead_somewhere(file):
     assert not dead
 
 
+FROZEN = ("notebook", "CHANGELOG.md", "045-decisions-and-notebook.md")
+"""Documents that tell of files as they were."""
+NAMED = re.compile(r"`((?:raysynth|tests|benchmarks|pretraining|jobs|configs)/[\w/-]+\.\w+)")
+
+
+@names
+def test_files_that_are_named_are_there(file):
+    if not any(each in str(file) for each in FROZEN):
+        assert not [name for name in NAMED.findall(file.read_text()) if not (ROOT / name).exists()]
+
+
 @names
 def test_lines_are_wrapped(file):
     """But for tables, code, images, and what an address makes long."""

@@ -22,4 +22,4 @@ FROM_SCRATCH = Rates(3e-3, 1e-3, (3e-3,), (1e-3, 6e-3))
 """The small network's, whatever it starts from, and those of any network from random weights."""
 PRETRAINED = Rates(1e-4, 1e-4, (1e-4,), (1e-5, 1e-3))
 """Those of pretrained `clip` and transformers backbones, which the small network's spoil
-(docs/decisions.md, 2026-11-27)."""
+(docs/decisions/028-backbones.md)."""

@@ -1,7 +1,7 @@
 """`raysynth plan`: what a run would do and need, before any cluster is touched.
 
 Groups and images are counted from the listing; parameters, FLOPs and activations come from the
-models' configurations (raysynth/costs.py); hours are FLOPs over an assumed sustained rate. Every
+models' configurations (raysynth/planning/costs.py); hours are FLOPs over an assumed sustained rate. Every
 assumption is printed beside the numbers.
 """
 
