@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from importlib import import_module
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import core_schema
 
 from raysynth.errors import ConfigError
@@ -141,8 +141,8 @@ class Chosen(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True)
-    name: str
-    given: dict[str, Any] = {}
+    name: str = Field(description="The part's name.")
+    given: dict[str, Any] = Field({}, description="Its own knobs, as they were given.")
 
     def knobs(self, registry: Registry[Any]) -> Any:
         """The part's knobs, its defaults filled in; its file is imported."""

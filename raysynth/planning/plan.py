@@ -1,8 +1,8 @@
 """`raysynth plan`: what a run would do and need, before any cluster is touched.
 
 Groups and images are counted from the listing; parameters, FLOPs and activations come from the
-models' configurations (raysynth/planning/costs.py); hours are FLOPs over an assumed sustained rate. Every
-assumption is printed beside the numbers.
+models' configurations (`costs`); hours are FLOPs over an assumed sustained rate. Every assumption
+is printed beside the numbers.
 """
 
 from __future__ import annotations

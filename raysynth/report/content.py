@@ -180,7 +180,7 @@ def read_content(config: Any, run: Run) -> Content:
         candidates=np.bincount(made, minlength=groups.count),
         kept=np.bincount(made[kept.astype(bool)], minlength=groups.count),
         selection=dict(manifest["stages"]["selection"]["facts"]),
-        adapters=read_json(f"{folders['finetune']}/adapters.json") or [],
+        adapters=_adapters(folders.get("finetune")),
         trials=_read_trials(f"{folders['search']}/trials.parquet"),
         best=read_json(f"{folders['search']}/best.json") or {},
         results=results,
@@ -196,6 +196,11 @@ def read_content(config: Any, run: Run) -> Content:
         manifest=manifest,
         order=tuple(run.folders),
     )
+
+
+def _adapters(folder: str | None) -> list[dict[str, Any]]:
+    """Records of what was trained; None: several generators have folders of their own."""
+    return (read_json(f"{folder}/adapters.json") or []) if folder else []
 
 
 def _real_groups(real: str) -> tuple[Groups, dict[str, np.ndarray], Measured]:

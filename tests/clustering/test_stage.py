@@ -21,7 +21,7 @@ from raysynth.clustering.stage import run_clustering
 from raysynth.config.config import Config
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
-from raysynth.models import loading
+from raysynth.models import clip
 from raysynth.models.clip import load_clip
 from raysynth.models.encoder import load_encoder
 from raysynth.progress import Progress
@@ -161,7 +161,7 @@ def test_a_batch_is_embedded_bit_for_bit_however_few_images_are_decoded_at_once(
     assert np.array_equal(column_vectors(whole["embedding"])[rows], at_once)
     decoded = []
     monkeypatch.setattr(batches, "PIXELS_AT_ONCE", 3 * 32 * 32)
-    monkeypatch.setattr(loading, "PIXELS_AT_ONCE", 32 * 32)
+    monkeypatch.setattr(clip, "PIXELS_AT_ONCE", 32 * 32)
     monkeypatch.setattr(
         embed, "decode_images", lambda column: decoded.append(len(column)) or decode_images(column)
     )
