@@ -41,9 +41,19 @@ VARIANTS = {
     ],
 }
 """Name -> settings; together they reach every generator, objective and kind of head."""
-SAME = ["base.attention=plain"]
-"""`auto` measures which kernel is faster: a busy moment decides."""
-TIMES = ("second", "trial", "created", "elapsed", "memory", "timing", "time", "duration")
+SAME = ["base.attention=plain", "search.concurrent=1"]
+"""Which kernel is faster, and which of two trials ends first, a busy moment decides."""
+TIMES = (
+    "second",
+    "trial",
+    "config_digest",
+    "created",
+    "elapsed",
+    "memory",
+    "timing",
+    "time",
+    "duration",
+)
 """What a key holds that tells of time, or of Tune's random names."""
 
 
