@@ -30,7 +30,10 @@ _UNSET: Any = object()
 
 
 class Section(BaseModel):
-    """A part of the configuration; unknown keys are refused, values are frozen."""
+    """A part of the configuration; unknown keys are refused, values are frozen.
+
+    By itself, the knobs of a part that has none.
+    """
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
@@ -41,10 +44,6 @@ class Section(BaseModel):
     def _plainly(cls, value: Any, info: ValidationInfo) -> Any:
         """No boolean as a number, no secret in a URI; whole numbers as names of a mapping."""
         return plain(value, cls.model_fields[str(info.field_name)].annotation)
-
-
-class NoKnobs(Section):
-    """Of a part that has no knobs of its own."""
 
 
 S = TypeVar("S", bound=Section)

@@ -55,7 +55,7 @@ KINDS: dict[str, Kind] = {
 def kind_of(name: str) -> Kind:
     """A kind by its name; ConfigError for one that there is not."""
     if name not in KINDS:
-        raise ConfigError(f"parts: got {name!r}, expected one of {', '.join(KINDS)}")
+        raise ConfigError(f"parts: got {name!r}, expected one of {', '.join(KINDS)}. Fix: name one")
     return KINDS[name]
 
 

@@ -18,7 +18,7 @@ from raysynth.method import FOLDERS, nodes_of
 from raysynth.models.hub import pinned
 from raysynth.planning.preflight import preflight, warnings_of
 from raysynth.progress import Progress
-from raysynth.stages.graph import Contents, Node
+from raysynth.stages.graph import Contents, Node, stage_kind
 from raysynth.stages.run import Run
 from raysynth.stages.stage import Done, Work, function
 from raysynth.trackers.several import Trackers, open_trackers
@@ -120,7 +120,7 @@ class _Runner:
 
     def _equal(self, node: Node, done: Mapping[str, Done]) -> Done | None:
         """The same stage of the same digest: two generators, one model (`shared` and `edit`)."""
-        same = [each for name, each in done.items() if name.partition("/")[0] == node.stage.name]
+        same = [each for name, each in done.items() if stage_kind(name) == node.stage.name]
         return next((each for each in same if each.digest == node.digest), None)
 
     def _make(self, node: Node, done: Mapping[str, Done]) -> Done:

@@ -84,7 +84,7 @@ class Registry(Generic[P]):
         """
         if name not in self:
             raise ConfigError(f"{self.kind}: {self.unknown(name)}")
-        where = self._own.get(name) or self._others[name]
+        where = self._where(name)
         module, _, attribute = where.partition(":")
         try:
             part: P = getattr(import_module(module), attribute or ATTRIBUTE)
@@ -98,9 +98,13 @@ class Registry(Generic[P]):
             ) from error
         return part
 
+    def _where(self, name: str) -> str:
+        """The module of a part, as `module` or `module:attribute`; its own files come first."""
+        return self._own.get(name) or self._others[name]
+
     def about(self, name: str) -> str:
         """What a part is: the first sentence of its file; empty without any."""
-        module = (self._own.get(name) or self._others[name]).partition(":")[0]
+        module = self._where(name).partition(":")[0]
         text = " ".join((import_module(module).__doc__ or "").partition("\n\n")[0].split())
         return text.rstrip(".")
 

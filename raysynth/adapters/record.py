@@ -31,7 +31,7 @@ class Adapter:
     engine: str
     """lora: PEFT weights in the folder; full: `unet/` in the folder."""
     scope: str
-    """What it was trained on: see `generators.Training`."""
+    """What it was trained on: see `generators.recipe.Training`."""
     group: int
     """Group, -1 for one that speaks for several."""
     cluster: int

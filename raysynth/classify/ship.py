@@ -8,7 +8,7 @@ from pathlib import Path
 
 from raysynth.evaluation.final import Final
 from raysynth.models.device import use_threads
-from raysynth.storage.files import make_folder, open_storage, remove
+from raysynth.storage.files import put_folder, remove
 from raysynth.training.units import Units, load_unit
 
 
@@ -23,7 +23,4 @@ def ship(units: Units, final: Final, card: Callable[[bool], str], work: str) -> 
         network.save_pretrained(folder)
         (Path(folder) / "README.md").write_text(card(network.own), encoding="utf-8")
         remove(f"{work}/model")
-        make_folder(f"{work}/model")
-        storage, target = open_storage(f"{work}/model")
-        for file in sorted(Path(folder).iterdir()):
-            storage.put_file(str(file), f"{target}/{file.name}")
+        put_folder(folder, f"{work}/model")

@@ -166,11 +166,8 @@ def _rows(
     config: Sections, tested: Tested, data: Data, progress: Progress
 ) -> tuple[dict[str, Any], list[Named]]:
     """The rows of the mixtures and of ours, and all predictions."""
-    mixing, mine = (
-        config[ReferencesConfig].for_mixtures(config[ClassifierConfig]),
-        tested.trained.mine,
-    )
-    mixed, truth = tested.trained.mixed, tested.truth
+    mixing = config[ReferencesConfig].for_mixtures(config[ClassifierConfig])
+    mixed, mine, truth = tested.trained.mixed, tested.trained.mine, tested.truth
     methods, named = reference_rows(mixed, tested.of_mixtures, truth, mixing)
     for name in config[ClassifierConfig].mixtures:
         methods[name]["synthetic"] = _synthetic(name, mixing, data, progress)

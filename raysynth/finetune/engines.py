@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from raysynth.models.device import DTYPES, pick_device, pick_dtype
 from raysynth.models.family import Base, layers_of
 from raysynth.models.loading import round_weights
 from raysynth.models.settings import BaseConfigSection
-from raysynth.storage.files import make_folder, open_storage
+from raysynth.storage.files import put_folder
 
 ACCELERATE = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 """accelerate's names of the precisions."""
@@ -89,10 +88,7 @@ def _full_trainee(unet: Any, part: str) -> Trainee:
     def save(_slot: int, folder: str) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             unet.save_pretrained(f"{scratch}/{part}")
-            make_folder(f"{folder}/{part}")
-            storage, path = open_storage(f"{folder}/{part}")
-            for file in sorted(Path(scratch, part).iterdir()):
-                storage.put_file(str(file), f"{path}/{file.name}")
+            put_folder(f"{scratch}/{part}", f"{folder}/{part}")
 
     trainee = Trainee(unet, rows, enter, lambda _: None, save, lambda _: trainee)
     return trainee

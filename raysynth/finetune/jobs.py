@@ -279,9 +279,5 @@ def check_jobs(config: Sections, groups: Groups, counts: np.ndarray) -> None:
 
     `counts`: [G] training images. Raises DataError, ConfigError.
     """
-    settings, prompts, clustering = (
-        config[FinetuneConfig],
-        config[PromptConfig],
-        config[ClusteringConfig],
-    )
-    expected_jobs(recipe_of(config), settings, prompts, clustering, groups, counts)
+    sections = (config[FinetuneConfig], config[PromptConfig], config[ClusteringConfig])
+    expected_jobs(recipe_of(config), *sections, groups, counts)

@@ -22,7 +22,7 @@ def settled(recipe: Recipe, counts: np.ndarray) -> Recipe:
     One model for all groups learns the shape from the many and the attribute from the words, if it
     sees every attribute with every class. Where a group is too small to be trained on, what it
     learns of an attribute's look is its class's look too: a model per attribute cannot tell them
-    apart (docs/results.md, severity 0.999). Where the paper's rule is asked for
+    apart (docs/results/outfits_lender.md). Where the paper's rule is asked for
     (`synthesis.lender: label`) it is a model per class, whose aligned group then speaks for the
     small one.
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from raysynth.groups.groups import Groups
-from raysynth.knobs import NoKnobs, Section, Sections
+from raysynth.knobs import Section, Sections
 from raysynth.progress import Progress
 from raysynth.storage.tables import read_parts, split_files
 
@@ -79,7 +79,7 @@ class Method:
     title: str
     source: str
     group: Callable[[Ungrouped, Any], Grouped]
-    Knobs: type[Section] = NoKnobs
+    Knobs: type[Section] = Section
     decided_by: Callable[[Any], Mapping[str, Any]] = nothing_else
     groups_test: bool = False
 

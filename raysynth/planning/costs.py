@@ -89,19 +89,18 @@ def most_at_once(memory: Callable[[int], float], budget: float, lora: bool) -> i
 
 
 def classifier_flops(
-    trainings: Sequence[tuple[Plan, int]], measured: int, batch: int, images: Images
-) -> float:
+    config: Config, images: Images, trainings: Sequence[tuple[Plan, int]], measured: int = 0
+) -> dict[str, float]:
     """FLOPs of classifiers: their steps, evaluations on the way and predictions of test.
 
-    `trainings`: (plan, how often). `measured`: classifiers that predict the test images. `batch`:
-    images per step.
+    `trainings`: (plan, how often). `measured`: classifiers that predict the test images.
     """
     forward = RESNET_50_FLOPS * (images.classified_side / 224) ** 2
     learnt, seen = 0.0, 0.0
     for plan, times in trainings:
-        both = passes(plan, batch, images)
+        both = passes(plan, config.classifier.batch_size, images)
         learnt, seen = learnt + times * both[0], seen + times * both[1]
-    return forward * (3 * learnt + seen + measured * images.splits["test"])
+    return {"classifiers": forward * (3 * learnt + seen + measured * images.splits["test"])}
 
 
 def reference_trainings(config: Config) -> list[tuple[Plan, int]]:
@@ -235,9 +234,8 @@ def of_synthesis(config: Config, sized: Sized) -> Cost:
 def of_choice(config: Config, sized: Sized) -> Cost:
     """The chosen groups' images once more; all candidates' beside those composed of them."""
     images = sized.images
-    batch = config.classifier.batch_size
     return Cost(
-        flops={"classifiers": classifier_flops(choice_trainings(config), 0, batch, images)},
+        flops=classifier_flops(config, images, choice_trainings(config)),
         storage={"synthetic": images.candidates * images.generated_side**2 * PNG_BYTES},
         host={"driver": float(len(candidates(config)) * images.kept * images.image_bytes)},
     )
@@ -246,16 +244,12 @@ def of_choice(config: Config, sized: Sized) -> Cost:
 def of_references(config: Config, sized: Sized) -> Cost:
     """The references' tuning, and their predictions of test."""
     measured = len(config.references.names) * config.references.seeds
-    batch = config.classifier.batch_size
-    found = classifier_flops(reference_trainings(config), measured, batch, sized.images)
-    return Cost(flops={"classifiers": found})
+    return Cost(classifier_flops(config, sized.images, reference_trainings(config), measured))
 
 
 def of_search(config: Config, sized: Sized) -> Cost:
     """The trials."""
-    batch = config.classifier.batch_size
-    found = classifier_flops(search_trainings(config), 0, batch, sized.images)
-    return Cost(flops={"classifiers": found})
+    return Cost(classifier_flops(config, sized.images, search_trainings(config)))
 
 
 def of_classification(config: Config, sized: Sized) -> Cost:
@@ -263,11 +257,7 @@ def of_classification(config: Config, sized: Sized) -> Cost:
     images, own = sized.images, config.classifier
     measured = (len(own.mixtures) + 1) * own.seeds
     return Cost(
-        flops={
-            "classifiers": classifier_flops(
-                final_trainings(config), measured, own.batch_size, images
-            )
-        },
+        flops=classifier_flops(config, images, final_trainings(config), measured),
         host={
             "driver": images.shared_bytes,
             "object store": images.shared_bytes,

@@ -110,7 +110,7 @@ class Content:
 
     @property
     def preferred(self) -> dict[str, Any] | None:
-        """What validation prefers to the shipped classifier, see `classify.preference`."""
+        """What validation prefers to the shipped classifier, see `evaluation.preference`."""
         return preferred(self.results.get("methods", {}), OURS)
 
     @property

@@ -63,18 +63,19 @@ def run_search(
     StageError
         When every trial failed.
     """
-    if config[SearchConfig].trials == 0:
-        best: dict[str, Any] = {"trial": None, "parameters": configured(config[ClassifierConfig])}
+    search, classifier = config[SearchConfig], config[ClassifierConfig]
+    if search.trials == 0:
+        best: dict[str, Any] = {"trial": None, "parameters": configured(classifier)}
         return _write(work, [], best | {"validation": None}, {})
     progress.update("decoding images")
-    data = load_data(config[ClassifierConfig].image_size, real, synthetic, selection, groups)
+    data = load_data(classifier.image_size, real, synthetic, selection, groups)
     failed: dict[str, str] = {}
-    if config[SearchConfig].steps[1] == 0:
+    if search.steps[1] == 0:
         progress.update("heads on the pretrained encoder")
-        rows = [search_frozen(blueprint_of(config), config[SearchConfig], data)]
+        rows = [search_frozen(blueprint_of(config), search, data)]
     else:
-        say_shortage(max(config[SearchConfig].ratios), data, progress)
-        with shown_on(progress, config[SearchConfig].trials):
+        say_shortage(max(search.ratios), data, progress)
+        with shown_on(progress, search.trials):
             rows, failed = rows_of(_tuner(config, data, work, progress).fit())
     if not rows:
         raise StageError(
@@ -96,10 +97,8 @@ def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _tuner(config: Sections, data: Data, work: str, progress: Progress) -> tune.Tuner:
     """A new experiment, or the one that an earlier driver left and that can be read."""
-    search, space = (
-        config[SearchConfig],
-        search_space(config[ClassifierConfig], config[SearchConfig]),
-    )
+    search, classifier = config[SearchConfig], config[ClassifierConfig]
+    space = search_space(classifier, search)
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, data=data, blueprint=blueprint_of(config), search=search),
         {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial},
@@ -110,7 +109,7 @@ def _tuner(config: Sections, data: Data, work: str, progress: Progress) -> tune.
     searcher = OptunaSearch(
         metric=SCORE,
         mode="max",
-        points_to_evaluate=first_points(config[ClassifierConfig], search)[: search.trials],
+        points_to_evaluate=first_points(classifier, search)[: search.trials],
         sampler=TPESampler(seed=config.seed, n_startup_trials=RANDOM_TRIALS),
     )
     return tune.Tuner(
@@ -121,7 +120,7 @@ def _tuner(config: Sections, data: Data, work: str, progress: Progress) -> tune.
             mode="max",
             search_alg=ConcurrencyLimiter(searcher, max_concurrent=search.concurrent),
             scheduler=ASHAScheduler(
-                max_t=config[ClassifierConfig].evaluations,
+                max_t=classifier.evaluations,
                 grace_period=1,
                 reduction_factor=search.reduction_factor,
             ),

@@ -39,8 +39,8 @@ class SelectionConfig(Section):
     )
     copy_threshold: Annotated[float, Field(ge=-1, le=1)] | Literal["auto"] | None = knob(
         "auto",
-        "Similarity to a training image of its class (cosine of whitened embeddings) above which "
-        "an image is a copy; auto: per group, by validation images; null: none is.",
+        "Similarity to a training image (cosine of whitened embeddings) above which an image is a "
+        "copy; auto: per group, by validation images; null: none is.",
     )
 
     @model_validator(mode="after")

@@ -66,7 +66,7 @@ def run_selection(
     Returns
     -------
     Facts: rows, kept (in all), kept_per_group; by group name: threshold (lowest score kept),
-    copy_threshold (cosine, None without), validation_in_training (`memorisation.duplicates`, where
+    copy_threshold (cosine, None without), validation_in_training (`copies.duplicates`, where
     there are any); by group name and cluster: kept_per_cluster, copies.
     """
     progress.update("candidates selected")

@@ -124,7 +124,8 @@ def up_to(nodes: Sequence[Node], last: str | None) -> list[Node]:
     if not ends:
         raise ConfigError(
             f"until: got {last!r}, which this configuration has not; expected one of "
-            f"{', '.join(dict.fromkeys(node.stage.name for node in nodes))}"
+            f"{', '.join(dict.fromkeys(node.stage.name for node in nodes))}. Fix: until=one of "
+            "these (grouping: where grouping.method is not given)"
         )
     return list(nodes[: ends[-1] + 1])
 

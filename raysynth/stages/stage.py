@@ -1,7 +1,7 @@
 """What a stage is: what it reads, what decides its outputs, what checks and builds it.
 
 A stage is declared in the `declared.py` of its room, and named in the method
-(`raysynth.pipeline.METHOD`): these are the two places of a new one.
+(`raysynth.method.METHOD`): these are the two places of a new one.
 """
 
 from __future__ import annotations

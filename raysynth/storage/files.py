@@ -14,6 +14,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
@@ -231,6 +232,14 @@ def remove(path: str) -> None:
             return
         for file in [*storage.find(name)]:  # fsspec's `rm` would take the name as a pattern
             storage.rm_file(file)
+
+
+def put_folder(local: str | Path, target: str) -> None:
+    """Copy the files of a local folder, by name, into a folder or URI, which is made."""
+    make_folder(target)
+    storage, path = open_storage(target)
+    for file in sorted(Path(local).iterdir()):
+        storage.put_file(str(file), f"{path}/{file.name}")
 
 
 def make_folder(path: str) -> None:

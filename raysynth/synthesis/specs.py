@@ -124,7 +124,7 @@ def group_voices(
 
     The lender's label is never a negative prompt: it makes shapes purer than those of the groups
     that are not lent to, what lies between two labels is then drawn for one of them alone, and the
-    attribute tells which (docs/results.md, severity 0.999).
+    attribute tells which (docs/results/outfits_lender.md).
     """
     counts = np.asarray(counts)
     plain = spoken(prompts, groups, group, token="")

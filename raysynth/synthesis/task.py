@@ -53,9 +53,8 @@ class Drawing:
         """Of a configuration; `recipe`: where it is settled already."""
         tuned = config[FinetuneConfig]
         shape = LoraShape(tuned.targets, tuned.rank, tuned.alpha)
-        return cls(
-            config[BaseConfigSection], config[SynthesisConfig], recipe or recipe_of(config), shape
-        )
+        base, synthesis = config[BaseConfigSection], config[SynthesisConfig]
+        return cls(base, synthesis, recipe or recipe_of(config), shape)
 
 
 @dataclass(frozen=True)

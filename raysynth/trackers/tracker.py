@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from raysynth.knobs import NoKnobs, Section
+from raysynth.knobs import Section
 from raysynth.registry import Registry
 
 
@@ -43,7 +43,7 @@ class Kind:
     title: str
     source: str
     open: Callable[[str, str, Mapping[str, Any], Any], Tracker]
-    Knobs: type[Section] = NoKnobs
+    Knobs: type[Section] = Section
 
 
 TRACKERS: Registry[Kind] = Registry("raysynth.trackers.kinds", "tracker")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 
 from raysynth.grouping.method import Grouped, Method, Ungrouped
-from raysynth.knobs import NoKnobs
+from raysynth.knobs import Section
 
 
-def _group(images: Ungrouped, knobs: NoKnobs) -> Grouped:
+def _group(images: Ungrouped, knobs: Section) -> Grouped:
     rows = pa.concat_tables(images.parts("id", "attribute"), promote_options="permissive")
     return Grouped(images.groups.attribute_names, images.groups.attribute_words, rows)
 

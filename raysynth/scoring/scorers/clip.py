@@ -19,7 +19,7 @@ class ClipScore:
     """See `raysynth.scoring.scorer.Scorer`."""
 
     title = "CLIP-Score"
-    source = "Basu et al. 2025 (arXiv 2511.08711)"
+    source = "Basu et al. 2026 (arXiv 2511.08711)"
     Knobs = Section
     columns = pa.schema(
         [
