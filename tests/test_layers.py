@@ -137,18 +137,10 @@ def test_files_and_functions_can_be_read_at_once():
     files = {m: len(path.read_text().splitlines()) for m, path in MODULES.items()}
     assert not {m: n for m, n in files.items() if n > LONGEST_FILE}
     long = [
-        f"{m}.{node.name} ({node.end_lineno - node.lineno + 1})"
+        f"{m}.{node.name} ({lines})"
         for m, path in MODULES.items()
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef) and _lines(node) > LONGEST_FUNCTION
+        if isinstance(node, ast.FunctionDef)
+        if (lines := node.end_lineno - node.lineno + 1) > LONGEST_FUNCTION
     ]
     assert len(long) <= LONG_FUNCTIONS, long
-
-
-def _lines(function: ast.FunctionDef) -> int:
-    """Lines of a function without its docstring."""
-    body = function.body
-    first = body[0]
-    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
-    text = first.end_lineno - first.lineno + 1 if documented else 0
-    return function.end_lineno - function.lineno + 1 - text

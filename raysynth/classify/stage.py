@@ -96,12 +96,8 @@ def run_classification(
     known, rows = read_results(references)
     methods = known["methods"] | methods
     _ship(config, units, tested, _preference(methods, progress), work)
-    report = {
-        "selection_rule": SELECTION_RULE,
-        "methods": methods,
-        "tuning": known["tuning"] + trained.tried,
-        "search": best,
-    }
+    report = {"selection_rule": SELECTION_RULE, "methods": methods, "search": best}
+    report["tuning"] = known["tuning"] + trained.tried
     write_results(work, report, pa.concat_tables([rows, predictions(truth, named)]))
     return {
         "rows": len(named),

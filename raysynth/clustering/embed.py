@@ -156,7 +156,10 @@ def embed_real_images(
         tables.append(batch)
         done += batch.num_rows
         progress.update("images embedded", done, total)
-    table = pa.concat_tables(tables).combine_chunks().sort_by("id")
+    return _of_splits(pa.concat_tables(tables).combine_chunks().sort_by("id"))
+
+
+def _of_splits(table: pa.Table) -> tuple[pa.Table, pa.Table]:
     train, validation = (
         table.filter(pc.equal(table["split"], split)).drop_columns("split")
         for split in ("train", "validation")

@@ -39,6 +39,11 @@ class Clustering:
         """Images per cluster."""
         return np.bincount(self.labels).tolist()
 
+    @property
+    def rounded_silhouettes(self) -> dict[str, float]:
+        """The scores as manifests hold them."""
+        return {str(k): round(score, 4) for k, score in self.silhouettes.items()}
+
 
 def of_group(config: ClusteringConfig, groups: Groups, group: int) -> ClusteringConfig:
     """The configuration of one group: `k` is its own number, or silhouette if it is not named.

@@ -38,9 +38,7 @@ CENTROIDS = pa.schema([("group", pa.int32()), ("embedding", pa.list_(pa.float32(
 def run_clustering(
     config: Sections, real: str, groups: Groups, work: str, progress: Progress
 ) -> dict[str, Any]:
-    """Embed the training images, cluster every group.
-
-    `config`: the run's. `real`: folder or URI of the real table.
+    """Embed the training images (`real`: folder or URI of the real table), cluster every group.
 
     Writes to `work` embeddings.parquet and validation.parquet (see `embed.EMBEDDINGS`),
     clusters.parquet (id, group, cluster), centroids.parquet (group, embedding: the group's mean in
@@ -64,28 +62,28 @@ def run_clustering(
     check_groups(config, groups, counts)
 
     found = _cluster(config[ClusteringConfig], config.seed, groups, group, encoded(table), progress)
-    labels = np.empty(len(group), np.int32)
-    for g, clustering in enumerate(found):
-        labels[group == g] = clustering.labels
-    cluster_table = pa.table([table["id"], table["group"], labels], schema=CLUSTERS)
-    write_table(cluster_table, f"{work}/clusters.parquet")
-    centroids = vectors_column(_centroids(column_vectors(table["embedding"]), group, groups.count))
-    numbers = np.arange(groups.count, dtype=np.int32)
-    write_table(pa.table([numbers, centroids], schema=CENTROIDS), f"{work}/{CENTROIDS_FILE}")
+    _write(table, found, work)
     progress.update("neighbours searched")
     neighbours = real_neighbours(table, validation, groups, config.seed)
     write_table(neighbours, f"{work}/{NEIGHBOURS_FILE}")
     named = dict(zip(groups.names, found, strict=True))
     sizes = {name: clustering.sizes for name, clustering in named.items()}
     progress.say("  clusters: " + "; ".join(f"{name} {sizes[name]}" for name in sizes))
-    return {
-        "rows": table.num_rows,
-        "sizes": sizes,
-        "silhouettes": {
-            name: {str(k): round(score, 4) for k, score in clustering.silhouettes.items()}
-            for name, clustering in named.items()
-        },
-    }
+    scores = {name: clustering.rounded_silhouettes for name, clustering in named.items()}
+    return {"rows": table.num_rows, "sizes": sizes, "silhouettes": scores}
+
+
+def _write(table: pa.Table, found: list[Clustering], work: str) -> None:
+    """clusters.parquet and centroids.parquet; `found`: the clusters of every group."""
+    group = table["group"].to_numpy()
+    labels = np.empty(len(group), np.int32)
+    for g, clustering in enumerate(found):
+        labels[group == g] = clustering.labels
+    cluster_table = pa.table([table["id"], table["group"], labels], schema=CLUSTERS)
+    write_table(cluster_table, f"{work}/clusters.parquet")
+    centroids = vectors_column(_centroids(column_vectors(table["embedding"]), group, len(found)))
+    numbers = np.arange(len(found), dtype=np.int32)
+    write_table(pa.table([numbers, centroids], schema=CENTROIDS), f"{work}/{CENTROIDS_FILE}")
 
 
 def _cluster(

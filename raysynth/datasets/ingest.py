@@ -56,21 +56,7 @@ def ingest(config: DatasetConfig, seed: int, work: str, progress: Progress) -> d
     dataset, groups, listing = list_dataset(config, seed)
     chunks = _chunks(listing)
     todo = _missing(chunks, work)
-    total, done = sum(len(chunk) for chunk in todo), 0
-    sides: set[int] = set()
-    hashes: dict[str, list[bytes]] = {}
-    if todo:
-        blocks = ray.data.from_arrow(todo).map_batches(
-            _write_chunk,
-            batch_size=None,
-            batch_format="pyarrow",
-            fn_kwargs={"dataset": dataset, "groups": groups, "work": work},
-        )
-        for batch in blocks.iter_batches(batch_size=1, batch_format="pyarrow"):
-            done += batch["rows"][0].as_py()
-            sides.update(batch["sides"][0].as_py())
-            hashes[batch["file"][0].as_py()] = batch["hashes"][0].as_py()
-            progress.update("images", done, total)
+    sides, hashes = _write(todo, dataset, groups, work, progress)
     skipped = _skipped(chunks, work)
     why = _why(skipped, listing, dataset)
     if skipped and config.on_error == "refuse":
@@ -92,6 +78,29 @@ def ingest(config: DatasetConfig, seed: int, work: str, progress: Progress) -> d
         REPEATED: repeated,
         "sides": [min(sides), max(sides)] if sides else [],
     }
+
+
+def _write(
+    todo: list[pa.Table], dataset: Dataset, groups: Groups, work: str, progress: Progress
+) -> tuple[set[int], dict[str, list[bytes]]]:
+    """Write the chunks' files; the images' sides, and file -> its images' hashes."""
+    sides: set[int] = set()
+    hashes: dict[str, list[bytes]] = {}
+    if not todo:
+        return sides, hashes
+    blocks = ray.data.from_arrow(todo).map_batches(
+        _write_chunk,
+        batch_size=None,
+        batch_format="pyarrow",
+        fn_kwargs={"dataset": dataset, "groups": groups, "work": work},
+    )
+    total, done = sum(len(chunk) for chunk in todo), 0
+    for batch in blocks.iter_batches(batch_size=1, batch_format="pyarrow"):
+        done += batch["rows"][0].as_py()
+        sides.update(batch["sides"][0].as_py())
+        hashes[batch["file"][0].as_py()] = batch["hashes"][0].as_py()
+        progress.update("images", done, total)
+    return sides, hashes
 
 
 def _chunks(listing: pa.Table) -> list[pa.Table]:

@@ -82,11 +82,7 @@ def plan_jobs(
 
     Groups with fewer than `finetune.min_images` images are trained on by none, so that two images
     are not learnt by heart. A shared model's prompts name label and attribute, and the rare token
-    stands for the data set's look.
-
-    Parameters
-    ----------
-    clusters : columns id, group, cluster; one row per training image.
+    stands for the data set's look. `clusters`: id, group, cluster, one row per training image.
 
     Raises
     ------
@@ -95,24 +91,30 @@ def plan_jobs(
     DataError
         A class has no group that is large enough.
     """
-    ids = np.array(clusters["id"].to_pylist(), dtype=object)
+    ids = clusters["id"].to_numpy(zero_copy_only=False)
     group, cluster = clusters["group"].to_numpy(), clusters["cluster"].to_numpy()
     counts = np.bincount(group, minlength=groups.count)
     recipe = settled(recipe, counts)
     if recipe.training is None:
         return []
     check_groups(counts, groups, recipe)
-    aligned = set(aligned_groups(counts, groups).tolist())
-    jobs, token = [], None if recipe.token else ""
+    aligned = aligned_groups(counts, groups).tolist()
+    jobs = []
     for own in _shares(recipe.training, group, cluster, counts, groups, recipe.min_images):
         present = np.unique(group[own.rows]).tolist()
         weak = tuple(g for g in present if recipe.training.shared and g not in aligned)
         job = _job(recipe.training, settings, own, ids[own.rows], group[own.rows], weak)
-        said = {g: spoken(prompts, groups, g, token=token) for g in present}
-        plain = {g: spoken(prompts, groups, g, token="") for g in present}
-        jobs.append(replace(job, prompts=said, plain_prompts=plain))
+        jobs.append(_with_prompts(job, prompts, groups, recipe.token))
     _check_overrides(settings, [job.name for job in jobs])
     return jobs
+
+
+def _with_prompts(job: Job, prompts: PromptConfig, groups: Groups, token: bool) -> Job:
+    """The job with its groups' prompts, which hold the rare token if `token`."""
+    present = sorted(set(job.groups))
+    plain = {g: spoken(prompts, groups, g, token="") for g in present}
+    said = {g: spoken(prompts, groups, g) for g in present} if token else plain
+    return replace(job, prompts=said, plain_prompts=plain)
 
 
 def expected_jobs(

@@ -83,15 +83,19 @@ def run_finetune(
     failed = _run_packs(packs, jobs, shared, progress) if todo else {}
     trained = [a for job in jobs if (a := read_adapter(f"{work}/{job.name}")) is not None]
     if failed:
-        reasons = "\n  ".join(f"{name}: {reason}" for name, reason in failed.items())
-        raise StageError(
-            f"finetune: {len(failed)} of {len(jobs)} adapters failed:\n  {reasons}\nWhat is "
-            "trained is kept. Fix: what the reasons say, then run again"
-        )
+        raise _some_failed(failed, len(jobs))
     for folder in SCRATCH:
         remove(f"{work}/{folder}")
     write_adapters(trained, work)
     return {"rows": len(trained)}
+
+
+def _some_failed(failed: dict[str, str], count: int) -> StageError:
+    reasons = "\n  ".join(f"{name}: {reason}" for name, reason in failed.items())
+    return StageError(
+        f"finetune: {len(failed)} of {count} adapters failed:\n  {reasons}\nWhat is "
+        "trained is kept. Fix: what the reasons say, then run again"
+    )
 
 
 def _run_packs(

@@ -9,7 +9,7 @@ attributes, test too is measured in the found groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,27 @@ def run_grouping(
     found = Groups(groups.label_names, grouped.names, groups.label_words, grouped.words)
     check_names(found)
     attribute = _Attributes(grouped, f"grouping.method={chosen.name}")
+    counts = _regroup(real, groups, found, attribute, splits, work)
+    require_splits({split: counts[split] for split in splits}, found)
+    sizes = ", ".join(f"{name} {n:,}" for name, n in zip(found.names, counts["train"], strict=True))
+    progress.say(f"  groups of the training images: {sizes}")
+    return {
+        "rows": int(sum(each.sum() for each in counts.values())),
+        "groups": found.to_dict(),
+        "counts": {split: counts[split].tolist() for split in SPLITS},
+        **({"measured": groups.to_dict()} if keeps_test else {}),
+    }
+
+
+def _regroup(
+    real: str,
+    groups: Groups,
+    found: Groups,
+    attribute: _Attributes,
+    splits: Sequence[str],
+    work: str,
+) -> dict[str, np.ndarray]:
+    """Write the tables, those of `splits` in the found groups; split -> images per group."""
     counts: dict[str, np.ndarray] = {}
     given = np.zeros(groups.count, np.int64)
     for split, file, table in _files(real):
@@ -84,15 +105,7 @@ def run_grouping(
         counts[split] = counts.get(split, 0) + new
         if not exists(f"{work}/{file}"):
             write_table(regrouped, f"{work}/{file}")
-    require_splits({split: counts[split] for split in splits}, found)
-    sizes = ", ".join(f"{name} {n:,}" for name, n in zip(found.names, counts["train"], strict=True))
-    progress.say(f"  groups of the training images: {sizes}")
-    return {
-        "rows": int(sum(each.sum() for each in counts.values())),
-        "groups": found.to_dict(),
-        "counts": {split: counts[split].tolist() for split in SPLITS},
-        **({"measured": groups.to_dict()} if keeps_test else {}),
-    }
+    return counts
 
 
 def _files(real: str) -> Iterator[tuple[str, str, pa.Table]]:

@@ -220,19 +220,6 @@ def _generator(
     counts = splits["train"]
     training, settings, made = recipe.training, config.finetune, config.synthesis.images_per_group
     adapters = expected_jobs(recipe, settings, config.prompts, config.clustering, groups, counts)
-    per_group = [
-        GroupPlan(
-            groups.name(g),
-            images=int(counts[g]),
-            validation=int(splits["validation"][g]),
-            test=int(splits["test"][g]),
-            adapters=own,
-            model=_model(recipe, groups, counts, g, own),
-            synthetic=made,
-        )
-        for g in range(groups.count)
-        for own in [sum(adapter.group == g for adapter in adapters)]
-    ]
     cost, one, side_by_side = costs.training_cost(training, settings, shape), 0.0, {}
     if training is not None:
         memory = costs.training_memory(training, settings, cost, shape.encoders)
@@ -243,7 +230,10 @@ def _generator(
         }
     return GeneratorPlan(
         words=_in_words(recipe),
-        groups=per_group,
+        groups=[
+            _group(recipe, groups, splits, g, sum(adapter.group == g for adapter in adapters), made)
+            for g in range(groups.count)
+        ],
         adapters=len(adapters),
         steps=sum(adapter.steps for adapter in adapters),
         rows=sum(adapter.work for adapter in adapters) * costs.rows_per_image(training, settings),
@@ -251,6 +241,26 @@ def _generator(
         cost=cost,
         one_adapter_gb=one,
         side_by_side=side_by_side,
+    )
+
+
+def _group(
+    recipe: Recipe,
+    groups: Groups,
+    splits: dict[str, np.ndarray],
+    g: int,
+    adapters: int,
+    synthetic: int,
+) -> GroupPlan:
+    """The plan of a group that `adapters` of its own speak for."""
+    return GroupPlan(
+        groups.name(g),
+        images=int(splits["train"][g]),
+        validation=int(splits["validation"][g]),
+        test=int(splits["test"][g]),
+        adapters=adapters,
+        model=_model(recipe, groups, splits["train"], g, adapters),
+        synthetic=synthetic,
     )
 
 

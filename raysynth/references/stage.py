@@ -47,33 +47,25 @@ def run_references(
     """Tune and train the references, fit the controls, measure all on test.
 
     `real`: folder or URI of the ingest stage. Writes results.json, predictions.parquet and units/
-    below `work`; units that are there are not trained again.
+    below `work`; units that are there are not trained again. Raises as `run_units` and
+    `check_halves` do.
 
     Returns
     -------
     `rows` (classifiers measured), `methods` ({name: mean test WGA}), `training_seconds`.
-
-    Raises
-    ------
-    StageError
-        Naming the trainings that failed.
-    DataError
-        See `check_halves`.
     """
     settings = config[ReferencesConfig].settled(config[ClassifierConfig])
-    blueprint = _blueprint(config)
     progress.update("decoding images")
     ready = start_workers(config[ResourcesConfig])
     data = load_real_data(config[ClassifierConfig].image_size, real, groups)
     check_halves(settings.names, data.validation.counts(groups.count), groups)
-    units = Units(f"{work}/units", blueprint, config[ResourcesConfig], groups, data.train.size)
+    resources, size = config[ResourcesConfig], data.train.size
+    units = Units(f"{work}/units", _blueprint(config), resources, groups, size)
     make_folder(units.folder)
     tuning = tuning_of(settings.names, settings, settings.seeds)
     ray.get(ready)
-    shared = ray.put(data)
-    records = run_units(
-        units, tuning.first, shared, progress, "references tuned, seeds", tuning.further
-    )
+    what = "references tuned, seeds"
+    records = run_units(units, tuning.first, ray.put(data), progress, what, tuning.further)
     finals, tried = tuning.finals(records)
     progress.update("test, once", 0, len(finals))
     found = predict_test(units, finals, real)

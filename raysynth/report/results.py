@@ -6,8 +6,8 @@ from typing import Any
 
 from raysynth.report.content import Content
 
-SELECTION = ("threshold", "copy_threshold", "copies", "kept_per_cluster")
-"""Facts of the selection that are numbers of a run."""
+SELECTION = ("threshold", "copy_threshold", "copies", "kept_per_cluster", "validation_in_training")
+"""Facts of the selection that are numbers of a run; the last where there are any."""
 
 
 def results(content: Content) -> dict[str, Any]:
@@ -19,8 +19,7 @@ def results(content: Content) -> dict[str, Any]:
     measured in the data set's own groups and training is not grouped by these); a measure that
     does not exist is null. `preferred` is what validation prefers to the shipped classifier, or
     null (see `evaluation.preference.preferred`), `preference` says so. `timings` are seconds;
-    `left_out`, `repeated`: images that are not in the table and why, and those that are there
-    twice, in words.
+    `left_out`, `repeated`: images not in the table and why, and those there twice, in words.
     """
     groups, config = content.groups, content.config
     names, measured = groups.names, content.measured.groups
@@ -42,10 +41,7 @@ def results(content: Content) -> dict[str, Any]:
             names[g]: [size for (group, _), size in content.clusters.items() if group == g]
             for g in range(groups.count)
         },
-        "selection": {
-            key: content.selection[key]
-            for key in (*SELECTION, *({"validation_in_training"} & content.selection.keys()))
-        },
+        "selection": {key: content.selection[key] for key in SELECTION if key in content.selection},
         "selection_rule": content.results.get("selection_rule", ""),
         "preferred": content.preferred,
         "preference": content.preference,

@@ -56,12 +56,7 @@ def run_search(
 
     Returns
     -------
-    `rows` (trials), `best` (as in best.json), `failed` ({trial: reason}).
-
-    Raises
-    ------
-    StageError
-        When every trial failed.
+    `rows` (trials), `best` (as in best.json), `failed` ({trial: reason}); StageError when all did.
     """
     search, classifier = config[SearchConfig], config[ClassifierConfig]
     if search.trials == 0:
@@ -78,11 +73,15 @@ def run_search(
         with shown_on(progress, search.trials):
             rows, failed = rows_of(_tuner(config, data, work, progress).fit())
     if not rows:
-        raise StageError(
-            f"search: all {len(failed)} trials failed, e.g. {next(iter(failed.items()))}. Fix: the "
-            f"trial folders below {work}/{EXPERIMENT} hold the errors"
-        )
+        raise _all_failed(failed, work)
     return _write(work, rows, _best(rows), failed)
+
+
+def _all_failed(failed: dict[str, str], work: str) -> StageError:
+    return StageError(
+        f"search: all {len(failed)} trials failed, e.g. {next(iter(failed.items()))}. Fix: the "
+        f"trial folders below {work}/{EXPERIMENT} hold the errors"
+    )
 
 
 def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:

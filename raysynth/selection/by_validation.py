@@ -82,32 +82,34 @@ def run_choice(
     }
     blueprint, batch = blueprint_of(config), config[ClusteringConfig].batch_size
     recognised = fidelity(blueprint, config[ResourcesConfig], data, images, batch)
-    compositions = {name: (name,) * groups.count for name in images}
-    best = tuple(max(images, key=lambda name: recognised[name][g]) for g in range(groups.count))
-    if best not in compositions.values():
-        compositions[MIX] = best
-    scores = {}
-    for name, composition in compositions.items():
-        trained = _train(config, data, composed(images, composition), work, name, progress)
-        scores[name] = _mean(trained)
+    compositions = _compositions(recognised, groups)
+    scores = {
+        name: _mean(_train(config, data, composed(images, by), work, name, progress))
+        for name, by in compositions.items()
+    }
     winner = max(scores, key=lambda name: scores[name].score)
     chosen = compositions[winner]
-    rows = _publish(made, chosen, work)
     found: dict[str, Any] = {
         "chosen": dict(zip(groups.names, chosen, strict=True)),
         "validation": {name: scores[name].wga for name in scores},
         "fidelity": {
-            name: {
-                group: round(share, 4)
-                for group, share in zip(groups.names, shares.tolist(), strict=True)
-            }
+            name: dict(zip(groups.names, shares.round(4).tolist(), strict=True))
             for name, shares in recognised.items()
         },
     }
     write_atomic(f"{work}/choice.json", json.dumps(found, indent=1).encode())
     said = ", ".join(f"{group}: {name}" for group, name in found["chosen"].items())
     progress.say(f"  chosen by validation WGA {scores[winner].wga:.3f} ({winner}): {said}")
-    return {"rows": rows, **found}
+    return {"rows": _publish(made, chosen, work), **found}
+
+
+def _compositions(recognised: dict[str, Any], groups: Groups) -> dict[str, tuple[str, ...]]:
+    """What is compared: every generator for all groups, and the best recognised of every group."""
+    compositions = {name: (name,) * groups.count for name in recognised}
+    best = tuple(max(recognised, key=lambda name: recognised[name][g]) for g in range(groups.count))
+    if best not in compositions.values():
+        compositions[MIX] = best
+    return compositions
 
 
 def composed(images: Mapping[str, ImageSet], composition: Sequence[str]) -> ImageSet:

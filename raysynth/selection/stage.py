@@ -102,7 +102,7 @@ def select(
     ----------
     candidates : the columns READ of the synthetic table.
     limits : [G] cosine to the nearest training image from which an image is a copy.
-    seed : of the run; decides what rules keep at random, together with the image's id.
+    seed : of the run; with the image's id it decides what rules keep at random.
 
     Raises
     ------
@@ -113,9 +113,8 @@ def select(
     """
     candidates = _checked(candidates, groups)
     group = candidates["group"].to_numpy()
-    score = combine(
-        candidates["clip_label"].to_numpy(), candidates["clip_centroid"].to_numpy(), config.alpha
-    )
+    label, centroid = (candidates[name].to_numpy() for name in ("clip_label", "clip_centroid"))
+    score = combine(label, centroid, config.alpha)
     copy = is_copy(candidates["nearest_similarity"].to_numpy(), group, limits)
     ids = candidates["id"].to_numpy(zero_copy_only=False)
     rule, scored = RULES[config.rule], Scored(score, ids, seed)
@@ -126,8 +125,7 @@ def select(
     kept = np.zeros(len(group), bool)
     for g in range(groups.count):
         kept[_first(order[(group == g)[order] & may[order]], cluster, sizes[g])] = True
-    columns = [candidates["id"], candidates["group"], score, copy, kept]
-    return pa.table(columns, schema=SELECTION)
+    return pa.table([ids, candidates["group"], score, copy, kept], schema=SELECTION)
 
 
 def _checked(candidates: pa.Table, groups: Groups) -> pa.Table:

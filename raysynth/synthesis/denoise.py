@@ -80,9 +80,8 @@ def denoise(
     [B, C, H, W] float32 latents, still scaled by the autoencoder's factor.
     """
     device = denoiser.base.device
-    noise, extra = noise.to(device), {}
-    if "generator" in inspect.signature(solver.step).parameters:
-        extra["generator"] = generators
+    noise, takes = noise.to(device), inspect.signature(solver.step).parameters
+    extra = {"generator": generators} if "generator" in takes else {}
     if edited is None:
         solver.set_timesteps(steps, device=device)
         latents, timesteps = noise * solver.init_noise_sigma, solver.timesteps

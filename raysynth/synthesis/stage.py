@@ -77,21 +77,28 @@ def run_synthesis(
     """
     if _finished(work) is None:
         check_solver(config)
-        recipe, sources = settled(recipe_of(config), np.asarray(counts)), None
-        trained = [] if recipe.training is None else read_adapters(adapters)
-        if recipe.edits:
-            members = read_table(clusters, ["id", "group"], [f"{clusters}/clusters.parquet"])
-            sources = deal_sources(members, groups, counts, config.seed)
-        specs = plan_specs(Asked.of(config, recipe), trained, groups, counts, sources)
-        names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
-        told = contrasts(config[PromptConfig], groups, counts) if recipe.masked else None
-        known = {"contrasts": told, "recipe": recipe}
-        task = Task.of(config, groups, adapters, names, clusters, **known)
+        task, specs = _planned(config, adapters, clusters, groups, np.asarray(counts))
         generate(task, specs, work, progress, real)
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"
     _clear(work)
     return {"rows": manifest["rows"], **manifest["facts"]}
+
+
+def _planned(
+    config: Sections, adapters: str, clusters: str, groups: Groups, counts: np.ndarray
+) -> tuple[Task, pa.Table]:
+    """What the actors know, and the specs of all images."""
+    recipe, sources = settled(recipe_of(config), counts), None
+    trained = [] if recipe.training is None else read_adapters(adapters)
+    if recipe.edits:
+        members = read_table(clusters, ["id", "group"], [f"{clusters}/clusters.parquet"])
+        sources = deal_sources(members, groups, counts, config.seed)
+    specs = plan_specs(Asked.of(config, recipe), trained, groups, counts, sources)
+    names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
+    told = contrasts(config[PromptConfig], groups, counts) if recipe.masked else None
+    known = {"contrasts": told, "recipe": recipe}
+    return Task.of(config, groups, adapters, names, clusters, **known), specs
 
 
 def _finished(work: str) -> dict[str, Any] | None:

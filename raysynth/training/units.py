@@ -200,23 +200,15 @@ def run_units(
     then: Callable[[Records], Sequence[Plan]] = lambda records: (),
     frozen: Any = None,
 ) -> Records:
-    """Train the plans that have no record yet, `resources.workers` at once.
+    """Train the plans that have no record yet, `resources.workers` at once; every plan's record.
 
     Parameters
     ----------
     data : reference to a `Data` in Ray's object store.
-    then : the plans that follow from the records so far; asked after every training, so that no
-        worker waits for the slowest one.
+    then : plans that follow from the records so far, asked after every training.
     frozen : reference to the `Features` that plans of no steps share.
 
-    Returns
-    -------
-    The record of every plan.
-
-    Raises
-    ------
-    StageError
-        Naming every training that failed, after the others are done.
+    Raises StageError, naming every training that failed, after the others are done.
     """
     task = on_worker(_train_in_worker, units.resources, max_retries=MAX_RETRIES)
     queue = _Queue(units.folder, lambda text: progress.say(f"  {text}"))
@@ -232,17 +224,21 @@ def run_units(
         progress.update(what, total - len(queue.waiting) - len(running), total)
         finished, _ = ray.wait(list(running), num_returns=1, timeout=2.0)
         for reference in finished:
-            plan = running.pop(reference)
-            try:
-                queue.records[plan] = ray.get(reference)
-            except ray.exceptions.RayError as error:
-                failed[unit_name(plan)] = reason_of(error)
+            _take(reference, running.pop(reference), queue.records, failed)
         if finished:
             queue.admit(then(queue.records))
     if failed:
         raise StageError(_explained(what, failed, len(queue.known)))
     progress.update(what, len(queue.known), len(queue.known))
     return queue.records
+
+
+def _take(reference: Any, plan: Plan, records: Records, failed: dict[str, str]) -> None:
+    """The record of a training that ended, or why it failed."""
+    try:
+        records[plan] = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        failed[unit_name(plan)] = reason_of(error)
 
 
 class _Queue:

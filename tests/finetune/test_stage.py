@@ -27,6 +27,7 @@ class Said(Progress):
         self.done.append(done)
 
 
+@pytest.mark.slow
 def test_failures_are_named_and_trained_by_the_next_run(ray_local, room, tmp_path):
     config = room.config(max_failures=0)
     kept = Adapter("0-0", "lora", "group_cluster", 0, 0, "pullover", "grass", "kept", 9, 3, 0.5)

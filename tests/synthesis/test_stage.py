@@ -98,6 +98,7 @@ def test_images_do_not_depend_on_actors_or_batches(
     assert max(difference) <= 1  # float32: other batch shapes round differently
 
 
+@pytest.mark.slow
 def test_same_batches_on_more_actors_give_the_same_bytes(
     reference, make_config, lora_folder, clusters_folder, tmp_path
 ):
