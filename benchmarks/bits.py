@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401
 import pyarrow.parquet as pq
 from safetensors import safe_open
 

@@ -216,21 +216,14 @@ def sheet(pixels: np.ndarray, group: np.ndarray, path: Path, columns: int = 24) 
     Image.fromarray(whole).resize((whole.shape[1] * 2, whole.shape[0] * 2), 0).save(path)
 
 
-def validation_wga(
-    config: Config, real: Real, pixels: np.ndarray, specs: pa.Table, seeds: int
-) -> list[float]:
-    """Validation WGA of the configured classifier on the best candidates by CLIP score."""
-    from dataclasses import replace
-
-    from raysynth.networks.images import Data
+def kept_by_score(config: Config, real: Real, pixels: np.ndarray, specs: pa.Table) -> np.ndarray:
+    """[N] bool: the candidates that `selection` keeps."""
     from raysynth.scoring.scorer import open_scorers
     from raysynth.selection.copies import copy_thresholds, read_neighbours
     from raysynth.selection.stage import select
     from raysynth.synthesis.task import Task
-    from raysynth.training.fit import fit
-    from raysynth.training.two_stage import configured, plan_of
 
-    groups, settings = real.groups, config.classifier
+    groups = real.groups
     clusters = str(Path(real.folder).parent / "clusters")
     task = Task.of(config, groups, "", (), clusters)
     scores = open_scorers(config.synthesis.scorers, task.scoring)(pixels, specs)
@@ -238,15 +231,28 @@ def validation_wga(
     for name in ("clip_label", "clip_centroid", "nearest_similarity"):
         candidates = candidates.append_column(name, scores[name])
     limits = copy_thresholds(config.selection, read_neighbours(clusters), groups)
-    kept = select(candidates, limits, config.selection, groups, config.seed)["kept"].to_numpy()
+    return select(candidates, limits, config.selection, groups, config.seed)["kept"].to_numpy()
 
+
+def validation_wga(
+    config: Config, real: Real, pixels: np.ndarray, specs: pa.Table, seeds: int
+) -> list[float]:
+    """Validation WGA of the configured classifier on the best candidates by CLIP score."""
+    from dataclasses import replace
+
+    from raysynth.networks.images import Data
+    from raysynth.training.fit import fit
+    from raysynth.training.two_stage import configured, plan_of
+
+    groups, settings = real.groups, config.classifier
+    kept = kept_by_score(config, real, pixels, specs)
     train, validation = (
-        _image_set(real.pixels[split], real.group[split], real.ids[split], groups)
+        image_set(real.pixels[split], real.group[split], real.ids[split], groups)
         for split in ("train", "validation")
     )
     group = specs["group"].to_numpy()
     chosen = np.array(specs["id"].to_pylist())[kept]
-    data = Data(train, validation, _image_set(pixels[kept], group[kept], chosen, groups), groups)
+    data = Data(train, validation, image_set(pixels[kept], group[kept], chosen, groups), groups)
     found = []
     for seed in range(seeds):
         plan = replace(plan_of(configured(settings), settings, seed), evaluations=1)
@@ -255,7 +261,8 @@ def validation_wga(
     return found
 
 
-def _image_set(pixels: np.ndarray, group: np.ndarray, ids: Sequence[str], groups: Groups) -> Any:
+def image_set(pixels: np.ndarray, group: np.ndarray, ids: Sequence[str], groups: Groups) -> Any:
+    """Images [N, H, W, 3] of groups [N] as networks take them."""
     from raysynth.networks.images import ImageSet
 
     label = group // len(groups.attribute_names)

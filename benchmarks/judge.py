@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import checkout  # noqa: F401
 import numpy as np
 import safetensors.torch
 import torch

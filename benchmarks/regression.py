@@ -8,6 +8,7 @@ seconds: a slower machine passes as a faster one does. Exits 1 when one is misse
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -52,7 +53,11 @@ def check(name: str, storage: Path) -> tuple[dict[str, bool], float, str]:
 
 
 def main() -> None:
-    names = sys.argv[1:] or CHECKS
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    options.add_argument("names", nargs="*", help=f"only these of {', '.join(CHECKS)}")
+    names = options.parse_args().names or CHECKS
+    if unknown := sorted({*names} - {*CHECKS}):
+        options.error(f"no benchmark of the check: {', '.join(unknown)}")
     console = Console(highlight=False, soft_wrap=True)
     table = Table(title="regression check: quick benchmarks", title_justify="left")
     for column in ("benchmark", "seconds", "bar", "holds"):

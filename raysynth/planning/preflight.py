@@ -53,8 +53,9 @@ def check_configuration(config: Config) -> tuple[Groups, pa.Table]:
 
     _, groups, listing = list_dataset(config.dataset, config.seed)
     counts = split_counts(listing, groups)["train"]
-    for check, each in _declared(nodes, "check_groups"):
-        check(each, groups, counts)
+    if config.grouping.is_given:  # found groups are looked at by the stages themselves
+        for check, each in _declared(nodes, "check_groups"):
+            check(each, groups, counts)
     return groups, listing
 
 

@@ -13,6 +13,7 @@ from raysynth.errors import ConfigError, DataError
 from raysynth.evaluation.results import read_truth
 from raysynth.grouping.stage import run_grouping
 from raysynth.groups.groups import Groups
+from raysynth.planning.preflight import check_configuration
 from raysynth.progress import Progress
 from raysynth.storage.tables import (
     REAL,
@@ -156,3 +157,11 @@ def test_a_method_is_a_digest_and_the_given_one_is_none(add_part):
     assert not STAGE.where(given) and STAGE.where(found)
     more = load_config(None, ["grouping.method={name: brightness, above: 3}"])
     assert STAGE.decided_by(found) != STAGE.decided_by(more)
+
+
+def test_given_groups_that_are_not_trained_on_are_not_counted_before_ray(add_part):
+    add_part("raysynth.grouping.methods", "brightness", BRIGHTNESS.replace("{more}", ""))
+    small = ["clustering.k=30", "dataset.severity=0.9", "dataset.train_images=160"]
+    with pytest.raises(DataError, match="fewer training images than clusters"):
+        check_configuration(load_config(None, small))
+    check_configuration(load_config(None, [*small, "grouping.method=brightness"]))

@@ -1,0 +1,373 @@
+"""Where between a real image and a generated one does the worst group lose?
+
+    python benchmarks/ladder.py [--quick] [--seeds 10 11 12] [--steps 200 400] [--folder FOLDER]
+
+The same classifier, budget and number of images on every rung, from real group-balanced images down
+to what a run keeps:
+
+- real: group-balanced images of the training garments, a bound that no run reaches;
+- autoencoder: the same images, encoded and decoded by the base's autoencoder;
+- noised S: the same, noised to the share S of the schedule and denoised by the run's adapters;
+- balanced: drawn from noise by adapters that were trained on the balanced images;
+- drawn: drawn by the run's adapters, which saw twenty images of a conflicting group (`fine`: in 25
+  steps instead of the configuration's);
+- selected: the best of them by CLIP score, as a run keeps them.
+
+Trained on each: the small network for two stages, its head fitted to the run's real images
+(`small`); the same network judged with the head it got from the rung's images alone (`alone`); a
+head on the base's frozen CLIP fitted to the rung's images alone (`clip_alone`) or to real ones too,
+as validation says (`clip`). Chosen on validation, measured on test. `garment`, `ground`: the
+judge's; `brightness`, `contrast`, `colour`: spread over a group's images, of real ones' spread, the
+geometric mean of the groups. Images and trainings that are there are not made again (FOLDER).
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import statistics
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from candidates import (
+    QUICK,
+    Real,
+    fine_tune,
+    generate,
+    image_set,
+    kept_by_score,
+    load_real,
+    prepared,
+)
+from judge import accuracies, load_judge
+from measure import finish, parser
+
+from raysynth.config.config import Config
+from raysynth.config.files import load_config
+from raysynth.generators.lending import settled
+from raysynth.generators.recipe import recipe_of
+from raysynth.groups.metrics import GroupMetrics, group_metrics
+from raysynth.heads.spec import TRAINED
+from raysynth.models.latents import decode, encode
+from raysynth.networks.build import blueprint_of
+from raysynth.networks.images import Data, ImageSet
+from raysynth.storage.tables import encode_png
+from raysynth.synthesis.drawing import ImageGenerator
+from raysynth.synthesis.specs import Asked, plan_specs
+from raysynth.synthesis.task import Drawing
+from raysynth.training.fit import fit
+from raysynth.training.two_stage import configured, plan_of
+
+EACH, QUICK_EACH = 500, 30
+"""Images of each group on every rung; a quickstart keeps up to 600."""
+STRENGTHS = (0.3, 0.5, 0.7, 0.85)
+FINE = 25
+EDIT_STEPS = 12
+SEVERITY, BALANCED = 0.99, 0.5
+SEEDS, TRAININGS = (10, 11, 12), 3
+SHARES = (1.0, 0.5, 0.2, 0.0)
+RUNGS = (
+    "real",
+    "autoencoder",
+    *(f"noised {strength:g}" for strength in STRENGTHS),
+    "balanced",
+    "balanced fine",
+    "drawn fine",
+    "drawn",
+    "selected",
+)
+BATCH = 64
+STATISTICS = {
+    "brightness": lambda pixels: pixels.mean((1, 2, 3)),
+    "contrast": lambda pixels: pixels.mean(-1).std((1, 2)),
+    "colour": lambda pixels: (pixels[..., 2] - pixels[..., 0]).mean((1, 2)),
+}
+"""Of images [N, H, W, 3], one number each; colour: blue above red."""
+
+
+class Images:
+    """The rungs' images of one data seed, made once."""
+
+    def __init__(self, folder: Path, seed: int, each: int, overrides: list[str]) -> None:
+        torch.set_num_threads(1)
+        self.folder, self.each, self.seed = folder, each, seed
+        self.real = load_real(prepared(folder, SEVERITY, seed))
+        self.even = load_real(prepared(folder, BALANCED, seed))
+        given = [f"seed={seed}", f"dataset.severity={SEVERITY}", *overrides]
+        self.config = load_config(None, given)
+
+    def make(self) -> None:
+        """All rungs, each in its file."""
+        rows = self._even_rows()
+        pixels, group = self.even.pixels["train"][rows], self.even.group["train"][rows]
+        self._once("real", lambda: (pixels, group))
+        own, even = self._adapters(self.real, "adapters"), self._adapters(self.even, "even")
+        drawing = partial(self._drawn, self.real, *own)
+        self._once("autoencoder", lambda: (self._decoded(own, pixels), group))
+        for strength in STRENGTHS:
+            edit = partial(self._noised, own, pixels, group, strength)
+            self._once(f"noised {strength:g}", edit)
+        self._once("balanced", lambda: self._drawn(self.even, *even))
+        self._once("balanced fine", lambda: self._drawn(self.even, *even, steps=FINE))
+        self._once("drawn fine", lambda: drawing(steps=FINE))
+        self._once("drawn", drawing)
+        self._once("selected", lambda: drawing(select=True))
+
+    def path(self, rung: str) -> Path:
+        """The file of a rung's images."""
+        return self.folder / f"rungs-{self.seed}" / f"{rung.replace(' ', '-')}.npz"
+
+    def _once(self, rung: str, make: Any) -> None:
+        path = self.path(rung)
+        if path.exists():
+            return
+        pixels, group = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partly = path.with_suffix(".part.npz")
+        np.savez(partly, pixels=pixels, group=group)
+        partly.rename(path)
+
+    def _even_rows(self) -> np.ndarray:
+        """`each` rows of every group of the balanced training images."""
+        rng, group = np.random.default_rng(self.seed), self.even.group["train"]
+        groups = range(self.even.groups.count)
+        return np.concatenate([self._some(np.flatnonzero(group == g), rng) for g in groups])
+
+    def _some(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return np.sort(rng.permutation(rows)[: self.each])
+
+    def _adapters(self, real: Real, name: str) -> tuple[Path, list[Any]]:
+        work = self.folder / f"{name}-{self.seed}"
+        return work, fine_tune(self.config, real, work)[0]
+
+    def _specs(self, real: Real, adapters: list[Any], each: int | None = None) -> pa.Table:
+        config, recipe = self.config, settled(recipe_of(self.config), real.counts)
+        if each is not None:
+            many = config.synthesis.model_copy(update={"images_per_group": each})
+            config = config.model_copy(update={"synthesis": many})
+        return plan_specs(Asked.of(config, recipe), adapters, real.groups, real.counts)
+
+    def _drawn(
+        self,
+        real: Real,
+        work: Path,
+        adapters: list[Any],
+        steps: int | None = None,
+        select: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        config = self.config
+        if steps is not None:
+            many = config.synthesis.model_copy(update={"steps": steps})
+            config = config.model_copy(update={"synthesis": many})
+        specs = self._specs(real, adapters)
+        pixels, _ = generate(config, real, work, adapters, specs)
+        group, rng = specs["group"].to_numpy(), np.random.default_rng(self.seed)
+        may = kept_by_score(config, real, pixels, specs) if select else np.ones(len(group), bool)
+        rows = [np.flatnonzero((group == g) & may) for g in range(real.groups.count)]
+        chosen = np.concatenate([self._some(each, rng) for each in rows])
+        return pixels[chosen], group[chosen]
+
+    def _decoded(self, own: tuple[Path, list[Any]], pixels: np.ndarray) -> np.ndarray:
+        base = ImageGenerator(Drawing.of(self.config), str(own[0]), []).base
+        parts = np.array_split(pixels, -(-len(pixels) // BATCH))
+        return np.concatenate([decode(base, encode(base, part)) for part in parts])
+
+    def _noised(
+        self,
+        own: tuple[Path, list[Any]],
+        pixels: np.ndarray,
+        group: np.ndarray,
+        strength: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Every image noised to the share `strength` and denoised as one of its group."""
+        work, adapters = own
+        specs = self._specs(self.real, adapters, each=self.each)
+        many = self.config.synthesis.model_copy(update={"steps": EDIT_STEPS})
+        config = self.config.model_copy(update={"synthesis": many})
+        images = ImageGenerator(Drawing.of(config), str(work), [a.name for a in adapters])
+        images.strength = strength
+        order = np.argsort(group, kind="stable")
+        assert (group[order] == specs["group"].to_numpy()).all()
+        made = []
+        for first in range(0, specs.num_rows, BATCH):
+            batch = specs.slice(first, BATCH)
+            names = ("prompt", "negative_prompt", "adapter", "seed")
+            sources = pa.array([encode_png(p) for p in pixels[order[first : first + BATCH]]])
+            made.append(images(*(batch[n].to_pylist() for n in names), sources=sources))
+        return np.concatenate(made), group[order]
+
+
+def classified(
+    folder: Path, seed: int, rung: str, network: str, steps: int, each: int, overrides: list[str]
+) -> dict[str, Any]:
+    """Validation and test of the classifiers trained on a rung, three trainings each."""
+    done = folder / f"records-{seed}" / f"{rung.replace(' ', '-')}-{network}-{steps}.json"
+    if done.exists():
+        return json.loads(done.read_text())
+    images = Images(folder, seed, each, overrides)
+    stored = np.load(images.path(rung))
+    synthetic = image_set(
+        stored["pixels"],
+        stored["group"],
+        [str(i) for i in range(len(stored["group"]))],
+        images.real.groups,
+    )
+    config = _classifier(images.config, network, steps, len(images.real.group["train"]), synthetic)
+    rows: dict[str, list[Any]] = {}
+    for training in range(TRAININGS):
+        for name, found in _trained(config, images.real, synthetic, training).items():
+            rows.setdefault(name, []).append(found)
+    done.parent.mkdir(parents=True, exist_ok=True)
+    done.write_text(json.dumps(rows))
+    return rows
+
+
+def _classifier(config: Config, network: str, steps: int, real: int, synthetic: ImageSet) -> Config:
+    ratio = len(synthetic) / real
+    changes = {"ratio": ratio, "steps": steps}
+    if network == "clip":
+        changes |= {"backbone": "clip", "steps": 0}
+    classifier = config.classifier.model_copy(update=changes)
+    return config.model_copy(update={"classifier": classifier})
+
+
+def _trained(
+    config: Config, real: Real, synthetic: ImageSet, training: int
+) -> dict[str, dict[str, float]]:
+    """Of one training: name -> validation and test, of the head that validation prefers."""
+    torch.set_num_threads(1)
+    sets = {
+        split: image_set(real.pixels[split], real.group[split], real.ids[split], real.groups)
+        for split in ("train", "validation", "test")
+    }
+    data, test = Data(sets["train"], sets["validation"], synthetic, real.groups), sets["test"]
+    frozen = config.classifier.steps == 0
+    heads = [(d, s) for d in config.search.head_weight_decays for s in (SHARES if frozen else (1,))]
+    plan = plan_of(configured(config.classifier), config.classifier, training, heads)
+    if not frozen:
+        plan = replace(plan, heads=(*plan.heads, TRAINED))
+    alone = {h.name for h in plan.heads if h == TRAINED or h.real_share == 0}
+    ours = {h.name for h in plan.heads} - (set() if frozen else alone)
+    wanted = {"clip": ours, "clip_alone": alone} if frozen else {"small": ours, "alone": alone}
+    best: dict[str, tuple[GroupMetrics, GroupMetrics, int]] = {}
+    for snapshot in fit(plan, data, blueprint_of(config)):
+        features, logits = snapshot.network.outputs(test)
+        for name, among in wanted.items():
+            head = max(among, key=lambda each: snapshot.validation[each].score)
+            seen = snapshot.validation[head]
+            if name in best and best[name][0].score >= seen.score:
+                continue
+            fitted = snapshot.fitted[head].head if head in snapshot.fitted else None
+            told = logits if fitted is None else features @ fitted.weight.T + fitted.bias
+            counts = data.train.counts(real.groups.count)
+            tested = group_metrics(told.argmax(1).cpu().numpy(), test.label, test.group, counts)
+            best[name] = seen, tested, snapshot.step
+    return {
+        name: {
+            "validation_wga": seen.wga,
+            "wga": tested.wga,
+            "aga": tested.aga,
+            "step": step,
+        }
+        for name, (seen, tested, step) in best.items()
+    }
+
+
+def looks(folder: Path, seed: int, rung: str, each: int, overrides: list[str]) -> dict[str, float]:
+    """What the judge sees in a rung, and its spreads over those of the real rung."""
+    images = Images(folder, seed, each, overrides)
+    known, stored = (np.load(images.path(name)) for name in ("real", rung))
+    seen = accuracies(load_judge(), stored["pixels"], stored["group"], images.real.groups)
+    row = {name: seen[name] for name in ("garment", "ground")}
+    for name, value in STATISTICS.items():
+        ratios = [
+            _spread(stored, g, value) / _spread(known, g, value)
+            for g in range(images.real.groups.count)
+        ]
+        row[name] = statistics.geometric_mean(ratios)
+    return row
+
+
+def _spread(stored: Any, group: int, value: Any) -> float:
+    """Standard deviation over a group's images of a statistic of each."""
+    return float(np.std(value(stored["pixels"][stored["group"] == group].astype(np.float32))))
+
+
+def table(found: dict[tuple[Any, ...], Any], columns: list[tuple[str, str, int]]) -> list[Any]:
+    """A row per rung: mean over data seeds, and half the range of their means."""
+    rows = []
+    for rung in RUNGS:
+        row: dict[str, Any] = {"rung": rung}
+        for name, network, steps in columns:
+            key = name if network == "clip" else f"{name} {steps}"
+            seeds = [
+                statistics.mean(training["wga"] for training in records[name])
+                for (of, net, many, _), records in found.items()
+                if (of, net, many) == (rung, network, steps)
+            ]
+            row[key] = round(100 * statistics.mean(seeds), 1)
+            row[f"{key} seeds"] = [round(100 * one, 1) for one in seeds]
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    options = parser(__doc__ or "")
+    options.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    options.add_argument("--steps", type=int, nargs="+", default=[200, 400])
+    options.add_argument("--folder", type=Path, default=Path("runs/ladder"))
+    options.add_argument("--workers", type=int, default=2)
+    arguments = options.parse_args()
+    if arguments.quick:
+        arguments.seeds, arguments.steps = arguments.seeds[:1], [20]
+    each = QUICK_EACH if arguments.quick else EACH
+    overrides = QUICK if arguments.quick else []
+    folder = arguments.folder / ("quick" if arguments.quick else "full")
+    for seed in arguments.seeds:  # Ray, in this process alone
+        prepared(folder, SEVERITY, seed)
+        prepared(folder, BALANCED, seed)
+    tasks = [
+        (rung, network, steps, seed)
+        for seed in arguments.seeds
+        for network, budgets in (("small", arguments.steps), ("clip", [0]))
+        for steps in budgets
+        for rung in RUNGS
+    ]
+    with ProcessPoolExecutor(
+        arguments.workers, mp_context=multiprocessing.get_context("spawn")
+    ) as pool:
+        list(pool.map(partial(_make, folder, each, overrides), arguments.seeds))
+        ran = partial(_run, folder, each, overrides)
+        found = {}
+        for task, records in zip(tasks, pool.map(ran, tasks), strict=True):
+            found[task] = records
+            print(*task, {n: [round(r["wga"], 3) for r in rs] for n, rs in records.items()})
+            sys.stdout.flush()
+    columns = [
+        (name, "small", steps) for steps in arguments.steps for name in ("small", "alone")
+    ] + [("clip", "clip", 0), ("clip_alone", "clip", 0)]
+    rows = table(found, columns)
+    for row in rows:
+        seen = [looks(folder, seed, row["rung"], each, overrides) for seed in arguments.seeds]
+        row |= {name: round(statistics.mean(s[name] for s in seen), 3) for name in seen[0]}
+    finish("ladder", {"seeds": list(arguments.seeds), "rows": rows}, {}, arguments.quick)
+
+
+def _make(folder: Path, each: int, overrides: list[str], seed: int) -> None:
+    Images(folder, seed, each, overrides).make()
+
+
+def _run(folder: Path, each: int, overrides: list[str], task: tuple[Any, ...]) -> Any:
+    rung, network, steps, seed = task
+    return classified(folder, seed, rung, network, steps, each, overrides)
+
+
+if __name__ == "__main__":
+    main()
