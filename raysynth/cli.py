@@ -16,7 +16,7 @@ import yaml
 from raysynth.config.files import load_config
 from raysynth.config.storage import require_filesystem
 from raysynth.endings import EXIT_CODES, in_words
-from raysynth.errors import RaysynthError
+from raysynth.errors import ConfigError, RaysynthError
 from raysynth.terminal import masked, shown
 
 Arguments = Annotated[
@@ -103,6 +103,30 @@ def benchmark(
         print(publish(finished, command, documents, file or ""))
     if finished.failed:
         sys.exit(finished.exit_code)
+
+
+@app.command()
+def export(
+    method: Annotated[str, typer.Argument(help="A trained method of the run's table.")],
+    arguments: Arguments = None,
+    to: Annotated[
+        str, typer.Option("--to", metavar="FOLDER", help="New or empty folder or URI.")
+    ] = "",
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", help="Training seed; default: the best one on validation."),
+    ] = None,
+) -> None:
+    """Save any trained method of a finished run: model, preprocessor and card; trains nothing."""
+    config = load_config(*split_arguments(arguments or []))
+    require_filesystem(config.storage_path)
+    if not to:
+        raise ConfigError("--to: no folder given. Fix: --to FOLDER, a new or an empty one")
+    require_filesystem(to, "--to")
+    from raysynth.export import export as save
+
+    with in_words():
+        print(save(config, method, to, seed))
 
 
 @app.command("config")

@@ -1,26 +1,34 @@
-"""The model card that is shipped with the classifier."""
+"""The model card of a classifier that is shipped or exported."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raysynth.datasets.settings import DatasetConfig
+from raysynth.evaluation.final import Final
+from raysynth.evaluation.kinds import OURS
+from raysynth.evaluation.shipping import candidates
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
 from raysynth.models.hub import commits
 from raysynth.models.settings import BaseConfigSection
+from raysynth.networks.build import blueprint_of
 from raysynth.networks.settings import ClassifierConfig
+from raysynth.references.reference import REFERENCES
+from raysynth.references.titles import title_of
 
+MEASURES = ("wga", "aga", "weighted")
 CARD = """\
 ---
 library_name: transformers
 pipeline_tag: image-classification
-tags: [raysynth, group-robustness, synthetic-data]
+tags: [{tags}]
 metrics: [worst-group-accuracy, average-group-accuracy]
 ---
 # {labels}: a classifier trained with raysynth
@@ -37,7 +45,7 @@ model = AutoModelForImageClassification.from_pretrained("path/to/this/folder").e
 
 ## Data set
 `{dataset}`, severity {severity} (share of bias-aligned training images within a class), run seed
-{run_seed}. Synthetic images: generator `{generator}`, base model `{base}`.{commits}
+{run_seed}. Synthetic images: {images}.{commits}
 
 | group (label/attribute) | real training images | test accuracy |
 | --- | --- | --- |
@@ -50,68 +58,121 @@ model = AutoModelForImageClassification.from_pretrained("path/to/this/folder").e
 | average over groups (AGA) | {aga:.3f} | {mean_aga:.3f} |
 | weighted by training share | {weighted:.3f} | {mean_weighted:.3f} |
 
-This seed was shipped for the best validation WGA; test decided nothing.
-{preference}
+## Why this model
+{why}
+
+Mean validation WGA of all that was trained: {compared}. Test decided nothing.
+
 ## Intended use
 Research on group robustness: comparing trainings under spurious correlation, on images like the
 data set's.
 
 ## Limits
-Measured on the groups above only: other attributes may carry other biases. Synthetic images bring
-along what the base model knows and believes. The worst group's accuracy rests on few test images
-of that group. Not for decisions about people.
+Measured on the groups above only: other attributes may carry other biases. {limit}The worst group's
+accuracy rests on few test images of that group. Not for decisions about people.
 """
+SYNTHETIC_LIMIT = "Synthetic images\nbring along what the base model knows and believes. "
 
 
-def model_card(
-    config: Sections,
-    groups: Groups,
-    counts: NDArray[Any],
-    plan: dict[str, Any],
-    metrics: dict[str, Any],
-    seeds: Sequence[dict[str, Any]],
-    own: bool,
-    preference: str = "",
-) -> str:
-    """Markdown with the Hub's metadata header.
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from: the run, and which of its classifiers it is.
 
-    Parameters
-    ----------
-    counts : [G] real training images; plan : the shipped training; metrics : its test metrics;
-        seeds : test metrics of all seeds of the same training; own : the model is raysynth's,
-        loading it takes an import; preference : what validation prefers to this model, in words.
+    `groups`, `counts`: of the test images and, [G], the real training images of each. `methods`:
+    rows as in results.json. `shipped`: what the run shipped, see `evaluation.shipping`.
     """
-    names = groups.names
-    means = {
-        key: float(np.mean([seed[key] for seed in seeds])) for key in ("wga", "aga", "weighted")
-    }
-    first, head = plan["phases"][0], plan["heads"][0]
-    parameters = {name: first[name] for name in ("ratio", "steps")}
-    parameters["head_real_share"] = head["real_share"]
+
+    config: Sections
+    groups: Groups
+    counts: NDArray[Any]
+    methods: Mapping[str, Mapping[str, Any]]
+    shipped: Mapping[str, Any]
+    final: Final
+
+    @property
+    def row(self) -> Mapping[str, Any]:
+        """The method's."""
+        return self.methods[self.final.method]
+
+    @property
+    def plan(self) -> Mapping[str, Any]:
+        """The training."""
+        found: Mapping[str, Any] = self.final.record["plan"]
+        return found
+
+    @property
+    def has_synthetic(self) -> bool:
+        """Whether a phase of the training, or its head, had synthetic images."""
+        phases = (phase for phase in self.plan["phases"] if phase["steps"])
+        heads = (spec for spec in self.plan["heads"] if spec.get("real_share", 1.0) < 1)
+        return any(not phase["images"].startswith("real") for phase in phases) or any(heads)
+
+
+def model_card(origin: Origin, own: bool) -> str:
+    """Markdown with the Hub's metadata header; `own`: loading the model takes raysynth's import."""
+    config, groups = origin.config, origin.groups
     return CARD.format(
+        tags=", ".join(
+            ["raysynth", "group-robustness", *["synthetic-data"] * origin.has_synthetic]
+        ),
         labels=", ".join(map(plain, groups.label_names)),
         attributes=" or ".join(map(plain, groups.attribute_names)),
-        preference=f"\n{plain(preference)}\n" if preference else "",
-        training=training_in_words(config[ClassifierConfig], parameters),
+        training=_training(origin),
         load="import raysynth.networks.pretrained  # registers the model\n" if own else "",
         dataset=config[DatasetConfig].name,
         severity=config[DatasetConfig].severity,
         run_seed=config.seed,
-        generator=config.generator,
-        base=public_name(config[BaseConfigSection].name),
-        commits="".join(f" `{name}`: commit `{c}`." for name, c in commits(config).items()),
-        rows="\n".join(
-            f"| {plain(name)} | {count} | {metrics['groups'][name]:.3f} |"
-            for name, count in zip(names, counts, strict=True)
-        ),
-        seeds=len(seeds),
-        wga=metrics["wga"],
-        aga=metrics["aga"],
-        weighted=metrics["weighted"],
-        mean_wga=means["wga"],
-        mean_aga=means["aga"],
-        mean_weighted=means["weighted"],
+        images=_images(origin),
+        commits="".join(f" `{name}`: commit `{c}`." for name, c in _commits(origin).items()),
+        why=plain(_why(origin)),
+        compared=plain(_compared(origin)),
+        limit=SYNTHETIC_LIMIT * origin.has_synthetic,
+        **_metrics(origin),
     )
+
+
+def _metrics(origin: Origin) -> dict[str, Any]:
+    """The test numbers of the seed, and of its method's seeds on average."""
+    row, seed = origin.row, origin.final.seed
+    found = {key: row[key]["seeds"][seed] for key in MEASURES}
+    found |= {f"mean_{key}": float(np.mean(row[key]["seeds"])) for key in MEASURES}
+    rows = "\n".join(
+        f"| {plain(name)} | {count} | {row['groups'][name]['seeds'][seed]:.3f} |"
+        for name, count in zip(origin.groups.names, origin.counts, strict=True)
+    )
+    return found | {"rows": rows, "seeds": len(row["wga"]["seeds"])}
+
+
+def _images(origin: Origin) -> str:
+    """Whose synthetic images it was trained on."""
+    if not origin.has_synthetic:
+        return "none; it was trained on real ones alone"
+    config = origin.config
+    base = public_name(config[BaseConfigSection].name)
+    return f"generator `{config.generator}`, base model `{base}`"
+
+
+def _commits(origin: Origin) -> dict[str, str]:
+    """Commits of the hub's models that it is made of: the backbone, and of those behind images."""
+    backbone = blueprint_of(origin.config).resolved().backbone
+    known = commits(origin.config).items()
+    return {name: c for name, c in known if origin.has_synthetic or name == backbone}
+
+
+def _why(origin: Origin) -> str:
+    """Why this model, and which of the method's seeds it is."""
+    final, shipped = origin.final, origin.shipped
+    seed = f"Of {title_of(final.method)}'s seeds this is number {final.seed}"
+    if final.seed == candidates(origin.methods)[final.method].best_seed:
+        seed += ", which has the best validation score"
+    if final.method == shipped["name"]:
+        return f"{shipped['words']} {seed}."
+    return f"Exported by name; the run shipped another. {shipped['words']} {seed}."
+
+
+def _compared(origin: Origin) -> str:
+    found = candidates(origin.methods).values()
+    return ", ".join(f"{title_of(one.name)} {100 * one.mean:.1f} %" for one in found)
 
 
 def plain(text: str) -> str:
@@ -127,6 +188,31 @@ def public_name(model: str) -> str:
     folder = model.startswith(("/", "~", ".")) or model.count("/") > 1 or "\\" in model
     name = re.split(r"[/\\]", model.rstrip("/\\"))[-1] if folder else model
     return " ".join(name.replace("`", "'").split())
+
+
+def _training(origin: Origin) -> str:
+    """How the model was trained, in words."""
+    config, row, plan = origin.config, origin.row, origin.plan
+    if row["kind"] == OURS:
+        first, head = plan["phases"][0], plan["heads"][0]
+        asked = {name: first[name] for name in ("ratio", "steps")}
+        asked["head_real_share"] = head.get("real_share", 1.0)
+        return training_in_words(config[ClassifierConfig], asked)
+    name, last = origin.final.method, plan["phases"][-1]
+    about = f"{plain(REFERENCES.about(name))}. " if name in REFERENCES else ""
+    images = "the real images alone, as a reference"
+    if row["kind"] == "mixture":
+        images = "real and synthetic images, as a mixture"
+        images += f" ({row['synthetic']['used']:,} synthetic ones)" if "synthetic" in row else ""
+    also = ""
+    if row["uses_validation"]:
+        also = " Its last layer was fitted to validation images too."
+    return (
+        f"The classifier was trained on {images}: {plain(title_of(name))}. {about}Learning rate "
+        f"{last['learning_rate']:g}, weight decay {last['weight_decay']:g}, stopped by validation "
+        f"at step {origin.final.step} of {last['steps']}; last layer: {origin.final.head}.{also} "
+        f"Source: {plain(row['source'])}."
+    )
 
 
 def training_in_words(settings: ClassifierConfig, parameters: Mapping[str, Any]) -> str:

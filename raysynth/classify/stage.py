@@ -1,47 +1,47 @@
-"""The classification stage: the search's winner trained again, measured on test once, shipped."""
+"""The classification stage: the search's winner trained again, measured once, the best shipped."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from raysynth.classify.card import model_card
-from raysynth.classify.ship import ship
+from raysynth.classify.card import Origin
+from raysynth.classify.ship import own_units, ship, units_of
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.tasks import on_worker
 from raysynth.errors import DataError
-from raysynth.evaluation.final import Final, predict_test, shipped_index
+from raysynth.evaluation.final import Final, predict_test
+from raysynth.evaluation.kept import final_of
 from raysynth.evaluation.kinds import OURS
-from raysynth.evaluation.preference import in_words, preferred
 from raysynth.evaluation.results import (
     SELECTION_RULE,
     Truth,
-    chosen,
     measured,
     predictions,
     read_results,
     read_truth,
+    trained,
     write_results,
 )
+from raysynth.evaluation.shipping import in_words, shipped
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
-from raysynth.networks.build import blueprint_of
 from raysynth.networks.images import Data
 from raysynth.networks.settings import ClassifierConfig
 from raysynth.progress import Progress
 from raysynth.references.settings import ReferencesConfig
 from raysynth.references.stage import Named, reference_rows
+from raysynth.references.titles import title_of
 from raysynth.references.tuning import tuning_of
 from raysynth.search.settings import SearchConfig
 from raysynth.stages.stage import Work
-from raysynth.storage.files import make_folder, read_record
+from raysynth.storage.files import make_folder, read_record, remove
 from raysynth.training.data import load_data, say_shortage
 from raysynth.training.fit import encode_frozen
 from raysynth.training.plan import Plan
@@ -63,16 +63,17 @@ def run_classification(
     work: str,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Train the winner's seeds and the mixtures, measure them on test, ship the winner.
+    """Train the winner's seeds and the mixtures, measure them, ship what validation likes best.
 
     `real`, `synthetic`, `selection`, `search`, `references`: folders or URIs of those stages.
     Writes results.json and predictions.parquet (the references' rows among them), model/ (a
-    save_pretrained folder) and units/ below `work`; units that are there are not trained again.
+    save_pretrained folder; of the references too, see `evaluation.shipping`) and units/ below
+    `work`; units that are there are not trained again.
 
     Returns
     -------
     `rows` (final classifiers measured here), `methods` ({name: mean test WGA}),
-    `training_seconds`.
+    `training_seconds`, `shipped` (see `evaluation.shipping.shipped`, and its `words`).
 
     Raises
     ------
@@ -84,25 +85,26 @@ def run_classification(
     data = load_data(config[ClassifierConfig].image_size, real, synthetic, selection, groups)
     best = _read_best(search)
     say_shortage(best["parameters"]["ratio"], data, progress)
-    blueprint = blueprint_of(config)
-    units = Units(f"{work}/units", blueprint, config[ResourcesConfig], groups, data.train.size)
+    units = own_units(config, work, groups, data.train.size)
     make_folder(units.folder)
     ray.get(ready)
-    trained = _train(config, units, data, best["parameters"], progress)
-    progress.update("test, once", 0, len(trained.mixed) + len(trained.mine))
+    done = _train(config, units, data, best["parameters"], progress)
+    progress.update("test, once", 0, len(done.mixed) + len(done.mine))
     truth = read_truth(real, data.train.counts(groups.count), groups)
-    tested = Tested(trained, truth, predict_test(units, [*trained.mixed, *trained.mine], real))
+    tested = Tested(done, truth, predict_test(units, [*done.mixed, *done.mine], real))
     methods, named = _rows(config, tested, data, progress)
     known, rows = read_results(references)
     methods = known["methods"] | methods
-    _ship(config, units, tested, _preference(methods, progress), work)
-    report = {"selection_rule": SELECTION_RULE, "methods": methods, "search": best}
-    report["tuning"] = known["tuning"] + trained.tried
+    found = _shipped(methods, data, progress)
+    _ship(config, truth, methods, found, references, work, units)
+    report = {"selection_rule": SELECTION_RULE, "shipped": found, "methods": methods}
+    report |= {"search": best, "tuning": known["tuning"] + done.tried}
     write_results(work, report, pa.concat_tables([rows, predictions(truth, named)]))
     return {
         "rows": len(named),
         "methods": {name: values["wga"]["mean"] for name, values in methods.items()},
-        "training_seconds": trained.seconds,
+        "training_seconds": done.seconds,
+        "shipped": found,
     }
 
 
@@ -196,30 +198,36 @@ def _own_row(
             "heads_each": len(search.heads),
         },
         **measured(truth, found, [final.validation for final in finals]),
-        "chosen": chosen(finals),
-        "training_seconds": [final.record["seconds"] for final in finals],
+        **trained(finals),
     }
 
 
-def _ship(config: Sections, units: Units, tested: Tested, preference: str, work: str) -> None:
-    """Save the seed that validation likes best, in a worker: it holds torch already."""
-    mine, truth = tested.trained.mine, tested.truth
-    best = shipped_index(mine)
-    metrics = [truth.measures(one) for one in tested.ours]
-    plan = mine[best].record["plan"]
-    about = (config, truth.groups, truth.counts, plan, metrics[best], metrics)
-    card = partial(model_card, *about, preference=preference)
-    ray.get(on_worker(ship, units.resources).remote(units, mine[best], card, work))
-
-
-def _preference(methods: dict[str, Any], progress: Progress) -> str:
-    """What validation prefers to the classifier that is shipped, said and returned."""
-    found = preferred(methods, OURS)
-    if found is None:
-        return ""
-    words = in_words(found, found["name"])
+def _shipped(methods: dict[str, Any], data: Data, progress: Progress) -> dict[str, Any]:
+    """What the rule ships, with its words, which are said."""
+    counts = data.validation.counts(data.groups.count).tolist()
+    found = shipped(methods, dict(zip(data.groups.names, counts, strict=True)))
+    assert found is not None  # raysynth's own row has numbers
+    words = in_words(found, title_of, methods)
     progress.say(f"  {words}")
-    return words
+    return found | {"words": words}
+
+
+def _ship(
+    config: Sections,
+    truth: Truth,
+    methods: dict[str, Any],
+    found: dict[str, Any],
+    references: str,
+    work: str,
+    own: Units,
+) -> None:
+    """Save what the rule found with its card, in a worker: it holds torch already."""
+    row, target = methods[found["name"]], f"{work}/model"
+    units = units_of(row["kind"], config, references, work, own.groups, own.size)
+    final = final_of(units.folder, found["name"], row, found["seed"])
+    origin = Origin(config, truth.groups, truth.counts, methods, found, final)
+    remove(target)
+    ray.get(on_worker(ship, units.resources).remote(units, origin, target))
 
 
 def _frozen_features(plan: Plan, data: Any, units: Units) -> Any:

@@ -42,6 +42,26 @@ def load_config(path: str | None = None, overrides: Iterable[str] = ()) -> Confi
     return config
 
 
+def read_config(path: str) -> Config:
+    """The configuration that a run wrote to a path or URI, as it was then resolved.
+
+    Raises
+    ------
+    ConfigError
+        Nothing is there, or what this version cannot read: the keys are those of another.
+    """
+    from raysynth.storage.files import open_storage  # fsspec with it: only where it is read
+
+    storage, name = open_storage(path)
+    try:
+        values = _parsed(storage.cat_file(name), _told(path))
+        return Config.model_validate(values)
+    except FileNotFoundError:
+        raise ConfigError(f"{_told(path)}: no such file. Fix: name a run's folder") from None
+    except ValidationError as error:
+        raise ConfigError(explain(error, path)) from None
+
+
 def _read_yaml(path: str) -> dict[str, Any]:
     where = _told(path)
     try:
@@ -55,6 +75,11 @@ def _read_yaml(path: str) -> dict[str, Any]:
             f"{where}: cannot be read ({reason}); expected a YAML file. Fix: name a file "
             "that this user may read, such as a run's config.yaml"
         ) from None
+    return _parsed(data, where)
+
+
+def _parsed(data: bytes, where: str) -> dict[str, Any]:
+    """The settings that a file's bytes are; `where`: its name, as messages show it."""
     try:
         values = parse_yaml(data.decode("utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

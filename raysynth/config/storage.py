@@ -85,8 +85,8 @@ def _check_protocol(uri: str) -> None:
         raise ConfigError(f"{got}no bucket or host; {EXPECTED}. Fix: name it after {protocol}://")
 
 
-def require_filesystem(uri: str) -> None:
-    """Refuse a URI whose filesystem's package is not installed here; ConfigError."""
+def require_filesystem(uri: str, key: str = "storage_path") -> None:
+    """Refuse a URI whose filesystem's package is not installed here; ConfigError, naming `key`."""
     if "://" not in uri:
         return
     from raysynth.storage.protocols import require_package
@@ -98,7 +98,7 @@ def require_filesystem(uri: str) -> None:
         package = PACKAGES.get(protocol)
         fix = f"pip install {package}, on every node" if package else "install its package"
         raise ConfigError(
-            f"storage_path: {protocol}:// needs a package that is not here ({error}). Fix: {fix}"
+            f"{key}: {protocol}:// needs a package that is not here ({error}). Fix: {fix}"
         ) from None
 
 

@@ -11,7 +11,6 @@ import ray
 from numpy.typing import NDArray
 
 from raysynth.cluster.tasks import on_worker
-from raysynth.groups.metrics import GroupMetrics
 from raysynth.models.device import use_threads
 from raysynth.training.data import load_real
 from raysynth.training.units import Units, load_unit
@@ -62,9 +61,3 @@ def _predict(units: Units, finals: Sequence[Final], real: str) -> list[NDArray[n
     use_threads(units.resources.cpus_per_worker)
     test = load_real(real, "test", units.size)
     return [load_unit(units, final.record, final.head).predict(test) for final in finals]
-
-
-def shipped_index(finals: Sequence[Final]) -> int:
-    """Which seed is shipped: the one of the best validation score; test decides nothing."""
-    scores = [GroupMetrics.from_dict(final.validation).score for final in finals]
-    return int(np.argmax(scores))

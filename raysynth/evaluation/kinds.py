@@ -14,20 +14,21 @@ class Kind:
 
     `rows`: of several, as a plot's title. `tag`: of one, beside its name in a table. `told`: of
     one, in a sentence. `of_references`: measured by the stage of references, so that runs with the
-    same real images share it.
+    same real images share it. `is_trained`: a network is trained and kept, which can be shipped.
     """
 
     rows: str
     tag: str
     told: str
     of_references: bool = False
+    is_trained: bool = True
 
 
 KINDS = {
     OURS: Kind("raysynth", "", ""),
     "reference": Kind("real images only", "real only", "real images only", of_references=True),
     "mixture": Kind("mixtures", "mixed in", "mixed in"),
-    "control": Kind("controls", "control", "a control", of_references=True),
+    "control": Kind("controls", "control", "a control", of_references=True, is_trained=False),
 }
 """In the order of tables and plots."""
 REFERENCE_KINDS = tuple(name for name, kind in KINDS.items() if kind.of_references)

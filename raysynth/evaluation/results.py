@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from raysynth.evaluation.final import Final
 from raysynth.groups.groups import Groups
 from raysynth.groups.metrics import bootstrap_interval, fairness, group_metrics, over_seeds
+from raysynth.knobs import digest_of
 from raysynth.storage import tables
 from raysynth.storage.files import read_record, write_atomic
 from raysynth.training.plan import told
@@ -75,8 +76,21 @@ def measured(
     }
 
 
-def chosen(finals: Sequence[Final]) -> dict[str, Any]:
-    """What validation chose for a method, from all its seeds."""
+def trained(finals: Sequence[Final]) -> dict[str, Any]:
+    """A method's trainings, those of all its seeds: what was chosen, and which they are.
+
+    `units` names each seed's among those that its stage keeps; with the head of `chosen` it is the
+    classifier that was measured (`raysynth.evaluation.kept`).
+    """
+    return {
+        "chosen": _chosen(finals),
+        "training_seconds": [final.record["seconds"] for final in finals],
+        "units": [digest_of(final.record["plan"]) for final in finals],
+    }
+
+
+def _chosen(finals: Sequence[Final]) -> dict[str, Any]:
+    """What validation chose for a method."""
     tuned = [final.tuned for final in finals]
     own = {key: [one.get(key) for one in tuned] for key in tuned[0]}
     return {

@@ -19,6 +19,8 @@ from raysynth.groups.groups import Groups
 RESAMPLES = 2000
 CHUNK = 100
 """Resamples drawn at once: bounds the memory for large test groups."""
+SCORE_OF_AGA = 1e-3
+"""What AGA weighs beside WGA in a score: it only breaks ties (validation groups are small)."""
 
 
 class EmptyGroupError(DataError, ValueError):
@@ -36,8 +38,8 @@ class GroupMetrics:
 
     @property
     def score(self) -> float:
-        """What models are chosen by: WGA; AGA only breaks ties (validation groups are small)."""
-        return self.wga + 1e-3 * self.aga
+        """What models are chosen by: WGA, ties broken by AGA."""
+        return self.wga + SCORE_OF_AGA * self.aga
 
     def to_dict(self, groups: Groups) -> dict[str, Any]:
         """JSON-able, groups by name."""

@@ -16,10 +16,10 @@ from raysynth.evaluation.final import Final, predict_test
 from raysynth.evaluation.results import (
     SELECTION_RULE,
     Truth,
-    chosen,
     measured,
     predictions,
     read_truth,
+    trained,
     write_results,
 )
 from raysynth.groups.groups import Groups
@@ -59,8 +59,7 @@ def run_references(
     ready = start_workers(config[ResourcesConfig])
     data = load_real_data(config[ClassifierConfig].image_size, real, groups)
     check_halves(settings.names, data.validation.counts(groups.count), groups)
-    resources, size = config[ResourcesConfig], data.train.size
-    units = Units(f"{work}/units", _blueprint(config), resources, groups, size)
+    units = reference_units(config, work, groups, data.train.size)
     make_folder(units.folder)
     tuning = tuning_of(settings.names, settings, settings.seeds)
     ray.get(ready)
@@ -99,10 +98,15 @@ def reference_rows(
             "uses_validation": reference.uses_validation,
             "budget": reference.budget(config),
             **measured(truth, seen, [final.validation for final in mine]),
-            "chosen": chosen(mine),
-            "training_seconds": [final.record["seconds"] for final in mine],
+            **trained(mine),
         }
     return methods, named
+
+
+def reference_units(config: Sections, work: str, groups: Groups, size: int) -> Units:
+    """The references' trainings, below the stage's folder; `size`: side of the images, pixels."""
+    resources = config[ResourcesConfig]
+    return Units(f"{work}/units", _blueprint(config), resources, groups, size)
 
 
 def _blueprint(config: Sections) -> Blueprint:

@@ -15,10 +15,9 @@ import pyarrow as pa
 from raysynth.classify.card import training_in_words
 from raysynth.errors import DataError
 from raysynth.evaluation.kinds import KINDS, OURS
-from raysynth.evaluation.preference import in_words, preferred
+from raysynth.evaluation.shipping import in_words, shipped_before
 from raysynth.groups.groups import Groups, aligned_groups
-from raysynth.references.control import CONTROLS
-from raysynth.references.reference import REFERENCES
+from raysynth.references.titles import title_of
 from raysynth.stages.run import Run
 from raysynth.storage.files import exists, read_json
 from raysynth.storage.tables import SPLITS, groups_of, read_table, split_files, train_counts_of
@@ -109,15 +108,23 @@ class Content:
         return np.array([sum(counts[name].values()) for name in self.groups.names])
 
     @property
-    def preferred(self) -> dict[str, Any] | None:
-        """What validation prefers to the shipped classifier, see `evaluation.preference`."""
-        return preferred(self.results.get("methods", {}), OURS)
+    def shipped(self) -> dict[str, Any] | None:
+        """Which method's classifier the run ships, why, and the `words` for it.
+
+        Runs of earlier versions do not say it: theirs is raysynth's own. None: nothing is measured.
+        """
+        if found := self.results.get("shipped"):
+            return dict(found)
+        methods, counts = self.results.get("methods", {}), self.counts["validation"].tolist()
+        images = dict(zip(self.groups.names, counts, strict=True))
+        before = shipped_before(methods, images)
+        return before and before | {"words": in_words(before, title_of, methods)}
 
     @property
-    def preference(self) -> str:
-        """The same as a sentence; empty where validation prefers the shipped one."""
-        found = self.preferred
-        return in_words(found, title_of(found["name"])) if found else ""
+    def model(self) -> Method | None:
+        """The method whose classifier the run ships."""
+        found = self.shipped
+        return next((m for m in self.methods if found and m.name == found["name"]), None)
 
     @property
     def remarks(self) -> dict[str, str]:
@@ -138,14 +145,14 @@ class Content:
 
     @property
     def training(self) -> str:
-        """How the shipped classifier was trained, in words; empty if nothing is searched yet."""
+        """How raysynth's own classifier was trained; empty if nothing is searched yet."""
         if "parameters" not in self.best:
             return ""
         return training_in_words(self.config.classifier, self.best["parameters"])
 
     @property
     def ours(self) -> Method | None:
-        """The classifier that the run ships."""
+        """raysynth's own."""
         return next((method for method in self.methods if method.name == OURS), None)
 
     @property
@@ -238,14 +245,6 @@ def synthetic_images(values: Mapping[str, Any], generator: str) -> str:
         return ""
     wanted, used = found["wanted"], found["used"]
     return f"{used:,} {f'of {wanted:,} ' * (used < wanted)}{generator} images"
-
-
-def title_of(name: str) -> str:
-    """What a method is called."""
-    for parts in (REFERENCES, CONTROLS):
-        if name in parts:
-            return parts[name].title
-    return name.replace("_", " ")
 
 
 def _method(name: str, values: Mapping[str, Any], groups: Groups, config: Any) -> Method:

@@ -23,7 +23,7 @@ WHAT = {
     "selection": "copies out, the best of each group kept",
     "references": "real-only references and controls, on test once",
     "search": "Ray Tune, on validation",
-    "classification": "the winner trained again, on test once",
+    "classification": "the winner trained again, on test once; the best on validation shipped",
 }
 
 

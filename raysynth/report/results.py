@@ -17,9 +17,9 @@ def results(content: Content) -> dict[str, Any]:
     seeds}` on test, shares of 1; `interval` bounds WGA and AGA (95 %, over test images); `groups`
     holds one number per group, in the order of the key `groups` (`measured_groups`, where test is
     measured in the data set's own groups and training is not grouped by these); a measure that
-    does not exist is null. `preferred` is what validation prefers to the shipped classifier, or
-    null (see `evaluation.preference.preferred`), `preference` says so. `timings` are seconds;
-    `left_out`, `repeated`: images not in the table and why, and those there twice, in words.
+    does not exist is null. `shipped` is the method whose classifier is shipped, its margin, and why
+    in `words` (see `evaluation.shipping.shipped`). `timings` are seconds; `left_out`, `repeated`:
+    images not in the table and why, and those there twice, in words.
     """
     groups, config = content.groups, content.config
     names, measured = groups.names, content.measured.groups
@@ -43,8 +43,7 @@ def results(content: Content) -> dict[str, Any]:
         },
         "selection": {key: content.selection[key] for key in SELECTION if key in content.selection},
         "selection_rule": content.results.get("selection_rule", ""),
-        "preferred": content.preferred,
-        "preference": content.preference,
+        "shipped": content.shipped,
         "methods": content.results.get("methods", {}),
         "search": {"trials": len(content.trials), "best": content.best},
         "timings": content.timings,

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from raysynth.evaluation.kinds import OURS
-from raysynth.report.content import ordered_methods, synthetic_images, title_of
+from raysynth.references.titles import title_of
+from raysynth.report.content import ordered_methods, synthetic_images
 from raysynth.storage.files import read_json
 from raysynth.terminal import shown
 
 
 def print_summary(report: str, console: Console | None = None) -> None:
-    """Print the test accuracies of every method, in percent, and the page's path.
+    """Print the test accuracies of every method, in percent, what is shipped, the page's path.
 
     Parameters
     ----------
@@ -23,6 +26,21 @@ def print_summary(report: str, console: Console | None = None) -> None:
     """
     console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
     results = read_json(f"{report}/results.json")
+    methods, found = ordered_methods(results), results.get("shipped")
+    console.print()
+    console.print(_table(results, found["name"] if found else OURS))
+    console.print(Text(f"Rule: {shown(results['selection_rule'])}."), style="dim")
+    if any(values["uses_validation"] for _, values in methods):
+        console.print("* trains on validation images too.", style="dim")
+    if found:
+        console.print(Text(shown(found["words"])), style="bold")
+    elif results.get("preference"):  # of a version that always shipped raysynth's own
+        console.print(Text(f"Warning: {shown(results['preference'])}"), style="bold yellow")
+    console.print(Text(f"Report: {shown(report)}/index.html"))
+
+
+def _table(results: Mapping[str, Any], bold: str) -> Table:
+    """Test accuracies of every method, in percent; `bold`: the method that is shipped."""
     methods = ordered_methods(results)
     seeds = max((len(values["wga"]["seeds"]) for _, values in methods), default=0)
     table = Table(
@@ -44,12 +62,5 @@ def print_summary(report: str, console: Console | None = None) -> None:
         images = synthetic_images(values, results["generator"])
         title = title_of(name) + "*" * values["uses_validation"]
         title += f" ({images})" if images else ""
-        table.add_row(Text(shown(title)), *cells, style="bold" if name == OURS else None)
-    console.print()
-    console.print(table)
-    console.print(Text(f"Rule: {shown(results['selection_rule'])}."), style="dim")
-    if any(values["uses_validation"] for _, values in methods):
-        console.print("* trains on validation images too.", style="dim")
-    if results.get("preference"):
-        console.print(Text(f"Warning: {shown(results['preference'])}"), style="bold yellow")
-    console.print(Text(f"Report: {shown(report)}/index.html"))
+        table.add_row(Text(shown(title)), *cells, style="bold" if name == bold else None)
+    return table

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForImageClassification
+from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from raysynth.classify.stage import run_classification
 from raysynth.errors import StageError
-from raysynth.evaluation.final import Final, shipped_index
 from raysynth.evaluation.results import read_truth
 from raysynth.progress import Progress
 from raysynth.references.stage import run_references
 from raysynth.storage.tables import read_table
+from raysynth.training.data import load_real
 from raysynth.training.two_stage import configured
 from tests.networks.test_build import tiny_transformer
 from tests.training.tiny import tiny_config, tiny_groups, write_tiny_run
@@ -34,13 +34,18 @@ def references(tmp_path: Path, groups=None, *overrides: str):
     return facts, work
 
 
-def run(tmp_path: Path, groups=None, *overrides: str):
+def run(tmp_path: Path, groups=None, *overrides: str, **parameters: float):
     """Both stages; facts and folder of the second."""
     references(tmp_path, groups, *overrides)
+    return classified(tmp_path, groups, *overrides, **parameters)
+
+
+def classified(tmp_path: Path, groups=None, *overrides: str, **searched: float):
+    """The second stage; `searched`: other parameters than those of the configuration."""
     config = tiny_config(*overrides)
     search = tmp_path / "search"
     search.mkdir(exist_ok=True)
-    parameters = configured(config.classifier) | {"ratio": 0.25}
+    parameters = configured(config.classifier) | {"ratio": 0.25} | searched
     (search / "best.json").write_text(json.dumps({"trial": "x", "parameters": parameters}))
     work = tmp_path / "work"
     facts = run_classification(
@@ -85,9 +90,11 @@ def test_results_model_card_and_resume(ray_local, tmp_path):
     assert "validation worst-group accuracy" in results["selection_rule"]
 
     card = (work / "model" / "README.md").read_text()
-    named = ("Intended use", "Limits", "Data set", "WGA", "| a/1 | 24 |", "linear head")
+    named = ("Intended use", "Limits", "Data set", "WGA", "| a/1 | 24 |", "Why this model")
     for word in (*named, "import raysynth.networks.pretrained"):
         assert word in card
+    assert facts["shipped"] == results["shipped"] and results["shipped"]["words"][9:40] in card
+    assert all(len(method["units"]) == 2 for method in results["methods"].values())
     model = AutoModelForImageClassification.from_pretrained(work / "model")
     assert model.config.id2label == {0: "a", 1: "b"}
 
@@ -171,9 +178,49 @@ def test_failed_trainings_are_named_and_the_others_kept(ray_local, tmp_path):
     assert len(list((tmp_path / "references" / "units").glob("*.json"))) == 1
 
 
-def test_the_best_validation_seed_is_shipped_whatever_test_says():
-    def final(wga: float) -> Final:
-        metrics = {"groups": {"g": wga}, "wga": wga, "aga": wga, "weighted": wga}
-        return Final("raysynth", {"best": {"h": {"step": 1, "validation": metrics}}}, "h")
+def predicted_by(folder: Path, real: str) -> np.ndarray:
+    """[M] labels of the test images by a folder of save_pretrained, as anyone would load it."""
+    model = AutoModelForImageClassification.from_pretrained(folder).eval()
+    processor = AutoImageProcessor.from_pretrained(folder)
+    mean, std = (
+        torch.tensor(values).view(1, 3, 1, 1)
+        for values in (processor.image_mean, processor.image_std)
+    )
+    pixels = torch.tensor(load_real(real, "test", None).pixels)
+    with torch.no_grad():
+        return model((pixels / 255 - mean) / std).logits.argmax(dim=1).numpy()
 
-    assert shipped_index([final(0.6), final(0.7), final(0.65)]) == 1
+
+def test_a_reference_that_wins_is_shipped_and_predicts_what_it_was_measured_by(ray_local, tmp_path):
+    untrained = {"learning_rate": 1e-9, "head_weight_decay": 1e9}
+    overrides = ("references.names=[resampling, erm_balanced_head]", "references.steps=30")
+    facts, work = run(tmp_path, None, *overrides, **untrained)
+    results = read(work)
+    shipped, methods = results["shipped"], results["methods"]
+    assert shipped == facts["shipped"] and shipped["kind"] == "reference"
+    scores = {name: values["validation"]["wga"]["mean"] for name, values in methods.items()}
+    assert scores[shipped["name"]] == max(scores.values()) > scores["raysynth"]
+    assert "Synthesis does not pay here" in shipped["words"]
+    table = read_table(str(work), files=[str(work / "predictions.parquet")]).to_pandas()
+    mine = table[(table.method == shipped["name"]) & (table.seed == shipped["seed"])]
+    truth = read_truth(str(tmp_path / "real"), np.array([24, 4, 4, 24]), tiny_groups())
+    expected = mine.set_index("id").loc[truth.ids, "predicted"].to_numpy()
+    assert len(set(expected)) == 2
+    np.testing.assert_array_equal(predicted_by(work / "model", str(tmp_path / "real")), expected)
+    card = (work / "model" / "README.md").read_text()
+    assert "Synthetic images: none" in card and "on the real images alone, as a reference" in card
+
+
+def test_references_of_an_earlier_version_that_name_no_training_are_shipped_too(
+    ray_local, tmp_path
+):
+    references(tmp_path, None, "references.names=[erm_balanced_head]", "references.steps=30")
+    path = tmp_path / "references" / "results.json"
+    report = json.loads(path.read_text())
+    del report["methods"]["erm_balanced_head"]["units"]
+    path.write_text(json.dumps(report))
+    untrained = {"learning_rate": 1e-9, "head_weight_decay": 1e9}
+    config = ("references.names=[erm_balanced_head]", "references.steps=30")
+    facts, work = classified(tmp_path, None, *config, **untrained)
+    assert facts["shipped"]["name"] == "erm_balanced_head"
+    assert "last layer: balanced-" in (work / "model" / "README.md").read_text()

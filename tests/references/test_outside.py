@@ -14,8 +14,8 @@ from raysynth.references.control import CONTROLS
 from raysynth.references.control_row import run_control
 from raysynth.references.reference import REFERENCES
 from raysynth.references.settings import ReferencesConfig
+from raysynth.references.titles import title_of
 from raysynth.references.tuning import tuning_of
-from raysynth.report.content import title_of
 from raysynth.training.fit import fit
 from tests.references.test_methods import seen_by
 from tests.training.tiny import tiny_blueprint, tiny_config, tiny_data, tiny_groups, write_tiny_run

@@ -16,8 +16,9 @@ from rich.console import Console
 
 from raysynth.classify.card import training_in_words
 from raysynth.errors import DataError
-from raysynth.evaluation.preference import in_words, preferred
+from raysynth.evaluation.shipping import in_words, shipped
 from raysynth.progress import Progress
+from raysynth.references.titles import title_of
 from raysynth.report.content import Measured, read_content, synthetic_images
 from raysynth.report.copies import pair_sheets
 from raysynth.report.page import number, percent, render, seconds
@@ -266,48 +267,79 @@ def _rewritten(run, stage: str, name: str, change) -> None:
     path.write_text(json.dumps(values))
 
 
-def test_what_validation_prefers_to_the_shipped_classifier_is_said_everywhere(tmp_path):
-    config, run = make_run(tmp_path)
-    content = read_content(config, run)
-    assert content.preferred is None and content.preference == ""  # raysynth's is the best
-
-    def change(values):
-        values["methods"]["group_dro"]["validation"]["wga"]["mean"] = 0.9
-        values["methods"]["raysynth"]["validation"]["wga"]["mean"] = 0.75
-
-    _rewritten(run, "classification", "results.json", change)
-    run_report(config, run, str(tmp_path / "out"), Progress())
-    said = (
-        "Validation prefers Group-DRO (real images only): mean validation WGA 90.0 % against "
-        "75.0 %. The shipped classifier is raysynth's all the same."
-    )
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["preference"] == said
-    assert results["preferred"] == {
-        "name": "group_dro",
-        "kind": "reference",
-        "uses_validation": False,
-        "validation_wga": 0.9,
-        "shipped": "raysynth",
-        "shipped_validation_wga": 0.75,
-    }
-    assert said.replace("'", "&#39;") in (tmp_path / "out" / "index.html").read_text()
+def said_at_the_end(folder: Path) -> str:
     console = Console(file=io.StringIO(), width=400)
-    print_summary(str(tmp_path / "out"), console)
-    assert console.file.getvalue().rstrip().splitlines()[-2] == f"Warning: {said}"
+    print_summary(str(folder), console)
+    return console.file.getvalue().rstrip().splitlines()[-2]
 
 
-def test_a_control_and_a_method_that_trains_on_validation_count_and_are_named_as_such():
-    def method(wga, kind="reference", uses=False):
-        return {"kind": kind, "uses_validation": uses, "validation": {"wga": {"mean": wga}}}
+def shipping(values) -> None:
+    """What the classification stage adds: Group-DRO of higher validation scores is shipped."""
+    for name, wga in (("group_dro", (0.9, 0.9, 0.9)), ("raysynth", (0.75, 0.74, 0.76))):
+        validation = {"seeds": list(wga), "mean": float(np.mean(wga)), "std": 0.01}
+        values["methods"][name]["validation"] |= {"wga": validation}
+    found = shipped(values["methods"])
+    values["shipped"] = found | {"words": in_words(found, title_of, values["methods"])}
 
-    ours = method(0.7, "raysynth")
-    assert preferred({"erm": method(0.7), "raysynth": ours}, "raysynth") is None
-    control = preferred({"clip": method(0.8, "control"), "raysynth": ours}, "raysynth")
-    assert "prefers CLIP (a control): " in in_words(control, "CLIP")
-    dfr = preferred({"dfr": method(0.8, uses=True), "raysynth": ours}, "raysynth")
-    assert "(real images only; it trains on a part of validation)" in in_words(dfr, "DFR")
-    assert preferred({"erm": method(0.7)}, "raysynth") is None
+
+def test_what_is_shipped_and_why_is_said_everywhere(tmp_path):
+    config, run = make_run(tmp_path)
+    _rewritten(run, "classification", "results.json", shipping)
+    run_report(config, run, str(tmp_path / "out"), Progress())
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    found = results["shipped"]
+    assert (found["name"], found["kind"], found["seed"]) == ("group_dro", "reference", 0)
+    said = (
+        "Synthesis does not pay here: real images alone give a mean validation WGA of 90.0 %, "
+        "raysynth's own classifier 75.0 %."
+    )
+    assert said in found["words"]
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count(said.replace("'", "&#39;")) == 1
+    tested = {n: 100 * results["methods"][n]["wga"]["mean"] for n in ("group_dro", "raysynth")}
+    assert (
+        "<h1>Synthesis does not pay here: Group-DRO on real images alone is shipped, worst-group "
+        f"accuracy {tested['group_dro']:.1f}&nbsp;%; raysynth's own {tested['raysynth']:.1f}&nbsp;%"
+    ) in page
+    assert 'Group-DRO <span class="tag">shipped</span>' in page and "points above" not in page
+    assert "raysynth's own training: Stage 1 trained" in page
+    assert said_at_the_end(tmp_path / "out") == found["words"]
+
+
+def test_a_mixture_that_is_shipped_has_the_headline(tmp_path):
+    config, run = make_run(tmp_path)
+
+    def usb(values):
+        values["methods"]["usb"]["validation"]["wga"]["seeds"] = [1.0, 1.0, 1.0]
+        shipping(values)
+
+    _rewritten(run, "classification", "results.json", usb)
+    run_report(config, run, str(tmp_path / "out"), Progress())
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "<h1>USB mixing is shipped: worst-group accuracy " in page
+    assert "WGA, USB mixing, shipped" in page and "does not pay" not in page
+
+
+def test_a_run_of_an_earlier_version_says_that_it_shipped_its_own(tmp_path):
+    config, run = make_run(tmp_path)
+
+    def before(values):
+        shipping(values)
+        del values["shipped"]
+
+    _rewritten(run, "classification", "results.json", before)
+    run_report(config, run, str(tmp_path / "out"), Progress())
+    said = said_at_the_end(tmp_path / "out")
+    assert said.startswith("Shipped: raysynth, seed 2; mean validation WGA 75.0 % against 90.0 %")
+    assert "the version that made this run always shipped raysynth's own" in said
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "points above" in page and "raysynth export group_dro" in page
+    # The whole report of such a version is read as it is.
+    path = tmp_path / "out" / "results.json"
+    older = json.loads(path.read_text())
+    del older["shipped"]
+    path.write_text(json.dumps(older | {"preference": "Validation prefers Group-DRO."}))
+    assert said_at_the_end(tmp_path / "out") == "Warning: Validation prefers Group-DRO."
 
 
 def test_images_in_both_splits_are_told(tmp_path):
