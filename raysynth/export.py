@@ -16,12 +16,13 @@ import numpy as np
 
 from raysynth.classify.card import Origin
 from raysynth.classify.ship import ship, units_of
+from raysynth.classify.verdict import verdict_of
 from raysynth.config.config import Config
 from raysynth.config.files import read_config
 from raysynth.errors import ConfigError
 from raysynth.evaluation.kept import final_of
 from raysynth.evaluation.results import Truth, read_truth
-from raysynth.evaluation.shipping import candidates, in_words, shipped_before
+from raysynth.evaluation.shipping import candidates
 from raysynth.groups.groups import Groups
 from raysynth.knobs import digest_of
 from raysynth.method import FOLDERS, nodes_of
@@ -57,12 +58,10 @@ class Finished:
 
     @property
     def shipped(self) -> dict[str, Any]:
-        """What it shipped, with words; earlier versions do not say it."""
-        if found := self.results.get("shipped"):
-            return dict(found)
-        before = shipped_before(self.methods, self.images)
-        assert before is not None  # an earlier version's, which always had raysynth's own row
-        return before | {"words": in_words(before, title_of, self.methods)}
+        """What it ships, with words."""
+        found = verdict_of(self.results, self.images)
+        assert found is not None  # every version has raysynth's own row
+        return found
 
 
 def export(config: Config, method: str, folder: str, seed: int | None = None) -> str:

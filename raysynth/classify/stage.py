@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from raysynth.classify.card import Origin
 from raysynth.classify.ship import own_units, ship, units_of
+from raysynth.classify.verdict import verdict
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.tasks import on_worker
 from raysynth.errors import DataError
@@ -29,7 +30,6 @@ from raysynth.evaluation.results import (
     trained,
     write_results,
 )
-from raysynth.evaluation.shipping import in_words, shipped
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
 from raysynth.networks.images import Data
@@ -37,7 +37,6 @@ from raysynth.networks.settings import ClassifierConfig
 from raysynth.progress import Progress
 from raysynth.references.settings import ReferencesConfig
 from raysynth.references.stage import Named, reference_rows
-from raysynth.references.titles import title_of
 from raysynth.references.tuning import tuning_of
 from raysynth.search.settings import SearchConfig
 from raysynth.stages.stage import Work
@@ -73,7 +72,7 @@ def run_classification(
     Returns
     -------
     `rows` (final classifiers measured here), `methods` ({name: mean test WGA}),
-    `training_seconds`, `shipped` (see `evaluation.shipping.shipped`, and its `words`).
+    `training_seconds`, `shipped` (see `evaluation.shipping.shipped`; with `words`).
 
     Raises
     ------
@@ -205,11 +204,9 @@ def _own_row(
 def _shipped(methods: dict[str, Any], data: Data, progress: Progress) -> dict[str, Any]:
     """What the rule ships, with its words, which are said."""
     counts = data.validation.counts(data.groups.count).tolist()
-    found = shipped(methods, dict(zip(data.groups.names, counts, strict=True)))
-    assert found is not None  # raysynth's own row has numbers
-    words = in_words(found, title_of, methods)
-    progress.say(f"  {words}")
-    return found | {"words": words}
+    found = verdict(methods, dict(zip(data.groups.names, counts, strict=True)))
+    progress.say(f"  {found['words']}")
+    return found
 
 
 def _ship(

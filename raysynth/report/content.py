@@ -13,9 +13,9 @@ import pandas as pd
 import pyarrow as pa
 
 from raysynth.classify.card import training_in_words
+from raysynth.classify.verdict import verdict_of
 from raysynth.errors import DataError
 from raysynth.evaluation.kinds import KINDS, OURS
-from raysynth.evaluation.shipping import in_words, shipped_before
 from raysynth.groups.groups import Groups, aligned_groups
 from raysynth.references.titles import title_of
 from raysynth.stages.run import Run
@@ -109,16 +109,9 @@ class Content:
 
     @property
     def shipped(self) -> dict[str, Any] | None:
-        """Which method's classifier the run ships, why, and the `words` for it.
-
-        Runs of earlier versions do not say it: theirs is raysynth's own. None: nothing is measured.
-        """
-        if found := self.results.get("shipped"):
-            return dict(found)
-        methods, counts = self.results.get("methods", {}), self.counts["validation"].tolist()
-        images = dict(zip(self.groups.names, counts, strict=True))
-        before = shipped_before(methods, images)
-        return before and before | {"words": in_words(before, title_of, methods)}
+        """Which method's classifier the run ships, why, and the `words` for it."""
+        counts = self.counts["validation"].tolist()
+        return verdict_of(self.results, dict(zip(self.groups.names, counts, strict=True)))
 
     @property
     def model(self) -> Method | None:

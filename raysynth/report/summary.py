@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raysynth.evaluation.kinds import OURS
+from raysynth.classify.verdict import verdict_of
 from raysynth.references.titles import title_of
 from raysynth.report.content import ordered_methods, synthetic_images
 from raysynth.storage.files import read_json
@@ -26,16 +26,14 @@ def print_summary(report: str, console: Console | None = None) -> None:
     """
     console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
     results = read_json(f"{report}/results.json")
-    methods, found = ordered_methods(results), results.get("shipped")
+    methods, found = ordered_methods(results), verdict_of(results)
     console.print()
-    console.print(_table(results, found["name"] if found else OURS))
+    console.print(_table(results, found["name"] if found else ""))
     console.print(Text(f"Rule: {shown(results['selection_rule'])}."), style="dim")
     if any(values["uses_validation"] for _, values in methods):
         console.print("* trains on validation images too.", style="dim")
     if found:
         console.print(Text(shown(found["words"])), style="bold")
-    elif results.get("preference"):  # of a version that always shipped raysynth's own
-        console.print(Text(f"Warning: {shown(results['preference'])}"), style="bold yellow")
     console.print(Text(f"Report: {shown(report)}/index.html"))
 
 
