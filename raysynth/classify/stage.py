@@ -30,6 +30,7 @@ from raysynth.evaluation.results import (
     read_truth,
     write_results,
 )
+from raysynth.fidelity.gate import heeded
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
 from raysynth.networks.build import blueprint_of
@@ -250,7 +251,7 @@ def _finite(value: Any) -> bool:
 def build(work: Work) -> dict[str, Any]:
     """The stage's outputs, see `run_classification`."""
     return run_classification(
-        work.config,
+        heeded(work),
         work.path("ingest"),
         work.path("synthesis"),
         work.path("selection"),

@@ -50,6 +50,6 @@ def print_summary(report: str, console: Console | None = None) -> None:
     console.print(Text(f"Rule: {shown(results['selection_rule'])}."), style="dim")
     if any(values["uses_validation"] for _, values in methods):
         console.print("* trains on validation images too.", style="dim")
-    if results.get("preference"):
-        console.print(Text(f"Warning: {shown(results['preference'])}"), style="bold yellow")
+    for warning in filter(None, (results.get("unfaithful"), results.get("preference"))):
+        console.print(Text(f"Warning: {shown(warning)}"), style="bold yellow")
     console.print(Text(f"Report: {shown(report)}/index.html"))
