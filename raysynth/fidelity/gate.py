@@ -81,8 +81,8 @@ def told(name: str, group: Mapping[str, Any]) -> str:
     """A group's numbers in words; `group`: of the stage's facts."""
     real, kept = (group["agreement"][side] for side in ("real", "kept"))
     return (
-        f"{name}: {kept['label']:.2f} of {kept['images']} kept images show their label, "
-        f"{real['label']:.2f} of {real['images']} real ones do"
+        f"{name}: {100 * kept['label']:.0f} % of {kept['images']} kept images show their label, "
+        f"{100 * real['label']:.0f} % of {real['images']} real ones do"
     )
 
 

@@ -62,7 +62,7 @@ def test_a_run_stops_with_what_was_found_and_the_choices():
     said = str(error.value)
     for part in (
         "2 group(s)",
-        "a/2: 0.10 of 9 kept images show their label, 0.90 of 9 real ones do; b/1:",
+        "a/2: 10 % of 9 kept images show their label, 90 % of 9 real ones do; b/1:",
         "/runs/one/fidelity/unfaithful.png",
         "generator=auto",
         "base.name",
