@@ -23,6 +23,8 @@ from raysynth.progress import Progress
 from raysynth.scoring.columns import SYNTHETIC
 from raysynth.storage import tables
 from raysynth.synthesis.shards import ShardRecord, write_manifest
+from tests.networks.test_build import tiny_transformer
+from tests.synthesis.random_models import write_encoder
 from tests.training.tiny import as_table, tiny_config, tiny_groups, tiny_images
 
 GROUPS = tiny_groups()
@@ -152,6 +154,17 @@ def test_clip_is_said_to_be_known_to_selection(tmp_path, name):
     found = measured(write(tmp_path, as_they_are, made=40), name)
     assert not found["independent"] and "not independent" in found["encoder"]
     assert found["dimensions"] == 64
+
+
+def test_a_named_model_is_the_space(tmp_path):
+    """The classifier's backbone as it is before training; or any encoder."""
+    folders = write(tmp_path / "run", as_they_are, made=40)
+    backbone = tiny_transformer("resnet", str(tmp_path / "resnet"))
+    found = measured(folders, f"classifier.backbone={backbone}")
+    assert found["encoder"] == backbone and found["independent"] and found["dimensions"] == 16
+    encoder = write_encoder(tmp_path / "encoder", "dinov2")
+    found = measured(folders, f"fidelity.encoder={encoder}")
+    assert found["encoder"] == str(encoder) and found["dimensions"] == 32
 
 
 def test_a_wrong_encoder_is_refused_by_its_own_key():
