@@ -27,8 +27,8 @@ from PIL import Image
 from raysynth.benchmark.cells import plan_cells
 from raysynth.config.files import load_config
 from raysynth.generators.recipe import AUTO
-from raysynth.report.sheets import Strip, captioned, mosaic
 from raysynth.storage.tables import decode_images, groups_of, read_table
+from raysynth.strips import Strip, captioned, mosaic
 from raysynth.synthesis.shards import read_shards
 
 EDGE = 3

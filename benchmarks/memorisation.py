@@ -37,10 +37,10 @@ from raysynth.method import FOLDERS
 from raysynth.models.base import load_base
 from raysynth.models.clip import load_clip
 from raysynth.pipeline import run_pipeline
-from raysynth.report.sheets import mosaic
 from raysynth.selection.copies import QUANTILE
 from raysynth.stages.run import Run
 from raysynth.storage.tables import decode_images, groups_of, read_table
+from raysynth.strips import mosaic
 from raysynth.synthesis.shards import read_shards
 
 STEPS, QUICK_STEPS = (30, 120, 1000), (30,)

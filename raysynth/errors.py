@@ -51,6 +51,12 @@ class StageError(RaysynthError):
     exit_code = 3
 
 
+class UnfaithfulError(StageError):
+    """Synthetic images do not show their label; the same command is refused again."""
+
+    exit_code = 2
+
+
 class StorageError(RaysynthError):
     """Storage cannot be read or written now: full, refused, unreachable. The run goes on later."""
 

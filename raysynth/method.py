@@ -6,12 +6,13 @@ from raysynth.classify.declared import CLASSIFICATION
 from raysynth.clustering.declared import CLUSTERING
 from raysynth.config.config import Config
 from raysynth.datasets.declared import INGEST
+from raysynth.fidelity.declared import FIDELITY
 from raysynth.finetune.declared import FINETUNE
 from raysynth.generators.recipe import AUTO, candidates
 from raysynth.grouping.declared import GROUPING
 from raysynth.references.declared import REFERENCES
 from raysynth.report.declared import REPORT
-from raysynth.search.declared import SEARCH
+from raysynth.search.declared import JUDGED_SEARCH, SEARCH
 from raysynth.selection.declared import CHOICE, CHOSEN, SELECTION
 from raysynth.stages.graph import Contents, Node, graph, no_contents, up_to
 from raysynth.synthesis.declared import SYNTHESIS
@@ -25,8 +26,10 @@ METHOD = (
     SELECTION,
     CHOICE,
     CHOSEN,
+    FIDELITY,
     REFERENCES,
     SEARCH,
+    JUDGED_SEARCH,
     CLASSIFICATION,
     REPORT,
 )

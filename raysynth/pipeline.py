@@ -16,7 +16,7 @@ from raysynth.datasets.listing import few_measured, split_counts
 from raysynth.errors import ConfigError, DamagedError, refusal_in
 from raysynth.method import FOLDERS, nodes_of
 from raysynth.models.hub import pinned
-from raysynth.planning.preflight import preflight, warnings_of
+from raysynth.planning.preflight import preflight, strange_lenders, warnings_of
 from raysynth.progress import Progress
 from raysynth.stages.graph import Contents, Node, stage_kind
 from raysynth.stages.run import Run
@@ -149,8 +149,10 @@ class _Runner:
         """All that can be refused before Ray starts; only when something has to be done."""
         if not self._checked:
             groups, listing = preflight(self._config)
-            few = few_measured(split_counts(listing, groups), groups)
-            for warning in [*warnings_of(self._config), *few]:
+            counts = split_counts(listing, groups)
+            few = few_measured(counts, groups)
+            lent = strange_lenders(self._config, groups, counts["train"])
+            for warning in [*warnings_of(self._config), *lent, *few]:
                 self._progress.say(f"  {warning}")
             self._checked = True
 

@@ -21,7 +21,7 @@ knobs
 registry
 groups
 storage
-stages
+stages strips
 models trackers
 cluster
 endings
@@ -34,6 +34,7 @@ adapters scoring
 finetune
 synthesis
 training
+fidelity
 evaluation search
 references
 selection classify

@@ -21,11 +21,12 @@ from raysynth.config.files import load_config
 from raysynth.datasets.declared import INGEST
 from raysynth.datasets.listing import few_measured
 from raysynth.errors import ConfigError, DataError, ModelError
+from raysynth.groups.groups import Groups
 from raysynth.method import FOLDERS
 from raysynth.networks.checks import check_sides
 from raysynth.pipeline import run_pipeline
 from raysynth.planning.plan import plan_run, print_plan
-from raysynth.planning.preflight import preflight, warnings_of
+from raysynth.planning.preflight import preflight, strange_lenders, warnings_of
 from raysynth.stages.run import Run
 from raysynth.stages.stage import Stage, Work
 from raysynth.storage.files import write_atomic
@@ -120,6 +121,22 @@ def test_embedded_models_with_other_images_are_warned_of(tmp_path):
     assert not warnings_of(load_config())
 
 
+def test_a_lender_of_another_label_is_warned_of_where_the_word_is_strange(tmp_path):
+    place = ["dataset.name=folder", f"dataset.path={tmp_path}", "finetune.min_images=8"]
+    counts, few = np.array([90, 5, 40, 90]), np.array([90, 90, 90, 90])
+    strange = Groups(("zero", "one"), ("a", "b"), ("zero", "one"), ("a", "b"))
+    (said,) = strange_lenders(load_config(None, place), strange, counts)
+    assert said.startswith("zero/b (5 training image(s), finetune.min_images=8) by that of one/b:")
+    assert not strange_lenders(load_config(None, place), strange, few)
+    for same_label_or_known_word in (
+        [*place, "synthesis.lender=label"],
+        [*place, "generator=vanilla"],
+        [*place, "base.name=owner/model"],
+    ):
+        assert not strange_lenders(load_config(None, same_label_or_known_word), strange, counts)
+    assert not strange_lenders(load_config(None, place), GROUPS, counts), "it knows garments"
+
+
 def test_few_images_to_measure_on_are_counted_and_warned_of(tmp_path, capsys):
     plan = plan_run(miniature(tmp_path, "dataset.validation_images=8"))
     (group, *_) = next(iter(plan.generators.values())).groups
@@ -157,7 +174,7 @@ def test_an_unknown_stage_is_refused(tmp_path):
 
 def test_the_driver_imports_no_library_that_only_loads_models():
     """Seconds of a run in which nothing else can be done; the workers need them."""
-    rooms = ("clustering", "finetune", "synthesis", "search", "classify", "report")
+    rooms = ("clustering", "finetune", "synthesis", "fidelity", "search", "classify", "report")
     stages = ", ".join(f"raysynth.{room}.stage" for room in rooms)
     code = f"import sys, {stages}; print(*{{'diffusers', 'transformers'}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

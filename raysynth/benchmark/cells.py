@@ -172,6 +172,8 @@ def _settings_of(row: str, changes: dict[str, Any]) -> dict[str, Any]:
 def _changed(config: Config, row: str, changes: dict[str, Any]) -> Config:
     """The benchmark's configuration with a row's settings; `section.key: value`."""
     values = config.model_dump(exclude={"benchmark"}, exclude_unset=True)
+    # A table says what becomes of every row: none is stopped, unless it is asked for.
+    values.setdefault("selection", {}).setdefault("on_unfaithful", "go_on")
     for key, value in changes.items():
         inner = values
         *sections, last = key.split(".")

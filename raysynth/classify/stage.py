@@ -30,6 +30,7 @@ from raysynth.evaluation.results import (
     trained,
     write_results,
 )
+from raysynth.fidelity.gate import heeded
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
 from raysynth.networks.images import Data
@@ -255,7 +256,7 @@ def _finite(value: Any) -> bool:
 def build(work: Work) -> dict[str, Any]:
     """The stage's outputs, see `run_classification`."""
     return run_classification(
-        work.config,
+        heeded(work),
         work.path("ingest"),
         work.path("synthesis"),
         work.path("selection"),

@@ -14,6 +14,7 @@ from raysynth.cluster.settings import ResourcesConfig
 from raysynth.clustering.settings import ClusteringConfig
 from raysynth.config.benchmark import BenchmarkConfig
 from raysynth.datasets.settings import DatasetConfig
+from raysynth.fidelity.settings import FidelityConfig
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.generator import GENERATORS, check_generator
 from raysynth.generators.recipe import AUTO
@@ -56,6 +57,7 @@ class Config(Section):
     finetune: FinetuneConfig = Field(default_factory=FinetuneConfig)
     synthesis: SynthesisConfig = Field(default_factory=SynthesisConfig)
     selection: SelectionConfig = Field(default_factory=SelectionConfig)
+    fidelity: FidelityConfig = Field(default_factory=FidelityConfig)
     classifier: ClassifierConfig = Field(default_factory=ClassifierConfig)
     references: ReferencesConfig = Field(default_factory=ReferencesConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)

@@ -44,6 +44,14 @@ class Clip:
         """[N, D] float32 L2-normalised embeddings of [N, H, W, 3] uint8 images."""
         return self.embed(self.prepare(pixels))
 
+    def of_planes(self, pixels: np.ndarray, batch: int) -> np.ndarray:
+        """[N, D] as `images`, of [N, 3, H, W] uint8 images, `batch` at once."""
+        starts = range(0, len(pixels), batch)
+        parts = [
+            self.images(pixels[start : start + batch].transpose(0, 2, 3, 1)) for start in starts
+        ]
+        return np.concatenate(parts)
+
     @torch.inference_mode()
     def prepare(self, pixels: np.ndarray) -> Tensor:
         """[N, 3, S, S] what the model sees of [N, H, W, 3] uint8 images.

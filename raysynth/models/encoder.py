@@ -55,10 +55,16 @@ class Encoder:
             return normalised(_pooled(self.model, prepared.to(self.device, weights)))
 
 
-def load_encoder(name: str, base: BaseConfigSection, revision: str | None = None) -> Encoder:
+def load_encoder(
+    name: str,
+    base: BaseConfigSection,
+    revision: str | None = None,
+    what: str = "clustering.encoder",
+) -> Encoder:
     """Load a vision encoder from a folder or the hub, frozen and in eval mode.
 
-    Device and precision are the base's. Weights come from safetensors only.
+    Device and precision are the base's. Weights come from safetensors only. `what`: the knob that
+    names it.
 
     Raises
     ------
@@ -66,24 +72,12 @@ def load_encoder(name: str, base: BaseConfigSection, revision: str | None = None
         When transformers cannot load the model or its image processor; some of its weights are not
         in its files; it does not take images.
     """
-    check_encoder(name, weights=False)
+    check_encoder(name, weights=False, key=what)
     source, device = os.path.expanduser(name), pick_device(base.device)
     dtype = pick_dtype(base.dtype, device)
     hub: dict[str, Any] = NO_CODE | ({} if os.path.isdir(source) else {"revision": revision})
-    what, transformers = "clustering.encoder", quiet_transformers()
-    loaded = load_or_explain(
-        what,
-        source,
-        lambda: transformers.AutoModel.from_pretrained(
-            source,
-            use_safetensors=True,
-            variant=variant_of(Path(source)),
-            dtype=weight_dtype(dtype, device),
-            ignore_mismatched_sizes=True,  # `complete` names them
-            output_loading_info=True,
-            **hub,
-        ),
-    )
+    transformers = quiet_transformers()
+    loaded = load_or_explain(what, source, lambda: _read(source, weight_dtype(dtype, device), hub))
     model = complete(what, source, loaded, is_pooler)
     check_sees(what, source, model)
     if hasattr(model.config, "mask_ratio"):  # ViTMAE hides places at random, in eval mode too
@@ -92,6 +86,19 @@ def load_encoder(name: str, base: BaseConfigSection, revision: str | None = None
         what, source, lambda: transformers.AutoImageProcessor.from_pretrained(source, **hub)
     )
     return Encoder(frozen(model, device, plain=False), processor, device, dtype)
+
+
+def _read(source: str, dtype: torch.dtype, hub: dict[str, Any]) -> Any:
+    """A folder's or the hub's model, and what transformers says of its files."""
+    return quiet_transformers().AutoModel.from_pretrained(
+        source,
+        use_safetensors=True,
+        variant=variant_of(Path(source)),
+        dtype=dtype,
+        ignore_mismatched_sizes=True,  # `complete` names them
+        output_loading_info=True,
+        **hub,
+    )
 
 
 def _pooled(model: Any, pixels: torch.Tensor) -> torch.Tensor:

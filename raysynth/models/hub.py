@@ -24,9 +24,12 @@ MODELS = (
     ("base", "name", "revision"),
     ("base", "clip", "clip_revision"),
     ("clustering", "encoder", "encoder_revision"),
+    ("fidelity", "encoder", "encoder_revision"),
     ("classifier", "backbone", "revision"),
 )
 """Section, the knob that names a model, and its revision's."""
+OWN = ("embedded", "small", "auto")
+"""Names that are none of the hub's."""
 
 
 def hub_models(config: BaseModel) -> list[tuple[str, str, str, str | None]]:
@@ -35,7 +38,7 @@ def hub_models(config: BaseModel) -> list[tuple[str, str, str, str | None]]:
     for section, named, revision in MODELS:
         part = getattr(config, section)
         name = getattr(part, named)
-        if name not in ("embedded", "small", CLIP) and not is_path(name):
+        if name not in (*OWN, CLIP) and not is_path(name):
             found.append((section, revision, name, getattr(part, revision)))
     return found
 

@@ -110,14 +110,14 @@ def check_clip(base: BaseConfigSection, weights: bool = True) -> None:
         check_clip_weights(key, source)
 
 
-def check_encoder(name: str, weights: bool = True) -> None:
+def check_encoder(name: str, weights: bool = True, key: str = "clustering.encoder") -> None:
     """Refuse a folder that transformers cannot read as a vision model; raises ModelError.
 
-    `weights`: as `check_base`. (What a hub id holds is known when it is loaded.)
+    `weights`: as `check_base`. (What a hub id holds is known when it is loaded.) `key`: the knob.
     """
     if name == CLIP or not is_path(name):
         return
-    folder, key = Path(name).expanduser(), "clustering.encoder"
+    folder = Path(name).expanduser()
     needed = ("config.json", "preprocessor_config.json")
     missing = [file for file in needed if not (folder / file).is_file()]
     if missing:

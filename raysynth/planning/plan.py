@@ -27,7 +27,7 @@ from raysynth.generators.recipe import AUTO, Recipe, candidates, recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
 from raysynth.planning import costs, sizes
-from raysynth.planning.preflight import check_configuration, warnings_of
+from raysynth.planning.preflight import check_configuration, strange_lenders, warnings_of
 from raysynth.stages.stage import Cost, function
 from raysynth.terminal import shown
 
@@ -119,7 +119,7 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     total = _total(config, costs.Sized(images, shape, recipes, tuned))
     needed = math.ceil(total.host["object store"])
     _assume(config, list(recipes.values()), generators, assumptions)
-    assumptions += few_measured(counts, groups)
+    assumptions += strange_lenders(config, groups, counts["train"]) + few_measured(counts, groups)
     return Plan(
         generators=generators,
         gpu_hours={name: n / (teraflops * 1e12) / 3600 for name, n in total.flops.items()},

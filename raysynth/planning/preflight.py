@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from raysynth.cluster.capacity import check_before_ray
 from raysynth.config.config import Config
+from raysynth.datasets.garments import CLASSES
+from raysynth.generators.lending import lending_group, settled, trained_groups
+from raysynth.generators.recipe import candidates, recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
 from raysynth.stages.graph import Node
@@ -77,4 +81,36 @@ def warnings_of(config: Config) -> list[str]:
         f"{' and '.join(embedded)}: the embedded models know ten kinds of garments at 32 x 32 "
         f"pixels and nothing else; dataset.name={config.dataset.name} is strange to them. Fix: "
         "Stable Diffusion 1.x for base.name and a CLIP for base.clip, by folder or hub id"
+    ]
+
+
+def strange_lenders(config: Config, groups: Groups, counts: np.ndarray) -> list[str]:
+    """Groups whose label neither the model that draws them has seen, nor the base knows a word for.
+
+    Of what other bases than the embedded one know, nothing can be said.
+
+    Parameters
+    ----------
+    counts : [G] training images per group.
+    """
+    if config.base.name != "embedded" or not config.grouping.is_given:
+        return []
+    found: dict[str, str] = {}
+    for one in candidates(config):
+        recipe = settled(recipe_of(one), counts)
+        if recipe.training is None:
+            continue
+        for g in np.flatnonzero(~trained_groups(counts, recipe.min_images)).tolist():
+            lender = lending_group(recipe, counts, groups, g)
+            word = groups.label_words[groups.label(g)]
+            if groups.label(lender) != groups.label(g) and word not in CLASSES:
+                few = f"{counts[g]} training image(s), finetune.min_images={recipe.min_images}"
+                found[groups.name(g)] = f"{groups.name(g)} ({few}) by that of {groups.name(lender)}"
+    if not found:
+        return []
+    return [
+        f"{'; '.join(found.values())}: drawn by a model that never saw its label, and "
+        "base.name=embedded does not know the word, so its images will likely show the other label "
+        "(the run looks at them, and stops where they do: selection.on_unfaithful). Fix: a base "
+        "that knows the words, more images of the group, or synthesis.lender=label"
     ]

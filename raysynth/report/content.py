@@ -18,6 +18,7 @@ from raysynth.errors import DataError
 from raysynth.evaluation.kinds import KINDS, OURS
 from raysynth.groups.groups import Groups, aligned_groups
 from raysynth.references.titles import title_of
+from raysynth.report.fidelity import warning
 from raysynth.stages.run import Run
 from raysynth.storage.files import exists, read_json
 from raysynth.storage.tables import SPLITS, groups_of, read_table, split_files, train_counts_of
@@ -85,6 +86,7 @@ class Content:
     candidates: np.ndarray  # [G] generated images
     kept: np.ndarray  # [G] of them, those selected
     selection: dict[str, Any]  # the selection stage's facts
+    fidelity: dict[str, Any]  # the stage's facts; none: an earlier version's run
     adapters: list[dict[str, Any]]
     trials: pd.DataFrame
     best: dict[str, Any]
@@ -118,6 +120,11 @@ class Content:
         """The method whose classifier the run ships."""
         found = self.shipped
         return next((m for m in self.methods if found and m.name == found["name"]), None)
+
+    @property
+    def unfaithful(self) -> str:
+        """A sentence on images that do not show their label; empty without any."""
+        return warning(self.fidelity, self.config.selection.on_unfaithful)
 
     @property
     def remarks(self) -> dict[str, str]:
@@ -180,6 +187,7 @@ def read_content(config: Any, run: Run) -> Content:
         candidates=np.bincount(made, minlength=groups.count),
         kept=np.bincount(made[kept.astype(bool)], minlength=groups.count),
         selection=dict(manifest["stages"]["selection"]["facts"]),
+        fidelity=dict(manifest["stages"].get("fidelity", {}).get("facts", {})),
         adapters=_adapters(folders.get("finetune")),
         trials=_read_trials(f"{folders['search']}/trials.parquet"),
         best=read_json(f"{folders['search']}/best.json") or {},

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from raysynth.report.content import Content
-from raysynth.report.sheets import Strip, mosaic, thumbnails
 from raysynth.stages.run import Run
 from raysynth.storage.tables import read_table
+from raysynth.strips import Strip, mosaic, thumbnails
 
 PAIRS = 8
 KINDS = {"rejected as copies": "copy", "most similar that were kept": "kept"}

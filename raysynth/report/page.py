@@ -10,10 +10,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from raysynth.report.content import Content
 from raysynth.report.copies import PairSheet
+from raysynth.report.fidelity import marks
 from raysynth.report.plots import Plot
-from raysynth.report.sheets import Sheet, Strip, data_uri
+from raysynth.report.sheets import Sheet, data_uri
 from raysynth.selection.rule import RULES
 from raysynth.selection.settings import SelectionConfig
+from raysynth.strips import Strip
 
 WHAT = {
     "ingest": "photographs to the real table",
@@ -21,6 +23,7 @@ WHAT = {
     "finetune": "fine-tuning of the base model",
     "synthesis": "generation and CLIP scores",
     "selection": "copies out, the best of each group kept",
+    "fidelity": "kept images beside real ones: label, likeness, spread",
     "references": "real-only references and controls, on test once",
     "search": "Ray Tune, on validation",
     "classification": "the winner trained again, on test once; the best on validation shipped",
@@ -39,6 +42,7 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "marks": marks,
         "percent": percent,
         "number": number,
         "seconds": seconds,

@@ -18,8 +18,10 @@ def results(content: Content) -> dict[str, Any]:
     holds one number per group, in the order of the key `groups` (`measured_groups`, where test is
     measured in the data set's own groups and training is not grouped by these); a measure that
     does not exist is null. `shipped` is the method whose classifier is shipped, its margin, and why
-    in `words` (see `evaluation.shipping.shipped`). `timings` are seconds; `left_out`, `repeated`:
-    images not in the table and why, and those there twice, in words.
+    in `words` (see `evaluation.shipping.shipped`). `fidelity`: the facts of
+    `fidelity.stage.run_fidelity`; `unfaithful`: what was done about images that do not show their
+    label, in words, or nothing. `timings` are seconds; `left_out`, `repeated`: images not in the
+    table and why, and those there twice, in words.
     """
     groups, config = content.groups, content.config
     names, measured = groups.names, content.measured.groups
@@ -30,12 +32,7 @@ def results(content: Content) -> dict[str, Any]:
         "config_digest": config.digest(),
         "groups": names,
         **({"measured_groups": measured.names} if content.is_regrouped else {}),
-        "counts": {
-            **{split: counts.tolist() for split, counts in content.counts.items()},
-            "candidates": content.candidates.tolist(),
-            "copies": content.copies.tolist(),
-            "kept": content.kept.tolist(),
-        },
+        "counts": _counts(content),
         **content.remarks,
         "clusters": {
             names[g]: [size for (group, _), size in content.clusters.items() if group == g]
@@ -44,7 +41,19 @@ def results(content: Content) -> dict[str, Any]:
         "selection": {key: content.selection[key] for key in SELECTION if key in content.selection},
         "selection_rule": content.results.get("selection_rule", ""),
         "shipped": content.shipped,
+        "fidelity": content.fidelity,
+        "unfaithful": content.unfaithful,
         "methods": content.results.get("methods", {}),
         "search": {"trials": len(content.trials), "best": content.best},
         "timings": content.timings,
     }
+
+
+def _counts(content: Content) -> dict[str, list[int]]:
+    """Images by split, and generated ones; one number per group."""
+    generated = {
+        "candidates": content.candidates,
+        "copies": content.copies,
+        "kept": content.kept,
+    }
+    return {name: counts.tolist() for name, counts in {**content.counts, **generated}.items()}

@@ -14,10 +14,11 @@ from raysynth.report.copies import pair_sheets
 from raysynth.report.page import render
 from raysynth.report.plots import methods_plot, search_plot, utilisation_plot
 from raysynth.report.results import results
-from raysynth.report.sheets import captioned, contact_sheets, png, poster
+from raysynth.report.sheets import contact_sheets, poster
 from raysynth.stages.run import Run
 from raysynth.stages.stage import Work
 from raysynth.storage.files import write_atomic
+from raysynth.strips import captioned, png
 
 LONGEST = 50
 """Characters of a group's name in a file's; 255 bytes is what file systems take."""

@@ -32,6 +32,8 @@ def print_summary(report: str, console: Console | None = None) -> None:
     console.print(Text(f"Rule: {shown(results['selection_rule'])}."), style="dim")
     if any(values["uses_validation"] for _, values in methods):
         console.print("* trains on validation images too.", style="dim")
+    if results.get("unfaithful"):
+        console.print(Text(f"Warning: {shown(results['unfaithful'])}"), style="bold yellow")
     if found:
         console.print(Text(shown(found["words"])), style="bold")
     console.print(Text(f"Report: {shown(report)}/index.html"))

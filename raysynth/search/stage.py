@@ -15,6 +15,7 @@ from ray.tune.search.optuna import OptunaSearch
 from rich.markup import escape
 
 from raysynth.errors import StageError
+from raysynth.fidelity.gate import heeded
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
 from raysynth.networks.build import blueprint_of
@@ -158,5 +159,5 @@ def build(work: Work) -> dict[str, Any]:
     """The stage's outputs, see `run_search`."""
     real, synthetic, selection = map(work.path, ("ingest", "synthesis", "selection"))
     return run_search(
-        work.config, real, synthetic, selection, work.groups, work.folder, work.progress
+        heeded(work), real, synthetic, selection, work.groups, work.folder, work.progress
     )

@@ -20,6 +20,7 @@ import ray
 
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.clustering.settings import ClusteringConfig
+from raysynth.fidelity.probe import recognised
 from raysynth.groups.groups import Groups
 from raysynth.groups.metrics import GroupMetrics
 from raysynth.knobs import Sections
@@ -28,7 +29,6 @@ from raysynth.networks.images import Data, ImageSet
 from raysynth.networks.settings import ClassifierConfig
 from raysynth.progress import Progress
 from raysynth.search.settings import SearchConfig
-from raysynth.selection.probe import fidelity
 from raysynth.stages.stage import Work
 from raysynth.storage import tables
 from raysynth.storage.files import make_folder, open_storage, write_atomic
@@ -81,8 +81,8 @@ def run_choice(
         for name, each in made.items()
     }
     blueprint, batch = blueprint_of(config), config[ClusteringConfig].batch_size
-    recognised = fidelity(blueprint, config[ResourcesConfig], data, images, batch)
-    compositions = _compositions(recognised, groups)
+    shares = recognised(blueprint, config[ResourcesConfig], data, images, batch)
+    compositions = _compositions(shares, groups)
     scores = {
         name: _mean(_train(config, data, composed(images, by), work, name, progress))
         for name, by in compositions.items()
@@ -93,8 +93,8 @@ def run_choice(
         "chosen": dict(zip(groups.names, chosen, strict=True)),
         "validation": {name: scores[name].wga for name in scores},
         "fidelity": {
-            name: dict(zip(groups.names, shares.round(4).tolist(), strict=True))
-            for name, shares in recognised.items()
+            name: dict(zip(groups.names, of_groups.round(4).tolist(), strict=True))
+            for name, of_groups in shares.items()
         },
     }
     write_atomic(f"{work}/choice.json", json.dumps(found, indent=1).encode())
@@ -103,10 +103,10 @@ def run_choice(
     return {"rows": _publish(made, chosen, work), **found}
 
 
-def _compositions(recognised: dict[str, Any], groups: Groups) -> dict[str, tuple[str, ...]]:
+def _compositions(shares: dict[str, Any], groups: Groups) -> dict[str, tuple[str, ...]]:
     """What is compared: every generator for all groups, and the best recognised of every group."""
-    compositions = {name: (name,) * groups.count for name in recognised}
-    best = tuple(max(recognised, key=lambda name: recognised[name][g]) for g in range(groups.count))
+    compositions = {name: (name,) * groups.count for name in shares}
+    best = tuple(max(shares, key=lambda name: shares[name][g]) for g in range(groups.count))
     if best not in compositions.values():
         compositions[MIX] = best
     return compositions

@@ -15,7 +15,8 @@ SELECTION = Stage(
     "selection",
     "raysynth.selection.stage:build",
     ("synthesis",),
-    lambda config: {"knobs": decides(config.selection)},
+    # What is done about unfaithful images does not decide who is kept.
+    lambda config: {"knobs": decides(config.selection, "on_unfaithful")},
     check="raysynth.selection.checks:check_scores",
     per_generator=True,
 )

@@ -43,6 +43,12 @@ class SelectionConfig(Section):
         "copy; auto: per group, by validation images; null: none is.",
     )
 
+    on_unfaithful: Literal["stop", "go_on", "real_only"] = knob(
+        "stop",
+        "Where kept images of a group do not show their label (stage `fidelity`): stop the run, go "
+        "on with them, or train on real images only.",
+    )
+
     @model_validator(mode="after")
     def _check(self) -> SelectionConfig:
         if RULES[self.rule].threshold != (self.threshold is not None):

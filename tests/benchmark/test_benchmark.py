@@ -95,6 +95,13 @@ def test_a_plan_reads_a_folder_once_and_the_next_plan_again(tmp_path, monkeypatc
     assert plan_cells(config)[0].stages["ingest"] != cells[0].stages["ingest"]
 
 
+def test_no_row_is_stopped_for_its_images_unless_it_asks_for_it(tmp_path):
+    asked = {"generator": "vanilla", "selection.on_unfaithful": "stop"}
+    one, other = plan_cells(planned(tmp_path, {"vanilla": ROWS["vanilla"], "strict": asked}))
+    assert one.config.selection.on_unfaithful == "go_on"
+    assert other.config.selection.on_unfaithful == "stop" and one.digest == other.digest
+
+
 def test_two_generators_of_one_model_train_it_once(tmp_path):
     rows = {name: {"generator": name} for name in ("shared", "edit")}
     shared, edit = plan_cells(planned(tmp_path, rows))

@@ -55,6 +55,7 @@ def make_run(folder: Path, *overrides: str, draw: Draw | None = None) -> tuple[C
         "finetune": lambda work: _json(work, "adapters.json", _adapters(rng)),
         "synthesis": lambda work: _synthetic(work, draw, rng, edits) or _generation(work),
         "selection": lambda work: _selection(work),
+        "fidelity": lambda work: fidelity(),
         "search": lambda work: _search(work, rng),
         "references": lambda work: _json(work, "results.json", {}),
         "classification": lambda work: _json(work, "results.json", results(rng)),
@@ -199,6 +200,47 @@ def _selection(work: str) -> dict:
         "copy_threshold": dict.fromkeys(names, 0.7),
         "copies": {n: {str(k): int((n, k) == (names[0], 1)) for k in of[n]} for n in names},
         "kept_per_cluster": {n: {str(k): 9 // len(of[n]) for k in of[n]} for n in names},
+    }
+
+
+def fidelity(*unfaithful: str) -> dict:
+    """Facts of the stage: the first group narrow, the second small, those named unfaithful."""
+    sides = {"label": 0.9, "attribute": 1.0, "both": 0.9, "images": 30}
+    spread = {"ratio": 1.02, "low": 0.9, "high": 1.1, "level": 0.5}
+    names = ("brightness", "contrast", "red_green", "blue_yellow", "sharpness")
+    measures = ("frechet", "kernel", "precision", "recall", "density", "coverage")
+    groups = {
+        name: {
+            "agreement": dict.fromkeys(("real", "candidates", "kept"), sides),
+            "distances": {
+                "n": 60,
+                **{key: {"value": 0.8, "floor": 0.7} for key in measures},
+                "unknown": "",
+            },
+            "spread": dict.fromkeys(names, spread),
+            "unfaithful": name in unfaithful,
+            "needed": 0.65,
+            "not_judged": "",
+        }
+        for name in GROUPS.names
+    }
+    first, second = GROUPS.names[:2]
+    groups[first]["spread"]["red_green"] = {"ratio": 0.6, "low": 0.5, "high": 0.7, "level": 0.5}
+    groups[first]["distances"]["frechet"] = {"value": 3.5, "floor": 0.7}
+    few = "no distance can be known from 9 real and 9 kept images; 100 and 50 are needed"
+    groups[second]["distances"] = {"n": 4, **dict.fromkeys(measures), "unknown": few}
+    groups[second]["spread"] = dict.fromkeys(names)
+    return {
+        "encoder": "the embedded small network, trained on other garments",
+        "independent": True,
+        "dimensions": 128,
+        "principal": {"directions": 32, "variance": 0.97},
+        "groups": groups,
+        "border": {
+            "grass": {"images": 30, "real": 0.5, "synthetic": 0.71},
+            "gravel": {"images": 4, "real": None, "synthetic": None},
+        },
+        "unfaithful": list(unfaithful),
     }
 
 

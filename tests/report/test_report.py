@@ -32,6 +32,7 @@ from tests.report.made_run import (
     CLUSTERS,
     COUNTS,
     GROUPS,
+    fidelity,
     finished,
     make_run,
 )
@@ -162,6 +163,43 @@ def test_copies_are_counted_and_shown_beside_their_originals(reported, page):
     results = json.loads((folder / "results.json").read_text())
     assert results["counts"]["copies"] == [1, 0, 0, 0]
     assert results["selection"]["copies"]["pullover/grass"] == {"0": 0, "1": 1}
+
+
+def test_fidelity_is_told_in_words_beside_its_floors(reported, page):
+    _, _, folder, _ = reported
+    told = page[page.index('<section id="fidelity">') : page.index('<section id="copies">')]
+    for part in (
+        "the embedded small network, trained on other garments",
+        "far from real: 5.0 times the floor; narrower: red-green</td>",
+        "no distance can be known from 9 real and 9 kept images; 100 and 50 are needed</td>",
+        '3.5 <span class="pm">floor 0.7</span>',
+        '0.60 <span class="pm">0.50 to 0.70</span>',
+        "<td>as real images</td>".replace("<td>", '<td class="text">'),
+        "<tr><td>gravel</td><td>–</td><td>–</td><td>4</td></tr>",
+        "; 50 is chance",
+    ):
+        assert part in told, part
+    results = json.loads((folder / "results.json").read_text())
+    assert results["fidelity"]["groups"]["pullover/gravel"]["spread"]["contrast"] is None
+    assert results["unfaithful"] == ""
+
+
+def test_images_that_do_not_show_their_label_are_said_first(reported, capsys, tmp_path):
+    config, run, _, _ = reported
+    content = replace(read_content(config, run), fidelity=fidelity("coat/grass"))
+    page = render(content, [], [], {})
+    used = "ynthetic images of coat/grass do not show their label, and were used"
+    assert page.index(used) < page.index('<section id="data">')
+    assert "does not show its label" in page
+    told = results(content)
+    (tmp_path / "results.json").write_text(json.dumps(told))
+    print_summary(str(tmp_path), Console(width=200))
+    assert used in capsys.readouterr().out
+    selection = config.selection.model_copy(update={"on_unfaithful": "real_only"})
+    content = replace(content, config=config.model_copy(update={"selection": selection}))
+    assert results(content)["unfaithful"].startswith("no synthetic image was used")
+    before = replace(content, fidelity={})  # a run of an earlier version
+    assert 'id="fidelity"' not in render(before, [], [], {}) and not before.unfaithful
 
 
 def test_pairs_stand_above_each_other(reported):

@@ -14,15 +14,17 @@ from raysynth.stages.graph import graph, no_contents
 from raysynth.stages.stage import Stage
 
 ALL = ("ingest", "clustering", "finetune", "synthesis", "selection", "references", "search")
+DRAWN = ("finetune", "synthesis", "selection", "fidelity", "search")
 LATER = ("classification", "report")
 OF = {
-    "dataset": (*ALL, *LATER),
-    "base": ("finetune", "synthesis", "selection", "search", *LATER),
-    "prompts": ("finetune", "synthesis", "selection", "search", *LATER),
-    "clustering": ("clustering", "finetune", "synthesis", "selection", "search", *LATER),
-    "finetune": ("finetune", "synthesis", "selection", "search", *LATER),
-    "synthesis": ("synthesis", "selection", "search", *LATER),
-    "selection": ("selection", "search", *LATER),
+    "dataset": (*ALL, "fidelity", *LATER),
+    "base": (*DRAWN, *LATER),
+    "prompts": (*DRAWN, *LATER),
+    "clustering": ("clustering", *DRAWN, *LATER),
+    "finetune": (*DRAWN, *LATER),
+    "synthesis": (*DRAWN[1:], *LATER),
+    "selection": (*DRAWN[2:], *LATER),
+    "fidelity": ("fidelity", "report"),
     "classifier": ("references", "search", *LATER),
     "references": ("references", *LATER),
     "search": ("search", *LATER),
@@ -53,6 +55,16 @@ def test_a_knob_that_nobody_thought_of_makes_anew_what_it_may_change(name, gener
     one, other = (digests(with_knob(name, v, f"generator={generator}")) for v in (0, 1))
     moved = {stage for stage in one if one[stage] != other[stage]}
     assert moved == set(OF[name])
+
+
+def test_the_gates_choice_decides_what_reads_its_verdict_alone():
+    stop, go_on, real_only = (
+        digests(load_config(None, [f"selection.on_unfaithful={choice}"]))
+        for choice in ("stop", "go_on", "real_only")
+    )
+    assert stop == go_on
+    moved = {stage for stage in stop if stop[stage] != real_only[stage]}
+    assert moved == {"search", *LATER}
 
 
 def test_every_section_is_spoken_of():

@@ -90,10 +90,10 @@ def write_tiny_run(folder: str, groups: Groups | None = None) -> dict[str, str]:
     for split, images in (("train", data.train), ("validation", data.validation), ("test", test)):
         schema = tables.with_groups(tables.REAL, groups)
         tables.write_table(
-            _table(images, split, groups, schema), f"{folder}/real/{split}-00000.parquet"
+            as_table(images, split, groups, schema), f"{folder}/real/{split}-00000.parquet"
         )
     made = data.synthetic
-    table = _table(made, "synthetic", groups, tables.with_groups(SYNTHETIC, groups))
+    table = as_table(made, "synthetic", groups, tables.with_groups(SYNTHETIC, groups))
     records = []
     for g in range(groups.count):
         name = f"group-{g}-00000.parquet"
@@ -109,7 +109,8 @@ def write_tiny_run(folder: str, groups: Groups | None = None) -> dict[str, str]:
     return {name: f"{folder}/{name}" for name in ("real", "synthetic", "selection")}
 
 
-def _table(images: ImageSet, split: str, groups: Groups, schema: pa.Schema) -> pa.Table:
+def as_table(images: ImageSet, split: str, groups: Groups, schema: pa.Schema) -> pa.Table:
+    """The images as rows of a table; columns that an image set does not know are empty."""
     count = len(images)
     width = len(groups.attribute_names)
     pngs = [tables.encode_png(p.transpose(1, 2, 0).copy()) for p in images.pixels]

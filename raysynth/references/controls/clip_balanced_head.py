@@ -21,11 +21,7 @@ def _load(blueprint: Blueprint, size: int, batch: int) -> Embedder:
     clip = load_clip(blueprint.base)
 
     def embed(images: ImageSet) -> NDArray[np.float32]:
-        parts = [
-            clip.images(images.pixels[start : start + batch].transpose(0, 2, 3, 1))
-            for start in range(0, len(images), batch)
-        ]
-        return np.concatenate(parts)
+        return clip.of_planes(images.pixels, batch)
 
     return embed
 

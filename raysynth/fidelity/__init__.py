@@ -1,0 +1,1 @@
+"""How far synthetic images are what they say: label, likeness, spread; and what follows from it."""
