@@ -71,7 +71,7 @@ def find_levels(
     from raysynth.synthesis.spectrum import spectrum_of
 
     use_threads(resources.cpus_per_worker)
-    loaded = load_base(base, ("vae", "scheduler"))
+    loaded = load_base(base, ("scheduler",))
     solver = build_solver(synthesis.solver, loaded.scheduler)
     kind, prediction = type(solver).__name__, loaded.prediction.kind
     check_schedule(synthesis.schedule.name, synthesis.solver, kind, prediction)
@@ -82,7 +82,7 @@ def find_levels(
         steps=synthesis.steps,
         noise=noise,
         factors=lambda levels, variances: spread_factors(plain, noise, levels, variances),
-        spectrum=lambda: spectrum_of(loaded, real, groups, side),
+        spectrum=lambda: spectrum_of(load_base(base, ("vae",)), real, groups, side),
     )
     found = schedule.levels(sought, synthesis.schedule.knobs(SCHEDULES))
     assert found is not None, "the solver's own were not asked for"

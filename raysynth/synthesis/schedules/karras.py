@@ -12,7 +12,7 @@ from raysynth.knobs import Section, knob
 from raysynth.synthesis.schedule import DIFFUSIONS, Sought
 
 
-class Knobs(Section):
+class Spacing(Section):
     """Of the spacing."""
 
     rho: float = knob(7.0, "Root in which the ratios are evenly spaced (theirs: 7).", ge=1)
@@ -23,10 +23,10 @@ class Karras:
 
     title = "Karras"
     source = "Karras et al. 2022 (arXiv 2206.00364)"
-    Knobs = Knobs
+    Knobs = Spacing
     predictions = DIFFUSIONS
 
-    def levels(self, sought: Sought, knobs: Knobs) -> np.ndarray:
+    def levels(self, sought: Sought, knobs: Spacing) -> np.ndarray:
         """[N] levels."""
         assert sought.noise.ratios is not None, "a diffusion's"
         least, most = sought.noise.ratios[[0, -1]] ** (1 / knobs.rho)

@@ -29,7 +29,7 @@ POPULATION, GENERATIONS, TOLERANCE = 12, 400, 1e-4
 """Of the search; candidates are `POPULATION` times as many as levels are searched for."""
 
 
-class Knobs(Section):
+class Fit(Section):
     """Of the fit."""
 
     labels: Share = knob(
@@ -44,10 +44,10 @@ class Matched:
 
     title = "Matched to the spectrum"
     source = "ours"
-    Knobs = Knobs
+    Knobs = Fit
     predictions = PREDICTIONS
 
-    def levels(self, sought: Sought, knobs: Knobs) -> np.ndarray:
+    def levels(self, sought: Sought, knobs: Fit) -> np.ndarray:
         """[N] levels; the first is the highest that the network was trained on."""
         spectrum = sought.spectrum()
         weights = weights_of(spectrum, knobs.labels)

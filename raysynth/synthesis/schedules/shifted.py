@@ -14,7 +14,7 @@ from raysynth.knobs import Rate, Section, knob
 from raysynth.synthesis.schedule import FLOW, Sought
 
 
-class Knobs(Section):
+class Shift(Section):
     """Of the shift."""
 
     shift: Rate = knob(3.0, "Noise per signal at each step, as a multiple of the even levels'.")
@@ -25,10 +25,10 @@ class Shifted:
 
     title = "Shifted"
     source = "Esser et al. 2024 (arXiv 2403.03206)"
-    Knobs = Knobs
+    Knobs = Shift
     predictions = (FLOW,)
 
-    def levels(self, sought: Sought, knobs: Knobs) -> np.ndarray:
+    def levels(self, sought: Sought, knobs: Shift) -> np.ndarray:
         """[N] the even levels of DPM-Solver++ in diffusers, shifted."""
         even = np.linspace(sought.noise.top, 0, sought.steps + 1)[:-1]
         return sought.noise.level(knobs.shift * sought.noise.ratio(even))
