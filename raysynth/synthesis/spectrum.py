@@ -29,8 +29,11 @@ BUNDLES = 32
 """Directions are bundled by their variance, evenly in its logarithm."""
 CHANCE = 0.01
 """Share of directions that tell no labels apart, and are taken for such that do."""
+KEPT = 0.99
+"""Share of the variance that is looked at. Nearly half of the tiny base's directions share the
+rest: no one sees them, and even weights would spend the lowest levels on them."""
 NULL = 1e-6
-"""Variance, as a share of the largest, below which a direction is none."""
+"""Variance of a component, as a share of the largest, below which it is none."""
 
 
 def spectrum_of(base: Base, real: str, groups: Groups, side: int) -> Spectrum:
@@ -144,7 +147,10 @@ def _apart(seen_NK: np.ndarray, label: np.ndarray, attribute: np.ndarray) -> np.
 
 def _bundled(variances: np.ndarray, counts: np.ndarray, apart: np.ndarray) -> Spectrum:
     """Directions of like variance as one, at their mean logarithm."""
-    real = (variances > NULL * variances.max()) & (counts > 0)
+    order = np.argsort(variances)
+    below = np.cumsum((variances * counts)[order])
+    real = np.zeros(len(order), bool)
+    real[order] = (below > (1 - KEPT) * below[-1]) & (counts[order] > 0)
     if not real.any():
         raise DataError(
             "synthesis.schedule=matched: the latents of all training images of a group are the "
