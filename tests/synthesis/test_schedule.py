@@ -15,7 +15,7 @@ from raysynth.errors import ConfigError
 from raysynth.generators.inputs import synthesis_inputs
 from raysynth.models.condition import Condition
 from raysynth.models.prediction import Predicted, prediction_of
-from raysynth.synthesis.denoise import denoise
+from raysynth.synthesis.denoise import Edited, denoise
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.factors import exact, spread_factors
 from raysynth.synthesis.guidance import guide_of
@@ -120,6 +120,31 @@ def test_many_candidates_at_once_are_each_what_the_solver_makes_of_them(base, so
             v = torch.from_numpy(variances)[:, None]
             x = alone.step(v * a / (a * a * v + b * b) * x, timestep, x, return_dict=False)[0]
         assert np.allclose(x[:, 0].abs() / np.sqrt(variances), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("base", ["flow", "epsilon"])
+def test_an_edit_at_full_strength_begins_at_the_first_level_and_goes_on_from_any(base):
+    clean, noise, at = torch.full((2, 1, 4, 4), 3.0), torch.ones(2, 1, 4, 4), levels_for(base)
+    solver, half = build_solver("dpmsolver++", BASES[base]), torch.zeros(2, 1, 4, 4)
+    half[..., :2] = 1.0
+    network, told = Gaussian(BASES[base]), Condition({"states": torch.zeros(2, 1, 1)})
+    given: list[torch.Tensor] = []
+
+    def seen(x: torch.Tensor, *rest: Any) -> Predicted:
+        given.append(x)
+        return network(x, *rest)
+
+    seen.base, seen.model = network.base, network.model
+    edited = Edited(clean, 1.0, half)
+    images = denoise(
+        lambda copies: seen, solver, noise, [], told, guide_of((), 1.0), at.tolist(), edited
+    )
+    signal, spread = noise_of(BASES[base]).shares(at)
+    assert len(given) == 6
+    for x, a, b in zip(given, signal, spread, strict=True):
+        assert torch.allclose(x[..., 2:], torch.tensor(3 * a + b).float(), atol=1e-4)
+    assert torch.equal(images[..., 2:], clean[..., 2:]), "outside the mask"
+    assert (images - clean)[..., :2].abs().min() > 0.1
 
 
 def test_even_steps_lose_what_was_measured():
