@@ -67,13 +67,13 @@ def find_levels(
     from raysynth.models.device import use_threads
     from raysynth.synthesis.denoise import latent_shape
     from raysynth.synthesis.factors import exact, spread_factors
-    from raysynth.synthesis.solver import build_solver, check_schedule, noise_of
+    from raysynth.synthesis.solver import build_solver, check_schedule, kind_of, noise_of
     from raysynth.synthesis.spectrum import spectrum_of
 
     use_threads(resources.cpus_per_worker)
     loaded = load_base(base, ("scheduler",))
     solver = build_solver(synthesis.solver, loaded.scheduler)
-    kind, prediction = type(solver).__name__, loaded.prediction.kind
+    kind, prediction = kind_of(type(solver).__name__, solver.config), loaded.prediction.kind
     check_schedule(synthesis.schedule.name, synthesis.solver, kind, prediction)
     noise, plain = noise_of(loaded.scheduler), exact(solver)
     side = latent_shape(loaded, synthesis.image_size)[1] * loaded.shape.factor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def check_solver(config: Sections) -> None:
     _check_prediction(name, prediction)
     if not ours:
         _check_class(file, settings)
-    kind = DETERMINISTIC.get(name, str(settings.get("_class_name")))
+    kind = DETERMINISTIC.get(name, kind_of(settings.get("_class_name"), settings))
     check_schedule(synthesis.schedule.name, name, kind, prediction)
     edits = name == "base" and recipe.edits
     if ours and not edits:
@@ -84,7 +84,7 @@ def check_schedule(schedule: str, solver: str, kind: str | None, prediction: str
     Parameters
     ----------
     schedule, solver : `synthesis.schedule`, `synthesis.solver`.
-    kind : the solver's class in diffusers; None: not known yet.
+    kind : the solver's class in diffusers (`kind_of`); None: not known yet.
     prediction : what the base predicts; None: not known yet.
     """
     if schedule == EVEN:
@@ -102,6 +102,12 @@ def check_schedule(schedule: str, solver: str, kind: str | None, prediction: str
             f"synthesis.schedule={schedule}: is for bases that predict {' or '.join(known)}; "
             f"base.name predicts {prediction!r:.80}. Fix: synthesis.schedule={'|'.join(others)}"
         )
+
+
+def kind_of(name: Any, settings: Mapping[str, Any]) -> str:
+    """A solver's class, of its name and settings; DPM-Solver's that add noise are none of its."""
+    noisy = str(settings.get("algorithm_type")).startswith("sde")
+    return f"stochastic {name}" if noisy else str(name)
 
 
 def _check_edits(schedule: str, recipe: Recipe) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from types import SimpleNamespace
 from typing import Any
 
@@ -255,6 +257,26 @@ def test_what_does_not_go_together_is_refused_before_anything_starts(make_config
     generator = "edit" if "strength" in sections else "vanilla"
     with pytest.raises(ConfigError, match=reason):
         check_solver(make_config(generator=generator, synthesis=sections))
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"_class_name": "EulerDiscreteScheduler"}, "diffusers' EulerDiscreteScheduler, whose"),
+        ({"algorithm_type": "sde-dpmsolver++"}, "diffusers' stochastic DPMSolverMultistepSch"),
+    ],
+)
+def test_a_bases_own_solver_that_takes_no_levels_is_refused(make_config, tmp_path, given, reason):
+    base = tmp_path / "base"
+    shutil.copytree(make_config().base.name, base)
+    path = base / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | given))
+    config = make_config(
+        base={"name": str(base)}, synthesis={"solver": "base", "schedule": "matched"}
+    )
+    with pytest.raises(ConfigError, match=reason):
+        check_solver(config)
+    check_solver(make_config(synthesis={"solver": "base", "schedule": "matched"}))
 
 
 def test_ddim_takes_no_levels_of_a_model_that_is_not_here_yet(make_config):
