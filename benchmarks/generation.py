@@ -91,6 +91,7 @@ def child(root: Path, images: int, work: str, variant: str) -> None:
     """raysynth's stage in this process; prints its facts."""
     from raysynth.cluster.session import Session
     from raysynth.progress import Progress
+    from raysynth.synthesis.levels import settled_levels
     from raysynth.synthesis.shards import read_manifest
     from raysynth.synthesis.specs import Asked, plan_specs
     from raysynth.synthesis.stage import generate
@@ -106,10 +107,11 @@ def child(root: Path, images: int, work: str, variant: str) -> None:
     names = tuple(adapter.name for adapter in trained)
     folders = (f"{root}/adapters", names, f"{root}/clusters")
     sampler = _unscored() if variant == "unscored" else None
-    task = Task.of(config, groups, *folders, sampler=sampler)
     with Progress(_stderr()) as progress, Session(config, work) as session:
         progress.stage("raysynth")
         session.start()
+        levels = settled_levels(config, f"{root}/real", groups, work)
+        task = Task.of(config, groups, *folders, sampler=sampler, levels=levels)
         generate(task, specs, work, progress)
     manifest = read_manifest(work)
     assert manifest is not None

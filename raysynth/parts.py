@@ -40,6 +40,7 @@ KINDS: dict[str, Kind] = {
     "generators": Kind("raysynth.generators.generator:GENERATORS", "generator"),
     "objectives": Kind("raysynth.finetune.settings:OBJECTIVES", "finetune.objective"),
     "guidance": Kind("raysynth.synthesis.guidance:GUIDANCE", "synthesis.guidance"),
+    "schedules": Kind("raysynth.synthesis.schedule:SCHEDULES", "synthesis.schedule"),
     "scorers": Kind("raysynth.scoring.scorer:SCORERS", "synthesis.scorers"),
     "rules": Kind("raysynth.selection.settings:RULES", "selection.rule"),
     "quotas": Kind("raysynth.selection.settings:QUOTAS", "selection.quota"),

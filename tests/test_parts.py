@@ -101,6 +101,22 @@ ADDED = {
 
         PART = Damped()
     """,
+    "schedules": """
+        import numpy as np
+
+        from raysynth.knobs import Section, knob
+
+        class Steep:
+            title, source, predictions = "Steep", "a test", ("flow_prediction",)
+
+            class Knobs(Section):
+                by: float = knob(0.5, "Each level, as a share of the one before.")
+
+            def levels(self, sought, knobs):
+                return sought.noise.top * knobs.by ** np.arange(sought.steps)
+
+        PART = Steep()
+    """,
     "scorers": """
         import pyarrow as pa
 
@@ -190,6 +206,7 @@ CHOSEN = [
     "generator=added_generators",
     "finetune.objective={name: added_objectives, weight: 2.0}",
     "synthesis.guidance=[classifier_free, {name: added_guidance, by: 0.8}]",
+    "synthesis.schedule={name: added_schedules, by: 0.6}",
     "synthesis.scorers=[clip, copies, added_scorers]",
     "selection.rule=added_rules",
     "selection.quota=added_quotas",
@@ -222,6 +239,8 @@ def test_a_part_of_every_kind_from_outside_in_one_run(tmp_path):
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
     run = tmp_path / "mini"
     synthetic = read_shards(str(run / "synthetic"))
+    made = json.loads((run / "synthetic" / "manifest.json").read_text())["facts"]
+    assert made["levels"] == pytest.approx([0.999, 0.999 * 0.6])
     assert 0 < min(synthetic["brightness"].to_pylist()) < 1
     kept = read_table(str(run / "selection"))["kept"].to_pylist()
     assert 0 < sum(kept) < len(kept) / 2

@@ -103,12 +103,12 @@ class Recipe:
             return False
         return self.training.scope == "attribute" or self.lender == "attribute"
 
-    def evaluations(self, steps: int, copies: int, mask_draws: int) -> int:
-        """Times that the network sees an image of `steps` solver steps, its mask included.
+    def evaluations(self, steps: int, mask_draws: int) -> int:
+        """Times that the network sees an image, its mask included.
 
-        `copies`: times at each step (`synthesis.guidance.Guide`); a mask's draws are pairs.
+        `steps`: times in the solver's steps (`synthesis.guidance.Guide`); a mask's draws are pairs.
         """
-        return steps * copies + 2 * mask_draws * self.masked
+        return steps + 2 * mask_draws * self.masked
 
 
 BUDGETS: dict[tuple[Engine, bool], Budget] = {

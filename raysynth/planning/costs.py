@@ -57,8 +57,9 @@ def generation_flops(recipe: Recipe, config: Config, shape: Shape, images: Image
     kept = settings.gradient_checkpointing
     cost = unet_cost(sized, None, settings.rank, kept, shape.tokens, shape.family)
     synthesis = config.synthesis
-    copies = guide_of(synthesis.guidance, recipe.guidance_scale).copies
-    evaluations = recipe.evaluations(synthesis.steps, copies, MASK_DRAWS)
+    guide = guide_of(synthesis.guidance, recipe.guidance_scale)
+    even = [1 - step / synthesis.steps for step in range(synthesis.steps)]  # or nearly so
+    evaluations = recipe.evaluations(guide.evaluations(even), MASK_DRAWS)
     return images.candidates * evaluations * cost.forward
 
 

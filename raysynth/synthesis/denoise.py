@@ -6,7 +6,7 @@ Shapes: B images, C latent channels, H W latent sides.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from raysynth.models.condition import Condition
 from raysynth.models.denoiser import Denoiser
 from raysynth.models.family import Base
 from raysynth.synthesis.guidance import Guide
+from raysynth.synthesis.solver import lay_out
 
 
 @dataclass(frozen=True)
@@ -57,43 +58,45 @@ def draw_noise(
 
 @torch.inference_mode()
 def denoise(
-    denoiser: Denoiser,
+    network: Callable[[int], Denoiser],
     solver: Any,
     noise: Tensor,
     generators: list[torch.Generator],
     condition: Condition,
     guide: Guide,
-    steps: int,
+    steps: int | Sequence[float],
     edited: Edited | None = None,
 ) -> Tensor:
     """Latents of images, as diffusers computes them.
 
     Parameters
     ----------
+    network : what predicts for a batch of the images this many times, adapters in use.
     noise : [B, C, H, W] float32 standard normal.
     condition : B rows of each of `guide.rows`, in that order.
-    steps : evaluations of the network.
+    steps : number of the solver's steps, or their levels (`schedule`).
     edited : real images to start from instead of pure noise.
 
     Returns
     -------
     [B, C, H, W] float32 latents, still scaled by the autoencoder's factor.
     """
+    rows, denoiser = guide.rows, network(len(guide.rows))
     device = denoiser.base.device
     noise, takes = noise.to(device), inspect.signature(solver.step).parameters
     extra = {"generator": generators} if "generator" in takes else {}
-    if edited is None:
-        solver.set_timesteps(steps, device=device)
-        latents, timesteps = noise * solver.init_noise_sigma, solver.timesteps
-    else:
-        latents, timesteps = start_edit(solver, edited, noise, steps)
+    latents, timesteps = _start(solver, edited, noise, steps)
     held, count = _held(solver, edited, timesteps), len(timesteps)
-    condition = condition.to(device, denoiser.model.dtype)
+    levels = _levels(guide, solver, timesteps)
+    told = _told(guide, condition, levels, denoiser)
     for number, step in enumerate(timesteps):
-        x = torch.cat([latents] * guide.copies) if guide.copies > 1 else latents
-        predicted = denoiser(solver.scale_model_input(x, step), step, condition)
-        each = dict(zip(guide.rows, predicted.parts(guide.copies), strict=True))
-        guided = guide(each, step, number, count)
+        if guide.rows_at(levels[number]) != rows:
+            rows = guide.rows_at(levels[number])
+            denoiser = network(len(rows))
+        x = torch.cat([latents] * len(rows)) if len(rows) > 1 else latents
+        predicted = denoiser(solver.scale_model_input(x, step), step, told[rows])
+        each = dict(zip(rows, predicted.parts(len(rows)), strict=True))
+        guided = guide(each, step, number, count, levels[number])
         latents = solver.step(guided.raw, step, latents, **extra, return_dict=False)[0]
         if edited is not None and number < len(held):
             real = edited.latents
@@ -101,6 +104,42 @@ def denoise(
                 real = noised(solver, real, noise, timesteps[number + 1])
             latents = torch.where(held[number], real, latents)
     return latents
+
+
+def _levels(guide: Guide, solver: Any, timesteps: Tensor) -> list[float]:
+    """[N] noise level of each step; where guidance is the same at all, no device is waited for."""
+    if guide.everywhere:
+        return [1.0] * len(timesteps)
+    return (timesteps / solver.config.num_train_timesteps).tolist()
+
+
+def _told(
+    guide: Guide, condition: Condition, levels: Sequence[float], denoiser: Denoiser
+) -> dict[tuple[str, ...], Condition]:
+    """What the network is told, by the rows that steps evaluate, on its device."""
+    size, found = len(condition) // len(guide.rows), {}
+    for rows in dict.fromkeys(guide.rows_at(level) for level in levels):
+        starts = [guide.rows.index(row) * size for row in rows]
+        some = [number for start in starts for number in range(start, start + size)]
+        mine = condition if rows == guide.rows else condition.take(some)
+        found[rows] = mine.to(denoiser.base.device, denoiser.model.dtype)
+    return found
+
+
+def _start(
+    solver: Any, edited: Edited | None, noise: Tensor, steps: int | Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """What the first step is given, and the timesteps of all."""
+    if edited is not None and isinstance(steps, int):
+        return start_edit(solver, edited, noise, steps)
+    if isinstance(steps, int):
+        lay_out(solver, steps, device=noise.device)
+    else:
+        lay_out(solver, len(steps), steps, noise.device)
+    timesteps = solver.timesteps
+    if edited is not None:  # at full strength, see `solver.check_solver`
+        return noised(solver, edited.latents, noise, timesteps[0]), timesteps
+    return noise * solver.init_noise_sigma, timesteps
 
 
 def start_edit(solver: Any, edited: Edited, noise: Tensor, steps: int) -> tuple[Tensor, Tensor]:

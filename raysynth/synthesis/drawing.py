@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from raysynth.synthesis.compiled import Compiler
 from raysynth.synthesis.denoise import Edited, denoise, draw_noise, latent_shape
 from raysynth.synthesis.guidance import EMPTY, NEGATIVE, PROMPT, guide_of
 from raysynth.synthesis.masks import Contrast, attribute_mask, spread_over
+from raysynth.synthesis.schedule import EVEN
 from raysynth.synthesis.solver import build_solver
 from raysynth.synthesis.task import Drawing
 
@@ -66,7 +68,7 @@ class ImageGenerator:
         self.bank = open_bank(self.base, adapters, names, recipe.training, drawing.lora)
         self.solver = build_solver(synthesis.solver, self.base.scheduler, recipe.edits)
         self.guide = guide_of(synthesis.guidance, recipe.guidance_scale)
-        self.steps = synthesis.steps
+        self.steps, self.levels = synthesis.steps, _levels_of(drawing)
         self.strength, self.outside = recipe.strength, synthesis.strength_outside
         self.margin = synthesis.mask_margin
         self.shape = latent_shape(self.base, synthesis.image_size)
@@ -145,19 +147,23 @@ class ImageGenerator:
 
     def _denoise(self, part: Part) -> Tensor:
         edited = self._edited(part)
-        unet = self.bank.use(part.adapters, copies=self.guide.copies)
-        if self.compile is not None and len(set(part.adapters)) == 1:
-            unet = self.compile(unet, len(part.rows))
         return denoise(
-            Denoiser(self.base, unet),
+            partial(self._denoiser, part),
             self.solver,
             part.noise,
             part.generators,
             part.condition,
             self.guide,
-            self.steps,
+            self.steps if self.levels is None else self.levels,
             edited,
         )
+
+    def _denoiser(self, part: Part, copies: int) -> Denoiser:
+        """The network, with a part's adapters in use for its rows `copies` times."""
+        unet = self.bank.use(part.adapters, copies)
+        if self.compile is not None and len(set(part.adapters)) == 1:
+            unet = self.compile(unet, len(part.rows))
+        return Denoiser(self.base, unet)
 
     def _edited(self, part: Part) -> Edited | None:
         """The real images that a part edits, with their masks."""
@@ -180,3 +186,14 @@ class ImageGenerator:
                 found = self.base.condition(new).rows()
                 self._conditions.update(zip(new, found, strict=True))
         return Condition.cat([self._conditions[prompt] for prompt in prompts])
+
+
+def _levels_of(drawing: Drawing) -> tuple[float, ...] | None:
+    """The levels of a drawing; ValueError where its schedule has none, or others than its own."""
+    schedule = drawing.synthesis.schedule.name
+    if (drawing.levels is None) != (schedule == EVEN):
+        raise ValueError(
+            f"ImageGenerator: got levels={drawing.levels} with synthesis.schedule={schedule}; "
+            "expected those of `settled_levels` or `find_levels`"
+        )
+    return drawing.levels

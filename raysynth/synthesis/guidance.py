@@ -2,17 +2,21 @@
 
 A term is a file of `raysynth/synthesis/guidances`. It says which rows a step needs besides the
 prompt's; how often the network sees an image follows from that. Terms are applied in order, each to
-what those before it made of the prompt's prediction. They keep no state: actors are threaded.
+what those before it made of the prompt's prediction, at the noise levels of their `interval`, if
+their knobs have one (`Within`). They keep no state: actors are threaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from pydantic import model_validator
 
 from raysynth.errors import ConfigError
-from raysynth.knobs import Section
+from raysynth.knobs import Section, Share, Span, knob
 from raysynth.registry import Chosen, Registry
 
 if TYPE_CHECKING:
@@ -23,6 +27,28 @@ if TYPE_CHECKING:
 NEGATIVE, EMPTY, PROMPT = "negative", "empty", "prompt"
 ROWS = (NEGATIVE, EMPTY, PROMPT)
 """Conditions that a spec has: its negative prompt, no words, its prompt."""
+
+
+EVERYWHERE = (0.0, 1.0)
+
+
+class Within(Section):
+    """The knobs of a term that is applied at some levels only."""
+
+    interval: tuple[Share, Share] = knob(
+        EVERYWHERE,
+        "Lowest and highest noise level, as shares of the noise schedule, at which the term is "
+        "applied; at others its rows are not evaluated.",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.interval[0] > self.interval[1]:
+            raise ValueError(
+                f"interval: got {list(self.interval)}, expected the lower level first. Fix: "
+                f"interval={[*self.interval[::-1]]}"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -55,28 +81,72 @@ GUIDANCE: Registry[Guidance] = Registry("raysynth.synthesis.guidances", "guidanc
 
 
 @dataclass(frozen=True)
+class Term:
+    """A term of a run."""
+
+    guidance: Guidance
+    knobs: Any
+    rows: tuple[str, ...]
+    """What it asks for besides the prompt's."""
+
+    def at(self, level: float) -> bool:
+        """Whether it is applied at a noise level."""
+        low, high = self.interval
+        return low <= level <= high
+
+    @property
+    def interval(self) -> Span:
+        """Levels at which it is applied."""
+        return self.knobs.interval if isinstance(self.knobs, Within) else EVERYWHERE
+
+
+@dataclass(frozen=True)
 class Guide:
     """The terms of a run, ready for its steps."""
 
-    terms: tuple[tuple[Guidance, Any], ...]
-    """Each with its knobs."""
+    terms: tuple[Term, ...]
     scale: float
-    rows: tuple[str, ...]
-    """What a step evaluates, the prompt last."""
 
     @property
-    def copies(self) -> int:
-        """Times that the network sees an image at a step."""
-        return len(self.rows)
+    def everywhere(self) -> bool:
+        """Whether all steps evaluate the same rows, whatever their level."""
+        return all(term.interval == EVERYWHERE for term in self.terms)
+
+    @cached_property
+    def rows(self) -> tuple[str, ...]:
+        """What a step may evaluate, the prompt last."""
+        return _rows(self.terms)
+
+    def rows_at(self, level: float) -> tuple[str, ...]:
+        """Those of `rows` that a step at this level evaluates, in their order."""
+        needed = _rows([term for term in self.terms if term.at(level)])
+        return tuple(row for row in self.rows if row in needed)
+
+    def evaluations(self, levels: Sequence[float]) -> int:
+        """Times that the network sees an image in steps at these levels."""
+        return sum(len(self.rows_at(level)) for level in levels)
 
     def __call__(
-        self, predicted: Mapping[str, Predicted], timestep: Tensor, step: int, steps: int
+        self,
+        predicted: Mapping[str, Predicted],
+        timestep: Tensor,
+        step: int,
+        steps: int,
+        level: float = 1.0,
     ) -> Predicted:
-        """What the solver is given, of predictions by the name of their row."""
+        """What the solver is given, of predictions by the name of their row; `rows_at(level)`."""
         at, found = Level(timestep, step, steps, self.scale), dict(predicted)
-        for term, knobs in self.terms:
-            found[PROMPT] = term(found, at, knobs)
+        for term in self.terms:
+            if term.at(level):
+                found[PROMPT] = term.guidance(found, at, term.knobs)
         return found[PROMPT]
+
+
+def _rows(terms: Sequence[Term]) -> tuple[str, ...]:
+    """Each row that terms ask for once, the prompt last."""
+    asked = dict.fromkeys(row for term in terms for row in term.rows)
+    asked.pop(PROMPT, None)
+    return (*asked, PROMPT)
 
 
 def guide_of(chosen: Sequence[Chosen], scale: float) -> Guide:
@@ -87,15 +157,14 @@ def guide_of(chosen: Sequence[Chosen], scale: float) -> Guide:
     ConfigError
         A term needs a row that specs have not.
     """
-    terms = tuple((GUIDANCE[one.name], one.knobs(GUIDANCE)) for one in chosen)
-    needed: dict[str, None] = {}
-    for one, (term, knobs) in zip(chosen, terms, strict=True):
-        for row in term.conditions(scale, knobs):
-            if row not in ROWS:
-                raise ConfigError(
-                    f"synthesis.guidance: {one.name} needs the condition {row!r}; expected some "
-                    f"of {', '.join(ROWS)}. Fix: another guidance term"
-                )
-            needed[row] = None
-    needed.pop(PROMPT, None)
-    return Guide(terms, scale, (*needed, PROMPT))
+    terms = []
+    for one in chosen:
+        guidance, knobs = GUIDANCE[one.name], one.knobs(GUIDANCE)
+        rows = tuple(guidance.conditions(scale, knobs))
+        if others := [row for row in rows if row not in ROWS]:
+            raise ConfigError(
+                f"synthesis.guidance: {one.name} needs the condition {others[0]!r}; expected some "
+                f"of {', '.join(ROWS)}. Fix: another guidance term"
+            )
+        terms.append(Term(guidance, knobs, rows))
+    return Guide(tuple(terms), scale)

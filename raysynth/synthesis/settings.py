@@ -12,6 +12,7 @@ from raysynth.knobs import Count, Section, Share, knob
 from raysynth.registry import chosen_part
 from raysynth.scoring.scorer import SCORERS, USUAL
 from raysynth.synthesis.guidance import GUIDANCE
+from raysynth.synthesis.schedule import SCHEDULES
 
 MASK_DRAWS = 4
 """Noises that a mask is averaged over (DiffEdit's are 10; 8 overlap no better, decisions/021)."""
@@ -63,6 +64,12 @@ class SynthesisConfig(Section):
     )
     solver: Literal["dpmsolver++", "unipc", "ddim", "base"] = knob(
         "dpmsolver++", "Diffusion solver; base: the one the base model ships."
+    )
+    schedule: chosen_part(SCHEDULES) = knob(  # type: ignore[valid-type]
+        "even",
+        "At which noise levels the solver's steps are; others than `even` need dpmsolver++ or "
+        "unipc.",
+        neutral="even",
     )
     batch_size: Count = knob(64, "Images denoised at once.", width=True)
     compile: bool = knob(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from raysynth.errors import ConfigError, ModelError
-from raysynth.generators.recipe import recipe_of
+from raysynth.generators.recipe import Recipe, recipe_of
 from raysynth.knobs import Sections
 from raysynth.models.headers import read_config
 from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import EMBEDDED, resolve
+from raysynth.synthesis.schedule import EVEN, FLOW, PREDICTIONS, SCHEDULES, Noise
 from raysynth.synthesis.settings import SynthesisConfig
 
 DETERMINISTIC = {
@@ -20,9 +24,8 @@ DETERMINISTIC = {
     "ddim": "DDIMScheduler",
 }
 """diffusers' classes."""
-FLOW = "flow_prediction"
-PREDICTIONS = ("epsilon", "v_prediction", "sample", FLOW)
-"""What a base may be trained to predict (`finetune.objective`)."""
+LAID_OUT = (DETERMINISTIC["dpmsolver++"], DETERMINISTIC["unipc"])
+"""Those that take any levels. DDIM derives where a step ends from their even distance."""
 TRIED, TOP = 10, 0.95
 """Steps at which a solver is tried for edits, and the share of the noise levels where it starts."""
 
@@ -39,16 +42,23 @@ def check_solver(config: Sections) -> None:
         The scheduler's file cannot be read, names a class that is no scheduler of diffusers, or a
         prediction that nothing here can integrate.
     """
-    name, source = config[SynthesisConfig].solver, resolve(config[BaseConfigSection].name)
+    synthesis, source = config[SynthesisConfig], resolve(config[BaseConfigSection].name)
+    name, recipe = synthesis.solver, recipe_of(config)
+    _check_edits(synthesis.schedule.name, recipe)
     if not os.path.isdir(source):
+        check_schedule(synthesis.schedule.name, name, DETERMINISTIC.get(name), None)
         return
     file = Path(source) / "scheduler" / "scheduler_config.json"
     settings = read_config("base.name: scheduler", file)
-    _check_prediction(name, settings.get("prediction_type"))
-    edits = name == "base" and recipe_of(config).edits
-    if not edits and Path(source) == EMBEDDED:
+    prediction, ours = settings.get("prediction_type", "epsilon"), Path(source) == EMBEDDED
+    _check_prediction(name, prediction)
+    if not ours:
+        _check_class(file, settings)
+    kind = DETERMINISTIC.get(name, kind_of(settings.get("_class_name"), settings))
+    check_schedule(synthesis.schedule.name, name, kind, prediction)
+    edits = name == "base" and recipe.edits
+    if ours and not edits:
         return
-    _check_class(file, settings)
     from raysynth.models.loading import load_or_explain, load_scheduler
 
     def build() -> None:
@@ -66,6 +76,97 @@ def _check_class(file: Path, settings: dict[str, Any]) -> None:
             f"{prediction!r:.80}; expected a scheduler of Stable Diffusion 1.x, and one of "
             f"{', '.join(PREDICTIONS)}. Fix: take the scheduler that the model was published with"
         )
+
+
+def check_schedule(schedule: str, solver: str, kind: str | None, prediction: str | None) -> None:
+    """Refuse a schedule that the solver or the base cannot take; raises ConfigError.
+
+    Parameters
+    ----------
+    schedule, solver : `synthesis.schedule`, `synthesis.solver`.
+    kind : the solver's class in diffusers (`kind_of`); None: not known yet.
+    prediction : what the base predicts; None: not known yet.
+    """
+    if schedule == EVEN:
+        return
+    if kind is not None and kind not in LAID_OUT:
+        raise ConfigError(
+            f"synthesis.schedule={schedule}: synthesis.solver={solver} is diffusers' {kind:.80}, "
+            "whose levels are its own; expected dpmsolver++ or unipc. Fix: "
+            f"synthesis.solver=dpmsolver++, or synthesis.schedule={EVEN}"
+        )
+    known = SCHEDULES[schedule].predictions
+    if prediction is not None and prediction not in known:
+        others = [name for name in SCHEDULES if prediction in SCHEDULES[name].predictions]
+        raise ConfigError(
+            f"synthesis.schedule={schedule}: is for bases that predict {' or '.join(known)}; "
+            f"base.name predicts {prediction!r:.80}. Fix: synthesis.schedule={'|'.join(others)}"
+        )
+
+
+def kind_of(name: Any, settings: Mapping[str, Any]) -> str:
+    """A solver's class, of its name and settings; DPM-Solver's that add noise are none of its."""
+    noisy = str(settings.get("algorithm_type")).startswith("sde")
+    return f"stochastic {name}" if noisy else str(name)
+
+
+def _check_edits(schedule: str, recipe: Recipe) -> None:
+    if schedule != EVEN and recipe.edits and recipe.strength < 1:
+        raise ConfigError(
+            f"synthesis.schedule={schedule}: generator={recipe.name} starts its edits at "
+            f"synthesis.strength={recipe.strength:g} of the noise schedule, which is laid out "
+            f"evenly; expected strength 1. Fix: synthesis.schedule={EVEN}, or synthesis.strength=1"
+        )
+
+
+def noise_of(scheduler: Any) -> Noise:
+    """The noise schedule of a base, of its diffusers scheduler."""
+    from raysynth.models.prediction import prediction_of
+
+    prediction = prediction_of(scheduler)
+    if prediction.alphas is None:
+        return Noise(prediction.timesteps, None)
+    alphas = prediction.alphas.double().numpy()
+    return Noise(prediction.timesteps, np.sqrt((1 - alphas) / alphas))
+
+
+def lay_out(
+    solver: Any, steps: int, levels: Sequence[float] | None = None, device: Any = None
+) -> None:
+    """Set a solver's timesteps: its own, or exactly those of levels (`schedule`), falling.
+
+    diffusers' own arguments for this do not do: DPM-Solver++ takes timesteps, no sigmas, and none
+    with `use_flow_sigmas`; UniPC takes sigmas with `use_flow_sigmas` alone, and shifts them again;
+    both cut a flow's timesteps to whole numbers, so that the network is told another level than the
+    solver goes on from.
+    """
+    import torch
+
+    solver.set_timesteps(steps, device=device)
+    if levels is None:
+        return
+    noise, at = noise_of(solver), np.asarray(levels)
+    sigmas = [*sigmas_of(noise, at), last_sigma(solver, noise)]
+    solver.sigmas = torch.tensor(sigmas, dtype=torch.float32)
+    told = torch.from_numpy(at * noise.timesteps)
+    told = told.float() if noise.ratios is None else told.round().long()
+    solver.timesteps = told.to(device=device)
+    solver.set_begin_index(0)  # timesteps are not looked up: neighbours may look the same
+
+
+def sigmas_of(noise: Noise, levels: np.ndarray) -> np.ndarray:
+    """What diffusers' solvers call sigma: a flow's share of noise, a diffusion's noise per signal.
+
+    `levels`: of any shape.
+    """
+    return levels if noise.ratios is None else noise.ratio(levels)
+
+
+def last_sigma(solver: Any, noise: Noise) -> float:
+    """Where the last step ends: without noise, but for diffusions that say otherwise."""
+    if noise.ratios is None or solver.config.final_sigmas_type == "zero":
+        return 0.0
+    return float(noise.ratios[0])
 
 
 def build_solver(name: str, scheduler: Any, edits: bool = False) -> Any:

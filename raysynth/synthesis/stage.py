@@ -28,6 +28,7 @@ from raysynth.storage.tables import read_table
 from raysynth.synthesis.actor import Synthesizer
 from raysynth.synthesis.collect import Collector
 from raysynth.synthesis.encode import encode_rows
+from raysynth.synthesis.levels import settled_levels
 from raysynth.synthesis.masks import contrasts
 from raysynth.synthesis.shards import (
     MANIFEST,
@@ -73,11 +74,15 @@ def run_synthesis(
     Returns
     -------
     Facts: rows, groups {name: rows}, generated (in this attempt), resumed, images_per_second,
-    start_seconds (until the first batch), utilisation (see `timeline.utilisation`).
+    start_seconds (until the first batch), utilisation (see `timeline.utilisation`), levels (of
+    the solver's steps, unless they are its own).
     """
     if _finished(work) is None:
         check_solver(config)
-        task, specs = _planned(config, adapters, clusters, groups, np.asarray(counts))
+        levels = settled_levels(config, real, groups, work)
+        if levels is not None:
+            progress.say(f"  noise levels: {' '.join(f'{level:.3f}' for level in levels)}")
+        task, specs = _planned(config, adapters, clusters, groups, np.asarray(counts), levels)
         generate(task, specs, work, progress, real)
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"
@@ -86,7 +91,12 @@ def run_synthesis(
 
 
 def _planned(
-    config: Sections, adapters: str, clusters: str, groups: Groups, counts: np.ndarray
+    config: Sections,
+    adapters: str,
+    clusters: str,
+    groups: Groups,
+    counts: np.ndarray,
+    levels: tuple[float, ...] | None,
 ) -> tuple[Task, pa.Table]:
     """What the actors know, and the specs of all images."""
     recipe, sources = settled(recipe_of(config), counts), None
@@ -97,7 +107,7 @@ def _planned(
     specs = plan_specs(Asked.of(config, recipe), trained, groups, counts, sources)
     names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
     told = contrasts(config[PromptConfig], groups, counts) if recipe.masked else None
-    known = {"contrasts": told, "recipe": recipe}
+    known = {"contrasts": told, "recipe": recipe, "levels": levels}
     return Task.of(config, groups, adapters, names, clusters, **known), specs
 
 
@@ -137,6 +147,7 @@ def generate(task: Task, specs: pa.Table, work: str, progress: Progress, real: s
         "shards": len(records),
         "resumed": resumed,
         **_pace(timeline, collector.total - resumed, began),
+        **({} if task.drawing.levels is None else {"levels": task.drawing.levels}),
     }
     write_manifest(work, records, facts)
     progress.say(f"  {_sentence(facts)}")

@@ -47,14 +47,21 @@ class Drawing:
     synthesis: SynthesisConfig
     recipe: Recipe
     lora: LoraShape
+    levels: tuple[float, ...] | None = None
+    """[N] noise levels of the steps, from `levels.settled_levels`; None: the solver's own."""
 
     @classmethod
-    def of(cls, config: Sections, recipe: Recipe | None = None) -> Drawing:
+    def of(
+        cls,
+        config: Sections,
+        recipe: Recipe | None = None,
+        levels: tuple[float, ...] | None = None,
+    ) -> Drawing:
         """Of a configuration; `recipe`: where it is settled already."""
         tuned = config[FinetuneConfig]
         shape = LoraShape(tuned.targets, tuned.rank, tuned.alpha)
         base, synthesis = config[BaseConfigSection], config[SynthesisConfig]
-        return cls(base, synthesis, recipe or recipe_of(config), shape)
+        return cls(base, synthesis, recipe or recipe_of(config), shape, levels)
 
 
 @dataclass(frozen=True)
@@ -87,9 +94,9 @@ class Task:
         Parameters
         ----------
         adapters, clusters : folders or URIs of the fine-tuning and the clustering stage.
-        given : other fields; `recipe`, where it is settled already.
+        given : other fields; `recipe`, where it is settled already; `levels`.
         """
-        drawing = Drawing.of(config, given.pop("recipe", None))
+        drawing = Drawing.of(config, given.pop("recipe", None), given.pop("levels", None))
         sections = (config[BaseConfigSection], config[ClusteringConfig], config[PromptConfig])
         scoring = Scoring(*sections, groups, clusters, adapters)
         return cls(drawing, scoring, names, config[ResourcesConfig], **given)

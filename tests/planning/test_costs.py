@@ -76,6 +76,17 @@ def test_generation_costs_what_its_size_costs():
     assert flops[64] > 3.5 * flops[32], "all grows with the pixels but what is made of the text"
 
 
+def test_guidance_within_an_interval_costs_less():
+    """Six even steps, twelve evaluations; three of the levels are above .55."""
+    shape, flops = sizes.base_shape(load_config(), []), []
+    for interval in ("[0.0, 1.0]", "[0.55, 1.0]"):
+        term = f"{{name: classifier_free, interval: {interval}}}"
+        config = load_config(None, [f"synthesis.guidance=[{term}]"])
+        images = sizes.image_sizes(config, SPLITS, 4, shape, [])
+        flops.append(costs.generation_flops(recipe_of(config), config, shape, images))
+    assert flops[1] == pytest.approx(flops[0] * 9 / 12)
+
+
 def test_host_memory_is_that_of_decoded_images():
     config = load_config(None, ["dataset.name=celeba", "dataset.path=/data", "selection.keep=0.5"])
     config = config.model_copy(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from raysynth.config.config import Config
 from raysynth.errors import ConfigError
@@ -17,8 +18,10 @@ from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.guidance import GUIDANCE, guide_of
 from raysynth.synthesis.settings import MASK_DRAWS
 from raysynth.synthesis.task import Drawing
-from tests.synthesis.conftest import COUNTS, GROUPS, planned, records
+from tests.synthesis.conftest import CLUSTERS, COUNTS, GROUPS, planned, records
 from tests.synthesis.test_sources import PROMPT
+
+NAMES = tuple(f"{group}-{cluster}" for group, cluster in CLUSTERS)
 
 
 def said(value: float) -> Predicted:
@@ -32,7 +35,7 @@ def chosen(*terms: Any):
 
 def test_classifier_free_guidance_goes_past_the_prompt():
     guide = guide_of(chosen("classifier_free"), 3.0)
-    assert guide.rows == ("negative", "prompt") and guide.copies == 2
+    assert guide.rows == ("negative", "prompt")
     found = guide({"negative": said(1.0), "prompt": said(2.0)}, torch.tensor(500), 0, 4)
     assert found.raw.item() == 1 + 3 * (2 - 1)
     assert found.clean.item() == 1 - 0.5 * 4, "still a prediction"
@@ -47,8 +50,79 @@ def test_without_guidance_a_step_evaluates_the_prompt_alone(terms, scale):
 
 def test_evaluations_follow_from_what_the_terms_ask():
     recipe = recipe_of(Config(generator="edit"))
-    assert recipe.evaluations(6, 2, MASK_DRAWS) == 2 * 6 + 8
-    assert recipe_of(Config(generator="lora")).evaluations(6, 3, MASK_DRAWS) == 18
+    guide = guide_of(chosen("classifier_free"), 2.0)
+    assert recipe.evaluations(guide.evaluations([1.0] * 6), MASK_DRAWS) == 2 * 6 + 8
+    assert recipe_of(Config(generator="lora")).evaluations(18, MASK_DRAWS) == 18
+
+
+def test_outside_its_interval_a_term_is_neither_evaluated_nor_applied():
+    guide = guide_of(chosen({"name": "classifier_free", "interval": [0.3, 0.8]}), 3.0)
+    assert guide.rows == ("negative", "prompt") and not guide.everywhere
+    levels = [0.999, 0.8, 0.5, 0.3, 0.29]
+    sides = [("prompt",), guide.rows, guide.rows, guide.rows, ("prompt",)]
+    assert [guide.rows_at(level) for level in levels] == sides
+    assert guide.evaluations(levels) == 8
+    step = (torch.tensor(1), 0, 4)
+    assert guide({"prompt": said(2.0)}, *step, 0.9).raw.item() == 2.0
+    assert guide({"negative": said(1.0), "prompt": said(2.0)}, *step, 0.5).raw.item() == 4.0
+    with pytest.raises(ValidationError, match=r"lower level first. Fix: interval=\[0.2, 0.8\]"):
+        guide_of(chosen({"name": "classifier_free", "interval": [0.8, 0.2]}), 2.0)
+
+
+@pytest.fixture
+def drawn(make_config, lora_folder):
+    """Pixels of mixed and of folded adapters under an interval; and the network's batches."""
+
+    def draw(interval: list[float] | None, scale: float = 3.0) -> tuple[np.ndarray, list[int]]:
+        term: Any = "classifier_free"
+        if interval is not None:
+            term = {"name": term, "interval": interval}
+        synthesis = {"guidance": [term], "guidance_scale": scale, "steps": 4}
+        config = make_config(synthesis=synthesis)
+        generate = ImageGenerator(Drawing.of(config), lora_folder, NAMES)
+        asked: list[int] = []
+        for network in (generate.bank.unet, generate.bank.folded.unet):
+            network.register_forward_pre_hook(lambda _, given: asked.append(len(given[0])))
+        adapters = [NAMES[0]] * 4 + [NAMES[1]] * 4 + [NAMES[2]] * 8
+        count = len(adapters)
+        return generate([PROMPT] * count, ["grass"] * count, adapters, range(count)), asked
+
+    return draw
+
+
+def test_guidance_everywhere_and_nowhere_are_what_they_were(drawn):
+    usual, asked = drawn(None)
+    same, also = drawn([0.0, 1.0])
+    assert np.array_equal(same, usual) and also == asked == [16] * 8
+    off, asked = drawn(None, scale=1.0)
+    never, also = drawn([0.0, 0.01])
+    assert np.array_equal(never, off) and also == asked == [8] * 8
+    assert np.abs(usual.astype(int) - off).max() > 8
+
+
+def test_within_an_interval_every_row_keeps_its_adapter(drawn):
+    """Levels .999, .75, .5, .25; eight rows of mixed adapters, eight of one that is folded."""
+    some, asked = drawn([0.4, 0.8])
+    assert asked == [8, 16, 16, 8] * 2
+    ends = [drawn(None)[0], drawn(None, scale=1.0)[0]]
+    assert all(np.abs(some.astype(int) - end).max() > 8 for end in ends)
+    first, _ = drawn([0.9, 1.0])
+    assert np.abs(some.astype(int) - first).max() > 8
+
+
+def test_mixed_rows_under_an_interval_equal_adapter_by_adapter(make_config, lora_folder):
+    term = {"name": "classifier_free", "interval": [0.4, 0.8]}
+    synthesis = {"guidance": [term], "guidance_scale": 3.0, "steps": 4}
+    generate = ImageGenerator(Drawing.of(make_config(synthesis=synthesis)), lora_folder, NAMES)
+    adapters = [NAMES[0]] * 2 + [NAMES[1]] * 2
+
+    def images(rows: list[int]) -> np.ndarray:
+        names = [adapters[row] for row in rows]
+        return generate([PROMPT] * len(rows), ["grass"] * len(rows), names, rows).astype(int)
+
+    together = images([0, 1, 2, 3])
+    assert np.abs(together[:2] - images([0, 1])).max() <= 1
+    assert np.abs(together[2:] - images([2, 3])).max() <= 1
 
 
 def test_terms_enter_the_digest_where_they_are_not_the_usual_one():

@@ -97,7 +97,10 @@ def test_outside_the_mask_the_real_image_stays(generate, solver):
 
     def edit(mask, outside: float) -> torch.Tensor:
         edited = Edited(latents, 1.0, mask, torch.tensor([outside, 0.0]))
-        return denoise(denoiser, made.solver, noise, generators, told, guide_of((), 1.0), 4, edited)
+        guide = guide_of((), 1.0)
+        return denoise(
+            lambda copies: denoiser, made.solver, noise, generators, told, guide, 4, edited
+        )
 
     kept = edit(left, 0.0)
     assert torch.equal(kept[..., 4:], latents[..., 4:])

@@ -1,0 +1,1 @@
+"""Schedules of noise levels, a file each; see `raysynth.synthesis.schedule`."""
