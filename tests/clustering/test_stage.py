@@ -184,6 +184,7 @@ def test_clip_sees_its_own_size_of_any_image(clip_folder):
         assert clip.prepare(np.zeros((1, side, 2 * side, 3), np.uint8)).shape[2:] == (32, 32)
 
 
+@pytest.mark.slow
 def test_another_encoder_clusters_and_clip_scores(ray_local, real, clip_folder, tmp_path):
     """Clusters and neighbours in the encoder's space; the centroids stay in CLIP's."""
     encoder = write_encoder(tmp_path / "dino", "dinov2")

@@ -200,6 +200,7 @@ def test_a_base_solver_that_cannot_begin_anywhere_is_refused(scheduler, reason):
         build_solver("base", scheduler, edits=True)
 
 
+@pytest.mark.slow
 def test_the_stage_edits_and_says_what(
     ray_local, edit_config, shared_folder, clusters_folder, real, members, tmp_path
 ):
