@@ -139,7 +139,8 @@ def generate(
     torch.set_num_threads(1)
     from raysynth.synthesis.task import Drawing
 
-    images = ImageGenerator(Drawing.of(config), str(work), [a.name for a in adapters])
+    drawing = Drawing.of(config, levels=levels_of(config, real))
+    images = ImageGenerator(drawing, str(work), [a.name for a in adapters])
     masked = recipe_of(config).masked
     told = contrasts(config.prompts, real.groups, real.counts) if masked else None
     files = [f for f in parquet_files(real.folder) if "/train-" in f]
@@ -156,6 +157,17 @@ def generate(
         given = (batch[n].to_pylist() for n in names)
         parts.append(images(*given, sources=sources, contrasts=spoken))
     return np.concatenate(parts), time.process_time() - began
+
+
+def levels_of(config: Config, real: Real) -> tuple[float, ...] | None:
+    """The levels of `synthesis.schedule`; None: the solver's own."""
+    from raysynth.synthesis.levels import find_levels
+    from raysynth.synthesis.schedule import EVEN
+
+    synthesis = config.synthesis
+    if synthesis.schedule.name == EVEN:
+        return None
+    return find_levels(config.base, synthesis, config.resources, real.folder, real.groups)
 
 
 class Observer:

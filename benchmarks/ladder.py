@@ -27,6 +27,7 @@ import json
 import multiprocessing
 import statistics
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -68,7 +69,7 @@ from raysynth.training.two_stage import configured, plan_of
 EACH, QUICK_EACH = 500, 30
 """Images of each group on every rung; a quickstart keeps up to 600."""
 STRENGTHS = (0.3, 0.5, 0.7, 0.85)
-FINE = 25
+FINELY = ("synthesis.steps=25",)
 EDIT_STEPS = 12
 SEVERITY, BALANCED = 0.99, 0.5
 SEEDS, TRAININGS = (10, 11, 12), 3
@@ -99,32 +100,33 @@ class Images:
         torch.set_num_threads(1)
         self.folder, self.each, self.seed = folder, each, seed
         self.real = load_real(prepared(folder, SEVERITY, seed))
-        self.even = load_real(prepared(folder, BALANCED, seed))
-        given = [f"seed={seed}", f"dataset.severity={SEVERITY}", *overrides]
-        self.config = load_config(None, given)
+        self.given = [f"seed={seed}", f"dataset.severity={SEVERITY}", *overrides]
+        self.config = load_config(None, self.given)
 
     def make(self) -> None:
         """All rungs, each in its file."""
+        self.even = load_real(prepared(self.folder, BALANCED, self.seed))
         rows = self._even_rows()
         pixels, group = self.even.pixels["train"][rows], self.even.group["train"][rows]
-        self._once("real", lambda: (pixels, group))
-        own, even = self._adapters(self.real, "adapters"), self._adapters(self.even, "even")
-        drawing = partial(self._drawn, self.real, *own)
-        self._once("autoencoder", lambda: (self._decoded(own, pixels), group))
+        self.once("real", lambda: (pixels, group))
+        own, even = self.adapters(self.real, "adapters"), self.adapters(self.even, "even")
+        drawing = partial(self.drawn, self.real, *own)
+        self.once("autoencoder", lambda: (self._decoded(own, pixels), group))
         for strength in STRENGTHS:
             edit = partial(self._noised, own, pixels, group, strength)
-            self._once(f"noised {strength:g}", edit)
-        self._once("balanced", lambda: self._drawn(self.even, *even))
-        self._once("balanced fine", lambda: self._drawn(self.even, *even, steps=FINE))
-        self._once("drawn fine", lambda: drawing(steps=FINE))
-        self._once("drawn", drawing)
-        self._once("selected", lambda: drawing(select=True))
+            self.once(f"noised {strength:g}", edit)
+        self.once("balanced", lambda: self.drawn(self.even, *even))
+        self.once("balanced fine", lambda: self.drawn(self.even, *even, FINELY))
+        self.once("drawn fine", lambda: drawing(FINELY))
+        self.once("drawn", drawing)
+        self.once("selected", lambda: drawing(select=True))
 
     def path(self, rung: str) -> Path:
         """The file of a rung's images."""
         return self.folder / f"rungs-{self.seed}" / f"{rung.replace(' ', '-')}.npz"
 
-    def _once(self, rung: str, make: Any) -> None:
+    def once(self, rung: str, make: Any) -> None:
+        """Make the images of a rung, unless they are there."""
         path = self.path(rung)
         if path.exists():
             return
@@ -143,7 +145,8 @@ class Images:
     def _some(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return np.sort(rng.permutation(rows)[: self.each])
 
-    def _adapters(self, real: Real, name: str) -> tuple[Path, list[Any]]:
+    def adapters(self, real: Real, name: str) -> tuple[Path, list[Any]]:
+        """The adapters of a data set, and their folder."""
         work = self.folder / f"{name}-{self.seed}"
         return work, fine_tune(self.config, real, work)[0]
 
@@ -154,18 +157,16 @@ class Images:
             config = config.model_copy(update={"synthesis": many})
         return plan_specs(Asked.of(config, recipe), adapters, real.groups, real.counts)
 
-    def _drawn(
+    def drawn(
         self,
         real: Real,
         work: Path,
         adapters: list[Any],
-        steps: int | None = None,
+        settings: Sequence[str] = (),
         select: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
-        config = self.config
-        if steps is not None:
-            many = config.synthesis.model_copy(update={"steps": steps})
-            config = config.model_copy(update={"synthesis": many})
+        """Images of adapters, with other settings of synthesis, the selected ones or any."""
+        config = load_config(None, [*self.given, *settings])
         specs = self._specs(real, adapters)
         pixels, _ = generate(config, real, work, adapters, specs)
         group, rng = specs["group"].to_numpy(), np.random.default_rng(self.seed)
@@ -300,10 +301,14 @@ def _spread(stored: Any, group: int, value: Any) -> float:
     return float(np.std(value(stored["pixels"][stored["group"] == group].astype(np.float32))))
 
 
-def table(found: dict[tuple[Any, ...], Any], columns: list[tuple[str, str, int]]) -> list[Any]:
-    """A row per rung: mean over data seeds, and half the range of their means."""
+def table(
+    found: dict[tuple[Any, ...], Any],
+    columns: list[tuple[str, str, int]],
+    rungs: Sequence[str] = RUNGS,
+) -> list[Any]:
+    """A row per rung: means over the data seeds, and the mean of each."""
     rows = []
-    for rung in RUNGS:
+    for rung in rungs:
         row: dict[str, Any] = {"rung": rung}
         for name, network, steps in columns:
             key = name if network == "clip" else f"{name} {steps}"
