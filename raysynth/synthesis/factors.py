@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysynth.synthesis.schedule import Noise
+from raysynth.synthesis.noise import Noise
 from raysynth.synthesis.solver import last_sigma, sigmas_of
 
 

@@ -15,7 +15,8 @@ from raysynth.knobs import Sections
 from raysynth.models.headers import read_config
 from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import EMBEDDED, resolve
-from raysynth.synthesis.schedule import EVEN, FLOW, PREDICTIONS, SCHEDULES, Noise
+from raysynth.synthesis.noise import Noise
+from raysynth.synthesis.schedule import EVEN, FLOW, PREDICTIONS, SCHEDULES
 from raysynth.synthesis.settings import SynthesisConfig
 
 DETERMINISTIC = {

@@ -19,7 +19,7 @@ from raysynth.groups.groups import Groups
 from raysynth.models.family import Base
 from raysynth.models.latents import encode, images_at_once
 from raysynth.storage.tables import read_table, split_files
-from raysynth.synthesis.schedule import Spectrum
+from raysynth.synthesis.noise import Spectrum
 
 IMAGES, PIXELS = 2000, 2**27
 """Real images that are encoded, at most, and their pixels: 512 images of 512 x 512."""

@@ -98,7 +98,7 @@ def test_a_dead_drivers_ray_is_ended(folder, tmp_path):
         path.write_text(json.dumps({"driver": [999_999, 0.0], "ray": [pair(left)]}))
         note = SessionNote(RUN)
         note.take()
-        assert left.wait(timeout=10) == -signal.SIGTERM
+        assert left.wait(timeout=60) == -signal.SIGTERM
         assert json.loads(path.read_text()) == {"driver": pair_of_this(), "ray": []}
         note.release()
 

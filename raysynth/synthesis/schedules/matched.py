@@ -16,7 +16,8 @@ from collections.abc import Callable
 import numpy as np
 
 from raysynth.knobs import Section, Share, knob
-from raysynth.synthesis.schedule import PREDICTIONS, Noise, Sought, Spectrum
+from raysynth.synthesis.noise import Noise, Spectrum
+from raysynth.synthesis.schedule import PREDICTIONS, Sought
 
 KNOTS = 6
 """Levels that are searched for; more are interpolated between them (monotone cubics)."""
