@@ -323,18 +323,27 @@ def table(
     return rows
 
 
-def main() -> None:
-    options = parser(__doc__ or "")
+Given = tuple[Path, int, list[str]]
+"""Folder of images and records, images of each group, settings."""
+
+
+def asked(about: str) -> tuple[Any, Given]:
+    """The options of this script and of sampling.py, and what follows from them."""
+    options = parser(about)
     options.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     options.add_argument("--steps", type=int, nargs="+", default=[200, 400])
     options.add_argument("--folder", type=Path, default=Path("runs/ladder"))
     options.add_argument("--workers", type=int, default=2)
     arguments = options.parse_args()
-    if arguments.quick:
-        arguments.seeds, arguments.steps = arguments.seeds[:1], [20]
-    each = QUICK_EACH if arguments.quick else EACH
-    overrides = QUICK if arguments.quick else []
-    folder = arguments.folder / ("quick" if arguments.quick else "full")
+    if not arguments.quick:
+        return arguments, (arguments.folder / "full", EACH, [])
+    arguments.seeds, arguments.steps = arguments.seeds[:1], [20]
+    return arguments, (arguments.folder / "quick", QUICK_EACH, QUICK)
+
+
+def main() -> None:
+    arguments, given = asked(__doc__ or "")
+    folder, each, overrides = given
     for seed in arguments.seeds:  # Ray, in this process alone
         prepared(folder, SEVERITY, seed)
         prepared(folder, BALANCED, seed)

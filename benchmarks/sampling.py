@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from candidates import QUICK, levels_of, prepared
-from ladder import EACH, QUICK_EACH, SEEDS, SEVERITY, Images, classified, looks, table
-from measure import finish, parser
+from candidates import levels_of, prepared
+from ladder import SEVERITY, Images, asked, classified, looks, table
+from measure import finish
 
 from raysynth.config.files import load_config
 from raysynth.generators.recipe import recipe_of
@@ -60,19 +60,10 @@ def train(folder: Path, each: int, overrides: list[str], task: tuple[str, int, i
 
 
 def main() -> None:
-    options = parser(__doc__ or "")
-    options.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    options.add_argument("--steps", type=int, nargs="+", default=[200, 400])
-    options.add_argument("--folder", type=Path, default=Path("runs/ladder"))
-    options.add_argument("--workers", type=int, default=2)
-    arguments = options.parse_args()
-    if arguments.quick:
-        arguments.seeds, arguments.steps = arguments.seeds[:1], [20]
-    each, overrides = (QUICK_EACH, QUICK) if arguments.quick else (EACH, [])
-    folder = arguments.folder / ("quick" if arguments.quick else "full")
+    arguments, given = asked(__doc__ or "")
+    folder, each, overrides = given
     for seed in arguments.seeds:
         prepared(folder, SEVERITY, seed)
-    given = (folder, each, overrides)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.workers, mp_context=context) as pool:
         drawn = [(seed, row) for seed in arguments.seeds for row in SETTINGS]
