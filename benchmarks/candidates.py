@@ -162,12 +162,9 @@ def generate(
 def levels_of(config: Config, real: Real) -> tuple[float, ...] | None:
     """The levels of `synthesis.schedule`; None: the solver's own."""
     from raysynth.synthesis.levels import find_levels
-    from raysynth.synthesis.schedule import EVEN
 
-    synthesis = config.synthesis
-    if synthesis.schedule.name == EVEN:
-        return None
-    return find_levels(config.base, synthesis, config.resources, real.folder, real.groups)
+    sections = (config.base, config.synthesis, config.resources)
+    return find_levels(*sections, real.folder, real.groups)
 
 
 class Observer:

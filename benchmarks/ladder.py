@@ -52,6 +52,7 @@ from measure import finish, parser
 
 from raysynth.config.config import Config
 from raysynth.config.files import load_config
+from raysynth.fidelity.statistics import plain
 from raysynth.generators.lending import settled
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.metrics import GroupMetrics, group_metrics
@@ -85,12 +86,6 @@ RUNGS = (
     "selected",
 )
 BATCH = 64
-STATISTICS = {
-    "brightness": lambda pixels: pixels.mean((1, 2, 3)),
-    "contrast": lambda pixels: pixels.mean(-1).std((1, 2)),
-    "colour": lambda pixels: (pixels[..., 2] - pixels[..., 0]).mean((1, 2)),
-}
-"""Of images [N, H, W, 3], one number each; colour: blue above red."""
 
 
 class Images:
@@ -150,13 +145,6 @@ class Images:
         work = self.folder / f"{name}-{self.seed}"
         return work, fine_tune(self.config, real, work)[0]
 
-    def _specs(self, real: Real, adapters: list[Any], each: int | None = None) -> pa.Table:
-        config, recipe = self.config, settled(recipe_of(self.config), real.counts)
-        if each is not None:
-            many = config.synthesis.model_copy(update={"images_per_group": each})
-            config = config.model_copy(update={"synthesis": many})
-        return plan_specs(Asked.of(config, recipe), adapters, real.groups, real.counts)
-
     def drawn(
         self,
         real: Real,
@@ -167,7 +155,7 @@ class Images:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Images of adapters, with other settings of synthesis, the selected ones or any."""
         config = load_config(None, [*self.given, *settings])
-        specs = self._specs(real, adapters)
+        specs = specs_of(config, real, adapters)
         pixels, _ = generate(config, real, work, adapters, specs)
         group, rng = specs["group"].to_numpy(), np.random.default_rng(self.seed)
         may = kept_by_score(config, real, pixels, specs) if select else np.ones(len(group), bool)
@@ -189,9 +177,9 @@ class Images:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Every image noised to the share `strength` and denoised as one of its group."""
         work, adapters = own
-        specs = self._specs(self.real, adapters, each=self.each)
-        many = self.config.synthesis.model_copy(update={"steps": EDIT_STEPS})
-        config = self.config.model_copy(update={"synthesis": many})
+        each = [f"synthesis.images_per_group={self.each}", f"synthesis.steps={EDIT_STEPS}"]
+        config = load_config(None, [*self.given, *each])
+        specs = specs_of(config, self.real, adapters)
         images = ImageGenerator(Drawing.of(config), str(work), [a.name for a in adapters])
         images.strength = strength
         order = np.argsort(group, kind="stable")
@@ -203,6 +191,12 @@ class Images:
             sources = pa.array([encode_png(p) for p in pixels[order[first : first + BATCH]]])
             made.append(images(*(batch[n].to_pylist() for n in names), sources=sources))
         return np.concatenate(made), group[order]
+
+
+def specs_of(config: Config, real: Real, adapters: list[Any]) -> pa.Table:
+    """What a run of this configuration asks for."""
+    recipe = settled(recipe_of(config), real.counts)
+    return plan_specs(Asked.of(config, recipe), adapters, real.groups, real.counts)
 
 
 def classified(
@@ -287,18 +281,17 @@ def looks(folder: Path, seed: int, rung: str, each: int, overrides: list[str]) -
     known, stored = (np.load(images.path(name)) for name in ("real", rung))
     seen = accuracies(load_judge(), stored["pixels"], stored["group"], images.real.groups)
     row = {name: seen[name] for name in ("garment", "ground")}
-    for name, value in STATISTICS.items():
-        ratios = [
-            _spread(stored, g, value) / _spread(known, g, value)
-            for g in range(images.real.groups.count)
-        ]
-        row[name] = statistics.geometric_mean(ratios)
-    return row
+    groups = range(images.real.groups.count)
+    ratios = np.array([_spreads(stored, g) / _spreads(known, g) for g in groups])
+    means = [statistics.geometric_mean(column) for column in ratios.T.tolist()]
+    return row | dict(zip(("brightness", "contrast", "colour"), means, strict=True))
 
 
-def _spread(stored: Any, group: int, value: Any) -> float:
-    """Standard deviation over a group's images of a statistic of each."""
-    return float(np.std(value(stored["pixels"][stored["group"] == group].astype(np.float32))))
+def _spreads(stored: Any, group: int) -> np.ndarray:
+    """[3] standard deviations over a group's images of brightness, contrast and blue above red."""
+    seen = plain(stored["pixels"][stored["group"] == group])
+    brightness, contrast, red_green, blue_yellow, _ = seen.T
+    return np.std([brightness, contrast, blue_yellow - red_green / 2], axis=1)
 
 
 def table(

@@ -48,9 +48,7 @@ def make(folder: Path, each: int, overrides: list[str], task: tuple[int, str]) -
     images.once(row, lambda: drawn(SETTINGS[row], select=True))
     config = load_config(None, [*images.given, *SETTINGS[row]])
     guide = guide_of(config.synthesis.guidance, recipe_of(config).guidance_scale)
-    steps = config.synthesis.steps
-    even = [1 - step / steps for step in range(steps)]
-    return guide.evaluations(levels_of(config, images.real) or even)
+    return guide.evaluations(levels_of(config, images.real) or config.synthesis.steps)
 
 
 def train(folder: Path, each: int, overrides: list[str], task: tuple[str, int, int]) -> Any:

@@ -88,12 +88,10 @@ class Bench:
         generate, synthesis = self.generate, config.synthesis
         generate.solver = build_solver(solver, generate.base.scheduler)
         generate.guide = guide_of(synthesis.guidance, guidance)
-        generate.steps, generate.levels = steps, None
-        if schedule != EVEN:
-            sections = (config.base, synthesis, config.resources)
-            generate.levels = find_levels(*sections, f"{self.root}/real", self.groups)
-        even = [1 - step / steps for step in range(steps)]
-        return generate.guide.evaluations(generate.levels or even)
+        sections = (config.base, synthesis, config.resources)
+        generate.levels = find_levels(*sections, f"{self.root}/real", self.groups)
+        generate.steps = steps
+        return generate.guide.evaluations(generate.levels or steps)
 
     def row(
         self, solver: str, steps: int, guidance: float, schedule: str = EVEN, interval: str = ""

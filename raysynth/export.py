@@ -224,14 +224,8 @@ def _truth(run: Finished) -> Truth:
 
 def _units(run: Finished, kind: str) -> Units:
     """The trainings of a kind's methods, to be loaded on this machine's CPU."""
-    size = run.config.classifier.image_size or _side(run.folders["ingest"])
+    size = run.config.classifier.image_size or tables.stored_side(run.folders["ingest"])
     where = (run.folders["references"], run.folders[LAST])
     units = units_of(kind, run.config, *where, run.groups, size)
     base = units.blueprint.base.model_copy(update={"device": "cpu"})
     return replace(units, blueprint=replace(units.blueprint, base=base))
-
-
-def _side(real: str) -> int:
-    """Pixels of a side of the images as they are stored, by one of them."""
-    part = next(tables.read_parts(real, ["image"], tables.split_files(real, "test")))
-    return int(tables.decode_images(part["image"].slice(0, 1)).shape[1])

@@ -15,11 +15,12 @@ from raysynth.fidelity.distances import beside_floor, principal
 from raysynth.fidelity.encoder import open_space
 from raysynth.fidelity.gate import Count, judged
 from raysynth.fidelity.probe import cross_fitted, fit_probe, told_apart
-from raysynth.fidelity.seen import Chosen, Seen, Tables, look_at_made, look_at_real, side_of
+from raysynth.fidelity.seen import Chosen, Seen, Tables, look_at_made, look_at_real
 from raysynth.fidelity.settings import FidelityConfig
 from raysynth.groups.groups import Groups
 from raysynth.models.device import use_threads
 from raysynth.networks.build import Blueprint
+from raysynth.storage.tables import stored_side
 
 FEW = 20
 """Images of a cluster from which its agreement is told."""
@@ -40,7 +41,7 @@ class Asked:
 def measure(asked: Asked) -> dict[str, Any]:
     """Facts of the stage, see `fidelity.stage.run_fidelity`."""
     use_threads(asked.cpus)
-    side = side_of(asked.tables, asked.blueprint.classifier.image_size)
+    side = asked.blueprint.classifier.image_size or stored_side(asked.tables.real)
     space = open_space(asked.settings, asked.blueprint, side)
     real = look_at_real(asked.tables, asked.chosen, space.embed, side)
     made = look_at_made(asked.tables, asked.chosen, space.embed, side)

@@ -106,15 +106,6 @@ def _some(table: pa.Table, most: int) -> tuple[str, ...]:
     return tuple(table["id"].take(pa.array(rows)).to_pylist())
 
 
-def side_of(tables: Tables, size: int | None) -> int:
-    """Side at which images are looked at, pixels: `size`, or that of the stored real ones."""
-    if size is not None:
-        return size
-    files = split_files(tables.real, "validation")[:1]
-    first = next(read_parts(tables.real, ["image"], files))
-    return int(decode_images(first["image"].slice(0, 1)).shape[1])
-
-
 def look_at_real(tables: Tables, chosen: Chosen, embed: Embed, side: int) -> Seen:
     """The chosen real images."""
     ids = pa.array(chosen.real, pa.string())

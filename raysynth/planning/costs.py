@@ -58,8 +58,8 @@ def generation_flops(recipe: Recipe, config: Config, shape: Shape, images: Image
     cost = unet_cost(sized, None, settings.rank, kept, shape.tokens, shape.family)
     synthesis = config.synthesis
     guide = guide_of(synthesis.guidance, recipe.guidance_scale)
-    even = [1 - step / synthesis.steps for step in range(synthesis.steps)]  # or nearly so
-    evaluations = recipe.evaluations(guide.evaluations(even), MASK_DRAWS)
+    # As if levels were even: others are known once images are encoded.
+    evaluations = recipe.evaluations(guide.evaluations(synthesis.steps), MASK_DRAWS)
     return images.candidates * evaluations * cost.forward
 
 

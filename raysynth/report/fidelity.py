@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from raysynth.fidelity.settings import REAL_ONLY
+
 NARROW, WIDE = 0.9, 1.1
 """Ratios of spreads from which they are called so, where their interval leaves out 1."""
 FAR = 2.0
@@ -38,6 +40,6 @@ def warning(fidelity: Mapping[str, Any], on_unfaithful: str) -> str:
     if not groups:
         return ""
     how = f"selection.on_unfaithful={on_unfaithful}"
-    if on_unfaithful == "real_only":
+    if on_unfaithful == REAL_ONLY:
         return f"no synthetic image was used, for those of {groups} do not show their label ({how})"
     return f"synthetic images of {groups} do not show their label, and were used ({how})"

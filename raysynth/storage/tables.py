@@ -243,6 +243,15 @@ def decode_images(column: pa.ChunkedArray | pa.Array, size: int | None = None) -
     return decode_bytes(pc.struct_field(column, "bytes"), size)
 
 
+def stored_side(real: str) -> int:
+    """Side in pixels of the real table's images as they are stored, by one of them.
+
+    `real`: folder or URI of the table.
+    """
+    part = next(read_parts(real, ["image"], split_files(real, "validation")[:1]))
+    return int(decode_images(part["image"].slice(0, 1)).shape[1])
+
+
 def decode_bytes(column: pa.ChunkedArray | pa.Array, size: int | None = None) -> np.ndarray:
     """As `decode_images`, of a column of encoded images."""
     pixels = np.zeros((0, size or 0, size or 0, 3), np.uint8)

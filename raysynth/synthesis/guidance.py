@@ -122,9 +122,11 @@ class Guide:
         needed = _rows([term for term in self.terms if term.at(level)])
         return tuple(row for row in self.rows if row in needed)
 
-    def evaluations(self, levels: Sequence[float]) -> int:
-        """Times that the network sees an image in steps at these levels."""
-        return sum(len(self.rows_at(level)) for level in levels)
+    def evaluations(self, steps: int | Sequence[float]) -> int:
+        """Times that the network sees an image; `steps`: their levels, or how many even ones."""
+        if isinstance(steps, int):
+            steps = [1 - step / steps for step in range(steps)]
+        return sum(len(self.rows_at(level)) for level in steps)
 
     def __call__(
         self,

@@ -19,7 +19,7 @@ from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.storage.files import read_record, write_atomic
-from raysynth.synthesis.schedule import EVEN, SCHEDULES, Schedule, Sought
+from raysynth.synthesis.schedule import EVEN, SCHEDULES, Sought
 from raysynth.synthesis.settings import SynthesisConfig
 
 FILE = "levels.json"
@@ -53,8 +53,8 @@ def find_levels(
     resources: ResourcesConfig,
     real: str,
     groups: Groups,
-) -> tuple[float, ...]:
-    """[N] falling levels, within this process, for the base's own noise schedule.
+) -> tuple[float, ...] | None:
+    """[N] falling levels, within this process, for the base's noise schedule; None: the solver's.
 
     Raises
     ------
@@ -77,16 +77,15 @@ def find_levels(
     check_schedule(synthesis.schedule.name, synthesis.solver, kind, prediction)
     noise, plain = noise_of(loaded.scheduler), exact(solver)
     side = latent_shape(loaded, synthesis.image_size)[1] * loaded.shape.factor
-    schedule: Schedule = SCHEDULES[synthesis.schedule.name]
     sought = Sought(
         steps=synthesis.steps,
         noise=noise,
         factors=lambda levels, variances: spread_factors(plain, noise, levels, variances),
         spectrum=lambda: spectrum_of(load_base(base, ("vae",)), real, groups, side),
     )
+    schedule = SCHEDULES[synthesis.schedule.name]
     found = schedule.levels(sought, synthesis.schedule.knobs(SCHEDULES))
-    assert found is not None, "the solver's own were not asked for"
-    return fallen(noise.trained(found).tolist(), synthesis)
+    return None if found is None else fallen(noise.trained(found).tolist(), synthesis)
 
 
 def fallen(levels: Sequence[float], synthesis: SynthesisConfig) -> tuple[float, ...]:

@@ -204,51 +204,49 @@ def run_units(
 
     Parameters
     ----------
-    data : reference to a `Data` in Ray's object store.
-    then : plans that follow from the records so far, asked after every training.
-    frozen : reference to the `Features` that plans of no steps share.
+    data, frozen : references to a `Data`, and to the `Features` that plans of no steps share.
+    then : plans that follow from the records so far; asked after every training, so that no worker
+        waits for the slowest one.
 
-    Raises StageError, naming every training that failed, after the others are done.
+    Raises
+    ------
+    StageError
+        Naming every training that failed, after the others are done.
     """
     task = on_worker(_train_in_worker, units.resources, max_retries=MAX_RETRIES)
     queue = _Queue(units.folder, lambda text: progress.say(f"  {text}"))
     queue.admit(plans)
     queue.admit(then(queue.records))
     running: dict[Any, Plan] = {}
-    failed: dict[str, str] = {}
     while queue.waiting or running:
-        while queue.waiting and len(running) < units.resources.workers:
-            plan = queue.waiting.pop(0)
+        for plan in queue.first(units.resources.workers - len(running)):
             running[task.remote(units, plan, data, frozen)] = plan
-        total = len(queue.known)
-        progress.update(what, total - len(queue.waiting) - len(running), total)
+        progress.update(what, queue.ended, len(queue.known))
         finished, _ = ray.wait(list(running), num_returns=1, timeout=2.0)
         for reference in finished:
-            _take(reference, running.pop(reference), queue.records, failed)
+            queue.take(running.pop(reference), reference)
         if finished:
             queue.admit(then(queue.records))
-    if failed:
-        raise StageError(_explained(what, failed, len(queue.known)))
+    if queue.failed:
+        raise StageError(_explained(what, queue.failed, len(queue.known)))
     progress.update(what, len(queue.known), len(queue.known))
     return queue.records
 
 
-def _take(reference: Any, plan: Plan, records: Records, failed: dict[str, str]) -> None:
-    """The record of a training that ended, or why it failed."""
-    try:
-        records[plan] = ray.get(reference)
-    except ray.exceptions.RayError as error:
-        failed[unit_name(plan)] = reason_of(error)
-
-
 class _Queue:
-    """Plans that wait, and the records of those that were trained, now or in an earlier run."""
+    """Plans that wait, the records of those trained now or earlier, why others failed."""
 
     def __init__(self, folder: str, say: Callable[[str], None]) -> None:
         self.folder, self.say = folder, say
         self.records: Records = {}
+        self.failed: dict[str, str] = {}
         self.waiting: list[Plan] = []
         self.known: set[Plan] = set()
+
+    @property
+    def ended(self) -> int:
+        """Trainings that are done, or have failed."""
+        return len(self.records) + len(self.failed)
 
     def admit(self, plans: Sequence[Plan]) -> None:
         """Queue the plans that are new and have no record yet."""
@@ -261,6 +259,18 @@ class _Queue:
                 self.waiting.append(plan)
             else:
                 self.records[plan] = record
+
+    def first(self, count: int) -> list[Plan]:
+        """Up to `count` plans that wait, which wait no longer."""
+        taken, self.waiting = self.waiting[:count], self.waiting[count:]
+        return taken
+
+    def take(self, plan: Plan, reference: Any) -> None:
+        """The record of a training that ended, or why it failed."""
+        try:
+            self.records[plan] = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            self.failed[unit_name(plan)] = reason_of(error)
 
 
 def _explained(what: str, failed: dict[str, str], total: int) -> str:
