@@ -209,7 +209,7 @@ def test_rows_become_a_table_and_what_is_there_is_not_done_again(ray_local, tmp_
     assert not run_benchmark(more).failed
     added = {path.name for path in (tmp_path / "stages").iterdir()} - set(stages)
     kinds = {name.split("-")[0] for name in added if name.endswith(".json")}
-    assert kinds == {"selection", "search", "classification"}
+    assert kinds == {"selection", "fidelity", "search", "classification"}
 
 
 @pytest.mark.slow
