@@ -68,7 +68,12 @@ def sections(model: str, checkpointing: bool, solver_steps: int = STEPS) -> dict
             "checkpoint_steps": 1000,
             "memory_share": 0.95,
         },
-        "synthesis": {"steps": solver_steps, "guidance_scale": GUIDANCE, "batch_size": BATCH},
+        "synthesis": {
+            "steps": solver_steps,
+            "guidance_scale": GUIDANCE,
+            "gaussian_above": 1.0,
+            "batch_size": BATCH,
+        },
         "resources": {"workers": 1},
     }
 

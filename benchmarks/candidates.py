@@ -37,6 +37,7 @@ from raysynth.networks.build import blueprint_of
 from raysynth.pipeline import run_pipeline
 from raysynth.storage.tables import decode_images, groups_of, parquet_files, read_table
 from raysynth.synthesis.drawing import ImageGenerator
+from raysynth.synthesis.levels import Way
 from raysynth.synthesis.masks import contrasts
 from raysynth.synthesis.sources import deal_sources
 from raysynth.synthesis.specs import Asked, plan_specs
@@ -139,7 +140,7 @@ def generate(
     torch.set_num_threads(1)
     from raysynth.synthesis.task import Drawing
 
-    drawing = Drawing.of(config, levels=levels_of(config, real))
+    drawing = Drawing.of(config, way=way_of(config, real, work))
     images = ImageGenerator(drawing, str(work), [a.name for a in adapters])
     masked = recipe_of(config).masked
     told = contrasts(config.prompts, real.groups, real.counts) if masked else None
@@ -155,16 +156,18 @@ def generate(
         names = ("prompt", "negative_prompt", "adapter", "seed")
         spoken = None if told is None else [told[g] for g in batch["group"].to_pylist()]
         given = (batch[n].to_pylist() for n in names)
-        parts.append(images(*given, sources=sources, contrasts=spoken))
+        groups = batch["group"].to_pylist()
+        parts.append(images(*given, sources=sources, contrasts=spoken, groups=groups))
     return np.concatenate(parts), time.process_time() - began
 
 
-def levels_of(config: Config, real: Real) -> tuple[float, ...] | None:
-    """The levels of `synthesis.schedule`; None: the solver's own."""
-    from raysynth.synthesis.levels import find_levels
+def way_of(config: Config, real: Real, work: Path) -> Way:
+    """From which noise images are drawn, at which levels; Gaussians are kept in `work`."""
+    from raysynth.synthesis.levels import GAUSSIANS, begins_midway, find_levels
 
+    kept = f"{work}/{GAUSSIANS}" if begins_midway(config.synthesis, recipe_of(config)) else ""
     sections = (config.base, config.synthesis, config.resources)
-    return find_levels(*sections, real.folder, real.groups)
+    return Way(find_levels(*sections, real.folder, real.groups, kept), kept)
 
 
 class Observer:

@@ -30,6 +30,7 @@ import numpy as np
 import pyarrow as pa
 from measure import finish, medians, parser, precision, run
 from PIL import Image
+from workload import FROM_NOISE
 
 from raysynth.adapters.record import Adapter, read_adapters
 from raysynth.config.config import Config
@@ -70,6 +71,7 @@ def knobs(root: Path, images: int) -> list[str]:
         "clustering.min_size=1",
         "finetune.min_images=1",
         f"synthesis.images_per_group={images // 4}",
+        *FROM_NOISE,
     ]
 
 
@@ -91,7 +93,7 @@ def child(root: Path, images: int, work: str, variant: str) -> None:
     """raysynth's stage in this process; prints its facts."""
     from raysynth.cluster.session import Session
     from raysynth.progress import Progress
-    from raysynth.synthesis.levels import settled_levels
+    from raysynth.synthesis.levels import settled_way
     from raysynth.synthesis.shards import read_manifest
     from raysynth.synthesis.specs import Asked, plan_specs
     from raysynth.synthesis.stage import generate
@@ -101,17 +103,16 @@ def child(root: Path, images: int, work: str, variant: str) -> None:
     groups = _groups(root)
     trained = read_adapters(f"{root}/adapters")
     counts = np.ones(groups.count, dtype=np.int64)
-    specs = plan_specs(
-        Asked.of(config, settled(recipe_of(config), counts)), trained, groups, counts
-    )
+    recipe = settled(recipe_of(config), counts)
+    specs = plan_specs(Asked.of(config, recipe), trained, groups, counts)
     names = tuple(adapter.name for adapter in trained)
     folders = (f"{root}/adapters", names, f"{root}/clusters")
     sampler = _unscored() if variant == "unscored" else None
     with Progress(_stderr()) as progress, Session(config, work) as session:
         progress.stage("raysynth")
         session.start()
-        levels = settled_levels(config, f"{root}/real", groups, work)
-        task = Task.of(config, groups, *folders, sampler=sampler, levels=levels)
+        way = settled_way(config, recipe, f"{root}/real", groups, work)
+        task = Task.of(config, groups, *folders, sampler=sampler, recipe=recipe, way=way)
         generate(task, specs, work, progress)
     manifest = read_manifest(work)
     assert manifest is not None

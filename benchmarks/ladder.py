@@ -49,6 +49,7 @@ from candidates import (
 )
 from judge import accuracies, load_judge
 from measure import finish, parser
+from workload import FROM_NOISE
 
 from raysynth.config.config import Config
 from raysynth.config.files import load_config
@@ -95,7 +96,7 @@ class Images:
         torch.set_num_threads(1)
         self.folder, self.each, self.seed = folder, each, seed
         self.real = load_real(prepared(folder, SEVERITY, seed))
-        self.given = [f"seed={seed}", f"dataset.severity={SEVERITY}", *overrides]
+        self.given = [f"seed={seed}", f"dataset.severity={SEVERITY}", *FROM_NOISE, *overrides]
         self.config = load_config(None, self.given)
 
     def make(self) -> None:

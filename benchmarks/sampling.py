@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from candidates import levels_of, prepared
+from candidates import prepared, way_of
 from ladder import SEVERITY, Images, asked, classified, looks, table
 from measure import finish
 
@@ -27,6 +27,13 @@ from raysynth.synthesis.guidance import guide_of
 
 ABOVE = "synthesis.guidance=[{name: classifier_free, interval: [0.3, 1.0]}]"
 MATCHED = "synthesis.schedule=matched"
+
+
+def begun(level: float, steps: int, *others: str) -> list[str]:
+    """Settings of images that begin at their group's Gaussian."""
+    return [f"synthesis.gaussian_above={level}", f"synthesis.steps={steps}", *others]
+
+
 SETTINGS: dict[str, list[str]] = {
     "even 6": [],
     "even 6 guided above": [ABOVE],
@@ -35,7 +42,12 @@ SETTINGS: dict[str, list[str]] = {
     "matched 6": [MATCHED],
     "matched 6 guided above": [MATCHED, ABOVE],
     "matched 4": [MATCHED, "synthesis.steps=4"],
-    "matched 4 guided above": [MATCHED, "synthesis.steps=4", ABOVE],
+    "gaussian 0.9 6": begun(0.9, 6),
+    "gaussian 0.8 6 guided above": begun(0.8, 6, ABOVE),
+    "gaussian 0.8 4": begun(0.8, 4),
+    "gaussian 0.8 4 guided above": begun(0.8, 4, ABOVE),
+    "gaussian 0.7 4 guided above": begun(0.7, 4, ABOVE),
+    "gaussian 0.7 3 guided above": begun(0.7, 3, ABOVE),
 }
 """Row -> settings; `guided above`: no guidance, and no second evaluation, at levels below 0.3."""
 
@@ -48,7 +60,8 @@ def make(folder: Path, each: int, overrides: list[str], task: tuple[int, str]) -
     images.once(row, lambda: drawn(SETTINGS[row], select=True))
     config = load_config(None, [*images.given, *SETTINGS[row]])
     guide = guide_of(config.synthesis.guidance, recipe_of(config).guidance_scale)
-    return guide.evaluations(levels_of(config, images.real) or config.synthesis.steps)
+    way = way_of(config, images.real, images.folder)
+    return guide.evaluations(way.levels or config.synthesis.steps)
 
 
 def train(folder: Path, each: int, overrides: list[str], task: tuple[str, int, int]) -> Any:

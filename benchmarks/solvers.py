@@ -68,7 +68,7 @@ class Bench:
 
     def __init__(self, root: Path, adapters: list[Adapter], groups: Groups, each: int):
         self.root = root
-        self.config = load_config(None, [*knobs(root, IMAGES), f"synthesis.schedule={EVEN}"])
+        self.config = load_config(None, knobs(root, IMAGES))
         names = [adapter.name for adapter in adapters]
         self.generate = ImageGenerator(Drawing.of(self.config), str(root / "adapters"), names)
         self.rows = [adapter for adapter in adapters for _ in range(each)]
@@ -80,7 +80,7 @@ class Bench:
     def turn(self, solver: str, steps: int, guidance: float, schedule: str, interval: str) -> int:
         """Set one up; returns how often the network sees an image."""
         given = [f"synthesis.solver={solver}", f"synthesis.steps={steps}"]
-        given += [f"synthesis.schedule={schedule}"]
+        given += [f"synthesis.schedule={schedule}", "synthesis.gaussian_above=1"]
         if interval:
             given += [f"synthesis.guidance=[{interval}]"]
         config = load_config(None, [*knobs(self.root, IMAGES), *given])

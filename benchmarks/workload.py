@@ -22,6 +22,12 @@ from raysynth.storage.tables import IMAGE, REAL, with_groups, write_table
 
 IMAGES = 32
 """Training images of each adapter."""
+FROM_NOISE = (
+    "synthesis.gaussian_above=1",
+    "synthesis.guidance=[classifier_free]",
+    "synthesis.steps=6",
+)
+"""Sampling as a pipeline of diffusers does it: what is compared with one, and earlier defaults."""
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,8 @@ def _unread(recipe: Recipe) -> set[str]:
     unread: set[str] = set()
     if not recipe.edits:
         unread |= {"strength", "mask"}
+    if recipe.edits or recipe.training is None:
+        unread |= {"gaussian_above"}
     if not recipe.masked:
         unread |= {"mask_margin", "strength_outside"}
     one_each = recipe.training is not None and not recipe.training.shared

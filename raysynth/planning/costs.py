@@ -16,6 +16,8 @@ from raysynth.planning.sizes import Images, Shape
 from raysynth.references.settings import ReferencesConfig
 from raysynth.stages.stage import Cost
 from raysynth.synthesis.guidance import guide_of
+from raysynth.synthesis.levels import begins_midway, highest_of
+from raysynth.synthesis.schedules.even import even_levels
 from raysynth.synthesis.settings import MASK_DRAWS
 from raysynth.training.plan import Plan
 from raysynth.training.two_stage import configured, plan_of
@@ -59,7 +61,9 @@ def generation_flops(recipe: Recipe, config: Config, shape: Shape, images: Image
     synthesis = config.synthesis
     guide = guide_of(synthesis.guidance, recipe.guidance_scale)
     # As if levels were even: others are known once images are encoded.
-    evaluations = recipe.evaluations(guide.evaluations(synthesis.steps), MASK_DRAWS)
+    highest = highest_of(synthesis) if begins_midway(synthesis, recipe) else 1.0
+    levels = even_levels(highest, synthesis.steps).tolist()
+    evaluations = recipe.evaluations(guide.evaluations(levels), MASK_DRAWS)
     return images.candidates * evaluations * cost.forward
 
 

@@ -44,6 +44,7 @@ class DiffusionSampler:
             specs["seed"].to_pylist(),
             specs[SOURCE_IMAGE] if SOURCE_IMAGE in specs.column_names else None,
             None if told is None else [told[g] for g in specs["group"].to_pylist()],
+            specs["group"].to_pylist(),
         )
 
 

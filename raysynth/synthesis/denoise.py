@@ -66,6 +66,7 @@ def denoise(
     guide: Guide,
     steps: int | Sequence[float],
     edited: Edited | None = None,
+    begun: Tensor | None = None,
 ) -> Tensor:
     """Latents of images, as diffusers computes them.
 
@@ -76,6 +77,7 @@ def denoise(
     condition : B rows of each of `guide.rows`, in that order.
     steps : number of the solver's steps, or their levels (`schedule`).
     edited : real images to start from instead of pure noise.
+    begun : [B, C, H, W] clean latents that are noised to the first of `steps`' levels instead.
 
     Returns
     -------
@@ -85,7 +87,8 @@ def denoise(
     device = denoiser.base.device
     noise, takes = noise.to(device), inspect.signature(solver.step).parameters
     extra = {"generator": generators} if "generator" in takes else {}
-    latents, timesteps = _start(solver, edited, noise, steps)
+    begun = begun if edited is None else edited.latents
+    latents, timesteps = _start(solver, edited, noise, steps, begun)
     held, count = _held(solver, edited, timesteps), len(timesteps)
     levels = _levels(guide, solver, timesteps)
     told = _told(guide, condition, levels, denoiser)
@@ -127,7 +130,11 @@ def _told(
 
 
 def _start(
-    solver: Any, edited: Edited | None, noise: Tensor, steps: int | Sequence[float]
+    solver: Any,
+    edited: Edited | None,
+    noise: Tensor,
+    steps: int | Sequence[float],
+    begun: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """What the first step is given, and the timesteps of all."""
     if edited is not None and isinstance(steps, int):
@@ -137,8 +144,8 @@ def _start(
     else:
         lay_out(solver, len(steps), steps, noise.device)
     timesteps = solver.timesteps
-    if edited is not None:  # at full strength, see `solver.check_solver`
-        return noised(solver, edited.latents, noise, timesteps[0]), timesteps
+    if begun is not None:  # edits at full strength, see `solver.check_solver`
+        return noised(solver, begun.to(noise.device), noise, timesteps[0]), timesteps
     return noise * solver.init_noise_sigma, timesteps
 
 

@@ -19,9 +19,11 @@ from raysynth.models.denoiser import Denoiser
 from raysynth.models.latents import decode, encode, images_at_once
 from raysynth.models.loading import round_weights
 from raysynth.storage.tables import decode_bytes
+from raysynth.synthesis import gaussian
 from raysynth.synthesis.compiled import Compiler
 from raysynth.synthesis.denoise import Edited, denoise, draw_noise, latent_shape
 from raysynth.synthesis.guidance import EMPTY, NEGATIVE, PROMPT, guide_of
+from raysynth.synthesis.levels import begins_midway
 from raysynth.synthesis.masks import Contrast, attribute_mask, spread_over
 from raysynth.synthesis.schedule import EVEN
 from raysynth.synthesis.solver import build_solver
@@ -49,6 +51,8 @@ class Part:
     """2b rows of what is true of the sources, then of what is not; None: no mask."""
     seeds: list[int]
     """[b] of the images."""
+    begun: Tensor | None
+    """[b, C, H, W] float32 of the groups' Gaussians, on the CPU; None: pure noise, or sources."""
 
 
 class ImageGenerator:
@@ -69,6 +73,7 @@ class ImageGenerator:
         self.solver = build_solver(synthesis.solver, self.base.scheduler, recipe.edits)
         self.guide = guide_of(synthesis.guidance, recipe.guidance_scale)
         self.steps, self.levels = synthesis.steps, _levels_of(drawing)
+        self.gaussians = gaussian.read(drawing.way.gaussians) if drawing.way.gaussians else None
         self.strength, self.outside = recipe.strength, synthesis.strength_outside
         self.margin = synthesis.mask_margin
         self.shape = latent_shape(self.base, synthesis.image_size)
@@ -84,7 +89,8 @@ class ImageGenerator:
             self.compile = Compiler(rows)
             # Now, not in the first batch, which would look like a slow device.
             adapter = names[0] if names else ""
-            self.denoise(self.prepare([""] * rows, [""] * rows, [adapter] * rows, range(rows)))
+            given = ([""] * rows, [""] * rows, [adapter] * rows, range(rows))
+            self.denoise(self.prepare(*given, groups=[0] * rows))
 
     def __call__(
         self,
@@ -94,9 +100,10 @@ class ImageGenerator:
         seeds: Sequence[int],
         sources: pa.Array | pa.ChunkedArray | None = None,
         contrasts: Sequence[Contrast] | None = None,
+        groups: Sequence[int] | None = None,
     ) -> np.ndarray:
         """[B, side, side, 3] uint8 images of B specs."""
-        parts = self.prepare(prompts, negatives, adapters, seeds, sources, contrasts)
+        parts = self.prepare(prompts, negatives, adapters, seeds, sources, contrasts, groups)
         return self.decode(self.denoise(parts))
 
     def prepare(
@@ -107,11 +114,13 @@ class ImageGenerator:
         seeds: Sequence[int],
         sources: pa.Array | pa.ChunkedArray | None = None,
         contrasts: Sequence[Contrast] | None = None,
+        groups: Sequence[int] | None = None,
     ) -> list[Part]:
         """Noise and conditions of B specs, cut into what is denoised together.
 
         `sources`: [B] encoded real images (PNG, JPEG) to be edited; None: drawn from noise.
         `contrasts`: [B] what parts the sources into kept and regenerated; None: all is regenerated.
+        `groups`: [B], where images begin at their group's Gaussian.
         """
         parts = []
         pixels = None if sources is None else decode_bytes(sources, self.side)
@@ -126,8 +135,12 @@ class ImageGenerator:
             if contrasts is not None:
                 pairs = [contrasts[row] for row in rows]
                 contrast = self._text([c.true for c in pairs] + [c.other for c in pairs])
+            begun = None
+            if self.gaussians is not None:
+                assert groups is not None, "of the specs"
+                begun = self.gaussians.draw([groups[row] for row in rows], generators)
             told = self._text(spoken)
-            parts.append(Part(rows, names, noise, generators, told, real, contrast, mine))
+            parts.append(Part(rows, names, noise, generators, told, real, contrast, mine, begun))
         return parts
 
     def denoise(self, parts: Sequence[Part]) -> Tensor:
@@ -156,6 +169,7 @@ class ImageGenerator:
             self.guide,
             self.steps if self.levels is None else self.levels,
             edited,
+            part.begun,
         )
 
     def _denoiser(self, part: Part, copies: int) -> Denoiser:
@@ -190,10 +204,11 @@ class ImageGenerator:
 
 def _levels_of(drawing: Drawing) -> tuple[float, ...] | None:
     """The levels of a drawing; ValueError where its schedule has none, or others than its own."""
-    schedule = drawing.synthesis.schedule.name
-    if (drawing.levels is None) != (schedule == EVEN):
+    schedule, levels = drawing.synthesis.schedule.name, drawing.way.levels
+    own = schedule == EVEN and not begins_midway(drawing.synthesis, drawing.recipe)
+    if (levels is None) != own:
         raise ValueError(
-            f"ImageGenerator: got levels={drawing.levels} with synthesis.schedule={schedule}; "
-            "expected those of `settled_levels` or `find_levels`"
+            f"ImageGenerator: got levels={levels} with synthesis.schedule={schedule}; "
+            "expected those of `settled_way` or `find_levels`"
         )
-    return drawing.levels
+    return levels

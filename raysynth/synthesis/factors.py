@@ -41,6 +41,8 @@ def spread_factors(
         solver.sigmas = sigmas
         solver.set_begin_index(0)
         x_K1 = torch.ones_like(variance_K1) * solver.init_noise_sigma
+        if noise.midway:  # as wide as noised images of that spread
+            x_K1 = (signal[0].square() * variance_K1 + spread[0].square()).sqrt()
         for step, timestep in enumerate(solver.timesteps):
             a, b = signal[step], spread[step]
             clean_K1 = x_K1 * variance_K1 * a / (a.square() * variance_K1 + b.square())

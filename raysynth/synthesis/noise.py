@@ -15,11 +15,23 @@ class Noise:
     """Number of training timesteps T."""
     ratios: np.ndarray | None
     """[T] noise per signal, sigma / alpha, at timesteps 0..T-1, rising; None: rectified flow."""
+    highest: float = 1.0
+    """Where steps begin; below 1 images are noised to it that are known, as `gaussian` does."""
 
     @property
     def top(self) -> float:
-        """The highest level that the network was trained on."""
-        return 1 - 1 / self.timesteps
+        """The highest level of a step, of those that the network was trained on."""
+        return min(1 - 1 / self.timesteps, self.highest)
+
+    @property
+    def top_ratio(self) -> float:
+        """Noise per signal there."""
+        return float(self.ratio(np.array(self.top)))
+
+    @property
+    def midway(self) -> bool:
+        """Whether steps begin below pure noise."""
+        return self.highest < 1
 
     def ratio(self, level: np.ndarray) -> np.ndarray:
         """Noise per signal, sigma / alpha, of levels."""

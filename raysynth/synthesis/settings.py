@@ -17,6 +17,9 @@ from raysynth.synthesis.schedule import SCHEDULES
 MASK_DRAWS = 4
 """Noises that a mask is averaged over (DiffEdit's are 10; 8 overlap no better, decisions/021)."""
 
+ABOVE = 0.8
+"""Noise level below which the network is asked (docs/notebook/2026-11-29-gaussian-start.md)."""
+
 
 class SynthesisConfig(Section):
     """Generation of the candidate images."""
@@ -70,6 +73,14 @@ class SynthesisConfig(Section):
         "At which noise levels the solver's steps are; others than `even` need dpmsolver++ or "
         "unipc.",
         neutral="even",
+    )
+    gaussian_above: Annotated[float, Field(gt=0, le=1)] | None = knob(
+        None,
+        "Noise level, as a share of the schedule, above which images are drawn from the Gaussian "
+        "of their group's real latents instead of by the network; 1: they begin as pure noise. "
+        "None: 0.8 with dpmsolver++ and unipc, which can begin there; 1 with others, for edited "
+        "images, and where nothing is trained.",
+        neutral=1.0,
     )
     batch_size: Count = knob(64, "Images denoised at once.", width=True)
     compile: bool = knob(

@@ -46,6 +46,7 @@ def check_solver(config: Sections) -> None:
     synthesis, source = config[SynthesisConfig], resolve(config[BaseConfigSection].name)
     name, recipe = synthesis.solver, recipe_of(config)
     _check_edits(synthesis.schedule.name, recipe)
+    _check_start(synthesis)
     if not os.path.isdir(source):
         check_schedule(synthesis.schedule.name, name, DETERMINISTIC.get(name), None)
         return
@@ -76,6 +77,17 @@ def _check_class(file: Path, settings: dict[str, Any]) -> None:
             f"base.name: {file} has _class_name={kind!r:.80} and prediction_type="
             f"{prediction!r:.80}; expected a scheduler of Stable Diffusion 1.x, and one of "
             f"{', '.join(PREDICTIONS)}. Fix: take the scheduler that the model was published with"
+        )
+
+
+def _check_start(synthesis: SynthesisConfig) -> None:
+    """Refuse a Gaussian start that the solver cannot make; a knob that is not set asks for none."""
+    above, kind = synthesis.gaussian_above, DETERMINISTIC.get(synthesis.solver)
+    if above is not None and above < 1 and kind not in LAID_OUT:
+        raise ConfigError(
+            f"synthesis.gaussian_above={above:g}: synthesis.solver={synthesis.solver} lays its "
+            "levels out from pure noise; expected dpmsolver++ or unipc. Fix: "
+            "synthesis.solver=dpmsolver++, or synthesis.gaussian_above=1"
         )
 
 

@@ -11,18 +11,13 @@ Shape suffixes: N images, D numbers of a latent, K components, G groups.
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from raysynth.errors import DataError
-from raysynth.finetune.material import ENCODE_BATCH, read_images
 from raysynth.groups.groups import Groups
 from raysynth.models.family import Base
-from raysynth.models.latents import encode, images_at_once
-from raysynth.storage.tables import read_table, split_files
+from raysynth.synthesis.encoded import real_latents
 from raysynth.synthesis.noise import Spectrum
 
-IMAGES, PIXELS = 2000, 2**27
-"""Real images that are encoded, at most, and their pixels: 512 images of 512 x 512."""
 LEAST = 8
 """Images without which nothing can be said: four to find directions, four to measure them."""
 BUNDLES = 32
@@ -50,38 +45,14 @@ def spectrum_of(base: Base, real: str, groups: Groups, side: int) -> Spectrum:
     DataError
         There are fewer than `LEAST` images, or all latents are the same.
     """
-    table = read_table(real, ["id", "group"], split_files(real, "train")).sort_by("id")
-    group = table["group"].to_numpy()
-    rows = evenly(group, min(IMAGES, max(1, PIXELS // side**2)))
-    if len(rows) < LEAST:
+    latents, group = real_latents(base, real, side)
+    if len(group) < LEAST:
         raise DataError(
-            f"synthesis.schedule=matched: {len(rows)} training image(s); expected at least "
+            f"synthesis.schedule=matched: {len(group)} training image(s); expected at least "
             f"{LEAST} to measure how latents vary. Fix: more images, or synthesis.schedule=even"
         )
-    pixels = read_images(real, table["id"].take(rows).to_pylist(), side)
-    batches = np.array_split(pixels, -(-len(pixels) // images_at_once(side, ENCODE_BATCH)))
-    latents_ND = torch.cat([encode(base, some).flatten(1).cpu() for some in batches]).numpy()
-    label, attribute = (
-        np.array([of(g) for g in group[rows]]) for of in (groups.label, groups.attribute)
-    )
-    return measured(latents_ND, label, attribute)
-
-
-def evenly(group: np.ndarray, most: int) -> np.ndarray:
-    """Rows of at most `most` images: each group's evenly spaced, small groups whole.
-
-    `group`: [N] of all images.
-    """
-    sizes = np.bincount(group)
-    left, shares = most, np.zeros(len(sizes), int)
-    for rank, g in enumerate(np.argsort(sizes, kind="stable")):
-        shares[g] = min(sizes[g], left // (len(sizes) - rank))
-        left -= shares[g]
-    found = [
-        np.flatnonzero(group == g)[np.arange(share) * size // max(share, 1)]
-        for g, (share, size) in enumerate(zip(shares, sizes, strict=True))
-    ]
-    return np.sort(np.concatenate(found))
+    label, attribute = (np.array([of(g) for g in group]) for of in (groups.label, groups.attribute))
+    return measured(latents.flatten(1).numpy(), label, attribute)
 
 
 def measured(latents_ND: np.ndarray, label: np.ndarray, attribute: np.ndarray) -> Spectrum:

@@ -16,7 +16,7 @@ from raysynth.adapters.record import read_adapters
 from raysynth.cluster.workers import TASK_CPUS, actor_pool, busy_task_cpus, run_pool
 from raysynth.errors import DataError, StageError
 from raysynth.generators.lending import settled
-from raysynth.generators.recipe import recipe_of
+from raysynth.generators.recipe import Recipe, recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Sections
@@ -28,7 +28,7 @@ from raysynth.storage.tables import read_table
 from raysynth.synthesis.actor import Synthesizer
 from raysynth.synthesis.collect import Collector
 from raysynth.synthesis.encode import encode_rows
-from raysynth.synthesis.levels import settled_levels
+from raysynth.synthesis.levels import Way, settled_way
 from raysynth.synthesis.masks import contrasts
 from raysynth.synthesis.shards import (
     MANIFEST,
@@ -79,10 +79,14 @@ def run_synthesis(
     """
     if _finished(work) is None:
         check_solver(config)
-        levels = settled_levels(config, real, groups, work)
-        if levels is not None:
-            progress.say(f"  noise levels: {' '.join(f'{level:.3f}' for level in levels)}")
-        task, specs = _planned(config, adapters, clusters, groups, np.asarray(counts), levels)
+        counts = np.asarray(counts)
+        recipe = settled(recipe_of(config), counts)
+        way = settled_way(config, recipe, real, groups, work)
+        if way.levels is not None:
+            above = ", above the first the Gaussian of real images" if way.gaussians else ""
+            shown = " ".join(f"{level:.3f}" for level in way.levels)
+            progress.say(f"  noise levels: {shown}{above}")
+        task, specs = _planned(config, recipe, adapters, clusters, groups, counts, way)
         generate(task, specs, work, progress, real)
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"
@@ -92,14 +96,15 @@ def run_synthesis(
 
 def _planned(
     config: Sections,
+    recipe: Recipe,
     adapters: str,
     clusters: str,
     groups: Groups,
     counts: np.ndarray,
-    levels: tuple[float, ...] | None,
+    way: Way,
 ) -> tuple[Task, pa.Table]:
     """What the actors know, and the specs of all images."""
-    recipe, sources = settled(recipe_of(config), counts), None
+    sources = None
     trained = [] if recipe.training is None else read_adapters(adapters)
     if recipe.edits:
         members = read_table(clusters, ["id", "group"], [f"{clusters}/clusters.parquet"])
@@ -107,7 +112,7 @@ def _planned(
     specs = plan_specs(Asked.of(config, recipe), trained, groups, counts, sources)
     names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
     told = contrasts(config[PromptConfig], groups, counts) if recipe.masked else None
-    known = {"contrasts": told, "recipe": recipe, "levels": levels}
+    known = {"contrasts": told, "recipe": recipe, "way": way}
     return Task.of(config, groups, adapters, names, clusters, **known), specs
 
 
@@ -142,12 +147,13 @@ def generate(task: Task, specs: pa.Table, work: str, progress: Progress, real: s
     timeline = collector.timeline
     timeline = timeline.filter(pc.greater_equal(timeline["start"], began))  # of this attempt
     write_timeline(timeline, work)
+    levels = task.drawing.way.levels
     facts = {
         "groups": {name: _rows_of(records, g) for g, name in enumerate(groups.names)},
         "shards": len(records),
         "resumed": resumed,
         **_pace(timeline, collector.total - resumed, began),
-        **({} if task.drawing.levels is None else {"levels": task.drawing.levels}),
+        **({} if levels is None else {"levels": levels}),
     }
     write_manifest(work, records, facts)
     progress.say(f"  {_sentence(facts)}")

@@ -19,8 +19,12 @@ from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.scoring.scorer import Scoring
+from raysynth.synthesis.levels import Way
 from raysynth.synthesis.masks import Contrast
 from raysynth.synthesis.settings import SynthesisConfig
+
+WAY = Way()
+"""The solver's own levels, from pure noise."""
 
 
 class Sampler(Protocol):
@@ -47,21 +51,21 @@ class Drawing:
     synthesis: SynthesisConfig
     recipe: Recipe
     lora: LoraShape
-    levels: tuple[float, ...] | None = None
-    """[N] noise levels of the steps, from `levels.settled_levels`; None: the solver's own."""
+    way: Way = WAY
+    """From which noise, at which levels; from `levels.settled_way`."""
 
     @classmethod
     def of(
         cls,
         config: Sections,
         recipe: Recipe | None = None,
-        levels: tuple[float, ...] | None = None,
+        way: Way = WAY,
     ) -> Drawing:
         """Of a configuration; `recipe`: where it is settled already."""
         tuned = config[FinetuneConfig]
         shape = LoraShape(tuned.targets, tuned.rank, tuned.alpha)
         base, synthesis = config[BaseConfigSection], config[SynthesisConfig]
-        return cls(base, synthesis, recipe or recipe_of(config), shape, levels)
+        return cls(base, synthesis, recipe or recipe_of(config), shape, way)
 
 
 @dataclass(frozen=True)
@@ -94,9 +98,9 @@ class Task:
         Parameters
         ----------
         adapters, clusters : folders or URIs of the fine-tuning and the clustering stage.
-        given : other fields; `recipe`, where it is settled already; `levels`.
+        given : other fields; `recipe`, where it is settled already; `way`.
         """
-        drawing = Drawing.of(config, given.pop("recipe", None), given.pop("levels", None))
+        drawing = Drawing.of(config, given.pop("recipe", None), given.pop("way", WAY))
         sections = (config[BaseConfigSection], config[ClusteringConfig], config[PromptConfig])
         scoring = Scoring(*sections, groups, clusters, adapters)
         return cls(drawing, scoring, names, config[ResourcesConfig], **given)

@@ -68,6 +68,7 @@ def make_config(base_folder: Path, clip_folder: Path):
                 "batch_size": 8,
                 "actors": 1,
                 "rows_per_shard": 8,
+                "gaussian_above": 1.0,
             },
         }
         for section, keys in sections.items():

@@ -10,12 +10,15 @@ import pyarrow as pa
 import pytest
 
 from raysynth.errors import DataError
+from raysynth.generators.recipe import recipe_of
 from raysynth.models.base import load_base
 from raysynth.progress import Progress
 from raysynth.storage.tables import REAL, encode_png, with_groups, write_table
-from raysynth.synthesis.levels import FILE, find_levels, settled_levels
+from raysynth.synthesis.encoded import evenly
+from raysynth.synthesis.gaussian import read
+from raysynth.synthesis.levels import FILE, GAUSSIANS, Way, find_levels, settled_way
 from raysynth.synthesis.shards import read_shards
-from raysynth.synthesis.spectrum import evenly, measured, spectrum_of
+from raysynth.synthesis.spectrum import measured, spectrum_of
 from raysynth.synthesis.stage import run_synthesis
 from tests.synthesis.conftest import COUNTS, GROUPS
 
@@ -102,14 +105,29 @@ def test_too_few_images_or_all_the_same_are_refused(make_config, real, monkeypat
 
 
 def test_a_run_settles_its_levels_once(ray_local, make_config, real, tmp_path):
-    config = make_config(synthesis=MATCHED)
-    levels = settled_levels(config, real, GROUPS, str(tmp_path))
+    config = make_config(synthesis={**MATCHED, "gaussian_above": 1.0})
+    recipe = recipe_of(config)
+    way = settled_way(config, recipe, real, GROUPS, str(tmp_path))
     here = find_levels(config.base, config.synthesis, config.resources, real, GROUPS)
-    assert levels == here and len(here) == 3
-    assert json.loads((tmp_path / FILE).read_text()) == {"levels": list(levels)}
+    assert way == Way(here) and len(here) == 3
+    assert json.loads((tmp_path / FILE).read_text()) == {"levels": list(here)}
     (tmp_path / FILE).write_text(json.dumps({"levels": [0.9, 0.5, 0.1]}))
-    assert settled_levels(config, "nowhere", GROUPS, str(tmp_path)) == (0.9, 0.5, 0.1)
-    assert settled_levels(make_config(), "nowhere", GROUPS, "") is None
+    assert settled_way(config, recipe, "nowhere", GROUPS, str(tmp_path)).levels == (0.9, 0.5, 0.1)
+    plain = make_config(synthesis={"gaussian_above": 1.0})
+    assert settled_way(plain, recipe, "nowhere", GROUPS, "") == Way()
+
+
+def test_levels_begin_where_the_gaussian_ends(ray_local, make_config, real, tmp_path):
+    config = make_config(synthesis={"steps": 4, "gaussian_above": 0.8})
+    recipe = recipe_of(config)
+    way = settled_way(config, recipe, real, GROUPS, str(tmp_path))
+    assert way.levels == pytest.approx([0.8, 0.6, 0.4, 0.2])
+    assert way.gaussians == f"{tmp_path}/{GAUSSIANS}"
+    kept = read(way.gaussians)
+    assert kept.latents.shape == (24, 4, 8, 8) and kept.group.bincount().tolist() == [6] * 4
+    (tmp_path / FILE).unlink()
+    assert settled_way(config, recipe, real, GROUPS, str(tmp_path)) == way
+    assert settled_way(config, recipe, "nowhere", GROUPS, str(tmp_path)) == way
 
 
 @pytest.mark.slow

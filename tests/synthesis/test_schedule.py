@@ -21,7 +21,7 @@ from raysynth.synthesis.denoise import Edited, denoise
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.factors import exact, spread_factors
 from raysynth.synthesis.guidance import guide_of
-from raysynth.synthesis.levels import fallen
+from raysynth.synthesis.levels import Way, fallen
 from raysynth.synthesis.noise import Spectrum
 from raysynth.synthesis.schedule import SCHEDULES, Sought
 from raysynth.synthesis.schedules.matched import placed, weights_of
@@ -309,7 +309,7 @@ def test_images_of_even_levels_are_those_of_the_solver(make_config):
     def images(**synthesis: Any) -> np.ndarray:
         levels = synthesis.pop("levels", None)
         config = make_config(generator="vanilla", synthesis={"steps": 4, **synthesis})
-        generate = ImageGenerator(Drawing.of(config, levels=levels), "", ())
+        generate = ImageGenerator(Drawing.of(config, way=Way(levels)), "", ())
         words = ["a photo of a coat on gravel"] * 2
         return generate(words, [""] * 2, [""] * 2, [1, 2]).astype(int)
 

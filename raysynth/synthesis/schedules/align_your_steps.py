@@ -28,7 +28,11 @@ class AlignYourSteps:
         assert sought.noise.ratios is not None, "a diffusion's"
         published = np.array(AysSchedules["StableDiffusionSigmas"])
         known = np.log([*published[:-1], sought.noise.ratios[0]])
-        place = np.linspace(0, len(known) - 1, sought.steps + 1)[:-1]
+        first = 0.0
+        if sought.noise.midway:
+            top = -np.log(sought.noise.top_ratio)
+            first = float(np.interp(top, -known, np.arange(len(known))))
+        place = np.linspace(first, len(known) - 1, sought.steps + 1)[:-1]
         return sought.noise.level(np.exp(np.interp(place, np.arange(len(known)), known)))
 
 

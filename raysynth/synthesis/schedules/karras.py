@@ -29,7 +29,7 @@ class Karras:
     def levels(self, sought: Sought, knobs: Spacing) -> np.ndarray:
         """[N] levels."""
         assert sought.noise.ratios is not None, "a diffusion's"
-        least, most = sought.noise.ratios[[0, -1]] ** (1 / knobs.rho)
+        most, least = sought.noise.ratio(np.array([sought.noise.top, 0])) ** (1 / knobs.rho)
         return sought.noise.level(np.linspace(most, least, sought.steps) ** knobs.rho)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from raysynth.knobs import Rate, Section, knob
 from raysynth.synthesis.schedule import FLOW, Sought
+from raysynth.synthesis.schedules.even import even_levels
 
 
 class Shift(Section):
@@ -29,9 +30,14 @@ class Shifted:
     predictions = (FLOW,)
 
     def levels(self, sought: Sought, knobs: Shift) -> np.ndarray:
-        """[N] the even levels of DPM-Solver++ in diffusers, shifted."""
-        even = np.linspace(sought.noise.top, 0, sought.steps + 1)[:-1]
-        return sought.noise.level(knobs.shift * sought.noise.ratio(even))
+        """[N] the even levels of DPM-Solver++ in diffusers, shifted.
+
+        Steps that begin below pure noise begin there after the shift.
+        """
+        noise, top = sought.noise, sought.noise.top
+        if noise.midway:
+            top = float(noise.level(np.array(noise.top_ratio / knobs.shift)))
+        return noise.level(knobs.shift * noise.ratio(even_levels(top, sought.steps)))
 
 
 PART = Shifted()
