@@ -19,7 +19,9 @@ from torch import Tensor
 from raysynth.finetune.draws import noise_of
 from raysynth.finetune.jobs import Job
 from raysynth.finetune.material import Material
+from raysynth.finetune.objective import Noised
 from raysynth.models.condition import Condition
+from raysynth.models.denoiser import Denoiser
 
 RUN_COST = 0.35
 """Cost of one more run, in rows (benchmarks/ragged.py)."""
@@ -55,6 +57,8 @@ class Phase:
     """[T, B] int64 row of `texts` of each row."""
     also: Mapping[str, Tensor]
     """Name -> [T, B] int64 row of `texts`: other prompts of each row."""
+    values: Mapping[str, Tensor]
+    """Name -> [T, B] float32 numbers of each row."""
     uniform: Tensor
     """[T, B] float32 in (0, 1)."""
     weights: Tensor
@@ -69,6 +73,28 @@ class Phase:
             shape = (2, row.count, *self.moments.shape[2:])
             parts.append(noise_of(row.job, row.at + micro, shape, seed)[:, columns])
         return torch.cat(parts, 1).to(self.moments.device, non_blocking=True)
+
+    def noised(self, micro: int, seed: int, denoise: Denoiser) -> Noised:
+        """A micro-batch at its noise levels, as the objective and its terms are given it."""
+        noise_2BCHW = self.noise(micro, seed)
+        mean, spread = self.moments[self.entries[micro]].float().unbind(1)
+        prediction = denoise.base.prediction
+        timestep_B = prediction.draw(self.uniform[micro])
+        clean = mean + spread * noise_2BCHW[0]
+        noisy, target = prediction.noised(clean, noise_2BCHW[1], timestep_B)
+        own = self.spoken[micro]
+        return Noised(
+            denoise=denoise,
+            x=noisy,
+            timestep=timestep_B,
+            condition=self.texts.take(own),
+            clean=clean,
+            noise=noise_2BCHW[1],
+            target=target,
+            also={name: self.texts.take(other[micro]) for name, other in self.also.items()},
+            differs={name: other[micro] != own for name, other in self.also.items()},
+            values={name: value[micro] for name, value in self.values.items()},
+        )
 
 
 def lay_out(rows: Sequence[Row], micro_batches: int, before: Phase | None = None) -> Phase:
@@ -87,6 +113,7 @@ def lay_out(rows: Sequence[Row], micro_batches: int, before: Phase | None = None
         texts = Condition.cat([row.material.texts for row in rows])
     entries, spoken, uniform = [], [], []
     also: dict[str, list[Tensor]] = {name: [] for name in rows[0].material.also}
+    values: dict[str, list[Tensor]] = {name: [] for name in rows[0].material.values}
     first_entry = first_text = 0
     for row, column in zip(rows, columns, strict=True):
         column = column.to(moments.device)
@@ -96,6 +123,8 @@ def lay_out(rows: Sequence[Row], micro_batches: int, before: Phase | None = None
         uniform.append(row.material.uniform[part][:, column])
         for name, found in also.items():
             found.append(row.material.also[name][part][:, column] + first_text)
+        for name, found in values.items():
+            found.append(row.material.values[name][part][:, column])
         first_entry += len(row.material.moments)
         first_text += len(row.material.texts)
     return Phase(
@@ -105,6 +134,7 @@ def lay_out(rows: Sequence[Row], micro_batches: int, before: Phase | None = None
         entries=torch.cat(entries, 1),
         spoken=torch.cat(spoken, 1),
         also={name: torch.cat(found, 1) for name, found in also.items()},
+        values={name: torch.cat(found, 1) for name, found in values.items()},
         uniform=torch.cat(uniform, 1),
         weights=_weights(rows, columns).to(moments.device),
         columns=columns,

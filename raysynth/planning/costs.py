@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from raysynth.clustering.batches import images_at_once, rows_at_once
 from raysynth.config.config import Config
-from raysynth.finetune.packs import passes_of
+from raysynth.finetune.packs import looks_of, passes_of
 from raysynth.finetune.settings import FinetuneConfig
+from raysynth.finetune.term import terms_of
 from raysynth.generators.recipe import Recipe, Training, candidates
 from raysynth.models.sources import CLIP
 from raysynth.planning.sizes import Images, Shape
@@ -66,6 +67,18 @@ def generation_flops(recipe: Recipe, config: Config, shape: Shape, images: Image
 def rows_per_image(training: Training | None, settings: FinetuneConfig) -> int:
     """Images that pass the UNet for one of a step's micro-batch."""
     return settings.accumulation * (1 if training is None else passes_of(training, settings))
+
+
+def forwards(training: Training | None, settings: FinetuneConfig, work: Sequence[int]) -> int:
+    """Images that pass the UNet besides, without being trained: for the terms of the loss.
+
+    `work`: of each adapter, the images of its steps.
+    """
+    if training is None:
+        return 0
+    first = sum(added.passes.first for added in terms_of(settings))
+    each = settings.accumulation * looks_of(training, settings)
+    return sum(work) * each + len(work) * first
 
 
 def training_memory(
@@ -181,6 +194,8 @@ class Tuned:
 
     rows: int
     """Images that pass the UNet in all trainings."""
+    forwards: int
+    """Those that pass it besides, forwards alone."""
     adapters: int
     lent: bool
     """Whether another generator trains the same adapters."""
@@ -216,7 +231,9 @@ def of_finetune(config: Config, sized: Sized) -> Cost:
     if tuned.lent:
         return Cost()
     return Cost(
-        flops={"fine-tuning": tuned.rows * tuned.cost.training},
+        flops={
+            "fine-tuning": tuned.rows * tuned.cost.training + tuned.forwards * tuned.cost.forward
+        },
         storage={"adapters": FLOAT_BYTES * tuned.adapters * tuned.cost.trained},
     )
 

@@ -66,6 +66,8 @@ class GeneratorPlan:
     """Optimizer steps of all adapters together."""
     rows: int
     """Images that pass the UNet in all of them."""
+    forwards: int
+    """Those that pass it besides, forwards alone."""
     lent_by: str
     """Generator before it that trains the same adapters; "": none."""
     cost: UNetCost
@@ -113,7 +115,7 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
         lent_by = same[0] if same and recipes[name].training is not None else ""
         generators[name] = _generator(recipes[name], config, groups, counts, shape, lent_by)
     tuned = {
-        name: costs.Tuned(one.rows, one.adapters, bool(one.lent_by), one.cost)
+        name: costs.Tuned(one.rows, one.forwards, one.adapters, bool(one.lent_by), one.cost)
         for name, one in generators.items()
     }
     total = _total(config, costs.Sized(images, shape, recipes, tuned))
@@ -237,6 +239,7 @@ def _generator(
         adapters=len(adapters),
         steps=sum(adapter.steps for adapter in adapters),
         rows=sum(adapter.work for adapter in adapters) * costs.rows_per_image(training, settings),
+        forwards=costs.forwards(training, settings, [adapter.work for adapter in adapters]),
         lent_by=lent_by,
         cost=cost,
         one_adapter_gb=one,
