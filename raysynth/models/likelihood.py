@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -22,6 +23,19 @@ from raysynth.models.prediction import Predicted
 Terms = Literal["velocity", "noise", "clean"]
 """In whose terms an error is. Of rectified flow at s, an error of the noise is 1-s, and one of the
 clean image s times that of the velocity."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How errors are measured."""
+
+    power: float = 2.0
+    terms: Terms = "velocity"
+    at_once: int | None = None
+    """Rows that the network sees at once; None: all."""
+
+
+USUAL = Measure()
 
 
 def noise_of(names: Sequence[str], draws: Sequence[int], shape: Sequence[int]) -> Tensor:
@@ -44,11 +58,8 @@ def step_errors(
     condition: Condition,
     shares: Tensor,
     noise: Tensor,
-    *,
     told: Tensor | None = None,
-    power: float = 2.0,
-    terms: Terms = "velocity",
-    at_once: int | None = None,
+    how: Measure = USUAL,
 ) -> Tensor:
     """[B, N, K] mean over C, h, w of |error| ** power; same noise and timestep for all conditions.
 
@@ -61,26 +72,22 @@ def step_errors(
     shares : [K] of the noise schedule, in (0, 1).
     noise : [B, K, C, h, w].
     told : [B, N] int, rows of `condition` of each image; None: all, for every image.
-    terms : whose error it is.
-    at_once : rows that the network sees at once; None: all.
     """
-    count, times = noise.shape[:2]
     if told is None:
-        told = torch.arange(len(condition)).expand(count, -1)
-    each = told.shape[1] * times
-    prediction, device = denoise.base.prediction.to(clean.device), clean.device
-    timesteps = prediction.at(shares).to(device)
-    found = []
-    for rows in torch.arange(count * each).split(at_once or count * each):
+        told = torch.arange(len(condition)).expand(len(clean), -1)
+    times, device = len(shares), clean.device
+    each, prediction = told.shape[1] * times, denoise.base.prediction
+    timesteps, found = prediction.at(shares).to(device), []
+    for rows in torch.arange(len(clean) * each).split(how.at_once or len(clean) * each):
         image, k = rows // each, rows % times
-        timestep, told_rows = timesteps[k], told[image, rows % each // times]
-        drawn, real = noise[image, k].to(device), clean[image]
-        noisy, target = prediction.noised(real, drawn, timestep)
-        said = denoise(noisy, timestep, condition.take(told_rows))
-        truth = Predicted(prediction, noisy, timestep, target)
-        error = getattr(said, terms) - getattr(truth, terms)
-        found.append(error.abs().pow(power).flatten(1).mean(1))
-    return torch.cat(found).view(count, -1, times)
+        said_under = condition.take(told[image, rows % each // times])
+        drawn = noise[image, k].to(device)
+        noisy, target = prediction.noised(clean[image], drawn, timesteps[k])
+        said = denoise(noisy, timesteps[k], said_under)
+        truth = Predicted(prediction, noisy, timesteps[k], target)
+        error = getattr(said, how.terms) - getattr(truth, how.terms)
+        found.append(error.abs().pow(how.power).flatten(1).mean(1))
+    return torch.cat(found).view(len(clean), -1, times)
 
 
 def log_posterior(
@@ -122,7 +129,6 @@ def elbo(
     prediction = denoise.base.prediction
     ratio = prediction.noise_to_signal(prediction.at(shares)).double().pow(-2)
     fall = (ratio[:-1] - ratio[1:]).to(clean.device, torch.float32)
-    errors = step_errors(
-        denoise, clean, condition, shares[1:], noise, terms="clean", at_once=at_once
-    )
+    how = Measure(terms="clean", at_once=at_once)
+    errors = step_errors(denoise, clean, condition, shares[1:], noise, how=how)
     return -0.5 * clean[0].numel() * (errors * fall).sum(-1)

@@ -15,6 +15,7 @@ from raysynth.generators.recipe import Recipe, Training, candidates
 from raysynth.models.sources import CLIP
 from raysynth.planning.sizes import Images, Shape
 from raysynth.references.settings import ReferencesConfig
+from raysynth.scoring.scorer import evaluations_of
 from raysynth.stages.stage import Cost
 from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.settings import MASK_DRAWS
@@ -51,17 +52,29 @@ def training_cost(training: Training | None, settings: FinetuneConfig, shape: Sh
 
 def generation_flops(recipe: Recipe, config: Config, shape: Shape, images: Images) -> float:
     """FLOPs of a generator's images: adapters are folded, the size is `synthesis.image_size`."""
+    synthesis = config.synthesis
+    guide = guide_of(synthesis.guidance, recipe.guidance_scale)
+    # As if levels were even: others are known once images are encoded.
+    evaluations = recipe.evaluations(guide.evaluations(synthesis.steps), MASK_DRAWS)
+    return images.candidates * evaluations * forward_flops(config, shape, images)
+
+
+def scoring_flops(config: Config, shape: Shape, images: Images) -> float:
+    """FLOPs of the base's network in the scorers of a generator's images."""
+    evaluations = evaluations_of(config.synthesis.scorers, images.groups)
+    if not evaluations:
+        return 0.0
+    return images.candidates * evaluations * forward_flops(config, shape, images)
+
+
+def forward_flops(config: Config, shape: Shape, images: Images) -> float:
+    """FLOPs of the network for one generated image, once; adapters are folded."""
     from raysynth.planning.denoiser_cost import unet_cost
 
     settings = config.finetune
     sized = shape.at(images.generated_side)
     kept = settings.gradient_checkpointing
-    cost = unet_cost(sized, None, settings.rank, kept, shape.tokens, shape.family)
-    synthesis = config.synthesis
-    guide = guide_of(synthesis.guidance, recipe.guidance_scale)
-    # As if levels were even: others are known once images are encoded.
-    evaluations = recipe.evaluations(guide.evaluations(synthesis.steps), MASK_DRAWS)
-    return images.candidates * evaluations * cost.forward
+    return unet_cost(sized, None, settings.rank, kept, shape.tokens, shape.family).forward
 
 
 def rows_per_image(training: Training | None, settings: FinetuneConfig) -> int:
@@ -245,8 +258,10 @@ def of_synthesis(config: Config, sized: Sized) -> Cost:
     if recipe.edits:
         sources = images.candidates * images.real_side**2 * PNG_BYTES
         storage["sources, until all are edited"] = sources
-    flops = generation_flops(recipe, config, sized.shape, images)
-    return Cost({"generation": flops}, storage)
+    flops = {"generation": generation_flops(recipe, config, sized.shape, images)}
+    if scored := scoring_flops(config, sized.shape, images):
+        flops["scoring"] = scored
+    return Cost(flops, storage)
 
 
 def of_choice(config: Config, sized: Sized) -> Cost:

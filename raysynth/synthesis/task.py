@@ -35,8 +35,8 @@ class Sampler(Protocol):
     def decode(self, latents: Any) -> np.ndarray:
         """[B, side, side, 3] uint8 images."""
 
-    def score(self, images: np.ndarray, specs: pa.Table) -> Mapping[str, pa.Array]:
-        """[B] columns of the scorers, of images [B, side, side, 3]."""
+    def score(self, images: np.ndarray, specs: pa.Table, latents: Any) -> Mapping[str, pa.Array]:
+        """[B] columns of the scorers, of images [B, side, side, 3] and what they came from."""
 
 
 @dataclass(frozen=True)

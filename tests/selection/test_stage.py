@@ -95,6 +95,36 @@ def test_the_best_of_each_group_and_as_many_in_each():
     assert kept(TABLE, keep=0.5) == ["g1-0", "g0-2"]
 
 
+MARGINS = TABLE.append_column("dc_margin", pa.array([0, 1, 5, 2, 3, 9], pa.float32()))
+
+
+def test_candidates_are_ordered_by_the_score_that_is_asked_for():
+    by_margin = chosen(MARGINS, score="diffusion_classifier")
+    assert by_margin["score"].to_pylist() == [0, 1, 5, 2, 3, 9]
+    assert kept(MARGINS, score="diffusion_classifier", keep=0.5) == ["g0-1", "g1-1"]
+    clip = np.array([0.5, 0.4, 0.3, 0.5, 0.1, 0.2])
+    margin = np.array([0, 1, 5, 2, 3, 9])
+    both = (clip - clip.mean()) / clip.std() + (margin - margin.mean()) / margin.std()
+    assert np.allclose(chosen(MARGINS, score="both")["score"].to_numpy(), both, atol=1e-5)
+    alike = MARGINS.set_column(6, "dc_margin", pa.array([7] * 6, pa.float32()))
+    assert kept(alike, score="both") == kept(TABLE), "margins that are all alike say nothing"
+    assert _selection_rule(SelectionConfig(score="both")) == (
+        "the best 75 % by CLIP score and the Diffusion Classifier's margin"
+    )
+
+
+def test_margins_are_asked_of_who_gives_them():
+    with pytest.raises(DataError, match=r"no column dc_margin"):
+        chosen(TABLE, score="both")
+    nothing = MARGINS.set_column(6, "dc_margin", pa.array([float("nan")] * 6, pa.float32()))
+    with pytest.raises(DataError, match=r"dc_margin of 6 candidate"):
+        chosen(nothing, score="diffusion_classifier")
+    with pytest.raises(ConfigError, match=r"which is no cosine.* Fix: selection\.score=clip"):
+        load_config(
+            None, ["selection.rule=threshold", "selection.threshold=0.5", "selection.score=both"]
+        )
+
+
 def test_equal_scores_are_decided_by_id():
     table = candidates([(f"g{g}-{i}", g, 0.5, 0.5) for g in (1, 0) for i in (3, 1, 2, 0)])
     assert sorted(kept(table, keep=0.5)) == ["g0-0", "g0-1", "g1-0", "g1-1"]
