@@ -28,6 +28,7 @@ from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
 from raysynth.planning import costs, sizes
 from raysynth.planning.preflight import check_configuration, strange_lenders, warnings_of
+from raysynth.scoring.scorer import evaluations_of
 from raysynth.stages.stage import Cost, function
 from raysynth.terminal import shown
 
@@ -121,6 +122,7 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     total = _total(config, costs.Sized(images, shape, recipes, tuned))
     needed = math.ceil(total.host["object store"])
     _assume(config, list(recipes.values()), generators, assumptions)
+    assumptions += _judging(config, groups, generators)
     assumptions += strange_lenders(config, groups, counts["train"]) + few_measured(counts, groups)
     return Plan(
         generators=generators,
@@ -288,6 +290,18 @@ def _model(recipe: Recipe, groups: Groups, counts: np.ndarray, group: int, own: 
     if own:
         return f"{own} adapter{'s' * (own > 1)}"
     return f"{groups.name(lending_group(recipe, counts, groups, group))}'s"
+
+
+def _judging(config: Config, groups: Groups, generators: Mapping[str, GeneratorPlan]) -> list[str]:
+    """What scorers that ask the base's network take."""
+    asked = evaluations_of(config.synthesis.scorers, groups.count)
+    if not asked:
+        return []
+    parameters = max(one.cost.parameters for one in generators.values())
+    return [
+        f"scorers ask the UNet {asked} times per candidate (GPU-hours: scoring); each generating "
+        f"actor holds another one for it, {2 * parameters / 1e9:.2f} GB in 16 bits"
+    ]
 
 
 def _assume(
