@@ -243,6 +243,22 @@ def test_facts_tell_groups_clusters_and_thresholds(tmp_path: Path):
     assert written.filter(written["copy"])["id"].to_pylist() == ["g0-0"]
 
 
+def test_facts_tell_how_often_a_judge_agrees(tmp_path: Path):
+    judged = MARGINS.append_column("dc_group", pa.array([1, 0, 0, 1, 0, 0], pa.int32()))
+    clusters, synthetic, work = (str(tmp_path / name) for name in ("clusters", "synthetic", "work"))
+    write_table(neighbours({0: [0.2], 1: [0.2]}), f"{clusters}/neighbours.parquet")
+    write_table(judged, f"{synthetic}/all.parquet")
+    write_manifest(synthetic, [ShardRecord("all.parquet", 0, 6, "")], {})
+    scorers = "synthesis.scorers=[clip, copies, diffusion_classifier]"
+    best = {"clip": ["g1-0", "g0-2"], "diffusion_classifier": ["g0-1", "g1-1"]}
+    for score, names in best.items():
+        config = load_config(None, [scorers, f"selection.score={score}", "selection.keep=0.4"])
+        facts = run_selection(config, clusters, synthetic, GROUPS, work, Progress())
+        assert facts["dc_agreement"] == {"a/x": 0.75, "b/x": 0.5}
+        written = read_table(work)
+        assert written.filter(written["kept"])["id"].to_pylist() == names
+
+
 def test_validation_images_that_stand_in_training_do_not_calibrate(tmp_path: Path):
     """With them the threshold would be 1, and no image a copy."""
     new = np.linspace(0.2, 0.4, 101).tolist()
