@@ -98,10 +98,9 @@ def main() -> None:
         numbers[name] = summed_up(each)
         means = {key: statistics.mean([one[key] for one in each]) for key in each[0]}
         bars |= {f"{name}: {bar}": holds for bar, holds in judge(means).items()}
-    whole = len(asked.only) == len(CHECKS)
-    finish(
-        "neighbours" if whole else "-".join(["neighbours", *asked.only]), numbers, bars, asked.quick
-    )
+    # Kept in `results` where it is all of it.
+    some = asked.quick or asked.seeds is not None or len(asked.only) < len(CHECKS)
+    finish("neighbours", numbers, bars, some)
 
 
 if __name__ == "__main__":

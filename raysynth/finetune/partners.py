@@ -52,9 +52,11 @@ def distances(
     other, spoken = material.also[name].flatten(), material.spoken.flatten()
     draws = (other != spoken).nonzero().flatten()[:most]
     prediction, device = start.base.prediction, material.moments.device
+    found = torch.zeros(len(levels), device=device)
+    if not len(draws):
+        return found
     clean = material.moments[material.entries.flatten()[draws], 0].float()
     dice = dice_of(start.job, start.seed, f"{name}/reference")
-    found = torch.zeros(len(levels), device=device)
     for number, level in enumerate(levels):
         noise = torch.from_numpy(dice.standard_normal(clean.shape, np.float32)).to(device)
         timestep = prediction.at(torch.full((len(draws),), level, device=device))

@@ -262,6 +262,13 @@ def test_rows_without_a_prompt_have_no_term_and_others_their_own(room, tmp_path)
     assert torch.equal(some, (found > 0) & (batch.level <= 0.5)) and 0 < some.sum() < 8
 
 
+def test_a_training_without_any_prompt_has_nobody_to_compare(room, tmp_path):
+    loop = admitted(room, tmp_path, OVERLAP, ["class-1"], prompt_dropout=1.0)
+    (learner,) = loop.learners
+    assert not any(learner.material.noted["overlap"]["distance_of_base"])
+    assert torch.equal(learner.material.also["overlap"], learner.material.spoken)
+
+
 def test_early_stopping_measures_the_plain_loss(room, tmp_path):
     more = {"patience": 3, "holdout": 0.3, "evaluate_steps": 1}
     best = {}
