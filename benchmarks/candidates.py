@@ -37,10 +37,10 @@ from raysynth.networks.build import blueprint_of
 from raysynth.pipeline import run_pipeline
 from raysynth.storage.tables import decode_images, groups_of, parquet_files, read_table
 from raysynth.synthesis.drawing import ImageGenerator
-from raysynth.synthesis.levels import Way
 from raysynth.synthesis.masks import contrasts
 from raysynth.synthesis.sources import deal_sources
 from raysynth.synthesis.specs import Asked, plan_specs
+from raysynth.synthesis.way import Way
 
 BATCH = 64
 QUICK = ["finetune.steps=10", "synthesis.images_per_group=40", "classifier.steps=20"]
@@ -163,11 +163,12 @@ def generate(
 
 def way_of(config: Config, real: Real, work: Path) -> Way:
     """From which noise images are drawn, at which levels; Gaussians are kept in `work`."""
-    from raysynth.synthesis.levels import GAUSSIANS, begins_midway, find_levels
+    from raysynth.synthesis.levels import GAUSSIANS, find_levels
 
-    kept = f"{work}/{GAUSSIANS}" if begins_midway(config.synthesis, recipe_of(config)) else ""
-    sections = (config.base, config.synthesis, config.resources)
-    return Way(find_levels(*sections, real.folder, real.groups, kept), kept)
+    recipe = recipe_of(config)
+    kept = f"{work}/{GAUSSIANS}" if recipe.midway else ""
+    asked = (config.base, config.synthesis, recipe, config.resources)
+    return Way(find_levels(*asked, real.folder, real.groups, kept), kept)
 
 
 class Observer:

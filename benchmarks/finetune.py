@@ -34,7 +34,7 @@ from raysynth.config.files import load_config
 from raysynth.finetune.engines import precision_of
 from raysynth.finetune.jobs import Job
 from raysynth.finetune.material import read_images
-from raysynth.generators.recipe import recipe_of
+from raysynth.generators.recipe import STEPS, recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.method import FOLDERS
 from raysynth.models.family import FAMILIES, USUAL, layers_of
@@ -121,7 +121,7 @@ def judged(adapters: Path, config: Config, groups: Groups, jobs: list[Job]) -> d
             images = pipeline(
                 job.prompts[job.group],
                 num_images_per_prompt=IMAGES,
-                num_inference_steps=config.synthesis.steps,
+                num_inference_steps=STEPS,
                 guidance_scale=recipe_of(config).guidance_scale,
                 generator=torch.Generator().manual_seed(0),
                 output_type="np",

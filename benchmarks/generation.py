@@ -130,7 +130,7 @@ def _unscored() -> Any:
             super().__init__(task)
             self.score = self.nothing  # type: ignore[assignment]
 
-        def nothing(self, images: np.ndarray, specs: pa.Table) -> dict[str, pa.Array]:
+        def nothing(self, images: np.ndarray, *_: Any) -> dict[str, pa.Array]:
             zeros = pa.array(np.zeros(len(images), np.float32))
             return {f.name: zeros.cast(f.type) for f in scores_of(USUAL)}
 

@@ -29,6 +29,7 @@ CHECKS = (
     "ragged",
     "full_weights",
     "streaming",
+    "neighbours",
 )
 
 

@@ -88,7 +88,7 @@ class Bench:
         generate, synthesis = self.generate, config.synthesis
         generate.solver = build_solver(solver, generate.base.scheduler)
         generate.guide = guide_of(synthesis.guidance, guidance)
-        sections = (config.base, synthesis, config.resources)
+        sections = (config.base, synthesis, recipe_of(config), config.resources)
         generate.levels = find_levels(*sections, f"{self.root}/real", self.groups)
         generate.steps = steps
         return generate.guide.evaluations(generate.levels or steps)

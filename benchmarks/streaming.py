@@ -71,7 +71,7 @@ class TinySampler:
         grain = [self.grain[start : start + photo[0].size] for start in starts]
         return photo + np.stack(grain).reshape(photo.shape)
 
-    def score(self, images: np.ndarray, specs: pa.Table) -> dict[str, pa.Array]:
+    def score(self, images: np.ndarray, specs: pa.Table, _: Any = None) -> dict[str, pa.Array]:
         value = pa.array(np.full(len(images), 0.5, np.float32))
         return {field.name: value.cast(field.type) for field in scores_of(USUAL)}
 
@@ -93,7 +93,7 @@ class SleepingSampler(TinySampler):
         time.sleep(self.seconds["decode"] * len(seeds))
         return super().decode(seeds)
 
-    def score(self, images: np.ndarray, specs: pa.Table) -> dict[str, pa.Array]:
+    def score(self, images: np.ndarray, specs: pa.Table, _: Any = None) -> dict[str, pa.Array]:
         time.sleep(self.seconds["score"] * len(images))
         return super().score(images, specs)
 

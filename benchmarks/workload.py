@@ -60,9 +60,7 @@ def make_workload(storage: Path, adapters: int, **sections: dict[str, Any]) -> W
     data, groups, listing = list_dataset(config.dataset, config.seed)
     listing = listing.filter(pc.equal(listing["split"], "train"))
     if not real.exists():
-        images = [{"bytes": png, "path": None} for png in data.images(listing)]
-        table = listing.append_column("image", pa.array(images, IMAGE)).select(REAL.names)
-        write_table(table.cast(with_groups(REAL, groups)), f"{real}/train-00000.parquet")
+        write_real(real, data, groups, listing)
     group = listing["group"].to_numpy()
     cluster = np.zeros(len(group), dtype=np.int64)
     for g in range(groups.count):
@@ -70,6 +68,13 @@ def make_workload(storage: Path, adapters: int, **sections: dict[str, Any]) -> W
         cluster[members] = np.arange(len(members)) // IMAGES
     clusters = pa.table({"id": listing["id"], "group": group, "cluster": cluster})
     return Workload(config, groups, str(real), jobs_of(config, clusters, groups))
+
+
+def write_real(folder: Path, data: Any, groups: Groups, listing: pa.Table) -> None:
+    """The training images of a data set's listing as the real table has them."""
+    images = [{"bytes": png, "path": None} for png in data.images(listing)]
+    table = listing.append_column("image", pa.array(images, IMAGE)).select(REAL.names)
+    write_table(table.cast(with_groups(REAL, groups)), f"{folder}/train-00000.parquet")
 
 
 def jobs_of(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:

@@ -39,10 +39,12 @@ KINDS: dict[str, Kind] = {
     "families": Kind("raysynth.models.family:FAMILIES", "base.name"),
     "generators": Kind("raysynth.generators.generator:GENERATORS", "generator"),
     "objectives": Kind("raysynth.finetune.settings:OBJECTIVES", "finetune.objective"),
+    "terms": Kind("raysynth.finetune.settings:TERMS", "finetune.terms"),
     "guidance": Kind("raysynth.synthesis.guidance:GUIDANCE", "synthesis.guidance"),
     "schedules": Kind("raysynth.synthesis.schedule:SCHEDULES", "synthesis.schedule"),
     "scorers": Kind("raysynth.scoring.scorer:SCORERS", "synthesis.scorers"),
     "rules": Kind("raysynth.selection.settings:RULES", "selection.rule"),
+    "scores": Kind("raysynth.selection.settings:SCORES", "selection.score"),
     "quotas": Kind("raysynth.selection.settings:QUOTAS", "selection.quota"),
     "references": Kind(
         "raysynth.references.settings:METHODS", "references.names, classifier.mixtures"

@@ -60,11 +60,9 @@ ADDED = {
         PART = Other()
     """,
     "generators": """
-        from dataclasses import replace
+        from raysynth.generators.generator import Generator, Models
 
-        from raysynth.generators.methods.lora import PART
-
-        PART = replace(PART, title="LoRA again")
+        PART = Generator("A LoRA of several groups", "a test", Models("lora", "auto"))
     """,
     "objectives": """
         from raysynth.finetune.objectives.denoising import PART as DENOISING
@@ -80,6 +78,17 @@ ADDED = {
                 return knobs.weight * super().losses(batch, denoise, knobs)
 
         PART = Weighted()
+    """,
+    "terms": """
+        from raysynth.finetune.terms.cbdm import PART as CBDM
+
+        class Halved(type(CBDM)):
+            title = "CBDM, halved"
+
+            def __call__(self, batch, knobs):
+                return super().__call__(batch, knobs) / 2
+
+        PART = Halved()
     """,
     "guidance": """
         from dataclasses import replace
@@ -140,6 +149,12 @@ ADDED = {
 
         PART = Rule("Worst first", "a test", lambda config: "the worst half",
                     order=lambda scored: scored.score, share=lambda config: 0.5)
+    """,
+    "scores": """
+        from raysynth.selection.rule import Score
+
+        PART = Score("Brightest", "a test", "brightness", ("brightness",),
+                     lambda columns, config: columns["brightness"])
     """,
     "quotas": """
         from raysynth.selection.rule import Quota
@@ -205,10 +220,12 @@ CHOSEN = [
     "grouping.method={name: added_grouping, swapped: true}",
     "generator=added_generators",
     "finetune.objective={name: added_objectives, weight: 2.0}",
+    "finetune.terms=[{name: added_terms, tau: 0.5}]",
     "synthesis.guidance=[classifier_free, {name: added_guidance, by: 0.8}]",
     "synthesis.schedule={name: added_schedules, by: 0.6}",
     "synthesis.scorers=[clip, copies, added_scorers]",
     "selection.rule=added_rules",
+    "selection.score=added_scores",
     "selection.quota=added_quotas",
     "references.names=[erm, added_references]",
     "references.controls=[added_controls]",
@@ -246,6 +263,9 @@ def test_a_part_of_every_kind_from_outside_in_one_run(tmp_path):
     assert 0 < sum(kept) < len(kept) / 2
     methods = json.loads((run / "classifier" / "results.json").read_text())["methods"]
     assert {"added_references", "added_controls", "raysynth"} <= set(methods)
+    assert any(
+        "added_terms" in json.loads(each.read_text()) for each in run.glob("adapters/*/terms.json")
+    )
     assert (run / "grouped").is_dir() and (run / "trackers" / "added_trackers" / "lines").is_file()
     page = (run / "report" / "index.html").read_text()
     assert "Twice the decay" in page and "Mean colour" in page

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from raysynth.errors import DataError
@@ -48,11 +48,13 @@ class Adapter:
     """Optimizer steps taken."""
     loss: float
     """Mean training loss over the last tenth of the steps."""
+    terms: Mapping[str, float] = field(default_factory=dict)
+    """Term of the loss -> its part of it, over the same steps; written only where there are any."""
 
 
 def write_adapters(adapters: Sequence[Adapter], folder: str) -> None:
     """Write `adapters.json`, which says that the stage's folder is complete."""
-    text = json.dumps([asdict(adapter) for adapter in adapters], indent=1)
+    text = json.dumps([_record_of(adapter) for adapter in adapters], indent=1)
     write_atomic(f"{folder}/adapters.json", text.encode())
 
 
@@ -78,7 +80,7 @@ def read_adapters(folder: str) -> list[Adapter]:
 
 def write_adapter(adapter: Adapter, folder: str) -> None:
     """Write `adapter.json`, which says that this adapter's folder is complete."""
-    write_atomic(f"{folder}/adapter.json", json.dumps(asdict(adapter), indent=1).encode())
+    write_atomic(f"{folder}/adapter.json", json.dumps(_record_of(adapter), indent=1).encode())
 
 
 def read_adapter(folder: str) -> Adapter | None:
@@ -88,12 +90,22 @@ def read_adapter(folder: str) -> Adapter | None:
     return None
 
 
+def _record_of(adapter: Adapter) -> dict[str, Any]:
+    record = asdict(adapter)
+    if not record["terms"]:
+        del record["terms"]
+    return record
+
+
 def _adapter_of(record: Any) -> Adapter | None:
     """An adapter's record from its JSON; None for what is none."""
     kinds: dict[str, Any] = {"str": str, "int": int, "float": (int, float)}
-    named = {field.name: kinds[str(field.type)] for field in fields(Adapter)}
-    if not isinstance(record, dict) or record.keys() != named.keys():
+    named = {field.name: kinds[str(field.type)] for field in fields(Adapter)[:-1]}
+    if not isinstance(record, dict) or record.keys() - {"terms"} != named.keys():
         return None
     if not all(isinstance(record[name], kind) for name, kind in named.items()):
+        return None
+    terms = record.get("terms", {})
+    if not isinstance(terms, dict) or not all(isinstance(v, int | float) for v in terms.values()):
         return None
     return Adapter(**record)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from raysynth.storage.files import make_folder, open_storage, remove, write_atomic
@@ -34,6 +35,8 @@ class Checkpoint:
     """[n] weights of the least held-out loss; empty when early stopping is off."""
     best_loss: float
     best_step: int
+    terms: Tensor = field(default_factory=lambda: torch.empty(0))
+    """[step, n] what each term of the loss came to; empty where there are none."""
 
 
 def write_checkpoint(checkpoint: Checkpoint, folder: str) -> None:
@@ -42,6 +45,8 @@ def write_checkpoint(checkpoint: Checkpoint, folder: str) -> None:
         name: getattr(checkpoint, name).detach().cpu().contiguous()
         for name in ("weights", "exp_avg", "exp_avg_sq", "average", "losses", "best")
     }
+    if checkpoint.terms.numel():
+        tensors["terms"] = checkpoint.terms.contiguous()
     metadata = {name: str(getattr(checkpoint, name)) for name in NUMBERS}
     make_folder(folder)
     write_atomic(f"{folder}/{FILE}", safetensors.torch.save(tensors, metadata))

@@ -15,8 +15,8 @@ FINETUNE = Stage(
         **training_inputs(config),
         "base": base_of(config.base),
     },
-    check="raysynth.models.sources:check_base_of",
-    check_groups="raysynth.finetune.jobs:check_jobs",
+    check="raysynth.finetune.checks:check_finetune",
+    check_groups="raysynth.finetune.checks:check_jobs",
     per_generator=True,
     cost="raysynth.planning.costs:of_finetune",
 )

@@ -15,11 +15,10 @@ from raysynth.clustering.settings import ClusteringConfig
 from raysynth.errors import ConfigError
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.lending import check_groups, settled, trained_groups
-from raysynth.generators.recipe import Recipe, Training, recipe_of
+from raysynth.generators.recipe import Recipe, Training
 from raysynth.groups.groups import Groups, aligned_groups
 from raysynth.groups.prompts import spoken
 from raysynth.groups.settings import PromptConfig
-from raysynth.knobs import Sections
 
 SHARED = -1
 """Group and cluster of an adapter that speaks for several groups."""
@@ -48,6 +47,8 @@ class Job:
     """Prompt of each group that has images."""
     plain_prompts: dict[int, str]
     """The same without the rare token: DreamBooth's class prompts."""
+    unseen: dict[int, str]
+    """Prompt of each other group that the model speaks for, without any image of it."""
     conflicting: tuple[int, ...]
     """Bias-conflicting groups, over-sampled where a model speaks for several; empty otherwise."""
     oversample: float
@@ -113,8 +114,22 @@ def _with_prompts(job: Job, prompts: PromptConfig, groups: Groups, token: bool) 
     """The job with its groups' prompts, which hold the rare token if `token`."""
     present = sorted(set(job.groups))
     plain = {g: spoken(prompts, groups, g, token="") for g in present}
-    said = {g: spoken(prompts, groups, g) for g in present} if token else plain
-    return replace(job, prompts=said, plain_prompts=plain)
+    words = None if token else ""
+    said = {g: spoken(prompts, groups, g, token=words) for g in present}
+    others = [g for g in _spoken_for(job, groups) if g not in present]
+    unseen = {g: spoken(prompts, groups, g, token=words) for g in others}
+    return replace(job, prompts=said, plain_prompts=plain, unseen=unseen)
+
+
+def _spoken_for(job: Job, groups: Groups) -> list[int]:
+    """The groups that a job's model speaks for."""
+    if job.group != SHARED:
+        return [job.group]
+    return [
+        g
+        for g in range(groups.count)
+        if job.label in (SHARED, groups.label(g)) and job.attribute in (SHARED, groups.attribute(g))
+    ]
 
 
 def expected_jobs(
@@ -186,6 +201,7 @@ def _job(
         groups=tuple(group.tolist()),
         prompts={},
         plain_prompts={},
+        unseen={},
         conflicting=weak,
         oversample=min(settings.oversample, max_passes * few / seen),
         max_passes=max_passes,
@@ -274,12 +290,3 @@ def _check_overrides(settings: FinetuneConfig, names: Sequence[str]) -> None:
             f"finetune.overrides: no adapter {', '.join(unknown)}; expected one of "
             f"{', '.join(names)}. Fix: name one of them, or remove the entry"
         )
-
-
-def check_jobs(config: Sections, groups: Groups, counts: np.ndarray) -> None:
-    """Refuse classes without any group to train on, and overrides of adapters that cannot be.
-
-    `counts`: [G] training images. Raises DataError, ConfigError.
-    """
-    sections = (config[FinetuneConfig], config[PromptConfig], config[ClusteringConfig])
-    expected_jobs(recipe_of(config), *sections, groups, counts)

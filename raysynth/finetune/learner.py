@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -41,6 +42,8 @@ class Learner:
     done: int = 0
     """Optimizer steps taken."""
     losses: list[float] = field(default_factory=list)
+    terms: list[list[float]] = field(default_factory=list)
+    """What each term of the loss came to, by step; empty where there are none."""
     best_loss: float = math.inf
     """Least held-out loss so far."""
     best_step: int = 0
@@ -93,6 +96,7 @@ def resume(
         }
         learner.done = checkpoint.step
         learner.losses = checkpoint.losses.tolist()
+        learner.terms = checkpoint.terms.tolist()
         learner.best_loss, learner.best_step = checkpoint.best_loss, checkpoint.best_step
         learner.best = checkpoint.best.to(device) if len(checkpoint.best) else None
     if average is not None:
@@ -117,6 +121,7 @@ def save_checkpoint(
         exp_avg_sq=state["exp_avg_sq"],
         average=torch.empty(0) if average is None else average[learner.slot],
         losses=torch.tensor(learner.losses),
+        terms=torch.tensor(learner.terms),
         best=torch.empty(0) if learner.best is None else learner.best,
         best_loss=learner.best_loss,
         best_step=learner.best_step,
@@ -136,10 +141,29 @@ def finish(
     trainee.save(learner.slot, folder)
     curve = learner.losses
     write_atomic(f"{folder}/losses.json", json.dumps([round(v, 6) for v in curve]).encode())
-    tail = curve[-max(1, len(curve) // 10) :]
-    record = record_of(learner.job, pack.training, pack.groups, learner.done, sum(tail) / len(tail))
+    record = record_of(learner.job, pack.training, pack.groups, learner.done, _at_the_end(curve))
+    if learner.terms:
+        record = replace(record, terms=_write_terms(learner, folder, pack))
     write_adapter(record, folder)
     drop_checkpoint(folder)
+
+
+def _at_the_end(curve: Sequence[float]) -> float:
+    """The mean over the last tenth."""
+    tail = curve[-max(1, len(curve) // 10) :]
+    return sum(tail) / len(tail)
+
+
+def _write_terms(learner: Learner, folder: str, pack: Pack) -> dict[str, float]:
+    """Write `terms.json`, each term's part of every loss and what it noted; their ends."""
+    names = [one.name for one in pack.settings.terms]
+    curves = dict(zip(names, map(list, zip(*learner.terms, strict=True)), strict=True))
+    told = {
+        name: {"curve": [round(v, 6) for v in curve], **learner.material.noted.get(name, {})}
+        for name, curve in curves.items()
+    }
+    write_atomic(f"{folder}/terms.json", json.dumps(told).encode())
+    return {name: _at_the_end(curve) for name, curve in curves.items()}
 
 
 def _to_next(done: int, every: int) -> int:

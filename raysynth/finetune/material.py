@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -45,6 +46,10 @@ class Material:
     """[b] float32, on the CPU: of each row in the adapter's loss."""
     also: Mapping[str, Tensor] = field(default_factory=dict)
     """Name -> [T, b] int64 row of `texts`: other prompts of each draw, see `objective`."""
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    """Name -> [T, b] float32: numbers of each draw, see `objective`."""
+    noted: Mapping[str, Any] = field(default_factory=dict)
+    """Name -> what is told of it beside the loss curve, JSON-able."""
 
 
 def prepare(job: Job, draws: Draws, base: Base, real: str) -> Material:

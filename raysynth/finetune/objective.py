@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from raysynth.knobs import Section
@@ -21,11 +22,19 @@ if TYPE_CHECKING:
     from raysynth.models.condition import Condition
     from raysynth.models.denoiser import Denoiser
     from raysynth.models.family import Base
+    from raysynth.models.prediction import Predicted
 
 
 @dataclass(frozen=True)
 class Noised:
-    """A micro-batch of all adapters in training."""
+    """A micro-batch of all adapters in training, and what the model says of it.
+
+    The prediction under the rows' own prompts is made once, by whoever reads it first: an
+    objective's, and what its terms (`term.Term`) compare with.
+    """
+
+    denoise: Denoiser
+    """To be called with all B rows, in order, or not at all: adapters are routed by row."""
 
     x: Tensor
     """[B, C, h, w] noisy latents."""
@@ -41,6 +50,21 @@ class Noised:
     """[B, C, h, w] of what the base predicts, to be met by `Predicted.raw`."""
     also: Mapping[str, Condition]
     """Other prompts of the rows, by the names that `extra` gave them."""
+    differs: Mapping[str, Tensor]
+    """Name -> [B] bool, rows whose other prompt is not their own; where it is, nothing is asked:
+    rows that are trained without prompt, DreamBooth's prior images."""
+    values: Mapping[str, Tensor]
+    """Name -> [B] float32 numbers of the rows, by the names that `extra` gave them."""
+
+    @cached_property
+    def predicted(self) -> Predicted:
+        """What the model says of the rows under their own prompts."""
+        return self.denoise(self.x, self.timestep, self.condition)
+
+    @property
+    def level(self) -> Tensor:
+        """[B] share of the noise schedule: t / T, s of rectified flow."""
+        return self.timestep / self.denoise.base.prediction.timesteps
 
 
 class Objective(Protocol):
@@ -65,4 +89,7 @@ class Objective(Protocol):
         """
 
     def losses(self, batch: Noised, denoise: Denoiser, knobs: Any) -> Tensor:
-        """[B] losses, before weights; `denoise` is called with all B rows or not at all."""
+        """[B] losses, before weights; `denoise` is called with all B rows or not at all.
+
+        The prediction under the own prompts is `batch.predicted`, which terms read too.
+        """

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.finetune.jobs import Job
 from raysynth.finetune.settings import OBJECTIVES, FinetuneConfig
+from raysynth.finetune.term import terms_of
 from raysynth.generators.recipe import Training
 from raysynth.groups.groups import Groups
 from raysynth.models.settings import BaseConfigSection
@@ -35,13 +36,21 @@ class Pack:
 
 
 def passes_of(training: Training, settings: FinetuneConfig) -> int:
-    """Rows that the network sees for one image of a micro-batch.
+    """Rows that the network sees for one image of a micro-batch, to be trained.
 
-    The objective's and, with DreamBooth's prior preservation, as many of a prior image.
+    The objective's and its terms', and, with DreamBooth's prior preservation, as many of a prior
+    image.
     """
     objective, knobs = OBJECTIVES[settings.objective.name], settings.objective.knobs(OBJECTIVES)
     passes: int = objective.passes(knobs)
+    passes += sum(added.passes.trained for added in terms_of(settings))
     return passes * (2 if training.budget.prior_weight else 1)
+
+
+def looks_of(training: Training, settings: FinetuneConfig) -> int:
+    """Rows that the network sees besides, forwards alone: its terms'."""
+    looked = sum(added.passes.looked for added in terms_of(settings))
+    return looked * (2 if training.budget.prior_weight else 1)
 
 
 def split_into_packs(jobs: Sequence[Job], per_worker: int | str, workers: int) -> list[list[Job]]:

@@ -12,14 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from raysynth.finetune.draws import noise_of
 from raysynth.finetune.jobs import Job
 from raysynth.finetune.material import Material
+from raysynth.finetune.objective import Noised
 from raysynth.models.condition import Condition
+from raysynth.models.denoiser import Denoiser
 
 RUN_COST = 0.35
 """Cost of one more run, in rows (benchmarks/ragged.py)."""
@@ -55,6 +59,8 @@ class Phase:
     """[T, B] int64 row of `texts` of each row."""
     also: Mapping[str, Tensor]
     """Name -> [T, B] int64 row of `texts`: other prompts of each row."""
+    values: Mapping[str, Tensor]
+    """Name -> [T, B] float32 numbers of each row."""
     uniform: Tensor
     """[T, B] float32 in (0, 1)."""
     weights: Tensor
@@ -70,45 +76,82 @@ class Phase:
             parts.append(noise_of(row.job, row.at + micro, shape, seed)[:, columns])
         return torch.cat(parts, 1).to(self.moments.device, non_blocking=True)
 
+    def noised(self, micro: int, seed: int, denoise: Denoiser) -> Noised:
+        """A micro-batch at its noise levels, as the objective and its terms are given it."""
+        noise_2BCHW = self.noise(micro, seed)
+        mean, spread = self.moments[self.entries[micro]].float().unbind(1)
+        prediction = denoise.base.prediction
+        timestep_B = prediction.draw(self.uniform[micro])
+        clean = mean + spread * noise_2BCHW[0]
+        noisy, target = prediction.noised(clean, noise_2BCHW[1], timestep_B)
+        own = self.spoken[micro]
+        return Noised(
+            denoise=denoise,
+            x=noisy,
+            timestep=timestep_B,
+            condition=self.texts.take(own),
+            clean=clean,
+            noise=noise_2BCHW[1],
+            target=target,
+            also={name: self.texts.take(other[micro]) for name, other in self.also.items()},
+            differs={name: other[micro] != own for name, other in self.also.items()},
+            values={name: value[micro] for name, value in self.values.items()},
+        )
+
 
 def lay_out(rows: Sequence[Row], micro_batches: int, before: Phase | None = None) -> Phase:
     """The next micro-batches of some adapters.
 
     `before`: the phase that ended; its images are not gathered again when the adapters stay.
     """
-    length = run_length([row.count for row in rows])
-    columns = [torch.arange(-(-row.count // length) * length) for row in rows]
-    columns = [c.clamp(max=row.count - 1) for c, row in zip(columns, rows, strict=True)]
+    length, each = run_length([row.count for row in rows]), [row.material for row in rows]
+    columns = [
+        torch.arange(-(-row.count // length) * length).clamp(max=row.count - 1) for row in rows
+    ]
     stays = before is not None and [r.job for r in before.rows] == [r.job for r in rows]
     if before is not None and stays:
         moments, texts = before.moments, before.texts
     else:
-        moments = torch.cat([row.material.moments for row in rows])
-        texts = Condition.cat([row.material.texts for row in rows])
-    entries, spoken, uniform = [], [], []
-    also: dict[str, list[Tensor]] = {name: [] for name in rows[0].material.also}
-    first_entry = first_text = 0
-    for row, column in zip(rows, columns, strict=True):
-        column = column.to(moments.device)
-        part = slice(row.at, row.at + micro_batches)
-        entries.append(row.material.entries[part][:, column] + first_entry)
-        spoken.append(row.material.spoken[part][:, column] + first_text)
-        uniform.append(row.material.uniform[part][:, column])
-        for name, found in also.items():
-            found.append(row.material.also[name][part][:, column] + first_text)
-        first_entry += len(row.material.moments)
-        first_text += len(row.material.texts)
+        moments = torch.cat([own.moments for own in each])
+        texts = Condition.cat([own.texts for own in each])
+    images = np.cumsum([0, *(len(own.moments) for own in each)]).tolist()
+    prompts = np.cumsum([0, *(len(own.texts) for own in each)]).tolist()
+    beside = partial(_beside, rows, columns, micro_batches)
     return Phase(
         rows=list(rows),
         moments=moments,
         texts=texts,
-        entries=torch.cat(entries, 1),
-        spoken=torch.cat(spoken, 1),
-        also={name: torch.cat(found, 1) for name, found in also.items()},
-        uniform=torch.cat(uniform, 1),
+        entries=beside([own.entries for own in each], images),
+        spoken=beside([own.spoken for own in each], prompts),
+        also={name: beside([own.also[name] for own in each], prompts) for name in each[0].also},
+        values={name: beside([own.values[name] for own in each]) for name in each[0].values},
+        uniform=beside([own.uniform for own in each]),
         weights=_weights(rows, columns).to(moments.device),
         columns=columns,
     )
+
+
+def _beside(
+    rows: Sequence[Row],
+    columns: Sequence[Tensor],
+    micro_batches: int,
+    draws_of: Sequence[Tensor],
+    firsts: Sequence[int] | None = None,
+) -> Tensor:
+    """[T, B] the adapters' next draws side by side.
+
+    Parameters
+    ----------
+    draws_of : of each adapter, something of all its draws.
+    firsts : what the numbers of each adapter begin at, where they number things of all adapters.
+    """
+    found = []
+    for number, (row, column) in enumerate(zip(rows, columns, strict=True)):
+        draws = draws_of[number][
+            row.at : row.at + micro_batches, column.to(draws_of[number].device)
+        ]
+        found.append(draws if firsts is None else draws + firsts[number])
+    return torch.cat(found, 1)
 
 
 def run_length(counts: Sequence[int], run_cost: float = RUN_COST) -> int:

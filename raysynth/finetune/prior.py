@@ -62,6 +62,10 @@ def add_prior(material: Material, job: Job, base: Base, pack: Pack) -> Material:
         weights=torch.cat([material.weights, torch.full(rows.shape[1:], weight)]),
         # What else an objective asks of them is asked of the class prompt itself.
         also={name: torch.cat([other, spoken], 1) for name, other in material.also.items()},
+        values={
+            name: torch.cat([value, torch.zeros_like(spoken, dtype=value.dtype)], 1)
+            for name, value in material.values.items()
+        },
     )
 
 

@@ -14,6 +14,8 @@ from raysynth.registry import Registry, chosen_part
 
 OBJECTIVES: Registry[Any] = Registry("raysynth.finetune.objectives", "fine-tuning objective")
 """Of `objective.Objective`, which speaks of jobs and so of the knobs below."""
+TERMS: Registry[Any] = Registry("raysynth.finetune.terms", "term of the loss")
+"""Of `term.Term`."""
 Target = Literal["attention", "feed_forward", "time", "convolution"]
 
 
@@ -39,6 +41,12 @@ class FinetuneConfig(Section):
     )
     objective: chosen_part(OBJECTIVES) = knob(  # type: ignore[valid-type]
         "denoising", "What the models' loss is.", neutral="denoising"
+    )
+    terms: tuple[chosen_part(TERMS), ...] = knob(  # type: ignore[valid-type]
+        (),
+        "What is added to it: terms that compare what a model says under one group's prompt and "
+        "under another's, each with its own weight; models of several groups only.",
+        neutral=[],
     )
     min_images: Count = knob(
         8,

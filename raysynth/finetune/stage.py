@@ -11,14 +11,16 @@ import contextlib
 import json
 import time
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from raysynth.adapters.record import read_adapter, write_adapters
+from raysynth.adapters.record import Adapter, read_adapter, write_adapters
 from raysynth.cluster.capacity import is_local
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.errors import DataError, StageError, StorageError, reason_of
+from raysynth.finetune.checks import check_partners
 from raysynth.finetune.jobs import Job, plan_jobs
 from raysynth.finetune.packs import Pack, split_into_packs
 from raysynth.finetune.settings import FinetuneConfig
@@ -62,7 +64,7 @@ def run_finetune(
 
     Returns
     -------
-    `rows` (adapters).
+    Facts: rows (adapters); with terms, `terms` {adapter: {term: its part of the loss}}.
 
     Raises
     ------
@@ -77,6 +79,7 @@ def run_finetune(
     table = read_table(clusters, files=[_clusters_file(clusters)])
     settings, workers = config[FinetuneConfig], config[ResourcesConfig].workers
     jobs = plan_jobs(recipe, settings, config[PromptConfig], table, groups)
+    check_partners(settings, jobs, groups)
     todo = [job for job in jobs if read_adapter(f"{work}/{job.name}") is None]
     packs = split_into_packs(todo, settings.adapters_per_worker, workers)
     shared = _Shared(config, recipe.training, groups, real, work, turn=uuid.uuid4().hex)
@@ -87,7 +90,13 @@ def run_finetune(
     for folder in SCRATCH:
         remove(f"{work}/{folder}")
     write_adapters(trained, work)
-    return {"rows": len(trained)}
+    return {"rows": len(trained), **_terms_of(trained)}
+
+
+def _terms_of(trained: Sequence[Adapter]) -> dict[str, Any]:
+    """What the terms of the loss came to, where there are any."""
+    found = {adapter.name: dict(adapter.terms) for adapter in trained if adapter.terms}
+    return {"terms": found} if found else {}
 
 
 def _some_failed(failed: dict[str, str], count: int) -> StageError:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -30,15 +30,18 @@ from raysynth.finetune.jobs import Job
 from raysynth.finetune.learner import Learner, finish, learning_rate_factor, resume, save_checkpoint
 from raysynth.finetune.material import Material, prepare
 from raysynth.finetune.memory import Fit, fit_slots
-from raysynth.finetune.objective import Noised, Objective
+from raysynth.finetune.objective import Objective
 from raysynth.finetune.packs import Pack
 from raysynth.finetune.phase import Phase, Row, lay_out
 from raysynth.finetune.prior import add_prior, draw_priors
 from raysynth.finetune.scaling import LossScale
 from raysynth.finetune.settings import OBJECTIVES
+from raysynth.finetune.term import Added, Beginning, terms_of
 from raysynth.models.base import load_base
+from raysynth.models.condition import Condition
 from raysynth.models.denoiser import Denoiser
 from raysynth.models.family import Base
+from raysynth.models.prediction import Predicted
 
 BETAS = (0.9, 0.99)
 REPORT_SECONDS = 1.0
@@ -64,6 +67,8 @@ class Loop:
     objective: Objective
     knobs: Any
     """The objective's."""
+    terms: tuple[Added, ...]
+    """What is added to the objective's losses."""
     denoiser: Denoiser
     accelerator: Accelerator
     optimizer: torch.optim.Optimizer
@@ -74,6 +79,8 @@ class Loop:
     """[S, n] moving average of the weights."""
     active: Tensor
     """[P] int64 slots of the phase that runs."""
+    parts: Tensor
+    """[P, n] what each term has come to in the step that is taken."""
     learners: list[Learner] = field(default_factory=list)
     """Those in training, by slot."""
 
@@ -136,6 +143,7 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
         fit=fit,
         objective=OBJECTIVES[settings.objective.name],
         knobs=settings.objective.knobs(OBJECTIVES),
+        terms=terms_of(settings),
         denoiser=Denoiser(base, trainee.unet, accelerator.autocast),
         accelerator=accelerator,
         optimizer=optimizer,
@@ -143,6 +151,7 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
         alive=torch.ones(slots, dtype=torch.bool, device=device),
         average=trainee.rows.values.clone() if budget.ema else None,
         active=torch.arange(0, device=device),
+        parts=torch.zeros(0, 0, device=device),
     )
 
 
@@ -154,10 +163,12 @@ def step(loop: Loop, phase: Phase, number: int) -> Tensor:
         loop.optimizer.param_groups[learner.slot]["lr"] = learner.job.learning_rate * factor
     rows.gradients.zero_()
     total = torch.zeros(len(loop.active), device=rows.values.device)
+    loop.parts = torch.zeros(len(loop.active), len(loop.terms), device=rows.values.device)
     for micro in range(settings.accumulation):
         losses_P = losses(loop, phase, number * settings.accumulation + micro)
         loop.accelerator.backward((losses_P * loop.scale.values[loop.active]).sum())
         total += losses_P.detach() / settings.accumulation
+    loop.parts /= settings.accumulation
     rows.gradients.div_(loop.scale.values[:, None] * settings.accumulation)
     finite = clip_rows(rows.gradients, settings.max_grad_norm)
     with loop.scale.skipping(finite, rows):
@@ -175,25 +186,20 @@ def step(loop: Loop, phase: Phase, number: int) -> Tensor:
 
 
 def losses(loop: Loop, phase: Phase, micro: int) -> Tensor:
-    """[P] loss of each adapter on a micro-batch of the phase."""
-    noise_2BCHW = phase.noise(micro, loop.pack.seed)
-    mean, spread = phase.moments[phase.entries[micro]].float().unbind(1)
-    prediction = loop.base.prediction
-    timestep_B = prediction.draw(phase.uniform[micro])
-    clean = mean + spread * noise_2BCHW[0]
-    noisy, target = prediction.noised(clean, noise_2BCHW[1], timestep_B)
-    batch = Noised(
-        x=noisy,
-        timestep=timestep_B,
-        condition=phase.texts.take(phase.spoken[micro]),
-        clean=clean,
-        noise=noise_2BCHW[1],
-        target=target,
-        also={name: phase.texts.take(other[micro]) for name, other in phase.also.items()},
-    )
+    """[P] loss of each adapter on a micro-batch of the phase; adds its terms to `loop.parts`."""
+    batch = phase.noised(micro, loop.pack.seed, loop.denoiser)
     error_B = loop.objective.losses(batch, loop.denoiser, loop.knobs)
+    for number, term in enumerate(loop.terms):
+        added_B = term(batch)
+        loop.parts[:, number] += _per_adapter(phase, added_B.detach())
+        error_B = error_B + added_B
+    return _per_adapter(phase, error_B)
+
+
+def _per_adapter(phase: Phase, values_B: Tensor) -> Tensor:
+    """[P] weighted sums of the rows."""
     # Not a matrix product: a row that is not finite must not reach its neighbours' sums.
-    return torch.where(phase.weights > 0, phase.weights * error_B, 0.0).sum(1)
+    return torch.where(phase.weights > 0, phase.weights * values_B, 0.0).sum(1)
 
 
 def ema_decay(done: int, decay: float) -> float:
@@ -223,15 +229,24 @@ def _enter(loop: Loop, job: Job, slot: int) -> Learner:
     held_out = None
     if len(held_out_rows(job, settings, seed)):
         held_out = _prepare(loop, job, draw_held_out(job, settings, seed))
+    with torch.no_grad():
+        loop.trainee.enter(slot, start_dice(job, seed))
+        start = Beginning(job, pack.groups, seed, loop.base, partial(_of_slot, loop, slot))
+        for term in loop.terms:  # before a checkpoint is read: the weights are the base's
+            material = term.extra(material, start)
     if loop.pack.training.budget.prior_weight:
         material = add_prior(material, job, loop.base, pack)
     learner = Learner(job, slot, material, held_out)
-    with torch.no_grad():
-        loop.trainee.enter(slot, start_dice(job, seed))
     loop.alive[slot] = True
     loop.scale.reset(slot)
     resume(learner, pack.folder(job), loop.trainee.rows, loop.average, loop.optimizer)
     return learner
+
+
+def _of_slot(loop: Loop, slot: int, x: Tensor, timestep: Tensor, told: Condition) -> Predicted:
+    """What the model of a slot says of noisy images."""
+    loop.trainee.route([slot] * len(x))
+    return loop.denoiser(x, timestep, told)
 
 
 def _prepare(loop: Loop, job: Job, draws: Draws) -> Material:
@@ -254,15 +269,20 @@ def _run(loop: Loop, phase: Phase, report: Callable[[dict[str, int]], None]) -> 
     loop.active = torch.tensor(slots, device=loop.alive.device)
     steps = len(phase.entries) // loop.pack.settings.accumulation
     waiting: list[Tensor] = []
+    apart: list[Tensor] = []
     said = time.monotonic()
     for number in range(steps):
         waiting.append(step(loop, phase, number))
+        apart.append(loop.parts)
         if time.monotonic() - said > REPORT_SECONDS:
             said = time.monotonic()
             report({learner.job.name: learner.done + number + 1 for learner in loop.learners})
     for learner, curve in zip(loop.learners, torch.stack(waiting, 1).tolist(), strict=True):
         learner.losses += curve
         learner.done += steps
+    if loop.terms:
+        for learner, told in zip(loop.learners, torch.stack(apart, 1).tolist(), strict=True):
+            learner.terms += told
 
 
 def _settle(loop: Loop) -> dict[str, str]:
@@ -304,7 +324,7 @@ def _evaluate(loop: Loop, learners: list[Learner]) -> None:
     if loop.average is not None:
         weights.copy_(loop.average)
     _route(loop, phase, learners)
-    found = losses(loop, phase, 0).tolist()
+    found = losses(replace(loop, terms=()), phase, 0).tolist()
     for learner, loss in zip(learners, found, strict=True):
         if loss < learner.best_loss:
             learner.best_loss, learner.best_step = loss, learner.done

@@ -16,6 +16,10 @@ SETTLED = ("engine", "per", *(field.name for field in fields(Budget)))
 """Knobs of `finetune` that are told as the recipe settled them, the generator's own or not."""
 
 
+SAMPLED = ("guidance_scale", "steps", "gaussian_above")
+"""Knobs of `synthesis` that are told as the recipe settled them."""
+
+
 def training_inputs(config: Any) -> dict[str, Any]:
     """All that fine-tuning depends on besides images, clusters and base: its digest's input.
 
@@ -58,7 +62,8 @@ def synthesis_inputs(config: Any) -> dict[str, Any]:
     recipe = recipe_of(config)
     return {
         "generator": {"name": recipe.name, "guidance_scale": recipe.guidance_scale},
-        "knobs": decides(config.synthesis, "guidance_scale", *_unread(recipe)),
+        "knobs": decides(config.synthesis, *SAMPLED, *_unread(recipe)) | {"steps": recipe.steps},
+        **({"begins": recipe.begins} if recipe.midway else {}),
         "prompts": decides(config.prompts),
         "min_images": recipe.min_images,
         # Until 2026-11-28 the other label's word was a negative prompt there.
@@ -71,8 +76,6 @@ def _unread(recipe: Recipe) -> set[str]:
     unread: set[str] = set()
     if not recipe.edits:
         unread |= {"strength", "mask"}
-    if recipe.edits or recipe.training is None:
-        unread |= {"gaussian_above"}
     if not recipe.masked:
         unread |= {"mask_margin", "strength_outside"}
     one_each = recipe.training is not None and not recipe.training.shared

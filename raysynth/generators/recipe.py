@@ -88,6 +88,11 @@ class Recipe:
     """Whether real images are edited (SDEdit) instead of images drawn from noise."""
     masked: bool
     """Whether only what the attribute's words are about is edited at full strength (DiffEdit)."""
+    begins: float
+    """Noise level of the first step, as a share of the schedule; below 1 images are drawn from
+    their group's Gaussian, noised to it (`raysynth.synthesis.gaussian`)."""
+    steps: int
+    """Of the solver."""
     strength: float
     """Noise put on an edited image, as a share of the schedule; with a mask: inside it."""
     guidance_scale: float
@@ -95,6 +100,11 @@ class Recipe:
     """Groups with fewer are trained on by none."""
     lender: Literal["label", "attribute"]
     """Whose model such a group takes, see `synthesis.lender`."""
+
+    @property
+    def midway(self) -> bool:
+        """Whether images begin at a noised Gaussian."""
+        return self.begins < 1
 
     @property
     def lent_by_attribute(self) -> bool:
@@ -127,6 +137,13 @@ GUIDANCE = 2.0
 STRONGER_GUIDANCE: dict[tuple[Engine, bool], float] = {("full", True): 3.0}
 """As BUDGETS, and from the same benchmarks."""
 
+BEGINS = 0.8
+"""Where images begin that begin at a Gaussian (docs/notebook/2026-11-29-gaussian-start.md)."""
+STEPS, STEPS_MIDWAY = 6, 4
+"""Of images that begin as pure noise or as a real one, and of those that begin at a Gaussian."""
+ANYWHERE = ("dpmsolver++", "unipc")
+"""`synthesis.solver` that can begin at any level. DDIM's steps are evenly apart from the first."""
+
 PROMPT_DROPOUT = 0.1
 """Share of images that are trained without prompt (Ho & Salimans 2022: 0.1 and 0.2 do best)."""
 
@@ -149,17 +166,32 @@ def recipe_of(config: Any) -> Recipe:
     generator, synthesis = GENERATORS[config.generator], config.synthesis
     training, guidance = _training(generator, config.finetune)
     masked = generator.sampling.masks and synthesis.mask != "none"
+    begins = _begins(synthesis, drawn=training is not None and not generator.sampling.edits)
     return Recipe(
         name=config.generator,
         training=training,
         token=generator.models is not None and generator.models.token,
         edits=generator.sampling.edits,
         masked=masked,
+        begins=begins,
+        steps=synthesis.steps or (STEPS_MIDWAY if begins < 1 else STEPS),
         strength=synthesis.strength or (1.0 if masked else generator.sampling.strength),
         guidance_scale=guidance if synthesis.guidance_scale is None else synthesis.guidance_scale,
         min_images=config.finetune.min_images,
         lender=synthesis.lender,
     )
+
+
+def _begins(synthesis: Any, drawn: bool) -> float:
+    """The level of the first step; `drawn`: of images that trained models draw.
+
+    Edited images begin as real ones. Those of the base as it is show what it draws by itself.
+    """
+    if not drawn:
+        return 1.0
+    if synthesis.gaussian_above is not None:
+        return float(synthesis.gaussian_above)
+    return BEGINS if synthesis.solver in ANYWHERE else 1.0
 
 
 def _training(generator: Generator, settings: Any) -> tuple[Training | None, float]:

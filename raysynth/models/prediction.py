@@ -40,8 +40,13 @@ class Prediction:
         logit-normal s (Esser et al. 2024, section 3.1).
         """
         if self.alphas is None:
-            return torch.sigmoid(torch.special.ndtri(uniform)) * self.timesteps
-        return (uniform * self.timesteps).floor().clamp(max=self.timesteps - 1)
+            return self.at(torch.sigmoid(torch.special.ndtri(uniform)))
+        return self.at(uniform)
+
+    def at(self, share: Tensor) -> Tensor:
+        """Timesteps at shares in (0, 1) of the noise schedule; those of diffusion are whole."""
+        timestep = share * self.timesteps
+        return timestep if self.alphas is None else timestep.floor().clamp(max=self.timesteps - 1)
 
     def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 1, 1, 1] shares of image and noise in a noisy image.
@@ -53,6 +58,15 @@ class Prediction:
             return 1 - s, s
         alpha = self.alphas.to(timestep.device)[timestep.long()].view(-1, 1, 1, 1)
         return alpha.sqrt(), (1 - alpha).sqrt()
+
+    def noise_to_signal(self, timestep: Tensor) -> Tensor:
+        """[B] noise per image in a noisy image: sqrt((1-a) / a); of rectified flow s / (1-s)."""
+        signal, spread = self.levels(timestep)
+        return (spread / signal).flatten()
+
+    def snr_db(self, timestep: Tensor) -> Tensor:
+        """[B] signal-to-noise ratio in decibels, 20 log10 of image per noise."""
+        return -20 * self.noise_to_signal(timestep).log10()
 
     def noised(self, clean: Tensor, noise: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """The network's noisy input and its target.

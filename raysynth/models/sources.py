@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from raysynth.errors import ModelError
-from raysynth.knobs import Sections
 from raysynth.models.family import KEY, check_tree, family_of, reader_of
 from raysynth.models.headers import read_config
 from raysynth.models.headers import variant_of as variant_of
@@ -161,8 +160,3 @@ def _three(key: str, settings: Mapping[str, Any], name: str, source: str) -> tup
             "numbers. Fix: keep the preprocessor_config.json of the model beside its weights"
         )
     return tuple(map(float, values))
-
-
-def check_base_of(config: Sections) -> None:
-    """Refuse a configuration's base model, see `check_base`."""
-    check_base(config[BaseConfigSection])

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from raysynth.clustering.batches import images_at_once, rows_at_once
 from raysynth.config.config import Config
-from raysynth.finetune.packs import passes_of
+from raysynth.finetune.packs import looks_of, passes_of
 from raysynth.finetune.settings import FinetuneConfig
+from raysynth.finetune.term import terms_of
 from raysynth.generators.recipe import Recipe, Training, candidates
 from raysynth.models.sources import CLIP
 from raysynth.planning.sizes import Images, Shape
 from raysynth.references.settings import ReferencesConfig
+from raysynth.scoring.scorer import evaluations_of
 from raysynth.stages.stage import Cost
 from raysynth.synthesis.guidance import guide_of
-from raysynth.synthesis.levels import begins_midway, highest_of
 from raysynth.synthesis.schedules.even import even_levels
 from raysynth.synthesis.settings import MASK_DRAWS
 from raysynth.training.plan import Plan
@@ -52,24 +53,47 @@ def training_cost(training: Training | None, settings: FinetuneConfig, shape: Sh
 
 def generation_flops(recipe: Recipe, config: Config, shape: Shape, images: Images) -> float:
     """FLOPs of a generator's images: adapters are folded, the size is `synthesis.image_size`."""
+    synthesis = config.synthesis
+    guide = guide_of(synthesis.guidance, recipe.guidance_scale)
+    # As if levels were even: others are known once images are encoded.
+    levels = even_levels(recipe.begins, recipe.steps).tolist()
+    evaluations = recipe.evaluations(guide.evaluations(levels), MASK_DRAWS)
+    return images.candidates * evaluations * forward_flops(config, shape, images)
+
+
+def scoring_flops(config: Config, shape: Shape, images: Images) -> float:
+    """FLOPs of the base's network in the scorers of a generator's images."""
+    evaluations = evaluations_of(config.synthesis.scorers, images.groups)
+    if not evaluations:
+        return 0.0
+    return images.candidates * evaluations * forward_flops(config, shape, images)
+
+
+def forward_flops(config: Config, shape: Shape, images: Images) -> float:
+    """FLOPs of the network for one generated image, once; adapters are folded."""
     from raysynth.planning.denoiser_cost import unet_cost
 
     settings = config.finetune
     sized = shape.at(images.generated_side)
     kept = settings.gradient_checkpointing
-    cost = unet_cost(sized, None, settings.rank, kept, shape.tokens, shape.family)
-    synthesis = config.synthesis
-    guide = guide_of(synthesis.guidance, recipe.guidance_scale)
-    # As if levels were even: others are known once images are encoded.
-    highest = highest_of(synthesis) if begins_midway(synthesis, recipe) else 1.0
-    levels = even_levels(highest, synthesis.steps).tolist()
-    evaluations = recipe.evaluations(guide.evaluations(levels), MASK_DRAWS)
-    return images.candidates * evaluations * cost.forward
+    return unet_cost(sized, None, settings.rank, kept, shape.tokens, shape.family).forward
 
 
 def rows_per_image(training: Training | None, settings: FinetuneConfig) -> int:
     """Images that pass the UNet for one of a step's micro-batch."""
     return settings.accumulation * (1 if training is None else passes_of(training, settings))
+
+
+def forwards(training: Training | None, settings: FinetuneConfig, work: Sequence[int]) -> int:
+    """Images that pass the UNet besides, without being trained: for the terms of the loss.
+
+    `work`: of each adapter, the images of its steps.
+    """
+    if training is None:
+        return 0
+    first = sum(added.passes.first for added in terms_of(settings))
+    each = settings.accumulation * looks_of(training, settings)
+    return sum(work) * each + len(work) * first
 
 
 def training_memory(
@@ -185,6 +209,8 @@ class Tuned:
 
     rows: int
     """Images that pass the UNet in all trainings."""
+    forwards: int
+    """Those that pass it besides, forwards alone."""
     adapters: int
     lent: bool
     """Whether another generator trains the same adapters."""
@@ -220,7 +246,9 @@ def of_finetune(config: Config, sized: Sized) -> Cost:
     if tuned.lent:
         return Cost()
     return Cost(
-        flops={"fine-tuning": tuned.rows * tuned.cost.training},
+        flops={
+            "fine-tuning": tuned.rows * tuned.cost.training + tuned.forwards * tuned.cost.forward
+        },
         storage={"adapters": FLOAT_BYTES * tuned.adapters * tuned.cost.trained},
     )
 
@@ -232,8 +260,10 @@ def of_synthesis(config: Config, sized: Sized) -> Cost:
     if recipe.edits:
         sources = images.candidates * images.real_side**2 * PNG_BYTES
         storage["sources, until all are edited"] = sources
-    flops = generation_flops(recipe, config, sized.shape, images)
-    return Cost({"generation": flops}, storage)
+    flops = {"generation": generation_flops(recipe, config, sized.shape, images)}
+    if scored := scoring_flops(config, sized.shape, images):
+        flops["scoring"] = scored
+    return Cost(flops, storage)
 
 
 def of_choice(config: Config, sized: Sized) -> Cost:

@@ -28,6 +28,7 @@ from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
 from raysynth.planning import costs, sizes
 from raysynth.planning.preflight import check_configuration, strange_lenders, warnings_of
+from raysynth.scoring.scorer import evaluations_of
 from raysynth.stages.stage import Cost, function
 from raysynth.terminal import shown
 
@@ -66,6 +67,8 @@ class GeneratorPlan:
     """Optimizer steps of all adapters together."""
     rows: int
     """Images that pass the UNet in all of them."""
+    forwards: int
+    """Those that pass it besides, forwards alone."""
     lent_by: str
     """Generator before it that trains the same adapters; "": none."""
     cost: UNetCost
@@ -113,12 +116,13 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
         lent_by = same[0] if same and recipes[name].training is not None else ""
         generators[name] = _generator(recipes[name], config, groups, counts, shape, lent_by)
     tuned = {
-        name: costs.Tuned(one.rows, one.adapters, bool(one.lent_by), one.cost)
+        name: costs.Tuned(one.rows, one.forwards, one.adapters, bool(one.lent_by), one.cost)
         for name, one in generators.items()
     }
     total = _total(config, costs.Sized(images, shape, recipes, tuned))
     needed = math.ceil(total.host["object store"])
     _assume(config, list(recipes.values()), generators, assumptions)
+    assumptions += _judging(config, groups, generators)
     assumptions += strange_lenders(config, groups, counts["train"]) + few_measured(counts, groups)
     return Plan(
         generators=generators,
@@ -237,6 +241,7 @@ def _generator(
         adapters=len(adapters),
         steps=sum(adapter.steps for adapter in adapters),
         rows=sum(adapter.work for adapter in adapters) * costs.rows_per_image(training, settings),
+        forwards=costs.forwards(training, settings, [adapter.work for adapter in adapters]),
         lent_by=lent_by,
         cost=cost,
         one_adapter_gb=one,
@@ -285,6 +290,18 @@ def _model(recipe: Recipe, groups: Groups, counts: np.ndarray, group: int, own: 
     if own:
         return f"{own} adapter{'s' * (own > 1)}"
     return f"{groups.name(lending_group(recipe, counts, groups, group))}'s"
+
+
+def _judging(config: Config, groups: Groups, generators: Mapping[str, GeneratorPlan]) -> list[str]:
+    """What scorers that ask the base's network take."""
+    asked = evaluations_of(config.synthesis.scorers, groups.count)
+    if not asked:
+        return []
+    parameters = max(one.cost.parameters for one in generators.values())
+    return [
+        f"scorers ask the UNet {asked} times per candidate (GPU-hours: scoring); each generating "
+        f"actor holds another one for it, {2 * parameters / 1e9:.2f} GB in 16 bits"
+    ]
 
 
 def _assume(

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from raysynth.clustering.settings import ClusteringConfig
+from raysynth.errors import ConfigError
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Section
 from raysynth.models.settings import CLIP, BaseConfigSection
@@ -20,9 +21,11 @@ from raysynth.registry import Chosen, Registry
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    from torch import Tensor
 
     from raysynth.groups.groups import Groups
     from raysynth.models.clip import Clip
+    from raysynth.models.denoiser import Denoiser
     from raysynth.models.encoder import Encoder
 
 
@@ -56,6 +59,17 @@ class Scoring:
             return self.clip
         return load_encoder(name, self.base, self.clustering.encoder_revision)
 
+    @cached_property
+    def denoiser(self) -> Denoiser:
+        """The base without any adapter, loaded once: beside the one that draws, which has them."""
+        from raysynth.models.base import load_base
+        from raysynth.models.denoiser import Denoiser
+        from raysynth.models.loading import round_weights
+
+        base = load_base(self.base, ("model", "text", "scheduler"))
+        round_weights(base.model, base.dtype)
+        return Denoiser(base, base.model)
+
 
 @dataclass(frozen=True)
 class Images:
@@ -64,6 +78,8 @@ class Images:
     pixels: np.ndarray
     """[B, side, side, 3] uint8."""
     scoring: Scoring
+    latents: Tensor | None = None
+    """[B, C, h, w] float32 what they were decoded from, on the device; None: not at hand."""
 
     @cached_property
     def clip(self) -> np.ndarray:
@@ -93,6 +109,14 @@ class Scorer(Protocol):
         """The function that scores, with its models and targets in memory."""
 
 
+@runtime_checkable
+class Prompted(Protocol):
+    """A scorer that asks the base about the groups' prompts."""
+
+    def evaluations(self, groups: int, knobs: Any) -> int:
+        """Forwards of the base's network for one image, of so many groups."""
+
+
 SCORERS: Registry[Scorer] = Registry("raysynth.scoring.scorers", "scorer")
 USUAL = ("clip", "copies")
 
@@ -104,9 +128,11 @@ class Scorers:
     scoring: Scoring
     scores: Sequence[Score]
 
-    def __call__(self, pixels: np.ndarray, specs: pa.Table) -> dict[str, pa.Array]:
-        """[B] columns of all scorers, of images [B, side, side, 3] uint8."""
-        images = Images(pixels, self.scoring)
+    def __call__(
+        self, pixels: np.ndarray, specs: pa.Table, latents: Tensor | None = None
+    ) -> dict[str, pa.Array]:
+        """[B] columns of all scorers, of images [B, side, side, 3] uint8 and their latents."""
+        images = Images(pixels, self.scoring, latents)
         found: dict[str, pa.Array] = {}
         for score in self.scores:
             found |= score(images, specs)
@@ -117,3 +143,22 @@ def open_scorers(chosen: Sequence[Chosen], scoring: Scoring) -> Scorers:
     """The scorers of `synthesis.scorers`, in order."""
     each = [SCORERS[one.name].open(scoring, one.knobs(SCORERS)) for one in chosen]
     return Scorers(scoring, each)
+
+
+def evaluations_of(chosen: Sequence[Chosen], groups: int) -> int:
+    """Forwards of the base's network that the scorers need for one image."""
+    parts = [(SCORERS[one.name], one.knobs(SCORERS)) for one in chosen]
+    return sum(
+        part.evaluations(groups, knobs) for part, knobs in parts if isinstance(part, Prompted)
+    )
+
+
+def check_scorers(chosen: Sequence[Chosen], prompts: PromptConfig) -> None:
+    """Refuse scorers that the prompts tell nothing; raises ConfigError."""
+    for one in chosen:
+        if isinstance(SCORERS[one.name], Prompted) and "attribute" not in prompts.fields:
+            raise ConfigError(
+                f"synthesis.scorers: {one.name} tells groups apart by their prompts; got "
+                f"prompts.template={prompts.template!r}, expected one with {{attribute}}. Fix: "
+                f"{PromptConfig().template!r}, or without this scorer"
+            )

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from raysynth.errors import ConfigError
 from raysynth.knobs import Sections
+from raysynth.selection.rule import SCORES
+from raysynth.selection.settings import SelectionConfig
 from raysynth.synthesis.settings import SynthesisConfig
 
-NEEDED = ("clip_label", "clip_centroid", "nearest_similarity")
-"""Columns of scorers that candidates are selected by."""
+NEAREST = "nearest_similarity"
+"""Column by which copies are told."""
 
 
 def check_scores(config: Sections) -> None:
     """Refuse a configuration whose scorers do not say what selection reads; raises ConfigError."""
     from raysynth.scoring.columns import scores_of
+    from raysynth.scoring.scorer import SCORERS
 
+    score = config[SelectionConfig].score
+    needed = {*SCORES[score].columns, NEAREST}
     names = [scorer.name for scorer in config[SynthesisConfig].scorers]
-    if missing := sorted(set(NEEDED) - set(scores_of(names).names)):
+    if missing := sorted(needed - set(scores_of(names).names)):
+        having = [name for name in SCORERS if needed & set(SCORERS[name].columns.names)]
         raise ConfigError(
             f"synthesis.scorers=[{', '.join(names)}] say nothing of {', '.join(missing)}, which "
-            "selection reads; expected clip and copies among them. Fix: add them"
+            f"selection reads (selection.score={score}); expected {' and '.join(having)} among "
+            "them. Fix: add them"
         )

@@ -1,12 +1,12 @@
 """What a selection rule is: which candidates may be kept, which come first, and how many.
 
-And what a quota is: how many of these each group keeps.
+And what a score is, that they are ordered by; and a quota: how many of these each group keeps.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from raysynth.registry import Registry
 from raysynth.selection.settings import QUOTAS as QUOTA_PARTS
 from raysynth.selection.settings import RULES as RULE_PARTS
+from raysynth.selection.settings import SCORES as SCORE_PARTS
 from raysynth.selection.settings import SelectionConfig
 
 if TYPE_CHECKING:  # rules are named by configurations, which do not wait for it
@@ -79,6 +80,23 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Score:
+    """What candidates are ordered by; the `PART` of a file in `scores/`.
+
+    `said`: what it is called in a sentence. `columns`: of the synthetic table, numbers that it is
+    made of. `of`: these columns, [N] each -> [N], the higher the better. `cosine`: it is one, so
+    that `selection.threshold` means something.
+    """
+
+    title: str
+    source: str
+    said: str
+    columns: tuple[str, ...]
+    of: Callable[[Mapping[str, NDArray[Any]], SelectionConfig], NDArray[Any]]
+    cosine: bool = False
+
+
+@dataclass(frozen=True)
 class Quota:
     """How many images each group keeps; the `PART` of a file in `quotas/`.
 
@@ -92,4 +110,5 @@ class Quota:
 
 
 RULES: Registry[Rule] = RULE_PARTS
+SCORES: Registry[Score] = SCORE_PARTS
 QUOTAS: Registry[Quota] = QUOTA_PARTS

@@ -13,6 +13,7 @@ from raysynth.knobs import Section, Share, knob
 from raysynth.registry import Registry, named_part
 
 RULES: Registry[Any] = Registry("raysynth.selection.rules", "selection rule")
+SCORES: Registry[Any] = Registry("raysynth.selection.scores", "selection score")
 QUOTAS: Registry[Any] = Registry("raysynth.selection.quotas", "quota")
 
 
@@ -24,7 +25,13 @@ class SelectionConfig(Section):
         "quantile: best share of each group (paper); threshold: scores from `threshold` on; "
         "random: a random share (ablation); off: all.",
     )
-    alpha: Share = knob(0.5, "Score = alpha * prompt + (1-alpha) * centroid.")
+    score: named_part(SCORES) = knob(  # type: ignore[valid-type]
+        "clip",
+        "What rules order candidates by; diffusion_classifier, both: of the scorer of that name, "
+        "which synthesis.scorers must have.",
+        neutral="clip",
+    )
+    alpha: Share = knob(0.5, "CLIP score = alpha * prompt + (1-alpha) * centroid.")
     keep: Annotated[float, Field(gt=0, le=1)] = knob(
         0.75, "quantile, random: share kept of each group."
     )
@@ -55,5 +62,10 @@ class SelectionConfig(Section):
             raise ValueError(
                 f"selection.threshold: got {self.threshold} with rule {self.rule}; rule=threshold "
                 "needs a number such as 0.8, the other rules none"
+            )
+        if self.threshold is not None and not SCORES[self.score].cosine:
+            raise ValueError(
+                f"selection.threshold: got {self.threshold} with score={self.score}, which is no "
+                "cosine; expected score=clip. Fix: selection.score=clip, or selection.rule=quantile"
             )
         return self

@@ -17,7 +17,8 @@ from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
 from raysynth.progress import Progress
-from raysynth.scoring.clip import combine
+from raysynth.scoring.columns import scores_of
+from raysynth.selection.checks import NEAREST
 from raysynth.selection.copies import (
     copy_thresholds,
     duplicates,
@@ -27,10 +28,11 @@ from raysynth.selection.copies import (
     said_of_duplicates,
     spoken_limits,
 )
-from raysynth.selection.rule import QUOTAS, RULES, Scored
+from raysynth.selection.rule import QUOTAS, RULES, SCORES, Scored
 from raysynth.selection.settings import SelectionConfig
 from raysynth.stages.stage import Work
 from raysynth.storage.tables import write_table
+from raysynth.synthesis.settings import SynthesisConfig
 from raysynth.synthesis.shards import read_shards
 
 SELECTION = pa.schema(
@@ -42,15 +44,8 @@ SELECTION = pa.schema(
         ("kept", pa.bool_()),
     ]
 )
-READ = {
-    "id": pa.string(),
-    "group": pa.int32(),
-    "cluster": pa.int32(),
-    "clip_label": pa.float32(),
-    "clip_centroid": pa.float32(),
-    "nearest_similarity": pa.float32(),
-}
-"""What is read of the synthetic table, and as what."""
+JUDGED = "dc_group"
+"""Column of the group that the Diffusion Classifier sees, where that is a scorer."""
 AGAIN = "Fix: delete the synthesis stage's folder of the run and run again"
 
 
@@ -67,16 +62,21 @@ def run_selection(
     -------
     Facts: rows, kept (in all), kept_per_group; by group name: threshold (lowest score kept),
     copy_threshold (cosine, None without), validation_in_training (`copies.duplicates`, where
-    there are any); by group name and cluster: kept_per_cluster, copies.
+    there are any), dc_agreement (share of candidates that the Diffusion Classifier sees as their
+    group, where it looked); by group name and cluster: kept_per_cluster, copies.
     """
     progress.update("candidates selected")
-    candidates = read_shards(synthetic, list(READ))
+    looked = JUDGED in scores_of([one.name for one in config[SynthesisConfig].scorers]).names
+    judged = [JUDGED] if looked else []
+    candidates = read_shards(synthetic, [*read_of(config[SelectionConfig]), *judged])
     neighbours = read_neighbours(clusters)
     limits = copy_thresholds(config[SelectionConfig], neighbours, groups)
     twice = duplicates(config[SelectionConfig], neighbours, groups)
     table = select(candidates, limits, config[SelectionConfig], groups, config.seed)
     write_table(table, f"{work}/selection.parquet")
     facts = _facts(table, candidates["cluster"].to_numpy(), limits, groups)
+    if looked:
+        facts["dc_agreement"] = _agreement(candidates, groups)
     if twice.any():
         facts["validation_in_training"] = dict(zip(groups.names, twice.tolist(), strict=True))
         progress.say(f"  {said_of_duplicates(facts['validation_in_training'])}")
@@ -84,6 +84,12 @@ def run_selection(
     if copies:
         progress.say(f"  {copies:,} of {table.num_rows:,} candidates are copies and were rejected")
     return facts
+
+
+def read_of(config: SelectionConfig) -> dict[str, pa.DataType]:
+    """What is read of the synthetic table, and as what: names, the score's numbers, copies."""
+    named = {"id": pa.string(), "group": pa.int32(), "cluster": pa.int32()}
+    return named | dict.fromkeys((*SCORES[config.score].columns, NEAREST), pa.float32())
 
 
 def select(
@@ -100,7 +106,7 @@ def select(
 
     Parameters
     ----------
-    candidates : the columns READ of the synthetic table.
+    candidates : the columns `read_of` of the synthetic table.
     limits : [G] cosine to the nearest training image from which an image is a copy.
     seed : of the run; with the image's id it decides what rules keep at random.
 
@@ -111,11 +117,10 @@ def select(
         synthesis stage: a column missing or of another type, an empty cell, a score that is no
         number, an id twice, a group that there is not.
     """
-    candidates = _checked(candidates, groups)
+    candidates, by = _checked(candidates, groups, config), SCORES[config.score]
     group = candidates["group"].to_numpy()
-    label, centroid = (candidates[name].to_numpy() for name in ("clip_label", "clip_centroid"))
-    score = combine(label, centroid, config.alpha)
-    copy = is_copy(candidates["nearest_similarity"].to_numpy(), group, limits)
+    score = by.of({name: candidates[name].to_numpy() for name in by.columns}, config)
+    copy = is_copy(candidates[NEAREST].to_numpy(), group, limits)
     ids = candidates["id"].to_numpy(zero_copy_only=False)
     rule, scored = RULES[config.rule], Scored(score, ids, seed)
     order = np.lexsort((ids, rule.order(scored)))
@@ -128,28 +133,30 @@ def select(
     return pa.table([ids, candidates["group"], score, copy, kept], schema=SELECTION)
 
 
-def _checked(candidates: pa.Table, groups: Groups) -> pa.Table:
-    """The columns READ in their types; refuses what would be scored, or kept, by accident."""
-    missing = [name for name in READ if name not in candidates.column_names]
+def _checked(candidates: pa.Table, groups: Groups, config: SelectionConfig) -> pa.Table:
+    """The columns that are read, in their types; refuses what would be kept by accident."""
+    read = read_of(config)
+    missing = [name for name in read if name not in candidates.column_names]
     if missing:
         raise DataError(
             f"selection: the synthetic table has no column {', '.join(missing)}; got "
             f"{', '.join(candidates.column_names) or 'none'}. {AGAIN}"
         )
-    table = pa.table({name: _cast(candidates[name], name, kind) for name, kind in READ.items()})
+    table = pa.table({name: _cast(candidates[name], name, kind) for name, kind in read.items()})
     group = table["group"].to_numpy()
     if outside := sorted({int(g) for g in group if not 0 <= g < groups.count}):
         raise DataError(
             f"selection: the synthetic table has images of group(s) {outside[:5]}; expected 0 to "
             f"{groups.count - 1}. {AGAIN}"
         )
-    for name in ("clip_label", "clip_centroid", "nearest_similarity"):
+    for name in (*SCORES[config.score].columns, NEAREST):
         broken = ~np.isfinite(table[name].to_numpy())
         if broken.any():
             raise DataError(
                 f"selection: {name} of {broken.sum()} candidate(s) of group(s) "
                 f"{', '.join(groups.names[g] for g in np.unique(group[broken]))} is no number (NaN "
-                f"or infinite); expected cosines. {AGAIN}; where it comes again, base.dtype=float32"
+                f"or infinite); expected finite ones. {AGAIN}; where it comes again, "
+                "base.dtype=float32"
             )
     twice = table.num_rows - len(table["id"].unique())
     if twice:
@@ -231,6 +238,13 @@ def _refusal(
             "(finetune.min_images)"
         )
     return RULES[config.rule].none(name, float(score[~copy].max()), config)
+
+
+def _agreement(candidates: pa.Table, groups: Groups) -> dict[str, float]:
+    group, seen = (candidates[name].to_numpy() for name in ("group", JUDGED))
+    return {
+        name: round(float((seen[group == g] == g).mean()), 4) for g, name in enumerate(groups.names)
+    }
 
 
 def _facts(

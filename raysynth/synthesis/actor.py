@@ -74,7 +74,7 @@ class Synthesizer:
             with watch.part("decode"):
                 images = self.sampler.decode(latents)
             with watch.part("score"):
-                scores = self.sampler.score(images, specs)
+                scores = self.sampler.score(images, specs, latents)
         rows = specs.select(SPECS.names).append_column("pixels", _pixels(images))
         for name, column in scores.items():
             rows = rows.append_column(name, column)

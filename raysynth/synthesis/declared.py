@@ -11,7 +11,7 @@ SYNTHESIS = Stage(
     "raysynth.synthesis.stage:build",
     ("finetune",),
     synthesis_inputs,
-    check="raysynth.synthesis.solver:check_solver",
+    check="raysynth.synthesis.checks:check_synthesis",
     per_generator=True,
     cost="raysynth.planning.costs:of_synthesis",
 )

@@ -23,7 +23,6 @@ from raysynth.synthesis import gaussian
 from raysynth.synthesis.compiled import Compiler
 from raysynth.synthesis.denoise import Edited, denoise, draw_noise, latent_shape
 from raysynth.synthesis.guidance import EMPTY, NEGATIVE, PROMPT, guide_of
-from raysynth.synthesis.levels import begins_midway
 from raysynth.synthesis.masks import Contrast, attribute_mask, spread_over
 from raysynth.synthesis.schedule import EVEN
 from raysynth.synthesis.solver import build_solver
@@ -72,7 +71,7 @@ class ImageGenerator:
         self.bank = open_bank(self.base, adapters, names, recipe.training, drawing.lora)
         self.solver = build_solver(synthesis.solver, self.base.scheduler, recipe.edits)
         self.guide = guide_of(synthesis.guidance, recipe.guidance_scale)
-        self.steps, self.levels = synthesis.steps, _levels_of(drawing)
+        self.steps, self.levels = recipe.steps, _levels_of(drawing)
         self.gaussians = gaussian.read(drawing.way.gaussians) if drawing.way.gaussians else None
         self.strength, self.outside = recipe.strength, synthesis.strength_outside
         self.margin = synthesis.mask_margin
@@ -205,7 +204,7 @@ class ImageGenerator:
 def _levels_of(drawing: Drawing) -> tuple[float, ...] | None:
     """The levels of a drawing; ValueError where its schedule has none, or others than its own."""
     schedule, levels = drawing.synthesis.schedule.name, drawing.way.levels
-    own = schedule == EVEN and not begins_midway(drawing.synthesis, drawing.recipe)
+    own = schedule == EVEN and not drawing.recipe.midway
     if (levels is None) != own:
         raise ValueError(
             f"ImageGenerator: got levels={levels} with synthesis.schedule={schedule}; "

@@ -7,9 +7,10 @@ as soon as they are known: an attempt that goes on after a cut takes those of it
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -22,39 +23,14 @@ from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.storage.files import read_record, write_atomic
 from raysynth.synthesis.schedule import EVEN, SCHEDULES, Sought
-from raysynth.synthesis.settings import ABOVE, SynthesisConfig
-from raysynth.synthesis.solver import DETERMINISTIC, LAID_OUT
+from raysynth.synthesis.settings import SynthesisConfig
+from raysynth.synthesis.way import Way
+
+if TYPE_CHECKING:
+    from raysynth.synthesis.noise import Spectrum
 
 FILE, GAUSSIANS = "levels.json", "gaussians.safetensors"
 RETRIES = 3
-
-
-@dataclass(frozen=True)
-class Way:
-    """From which noise to the image: what all actors of a run are told."""
-
-    levels: tuple[float, ...] | None = None
-    """[N] falling noise levels of the steps; None: the solver's own, from pure noise."""
-    gaussians: str = ""
-    """File or URI of the Gaussians (`gaussian`) that images are drawn from and noised to the first
-    level; empty: they begin as pure noise."""
-
-
-def begins_midway(synthesis: SynthesisConfig, recipe: Recipe) -> bool:
-    """Whether images begin at a noised Gaussian.
-
-    Not those that are edited, which begin at a real image, nor those of a base that nothing was
-    trained on, whose images tell what it draws by itself.
-    """
-    drawn = recipe.training is not None and not recipe.edits
-    return drawn and highest_of(synthesis) < 1
-
-
-def highest_of(synthesis: SynthesisConfig) -> float:
-    """`synthesis.gaussian_above`, or what it is by itself with this solver."""
-    if synthesis.gaussian_above is not None:
-        return synthesis.gaussian_above
-    return ABOVE if DETERMINISTIC.get(synthesis.solver) in LAID_OUT else 1.0
 
 
 def settled_way(config: Sections, recipe: Recipe, real: str, groups: Groups, work: str) -> Way:
@@ -66,16 +42,16 @@ def settled_way(config: Sections, recipe: Recipe, real: str, groups: Groups, wor
     real, work : folders or URIs of the real table and of the stage's attempt.
     """
     synthesis = config[SynthesisConfig]
-    midway = begins_midway(synthesis, recipe)
-    if synthesis.schedule.name == EVEN and not midway:
+    if synthesis.schedule.name == EVEN and not recipe.midway:
         return Way()
-    kept = f"{work}/{GAUSSIANS}" if midway else ""
+    kept = f"{work}/{GAUSSIANS}" if recipe.midway else ""
     try:
         return Way(tuple(read_record(f"{work}/{FILE}", "levels", kind=list)["levels"]), kept)
     except DataError:  # none yet
-        sections = (config[BaseConfigSection], synthesis, config[ResourcesConfig])
-        task = on_worker(find_levels, sections[-1], max_retries=RETRIES)
-        found: tuple[float, ...] = ray.get(task.remote(*sections, real, groups, kept))
+        resources = config[ResourcesConfig]
+        task = on_worker(find_levels, resources, max_retries=RETRIES)
+        asked = (config[BaseConfigSection], synthesis, recipe, resources)
+        found: tuple[float, ...] = ray.get(task.remote(*asked, real, groups, kept))
         write_atomic(f"{work}/{FILE}", json.dumps({"levels": found}).encode())
         return Way(found, kept)
 
@@ -83,6 +59,7 @@ def settled_way(config: Sections, recipe: Recipe, real: str, groups: Groups, wor
 def find_levels(
     base: BaseConfigSection,
     synthesis: SynthesisConfig,
+    recipe: Recipe,
     resources: ResourcesConfig,
     real: str,
     groups: Groups,
@@ -90,8 +67,7 @@ def find_levels(
 ) -> tuple[float, ...] | None:
     """[N] falling levels, within this process, for the base's noise schedule; None: the solver's.
 
-    `gaussians`: file or URI that the Gaussians of real images are written to, from which steps then
-    begin midway; empty: they begin at pure noise.
+    `gaussians`: where those of real images are written to, if the recipe begins at them.
 
     Raises
     ------
@@ -104,30 +80,42 @@ def find_levels(
     from raysynth.models.device import use_threads
     from raysynth.synthesis.denoise import latent_shape
     from raysynth.synthesis.encoded import real_latents
-    from raysynth.synthesis.factors import exact, spread_factors
     from raysynth.synthesis.gaussian import gaussians_of, keep
-    from raysynth.synthesis.solver import build_solver, check_schedule, kind_of, noise_of
     from raysynth.synthesis.spectrum import spectrum_of
 
     use_threads(resources.cpus_per_worker)
     loaded = load_base(base, ("scheduler",))
-    solver = build_solver(synthesis.solver, loaded.scheduler)
-    kind, prediction = kind_of(type(solver).__name__, solver.config), loaded.prediction.kind
-    check_schedule(synthesis.schedule.name, synthesis.solver, kind, prediction)
-    highest = highest_of(synthesis) if gaussians else 1.0
-    noise, plain = replace(noise_of(loaded.scheduler), highest=highest), exact(solver)
     side = latent_shape(loaded, synthesis.image_size)[1] * loaded.shape.factor
-    sought = Sought(
-        steps=synthesis.steps,
-        noise=noise,
-        factors=lambda levels, variances: spread_factors(plain, noise, levels, variances),
-        spectrum=lambda: spectrum_of(load_base(base, ("vae",)), real, groups, side),
-    )
-    if gaussians:
+
+    def spectrum() -> Spectrum:
+        return spectrum_of(load_base(base, ("vae",)), real, groups, side)
+
+    sought = _sought(loaded.scheduler, synthesis, recipe, spectrum)
+    if recipe.midway:
         keep(gaussians_of(*real_latents(load_base(base, ("vae",)), real, side), groups), gaussians)
     schedule = SCHEDULES[synthesis.schedule.name]
     found = schedule.levels(sought, synthesis.schedule.knobs(SCHEDULES))
-    return None if found is None else fallen(noise.trained(found).tolist(), synthesis)
+    return None if found is None else fallen(sought.noise.trained(found).tolist(), synthesis)
+
+
+def _sought(
+    scheduler: Any, synthesis: SynthesisConfig, recipe: Recipe, spectrum: Callable[[], Spectrum]
+) -> Sought:
+    """What the schedule is asked for; raises ConfigError as `check_schedule`."""
+    from raysynth.models.prediction import prediction_of
+    from raysynth.synthesis.factors import exact, spread_factors
+    from raysynth.synthesis.solver import build_solver, check_schedule, kind_of, noise_of
+
+    solver = build_solver(synthesis.solver, scheduler)
+    kind, prediction = kind_of(type(solver).__name__, solver.config), prediction_of(scheduler).kind
+    check_schedule(synthesis.schedule.name, synthesis.solver, kind, prediction)
+    noise, plain = replace(noise_of(scheduler), highest=recipe.begins), exact(solver)
+    return Sought(
+        steps=recipe.steps,
+        noise=noise,
+        factors=lambda levels, variances: spread_factors(plain, noise, levels, variances),
+        spectrum=spectrum,
+    )
 
 
 def fallen(levels: Sequence[float], synthesis: SynthesisConfig) -> tuple[float, ...]:
@@ -136,7 +124,7 @@ def fallen(levels: Sequence[float], synthesis: SynthesisConfig) -> tuple[float, 
     if not fall or levels[-1] < 0:
         shown = " ".join(f"{level:.4g}" for level in levels[:8])
         raise ConfigError(
-            f"synthesis.schedule={synthesis.schedule.name}: synthesis.steps={synthesis.steps} lie "
+            f"synthesis.schedule={synthesis.schedule.name}: synthesis.steps={len(levels)} lie "
             f"at {shown}...; expected levels that fall from step to step. Fix: fewer "
             f"synthesis.steps, or synthesis.schedule={EVEN}"
         )

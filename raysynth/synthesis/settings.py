@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -17,20 +17,25 @@ from raysynth.synthesis.schedule import SCHEDULES
 MASK_DRAWS = 4
 """Noises that a mask is averaged over (DiffEdit's are 10; 8 overlap no better, decisions/021)."""
 
-ABOVE = 0.8
-"""Noise level below which the network is asked (docs/notebook/2026-11-29-gaussian-start.md)."""
+GUIDED: Any = {"name": "classifier_free", "interval": (0.3, 1.0)}
+"""At the lowest levels guidance changes next to nothing and is a second evaluation: seven of eight
+are left of four steps (docs/notebook/2026-11-29-gaussian-start.md)."""
 
 
 class SynthesisConfig(Section):
     """Generation of the candidate images."""
 
     images_per_group: Count = knob(800, "Candidates generated per group.")
-    steps: Count = knob(6, "Solver steps per image.")
+    steps: Count | None = knob(
+        None,
+        "Solver steps per image. None: 4 where images begin at their group's Gaussian "
+        "(`gaussian_above`), 6 where they begin as pure noise or are edited.",
+    )
     guidance_scale: Annotated[float, Field(ge=0)] | None = knob(
         None, "CFG weight; <= 1: off, negative prompts too. None: the generator's own."
     )
     guidance: tuple[chosen_part(GUIDANCE), ...] = knob(  # type: ignore[valid-type]
-        ("classifier_free",),
+        (GUIDED,),
         "Guidance terms, applied in order; each may name rows that a step evaluates besides the "
         "prompt's.",
         neutral=["classifier_free"],
@@ -80,7 +85,6 @@ class SynthesisConfig(Section):
         "of their group's real latents instead of by the network; 1: they begin as pure noise. "
         "None: 0.8 with dpmsolver++ and unipc, which can begin there; 1 with others, for edited "
         "images, and where nothing is trained.",
-        neutral=1.0,
     )
     batch_size: Count = knob(64, "Images denoised at once.", width=True)
     compile: bool = knob(

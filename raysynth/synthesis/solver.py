@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from raysynth.errors import ConfigError, ModelError
-from raysynth.generators.recipe import Recipe, recipe_of
+from raysynth.generators.recipe import ANYWHERE, Recipe, recipe_of
 from raysynth.knobs import Sections
 from raysynth.models.headers import read_config
 from raysynth.models.settings import BaseConfigSection
@@ -25,8 +25,8 @@ DETERMINISTIC = {
     "ddim": "DDIMScheduler",
 }
 """diffusers' classes."""
-LAID_OUT = (DETERMINISTIC["dpmsolver++"], DETERMINISTIC["unipc"])
-"""Those that take any levels. DDIM derives where a step ends from their even distance."""
+LAID_OUT = tuple(DETERMINISTIC[name] for name in ANYWHERE)
+"""Those that take any levels."""
 TRIED, TOP = 10, 0.95
 """Steps at which a solver is tried for edits, and the share of the noise levels where it starts."""
 
@@ -82,8 +82,8 @@ def _check_class(file: Path, settings: dict[str, Any]) -> None:
 
 def _check_start(synthesis: SynthesisConfig) -> None:
     """Refuse a Gaussian start that the solver cannot make; a knob that is not set asks for none."""
-    above, kind = synthesis.gaussian_above, DETERMINISTIC.get(synthesis.solver)
-    if above is not None and above < 1 and kind not in LAID_OUT:
+    above = synthesis.gaussian_above
+    if above is not None and above < 1 and synthesis.solver not in ANYWHERE:
         raise ConfigError(
             f"synthesis.gaussian_above={above:g}: synthesis.solver={synthesis.solver} lays its "
             "levels out from pure noise; expected dpmsolver++ or unipc. Fix: "

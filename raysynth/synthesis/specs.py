@@ -191,7 +191,7 @@ def _table(
         "prompt": voice.prompt,
         "negative_prompt": voice.negative_prompt if negative else "",
         "guidance_scale": scale,
-        "steps": asked.synthesis.steps,
+        "steps": asked.recipe.steps,
     }
     columns = {
         ROW.name: pa.array(np.arange(start, start + count)),

@@ -28,7 +28,7 @@ from raysynth.storage.tables import read_table
 from raysynth.synthesis.actor import Synthesizer
 from raysynth.synthesis.collect import Collector
 from raysynth.synthesis.encode import encode_rows
-from raysynth.synthesis.levels import Way, settled_way
+from raysynth.synthesis.levels import settled_way
 from raysynth.synthesis.masks import contrasts
 from raysynth.synthesis.shards import (
     MANIFEST,
@@ -42,6 +42,7 @@ from raysynth.synthesis.sources import deal_sources, write_specs
 from raysynth.synthesis.specs import ROW, Asked, plan_specs
 from raysynth.synthesis.task import Task
 from raysynth.synthesis.timeline import TIMELINE, in_words, utilisation, write_timeline
+from raysynth.synthesis.way import Way
 
 SCRATCH = ("specs", "blocks", "checkpoint")
 CALLS_PER_ACTOR = 2  # one holds the device, the other prepares its batch or hands one on
@@ -79,19 +80,23 @@ def run_synthesis(
     """
     if _finished(work) is None:
         check_solver(config)
-        counts = np.asarray(counts)
-        recipe = settled(recipe_of(config), counts)
+        recipe = settled(recipe_of(config), counts := np.asarray(counts))
         way = settled_way(config, recipe, real, groups, work)
-        if way.levels is not None:
-            above = ", above the first the Gaussian of real images" if way.gaussians else ""
-            shown = " ".join(f"{level:.3f}" for level in way.levels)
-            progress.say(f"  noise levels: {shown}{above}")
+        _say(way, progress)
         task, specs = _planned(config, recipe, adapters, clusters, groups, counts, way)
         generate(task, specs, work, progress, real)
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"
     _clear(work)
     return {"rows": manifest["rows"], **manifest["facts"]}
+
+
+def _say(way: Way, progress: Progress) -> None:
+    """Where the steps are, unless that is the solver's own choice."""
+    if way.levels is not None:
+        above = "; above the first the Gaussians of the groups' images" if way.gaussians else ""
+        shown = " ".join(f"{level:.3f}" for level in way.levels)
+        progress.say(f"  noise levels: {shown}{above}")
 
 
 def _planned(

@@ -19,9 +19,9 @@ from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.scoring.scorer import Scoring
-from raysynth.synthesis.levels import Way
 from raysynth.synthesis.masks import Contrast
 from raysynth.synthesis.settings import SynthesisConfig
+from raysynth.synthesis.way import Way
 
 WAY = Way()
 """The solver's own levels, from pure noise."""
@@ -39,8 +39,8 @@ class Sampler(Protocol):
     def decode(self, latents: Any) -> np.ndarray:
         """[B, side, side, 3] uint8 images."""
 
-    def score(self, images: np.ndarray, specs: pa.Table) -> Mapping[str, pa.Array]:
-        """[B] columns of the scorers, of images [B, side, side, 3]."""
+    def score(self, images: np.ndarray, specs: pa.Table, latents: Any) -> Mapping[str, pa.Array]:
+        """[B] columns of the scorers, of images [B, side, side, 3] and what they came from."""
 
 
 @dataclass(frozen=True)

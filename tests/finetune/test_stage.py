@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 import ray
 
 from raysynth.adapters.record import Adapter, read_adapters, write_adapter
-from raysynth.errors import StageError
+from raysynth.errors import ConfigError, StageError
 from raysynth.finetune.stage import run_finetune
 from raysynth.progress import Progress
 from raysynth.storage.tables import read_table, write_table
@@ -87,6 +88,16 @@ def test_nothing_left_to_train_starts_no_worker(room, tmp_path):
     config = room.config("shared", per="all")
     facts = run_finetune(config, room.real, room.clusters, GROUPS, str(tmp_path), Said())
     assert facts == {"rows": 1}
+    write_adapter(replace(record, terms={"cbdm": 0.25}), str(tmp_path / "shared"))
+    facts = run_finetune(config, room.real, room.clusters, GROUPS, str(tmp_path), Said())
+    assert facts == {"rows": 1, "terms": {"shared": {"cbdm": 0.25}}}
+    assert read_adapters(str(tmp_path))[0].terms == {"cbdm": 0.25}
+
+
+def test_terms_that_find_nobody_are_refused_before_a_worker_starts(room, tmp_path):
+    config = room.config("shared", per="attribute", terms=["overlap"])
+    with pytest.raises(ConfigError, match=r"attribute-0.*does not speak for"):
+        run_finetune(config, room.real, room.clusters, GROUPS, str(tmp_path), Said())
 
 
 def test_vanilla_trains_nothing(room, tmp_path):

@@ -136,10 +136,11 @@ def test_what_two_generators_share_costs_once():
     shape = sizes.base_shape(config, [])
     recipes = {one.generator: recipe_of(one) for one in candidates(config)}
     cost = costs.training_cost(recipes["edit"].training, config.finetune, shape)
-    tuned = {name: costs.Tuned(10, 1, name == "edit", cost) for name in recipes}
+    tuned = {name: costs.Tuned(10, 3, 1, name == "edit", cost) for name in recipes}
     shared, edit = (
         costs.of_finetune(one, costs.Sized(IMAGES, shape, recipes, tuned))
         for one in candidates(config)
     )
-    assert shared.flops == {"fine-tuning": 10 * cost.training} and edit == Cost()
+    assert shared.flops == {"fine-tuning": 10 * cost.training + 3 * cost.forward}
+    assert edit == Cost()
     assert (shared + edit).storage == {"adapters": 4 * cost.trained}

@@ -38,6 +38,11 @@ def test_selection_refuses_scorers_that_do_not_say_what_it_reads():
     check_scores(Config())
     with pytest.raises(ConfigError, match=r"scorers=\[clip\] say nothing of nearest_similarity, "):
         check_scores(configured("clip"))
+    both = {"synthesis": {"scorers": ["clip", "copies"]}, "selection": {"score": "both"}}
+    with pytest.raises(ConfigError, match=r"dc_margin, .*clip and copies and diffusion_classifier"):
+        check_scores(Config.model_validate(both))
+    both["synthesis"]["scorers"].append("diffusion_classifier")
+    check_scores(Config.model_validate(both))
 
 
 def test_scorers_enter_the_digest_where_they_are_not_the_usual_ones():

@@ -95,6 +95,36 @@ def test_the_best_of_each_group_and_as_many_in_each():
     assert kept(TABLE, keep=0.5) == ["g1-0", "g0-2"]
 
 
+MARGINS = TABLE.append_column("dc_margin", pa.array([0, 1, 5, 2, 3, 9], pa.float32()))
+
+
+def test_candidates_are_ordered_by_the_score_that_is_asked_for():
+    by_margin = chosen(MARGINS, score="diffusion_classifier")
+    assert by_margin["score"].to_pylist() == [0, 1, 5, 2, 3, 9]
+    assert kept(MARGINS, score="diffusion_classifier", keep=0.5) == ["g0-1", "g1-1"]
+    clip = np.array([0.5, 0.4, 0.3, 0.5, 0.1, 0.2])
+    margin = np.array([0, 1, 5, 2, 3, 9])
+    both = (clip - clip.mean()) / clip.std() + (margin - margin.mean()) / margin.std()
+    assert np.allclose(chosen(MARGINS, score="both")["score"].to_numpy(), both, atol=1e-5)
+    alike = MARGINS.set_column(6, "dc_margin", pa.array([7] * 6, pa.float32()))
+    assert kept(alike, score="both") == kept(TABLE), "margins that are all alike say nothing"
+    assert _selection_rule(SelectionConfig(score="both")) == (
+        "the best 75 % by CLIP score and the Diffusion Classifier's margin"
+    )
+
+
+def test_margins_are_asked_of_who_gives_them():
+    with pytest.raises(DataError, match=r"no column dc_margin"):
+        chosen(TABLE, score="both")
+    nothing = MARGINS.set_column(6, "dc_margin", pa.array([float("nan")] * 6, pa.float32()))
+    with pytest.raises(DataError, match=r"dc_margin of 6 candidate"):
+        chosen(nothing, score="diffusion_classifier")
+    with pytest.raises(ConfigError, match=r"which is no cosine.* Fix: selection\.score=clip"):
+        load_config(
+            None, ["selection.rule=threshold", "selection.threshold=0.5", "selection.score=both"]
+        )
+
+
 def test_equal_scores_are_decided_by_id():
     table = candidates([(f"g{g}-{i}", g, 0.5, 0.5) for g in (1, 0) for i in (3, 1, 2, 0)])
     assert sorted(kept(table, keep=0.5)) == ["g0-0", "g0-1", "g1-0", "g1-1"]
@@ -211,6 +241,22 @@ def test_facts_tell_groups_clusters_and_thresholds(tmp_path: Path):
     written = read_table(work)
     assert written.column_names == ["id", "group", "score", "copy", "kept"]
     assert written.filter(written["copy"])["id"].to_pylist() == ["g0-0"]
+
+
+def test_facts_tell_how_often_a_judge_agrees(tmp_path: Path):
+    judged = MARGINS.append_column("dc_group", pa.array([1, 0, 0, 1, 0, 0], pa.int32()))
+    clusters, synthetic, work = (str(tmp_path / name) for name in ("clusters", "synthetic", "work"))
+    write_table(neighbours({0: [0.2], 1: [0.2]}), f"{clusters}/neighbours.parquet")
+    write_table(judged, f"{synthetic}/all.parquet")
+    write_manifest(synthetic, [ShardRecord("all.parquet", 0, 6, "")], {})
+    scorers = "synthesis.scorers=[clip, copies, diffusion_classifier]"
+    best = {"clip": ["g1-0", "g0-2"], "diffusion_classifier": ["g0-1", "g1-1"]}
+    for score, names in best.items():
+        config = load_config(None, [scorers, f"selection.score={score}", "selection.keep=0.4"])
+        facts = run_selection(config, clusters, synthetic, GROUPS, work, Progress())
+        assert facts["dc_agreement"] == {"a/x": 0.75, "b/x": 0.5}
+        written = read_table(work)
+        assert written.filter(written["kept"])["id"].to_pylist() == names
 
 
 def test_validation_images_that_stand_in_training_do_not_calibrate(tmp_path: Path):

@@ -15,11 +15,11 @@ from raysynth.groups.groups import Groups
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.factors import exact, spread_factors
 from raysynth.synthesis.gaussian import BORROWED, gaussians_of, keep, read, shares_of
-from raysynth.synthesis.levels import Way, begins_midway, highest_of
 from raysynth.synthesis.schedule import SCHEDULES, Sought
 from raysynth.synthesis.schedules.even import even_levels
 from raysynth.synthesis.solver import build_solver, check_solver, noise_of
 from raysynth.synthesis.task import Drawing
+from raysynth.synthesis.way import Way
 from tests.synthesis.conftest import GROUPS
 from tests.synthesis.test_schedule import BASES
 
@@ -128,7 +128,7 @@ def test_a_gaussian_that_steps_begin_at_keeps_its_spread():
 def test_what_begins_at_a_gaussian(make_config):
     def asked(generator: str, **synthesis: object) -> bool:
         config = make_config(generator=generator, synthesis=synthesis)
-        return begins_midway(config.synthesis, recipe_of(config))
+        return recipe_of(config).midway
 
     assert asked("lora", gaussian_above=None) and asked("shared", gaussian_above=0.5)
     assert not asked("lora", gaussian_above=1.0)
@@ -138,12 +138,14 @@ def test_what_begins_at_a_gaussian(make_config):
 
 
 def test_it_enters_the_digest_of_what_begins_there(make_config):
-    def told(generator: str, above: float | None) -> object:
-        config = make_config(generator=generator, synthesis={"gaussian_above": above})
-        return synthesis_inputs(config)["knobs"].get("gaussian_above", "absent")
+    def told(generator: str, above: float | None) -> tuple[object, ...]:
+        synthesis = {"gaussian_above": above, "steps": None}
+        inputs = synthesis_inputs(make_config(generator=generator, synthesis=synthesis))
+        return inputs.get("begins"), inputs["knobs"]["steps"]
 
-    assert told("lora", 1.0) == "absent" and told("lora", 0.7) == 0.7 and told("lora", None) is None
-    assert {told(name, above) for name in ("edit", "vanilla") for above in (0.7, 1.0)} == {"absent"}
+    assert told("lora", 1.0) == (None, 6), "what earlier versions drew"
+    assert told("lora", 0.7) == (0.7, 4) and told("lora", None) == (0.8, 4)
+    assert {told(name, above) for name in ("edit", "vanilla") for above in (0.7, 1)} == {(None, 6)}
 
 
 def test_a_solver_that_cannot_begin_midway_is_refused(make_config):
@@ -151,4 +153,4 @@ def test_a_solver_that_cannot_begin_midway_is_refused(make_config):
     with pytest.raises(ConfigError, match=r"gaussian_above=0\.8: synthesis\.solver=ddim"):
         check_solver(config)
     usual = make_config(synthesis={"gaussian_above": None, "solver": "ddim"})
-    assert highest_of(usual.synthesis) == 1
+    assert recipe_of(usual).begins == 1

@@ -16,10 +16,11 @@ from raysynth.progress import Progress
 from raysynth.storage.tables import REAL, encode_png, with_groups, write_table
 from raysynth.synthesis.encoded import evenly
 from raysynth.synthesis.gaussian import read
-from raysynth.synthesis.levels import FILE, GAUSSIANS, Way, find_levels, settled_way
+from raysynth.synthesis.levels import FILE, GAUSSIANS, find_levels, settled_way
 from raysynth.synthesis.shards import read_shards
 from raysynth.synthesis.spectrum import measured, spectrum_of
 from raysynth.synthesis.stage import run_synthesis
+from raysynth.synthesis.way import Way
 from tests.synthesis.conftest import COUNTS, GROUPS
 
 MATCHED = {"schedule": "matched", "steps": 3}
@@ -108,7 +109,7 @@ def test_a_run_settles_its_levels_once(ray_local, make_config, real, tmp_path):
     config = make_config(synthesis={**MATCHED, "gaussian_above": 1.0})
     recipe = recipe_of(config)
     way = settled_way(config, recipe, real, GROUPS, str(tmp_path))
-    here = find_levels(config.base, config.synthesis, config.resources, real, GROUPS)
+    here = find_levels(config.base, config.synthesis, recipe, config.resources, real, GROUPS)
     assert way == Way(here) and len(here) == 3
     assert json.loads((tmp_path / FILE).read_text()) == {"levels": list(here)}
     (tmp_path / FILE).write_text(json.dumps({"levels": [0.9, 0.5, 0.1]}))

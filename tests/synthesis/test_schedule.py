@@ -21,13 +21,14 @@ from raysynth.synthesis.denoise import Edited, denoise
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.factors import exact, spread_factors
 from raysynth.synthesis.guidance import guide_of
-from raysynth.synthesis.levels import Way, fallen
+from raysynth.synthesis.levels import fallen
 from raysynth.synthesis.noise import Spectrum
 from raysynth.synthesis.schedule import SCHEDULES, Sought
 from raysynth.synthesis.schedules.matched import placed, weights_of
 from raysynth.synthesis.settings import SynthesisConfig
 from raysynth.synthesis.solver import build_solver, check_solver, lay_out, noise_of
 from raysynth.synthesis.task import Drawing
+from raysynth.synthesis.way import Way
 
 STABLE: dict[str, Any] = {
     "beta_start": 0.00085,

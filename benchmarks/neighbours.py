@@ -1,0 +1,107 @@
+"""Each system of the literature beside the method, against its own absence: does it do its job?
+
+    python benchmarks/neighbours.py [--quick] [--only NAME ...] [--seeds 0 1 2] [--folder FOLDER]
+
+A check prints its numbers, seed by seed and their means, and its bars, which are of the means;
+exits 1 when one is missed. `--quick`: one seed and fewer images.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from judging import judged_outfits
+from measure import finish, parser
+from separation import CBDM, OVERLAP, separated
+
+Bars = Callable[[Mapping[str, float]], dict[str, bool]]
+"""Means over seeds -> what is judged -> whether it holds."""
+
+
+def of_cbdm(found: Mapping[str, float]) -> dict[str, bool]:
+    """The work of CBDM: groups' predictions come closer, and images are denoised as well."""
+    return {
+        "sister attributes at most .6 as far apart as without": found["cbdm / off"] <= 0.6,
+        "own error within 1 % of that without": abs(found["cbdm error / off"] - 1) <= 0.01,
+    }
+
+
+def of_overlap(found: Mapping[str, float]) -> dict[str, bool]:
+    """The opposite, in the same run."""
+    return {
+        "sister attributes 1.15 times as far apart as without": found["overlap / off"] >= 1.15,
+        "own error within 1 % of that without": abs(found["overlap error / off"] - 1) <= 0.01,
+        "cbdm below and overlap above": found["cbdm / off"] < 1 < found["overlap / off"],
+    }
+
+
+def of_judge(found: Mapping[str, float]) -> dict[str, bool]:
+    """The Diffusion Classifier as a judge of what real images show, and of wrong labels."""
+    gain = found["purity: margin"] - found["purity: nothing"]
+    alone = found["purity: own error"] - found["purity: nothing"]
+    return {
+        "shared noise beats independent noise by .30": found["shared"]
+        >= found["independent"] + 0.3,
+        "group accuracy .78": found["group"] >= 0.78,
+        "attribute accuracy .97": found["attribute"] >= 0.97,
+        "wrong labels: .10 purer than no filter": gain >= 0.10,
+        "both judges not below CLIP by .005": found["purity: both"]
+        >= found["purity: clip"] - 0.005,
+        "stages say what all timesteps say in 95 %": found["staged, as all"] >= 0.95,
+        "without contrast it gains less than .04": alone < 0.04,
+    }
+
+
+CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = {
+    "diffusion_classifier": (judged_outfits, of_judge),
+    "cbdm": (lambda *given: separated(*given, arms=(CBDM,)), of_cbdm),
+    "overlap": (lambda *given: separated(*given, arms=(CBDM, OVERLAP)), of_overlap),
+}
+"""Name -> (folder, seed, quick) to numbers, and bars of their means."""
+
+
+def summed_up(each: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Mean, spread over seeds and the seeds' own numbers."""
+    return {
+        name: {
+            "mean": round(statistics.mean(values), 4),
+            "sd": round(statistics.stdev(values), 4) if len(values) > 1 else None,
+            "seeds": [round(value, 4) for value in values],
+        }
+        for name in each[0]
+        for values in [[one[name] for one in each]]
+    }
+
+
+def main() -> None:
+    options = parser(__doc__ or "")
+    options.add_argument("--only", nargs="+", choices=CHECKS, default=list(CHECKS))
+    options.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2, quick 0")
+    options.add_argument("--folder", help="where models are kept; default: a new one")
+    asked = options.parse_args()
+    torch.set_num_threads(1)
+    folder = Path(asked.folder or tempfile.mkdtemp(prefix="raysynth-neighbours-"))
+    numbers: dict[str, Any] = {}
+    bars: dict[str, bool] = {}
+    for name in asked.only:
+        measure, judge = CHECKS[name]
+        each = []
+        for seed in asked.seeds or ([0] if asked.quick else [0, 1, 2]):
+            each.append(measure(folder, seed, asked.quick))
+            print(f"  {name}, seed {seed}: {each[-1]}", file=sys.stderr, flush=True)
+        numbers[name] = summed_up(each)
+        means = {key: statistics.mean([one[key] for one in each]) for key in each[0]}
+        bars |= {f"{name}: {bar}": holds for bar, holds in judge(means).items()}
+    # Kept in `results` where it is all of it.
+    some = asked.quick or asked.seeds is not None or len(asked.only) < len(CHECKS)
+    finish("neighbours", numbers, bars, some)
+
+
+if __name__ == "__main__":
+    main()

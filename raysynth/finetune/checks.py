@@ -1,0 +1,96 @@
+"""What fine-tuning refuses before anything is made: the base, terms, adapters that cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from raysynth.clustering.settings import ClusteringConfig
+from raysynth.errors import ConfigError
+from raysynth.finetune.settings import TERMS, FinetuneConfig
+from raysynth.finetune.term import terms_of
+from raysynth.generators.recipe import recipe_of
+from raysynth.groups.groups import Groups
+from raysynth.groups.settings import PromptConfig
+from raysynth.knobs import Sections
+from raysynth.models.settings import BaseConfigSection
+from raysynth.models.sources import check_base
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from raysynth.finetune.jobs import Job
+
+
+def check_finetune(config: Sections) -> None:
+    """Refuse a base model that is none, and terms that do not fit the generator.
+
+    Raises ConfigError, ModelError.
+    """
+    check_base(config[BaseConfigSection])
+    training = recipe_of(config).training
+    several = training is not None and training.shared
+    check_terms(config[FinetuneConfig], config.generator, several)
+
+
+def check_jobs(config: Sections, groups: Groups, counts: np.ndarray) -> None:
+    """Refuse classes without any group to train on, and overrides of adapters that cannot be.
+
+    And terms that find nothing to compare. `counts`: [G] training images per group. Raises
+    DataError, ConfigError.
+    """
+    from raysynth.finetune.jobs import expected_jobs
+
+    settings = config[FinetuneConfig]
+    sections = (settings, config[PromptConfig], config[ClusteringConfig])
+    jobs = expected_jobs(recipe_of(config), *sections, groups, counts)
+    check_partners(settings, jobs, groups)
+
+
+def check_terms(settings: FinetuneConfig, generator: str, several: bool) -> None:
+    """Refuse terms that a generator's models, or one another, have no use for.
+
+    Parameters
+    ----------
+    several : whether one model of the generator speaks for several groups.
+
+    Raises
+    ------
+    ConfigError
+        Models of one group, or none; a term twice; two that pull against each other.
+    """
+    names = [one.name for one in settings.terms]
+    if not names:
+        return
+    if not several:
+        raise ConfigError(
+            f"finetune.terms=[{', '.join(names)}]: need one model that speaks for several groups; "
+            f"got generator={generator}, whose models know one group each, or are not trained. "
+            "Fix: generator=shared (of generator=auto: candidates=[shared, edit]), or "
+            "finetune.terms=[]"
+        )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(
+            f"finetune.terms=[{', '.join(names)}]: {twice[0]} more than once; expected each once. "
+            "Fix: name it once, with the sum of its weights"
+        )
+    for name in names:
+        if other := next((other for other in names if other in TERMS[name].against), None):
+            raise ConfigError(
+                f"finetune.terms=[{', '.join(names)}]: {name} and {other} pull the same "
+                "predictions apart and together; expected one of them. Fix: leave one out"
+            )
+
+
+def check_partners(settings: FinetuneConfig, jobs: Sequence[Job], groups: Groups) -> None:
+    """Refuse terms that find nothing to compare in a model's groups; raises ConfigError."""
+    for added in terms_of(settings):
+        for job in jobs:
+            spoken = [*job.prompts, *job.unseen]
+            found = [added.term.partners(g, spoken, groups, added.knobs) for g in job.prompts]
+            if not any(set(some) - {g} for g, some in zip(job.prompts, found, strict=True)):
+                raise ConfigError(
+                    f"finetune.terms: {added.name} compares groups that the model {job.name!r} "
+                    f"does not speak for: it knows {', '.join(groups.name(g) for g in spoken)}. "
+                    f"Fix: finetune.per=all, or other knobs of {added.name}"
+                )

@@ -1,0 +1,1 @@
+"""Scores that candidates are ordered by, one file each, called as their file."""

@@ -1,0 +1,16 @@
+"""From which noise to the image: what all actors of a run are told, once it is settled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Way:
+    """Noise levels of a run's steps, and what they begin at."""
+
+    levels: tuple[float, ...] | None = None
+    """[N] falling; None: the solver's own, from pure noise."""
+    gaussians: str = ""
+    """File or URI of the Gaussians (`gaussian`) that images are drawn from and noised to the first
+    level; empty: they begin as pure noise."""
