@@ -134,6 +134,7 @@ class _Runner:
         waiting = [node for node in nodes if node.name not in done and node.name not in ahead]
         for node in waiting[1:] if self._session.spare else ():
             if node.stage.early and all(each.name in done for each in node.upstream.values()):
+                function(node.stage.build)  # imported here: two threads would meet in torch's parts
                 ahead.begin(node.name, partial(self._make, node, dict(done)))
 
     def _settle(self, node: Node, made: Done, done: dict[str, Done], nodes: Sequence[Node]) -> None:
