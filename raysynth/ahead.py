@@ -1,7 +1,7 @@
 """Stages that begin before their turn, beside those before them, where cores would idle.
 
-Starting processes, clustering and the ends of stages keep one core busy of two: together about a
-third of a small run (docs/notebook/2026-11-29-quickstart-speed.md).
+Starting processes, clustering and the ends of stages keep one core busy of several
+(docs/notebook/2026-11-29-quickstart-speed.md).
 """
 
 from __future__ import annotations
