@@ -1,13 +1,16 @@
 """The method, stage by stage, in the order of the paper (Basu et al., arXiv 2511.08711).
 
-Each stage is a function of its inputs' digest: unchanged, it is skipped; cut off, it goes on.
+Each stage is a function of its inputs' digest: unchanged, it is skipped; cut off, it goes on. Some
+begin before their turn, see `raysynth.ahead`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from raysynth.ahead import Ahead
 from raysynth.cluster.session import Session
 from raysynth.config.config import Config
 from raysynth.datasets.contents import source_digest
@@ -114,18 +117,37 @@ class _Runner:
         self._progress.update("content of the data set's files")
         nodes = nodes_of(self._config, last, _contents({}))
         done: dict[str, Done] = {}
-        for node in nodes:
-            done[node.name] = self._equal(node, done) or self._make(node, done)
-            self._check_read(node, done, nodes)
+        with Ahead(self._progress) as ahead:
+            for node in nodes:
+                for early in (each for each in node.upstream.values() if each.name in ahead):
+                    self._settle(early, ahead.take(early.name), done, nodes)
+                if node.name not in ahead:
+                    made = self._equal(node, done) or self._make(node, done, self._progress)
+                    self._settle(node, made, done, nodes)
+                ahead.check()
+                self._begin(ahead, done, nodes)
+            for early in (each for each in nodes if each.name in ahead):
+                self._settle(early, ahead.take(early.name), done, nodes)
+
+    def _begin(self, ahead: Ahead, done: Mapping[str, Done], nodes: Sequence[Node]) -> None:
+        """Begin what may begin before its turn, and has all that it reads."""
+        waiting = [node for node in nodes if node.name not in done and node.name not in ahead]
+        for node in waiting[1:] if self._session.spare else ():
+            if node.stage.early and all(each.name in done for each in node.upstream.values()):
+                function(node.stage.build)  # imported here: two threads would meet in torch's parts
+                ahead.begin(node.name, partial(self._make, node, dict(done)))
+
+    def _settle(self, node: Node, made: Done, done: dict[str, Done], nodes: Sequence[Node]) -> None:
+        """A stage is there, and what later ones cannot use of it is refused."""
+        done[node.name] = made
+        self._check_read(node, done, nodes)
 
     def _equal(self, node: Node, done: Mapping[str, Done]) -> Done | None:
         """The same stage of the same digest: two generators, one model (`shared` and `edit`)."""
         same = [each for name, each in done.items() if stage_kind(name) == node.stage.name]
         return next((each for each in same if each.digest == node.digest), None)
 
-    def _make(self, node: Node, done: Mapping[str, Done]) -> Done:
-        progress = self._progress
-
+    def _make(self, node: Node, done: Mapping[str, Done], progress: Progress) -> Done:
         def build(folder: str) -> dict[str, Any]:
             self._check_once()
             if node.stage.ray:

@@ -27,6 +27,7 @@ class Progress:
         self._start = time.monotonic()
         self._thread: threading.Thread | None = None
         self._status = self.console.status("") if self.console.is_terminal else None
+        self._others: list[Beside] = []
 
     def __enter__(self) -> Progress:
         if self._status:
@@ -62,12 +63,22 @@ class Progress:
         """A line that stays, as it is written; `mark`: a sign before it, in green."""
         self.console.print(Text.assemble((f"{mark} " if mark else "", "green"), shown(text)))
 
+    def beside(self) -> Beside:
+        """The display of a stage that runs beside this one's: in the same line, behind it."""
+        other = Beside(self.console)
+        self._others.append(other)
+        return other
+
     def _line(self, indent: str = "") -> Text:
         with self._lock:
             count = f" {self._done:.0f}/{self._total:.0f}" if self._total else ""
             seconds = time.monotonic() - self._start
             told = f" {shown(self._what)}{count} ({seconds:.0f} s)"
-            return Text.assemble(indent, (self._name, "bold"), told)
+            line = Text.assemble(indent, (self._name, "bold"), told)
+        for other in self._others:
+            if other._name:
+                line.append("; ").append_text(other._line())
+        return line
 
     def _beat(self) -> None:
         last = time.monotonic()
@@ -79,3 +90,27 @@ class Progress:
             elif time.monotonic() - last >= HEARTBEAT_SECONDS:
                 last = time.monotonic()
                 self.console.print(self._line("  "))
+
+
+class Stopped(Exception):
+    """A stage beside others was told to end, and heard it where it would say how far it is."""
+
+
+class Beside(Progress):
+    """The display of a stage in a thread of its own; `end` ends that stage at its next update."""
+
+    def __init__(self, console: Console) -> None:
+        """`console`: that of the display beside which this one is."""
+        super().__init__(console)
+        self._ended = threading.Event()
+
+    def update(self, what: str, done: float = 0, total: float = 0) -> None:
+        """See `Progress.update`; raises Stopped after `end`."""
+        if self._ended.is_set():
+            raise Stopped
+        super().update(what, done, total)
+
+    def end(self) -> None:
+        """Show nothing more, and let the stage end."""
+        self._ended.set()
+        self.stage("")

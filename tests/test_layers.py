@@ -42,6 +42,7 @@ report
 config
 parts method
 planning
+ahead
 pipeline export
 benchmark
 cli

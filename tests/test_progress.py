@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import time
 
+import pytest
 from rich.console import Console
 
 import raysynth.progress
-from raysynth.progress import Progress
+from raysynth.progress import Progress, Stopped
 
 
 def test_lines_keep_coming_without_a_terminal(monkeypatch):
@@ -38,3 +39,16 @@ def test_what_is_said_is_printed_as_it_is_written():
     shown = r"car [/x] [red]rear[/red] :car: \x1b[31m\r\n"
     assert out.getvalue() == f"  clusters: {shown}\nplain\n\x1b[32m✓ \x1b[0mingest\n"
     assert f"{shown} 1/2" in line.get()
+
+
+def test_a_stage_beside_another_stands_in_its_line_until_it_ends():
+    progress = Progress(Console(file=io.StringIO(), force_terminal=False))
+    progress.stage("synthesis")
+    other = progress.beside()
+    other.stage("references")
+    other.update("trainings", 3, 16)
+    assert progress._line().plain == "synthesis  (0 s); references trainings 3/16 (0 s)"
+    other.end()
+    assert progress._line().plain == "synthesis  (0 s)"
+    with pytest.raises(Stopped):
+        other.update("trainings", 4, 16)

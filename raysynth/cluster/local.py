@@ -30,6 +30,10 @@ LOCAL_ENVIRONMENT = {
     LOOPBACK: "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per fine-tuning worker, for spot nodes
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else Ray's C++ core writes into the driver's terminal
+    # A local Ray starts a worker per logical CPU ahead, which are more than are used: a CPU second
+    # each, and half a percent of a core for as long as they idle; its metrics nobody reads.
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_metrics_collection": "0",
     "RAY_worker_maximum_startup_concurrency": "8",  # it warns at four times this many workers
     # On few cores Ray keeps hardly any idle worker for more than a second: each block of images had
     # its workers started anew, 1.5 CPU seconds for 64 images. Milliseconds.

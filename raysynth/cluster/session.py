@@ -16,6 +16,7 @@ from raysynth.cluster.capacity import (
     address_of,
     check_cluster,
     is_local,
+    local_cpus,
     logical_cpus,
 )
 from raysynth.cluster.local import guard_token, held_signals, join, start_local
@@ -80,6 +81,17 @@ class Session:
                 signal.signal(signal.SIGTERM, self._before)
         if self._signal:
             sys.exit(128 + self._signal)
+
+    @property
+    def spare(self) -> bool:
+        """Whether two stages at once gain something and take nothing from each other.
+
+        On the run's own Ray on several cores, of which it has `LOGICAL_CPUS_PER_CORE` times as many
+        as a stage's workers take. A GPU's memory is measured, for one stage, and given to it.
+        """
+        resources = self.config.resources
+        local = self.started and is_local(resources)
+        return local and not resources.gpus_per_worker and local_cpus() > 1
 
     def start(self) -> None:
         """Join or start Ray once.

@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 import ray.data
 from PIL import Image
 
+from raysynth.cluster.settings import ResourcesConfig
+from raysynth.cluster.workers import busy_task_cpus
 from raysynth.datasets.files import LEFT_OUT, clipped, some
 from raysynth.datasets.layout import Dataset
 from raysynth.datasets.listing import list_dataset, split_counts
@@ -40,8 +42,10 @@ REASONS = 5
 REPEATED = "repeated"
 
 
-def ingest(config: DatasetConfig, seed: int, work: str, progress: Progress) -> dict[str, Any]:
-    """Write `work/<split>-<number>.parquet`; what is already there is not made again.
+def ingest(
+    config: DatasetConfig, seed: int, work: str, progress: Progress, cpus: float = 1.0
+) -> dict[str, Any]:
+    """Write `work/<split>-<number>.parquet` in tasks of `cpus`; what is there is not made again.
 
     Returns the manifest's facts: `rows`, `counts` per split and group, `skipped` file names,
     `left_out`: what is not in the table and why, and `repeated`: pictures that are there twice,
@@ -56,7 +60,7 @@ def ingest(config: DatasetConfig, seed: int, work: str, progress: Progress) -> d
     dataset, groups, listing = list_dataset(config, seed)
     chunks = _chunks(listing)
     todo = _missing(chunks, work)
-    sides, hashes = _write(todo, dataset, groups, work, progress)
+    sides, hashes = _write(todo, dataset, groups, work, progress, cpus)
     skipped = _skipped(chunks, work)
     why = _why(skipped, listing, dataset)
     if skipped and config.on_error == "refuse":
@@ -81,7 +85,12 @@ def ingest(config: DatasetConfig, seed: int, work: str, progress: Progress) -> d
 
 
 def _write(
-    todo: list[pa.Table], dataset: Dataset, groups: Groups, work: str, progress: Progress
+    todo: list[pa.Table],
+    dataset: Dataset,
+    groups: Groups,
+    work: str,
+    progress: Progress,
+    cpus: float,
 ) -> tuple[set[int], dict[str, list[bytes]]]:
     """Write the chunks' files; the images' sides, and file -> its images' hashes."""
     sides: set[int] = set()
@@ -93,6 +102,7 @@ def _write(
         batch_size=None,
         batch_format="pyarrow",
         fn_kwargs={"dataset": dataset, "groups": groups, "work": work},
+        num_cpus=cpus,
     )
     total, done = sum(len(chunk) for chunk in todo), 0
     for batch in blocks.iter_batches(batch_size=1, batch_format="pyarrow"):
@@ -232,4 +242,5 @@ def _written_counts(listing: pa.Table, skipped: set[str], groups: Groups) -> dic
 
 def build(work: Work) -> dict[str, Any]:
     """The stage's outputs, see `ingest`."""
-    return ingest(work.config[DatasetConfig], work.config.seed, work.folder, work.progress)
+    cpus = busy_task_cpus(work.config[ResourcesConfig])
+    return ingest(work.config[DatasetConfig], work.config.seed, work.folder, work.progress, cpus)

@@ -179,19 +179,18 @@ def _fit(packs: dict[str, list[Job]], shared: _Shared, cpus: float) -> None:
     """A Ray Train run with a worker per pack; resuming is by `work`, not by Ray's checkpoints."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-    # TorchTrainer's base: the workers exchange nothing, so they need no process group, which
-    # accelerate would take for a distributed training of one model.
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+    from raysynth.finetune.trainer import trainer_kind
 
-    gpus, work = shared.config[ResourcesConfig].gpus_per_worker, shared.work
-    trainer = DataParallelTrainer(
+    resources, work = shared.config[ResourcesConfig], shared.work
+    gpus = resources.gpus_per_worker
+    trainer = trainer_kind(local=is_local(resources))(
         train_worker,
         train_loop_config={
             "packs": {name: [asdict(job) for job in pack] for name, pack in packs.items()},
             "training": shared.training.to_dict(),
             "finetune": shared.config[FinetuneConfig].model_dump(),
             "base": shared.config[BaseConfigSection].model_dump(),
-            "resources": shared.config[ResourcesConfig].model_dump(),
+            "resources": resources.model_dump(),
             "seed": shared.config.seed,
             "groups": shared.groups.to_dict(),
             "real": shared.real,

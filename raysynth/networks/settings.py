@@ -61,7 +61,7 @@ class ClassifierConfig(Section):
     evaluations: Count = knob(
         4, "Evaluations on validation per training: early stopping's, ASHA's rungs."
     )
-    batch_size: Count = knob(128, "Images per step.")
+    batch_size: Count = knob(64, "Images per step.")
     ratio: Annotated[float, Field(ge=0)] = knob(
         1.0, "Synthetic / real images used; above 0: one of each group at least."
     )

@@ -8,6 +8,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from raysynth.networks.convolution import Convolution
+
 NORMALISATION = 0.5
 """Mean and standard deviation of the small network's normalisation: pixels to [-1, 1]."""
 
@@ -25,13 +27,13 @@ class Block(nn.Module):
     def __init__(self, inside: int, outside: int, stride: int) -> None:
         """Channels in and out; `stride` of the first convolution."""
         super().__init__()
-        self.convolution1 = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+        self.convolution1 = Convolution(inside, outside, 3, stride)
         self.norm1 = nn.BatchNorm2d(outside)
-        self.convolution2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
+        self.convolution2 = Convolution(outside, outside, 3, 1)
         self.norm2 = nn.BatchNorm2d(outside)
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or inside != outside:
-            self.shortcut = nn.Conv2d(inside, outside, 1, stride, bias=False)
+            self.shortcut = Convolution(inside, outside, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inside, H, W] -> [B, outside, H / stride, W / stride]."""
@@ -47,7 +49,7 @@ class SmallNetwork(nn.Module):
         """Random weights; `widths`: channels of the stages, `channels`: of the images."""
         super().__init__()
         first = widths[0]
-        self.stem = nn.Conv2d(channels, first, 3, 2, 1, bias=False)
+        self.stem = Convolution(channels, first, 3, 2)
         self.norm = nn.BatchNorm2d(first)
         inside = (first, *widths[:-1])
         self.blocks = nn.Sequential(

@@ -23,6 +23,7 @@ REFERENCES = Stage(
     check="raysynth.networks.checks:check_backbone",
     check_read={"ingest": "raysynth.networks.checks:check_sides"},
     cost="raysynth.planning.costs:of_references",
+    early=True,
 )
 
 

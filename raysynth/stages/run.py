@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import threading
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -63,6 +64,7 @@ class Run:
         self.shared = shared
         self.say: Callable[[str], None] = lambda text: None
         """Is told, a line each, of files that are not what they should be."""
+        self._writing = threading.Lock()  # of the manifest: two stages may be at work
         try:
             self.filesystem, self._root = open_storage(self.root, patience=0)
             self.filesystem.makedirs(self._root, exist_ok=True)
@@ -163,7 +165,8 @@ class Run:
 
     def _built(self, work: str, build: Callable[[str], dict[str, Any]]) -> tuple[Any, float]:
         """The stage's facts and the seconds it took, with those of attempts that were cut off."""
-        sweep(self.root, deep=False)
+        with self._writing:
+            sweep(self.root, deep=False)
         sweep(work)
         make_folder(work)
         spent = self._spent(work)
@@ -266,12 +269,24 @@ class Run:
 
     def _note(self, name: str, record: Mapping[str, Any]) -> None:
         """Name a stage in the run's manifest."""
-        manifest = self.manifest()
-        if manifest["stages"].get(name) == record:
-            return
-        manifest["config_digest"] = self.config.digest()
-        manifest["stages"][name] = record
-        write_atomic(self.path(MANIFEST), _json(manifest))
+        with self._writing:
+            manifest = self.manifest()
+            if manifest["stages"].get(name) == record:
+                return
+            manifest["config_digest"] = self.config.digest()
+            manifest["stages"][name] = record
+            order = list(self.folders)  # the method's, whichever was made first
+            of_method = sorted(
+                manifest["stages"].items(), key=lambda x: order.index(stage_kind(x[0]))
+            )
+            manifest["stages"] = dict(of_method)
+            write_atomic(self.path(MANIFEST), _json(manifest))
+
+    def _ordered(self, stages: Mapping[str, Any]) -> dict[str, Any]:
+        """In the order of the method, whichever was made first."""
+        place = {kind: number for number, kind in enumerate(self.folders)}
+        last = len(place)  # of another version's stages
+        return dict(sorted(stages.items(), key=lambda item: place.get(stage_kind(item[0]), last)))
 
 
 def shared_name(name: str, digest: str) -> str:

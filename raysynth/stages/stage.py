@@ -49,6 +49,9 @@ class Stage:
     """Key -> stage that is read, but whose digest stands by itself under this key."""
     stands_for: str = ""
     """Stage that later ones read: they get this one in its place."""
+    early: bool = False
+    """Begins as soon as what it reads is there, beside stages before it, where cores would idle
+    (`cluster.session.Session.spare`)."""
     where: Callable[[Any], bool] = lambda config: True
     """(config): whether a run has it."""
 

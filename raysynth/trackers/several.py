@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +30,7 @@ class Trackers:
     def __init__(self, opened: Mapping[str, Tracker], say: Say = to_stderr) -> None:
         """`opened`: what messages call a tracker -> the tracker."""
         self._opened, self._say = dict(opened), say
+        self._telling = threading.Lock()  # two stages may be at work
 
     def metrics(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         """See `Tracker.metrics`."""
@@ -44,12 +46,13 @@ class Trackers:
         self._opened.clear()
 
     def _tell(self, call: Callable[[Tracker], None]) -> None:
-        for name, tracker in list(self._opened.items()):
-            try:
-                call(tracker)
-            except Exception as error:  # of another package: whatever it likes
-                del self._opened[name]
-                self._say(_left(name, error))
+        with self._telling:
+            for name, tracker in list(self._opened.items()):
+                try:
+                    call(tracker)
+                except Exception as error:  # of another package: whatever it likes
+                    del self._opened[name]
+                    self._say(_left(name, error))
 
 
 @contextmanager

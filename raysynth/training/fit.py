@@ -24,13 +24,12 @@ from raysynth.networks.images import Data
 from raysynth.networks.linear import Head
 from raysynth.networks.network import Network, build_network
 from raysynth.networks.settings import ClassifierConfig
+from raysynth.training.adamw import AdamW
 from raysynth.training.augment import augmented
 from raysynth.training.losses import GroupDRO, mixed_loss
 from raysynth.training.plan import Phase, Plan
 from raysynth.training.trainset import TrainingSet, training_set
 
-MAX_GRAD_NORM = 5.0
-WARM_UP = 0.2
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
 """logits [B, K], features [B, D], label [B], group [B], weight [B] or None -> loss."""
 
@@ -174,7 +173,7 @@ def _steps(
     """Optimizer steps of a phase; yields at every stop."""
     batches = images.batches(blueprint.classifier.batch_size, seed, number)
     loss = _loss(phase, images.groups)
-    optimizer, schedule = _optimizer(network, phase)
+    optimizer = AdamW(network.model, phase.learning_rate, phase.weight_decay, phase.steps)
     generator = torch.Generator().manual_seed(seed + number)
     label, group = images.label, images.group
     done = 0
@@ -186,7 +185,6 @@ def _steps(
             weight = None if images.weight is None else images.weight[rows]
             arrays = (images.pixels(rows), label[rows], group[rows], weight)
             value = train_step(network, arrays, loss, optimizer, generator, blueprint.classifier)
-            schedule.step()
             finite &= value.isfinite()
             done += 1
         if not finite:
@@ -201,7 +199,7 @@ def train_step(
     network: Network,
     batch: tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], NDArray | None],
     loss: Loss,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AdamW,
     generator: torch.Generator,
     classifier: ClassifierConfig,
 ) -> Tensor:
@@ -217,10 +215,7 @@ def train_step(
         augmented(pixels, generator, classifier.flip, classifier.crop_padding)
     )
     value = loss(logits, features, label, group, weight)
-    optimizer.zero_grad()
-    value.backward()
-    torch.nn.utils.clip_grad_norm_(network.model.parameters(), MAX_GRAD_NORM)
-    optimizer.step()
+    optimizer.step(value)
     return value.detach()
 
 
@@ -247,26 +242,3 @@ def _loss(phase: Phase, groups: int) -> Loss:
         return (weight * F.cross_entropy(logits.float(), label, reduction="none")).mean()
 
     return mixed
-
-
-def _optimizer(
-    network: Network, phase: Phase
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW, without weight decay on norms and biases; warm-up, then a cosine to zero."""
-    parameters = list(network.model.parameters())
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": phase.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=phase.learning_rate,
-        fused=True,
-    )
-    warm = max(1, round(WARM_UP * phase.steps))
-
-    def factor(step: int) -> float:
-        if step < warm:
-            return (step + 1) / warm
-        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, phase.steps - warm)))
-
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -327,3 +327,23 @@ def test_a_ray_whose_daemon_is_lost_while_it_starts_is_started_again(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["works", "1"]  # nothing of the first start is left
     assert "Ray did not start, trying again (1)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cores", "started", "spare"),
+    [
+        ([], 2, True, True),
+        ([], 1, True, False),
+        ([], 2, False, False),
+        (["resources.gpus_per_worker=0.5"], 2, True, False),
+        (["resources.address=10.0.0.1:6379"], 2, True, False),
+    ],
+)
+def test_cores_are_spare_on_a_ray_of_the_runs_own(
+    tmp_path, monkeypatch, overrides, cores, started, spare
+):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("raysynth.cluster.session.local_cpus", lambda: cores)
+    session = Session(load_config(None, overrides), str(tmp_path))
+    session.started = started
+    assert session.spare is spare
