@@ -69,6 +69,7 @@ def make_config(base_folder: Path, clip_folder: Path):
                 "actors": 1,
                 "rows_per_shard": 8,
                 "gaussian_above": 1.0,
+                "guidance": ["classifier_free"],
             },
         }
         for section, keys in sections.items():

@@ -126,11 +126,14 @@ def test_mixed_rows_under_an_interval_equal_adapter_by_adapter(make_config, lora
 
 
 def test_terms_enter_the_digest_where_they_are_not_the_usual_one():
-    usual = synthesis_inputs(Config())["knobs"]
-    same = synthesis_inputs(Config.model_validate({"synthesis": {"guidance": ["classifier_free"]}}))
-    off = synthesis_inputs(Config.model_validate({"synthesis": {"guidance": []}}))
-    assert "guidance" not in usual and same["knobs"] == usual
-    assert off["knobs"] == usual | {"guidance": []}
+    def told(**synthesis: Any) -> dict[str, Any]:
+        return synthesis_inputs(Config.model_validate({"synthesis": synthesis}))["knobs"]
+
+    earlier = told(guidance=["classifier_free"])
+    assert "guidance" not in earlier, "as the digests of earlier versions"
+    assert told(guidance=[]) == earlier | {"guidance": []}
+    usual = {"name": "classifier_free", "interval": [0.3, 1.0]}
+    assert told() == told(guidance=[usual]) == earlier | {"guidance": [usual]}
 
 
 def test_every_term_says_what_it_is():
