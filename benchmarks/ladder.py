@@ -72,6 +72,8 @@ EACH, QUICK_EACH = 500, 30
 """Images of each group on every rung; a quickstart keeps up to 600."""
 STRENGTHS = (0.3, 0.5, 0.7, 0.85)
 FINELY = ("synthesis.steps=25",)
+BATCHES = ("classifier.batch_size=128",)
+"""The default when the ladder was measured first."""
 EDIT_STEPS = 12
 SEVERITY, BALANCED = 0.99, 0.5
 SEEDS, TRAININGS = (10, 11, 12), 3
@@ -96,7 +98,13 @@ class Images:
         torch.set_num_threads(1)
         self.folder, self.each, self.seed = folder, each, seed
         self.real = load_real(prepared(folder, SEVERITY, seed))
-        self.given = [f"seed={seed}", f"dataset.severity={SEVERITY}", *FROM_NOISE, *overrides]
+        self.given = [
+            f"seed={seed}",
+            f"dataset.severity={SEVERITY}",
+            *FROM_NOISE,
+            *BATCHES,
+            *overrides,
+        ]
         self.config = load_config(None, self.given)
 
     def make(self) -> None:

@@ -13,6 +13,7 @@ from rich.text import Text
 from raysynth.benchmark.choices import choices_markdown, choose, with_choices
 from raysynth.benchmark.differences import differences_json, differences_markdown
 from raysynth.benchmark.driver import Finished
+from raysynth.benchmark.faithful import fidelity_markdown
 from raysynth.benchmark.page import page, wrapped
 from raysynth.benchmark.plot import wga_plot
 from raysynth.benchmark.table import as_json, markdown, read_records
@@ -80,7 +81,8 @@ def tabled(finished: Finished) -> tuple[pd.DataFrame, str]:
     choices = choose(records, among)
     records = with_choices(records, choices)
     tables = markdown(records) + choices_markdown(choices, among)
-    return records, wrapped(tables + differences_markdown(records, baseline))
+    tables += differences_markdown(records, baseline) + fidelity_markdown(records)
+    return records, wrapped(tables)
 
 
 def _why_empty(finished: Finished) -> str:

@@ -18,6 +18,7 @@ import pandas as pd
 from scipy import stats
 
 from raysynth.benchmark.cells import LAST_STAGE, Cell
+from raysynth.benchmark.faithful import fidelity_of
 from raysynth.benchmark.titles import plain_title, reference_titles, without_row
 from raysynth.errors import ConfigError
 from raysynth.evaluation.kinds import KINDS, OURS, REFERENCE_KINDS
@@ -145,8 +146,9 @@ def _of_cell(cell: Cell, shared: str, known: pd.DataFrame | None) -> list[dict[s
     folder = f"{shared}/{LAST_STAGE}-{cell.digest}"
     if read_json(f"{folder}.json") is not None:
         results = read_record(f"{folder}/results.json", "methods", kind=dict)
-        named = results["methods"].items()
-        return [record for name, values in named for record in _records(cell, name, values)]
+        named, shown = results["methods"].items(), fidelity_of(cell, shared)
+        found = [record for name, values in named for record in _records(cell, name, values)]
+        return [record | (shown if record["kind"] == OURS else {}) for record in found]
     if known is None:
         return []
     # A severity may be a number here and a word there, a row have another name; the cell knows.
