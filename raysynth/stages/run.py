@@ -275,11 +275,7 @@ class Run:
                 return
             manifest["config_digest"] = self.config.digest()
             manifest["stages"][name] = record
-            order = list(self.folders)  # the method's, whichever was made first
-            of_method = sorted(
-                manifest["stages"].items(), key=lambda x: order.index(stage_kind(x[0]))
-            )
-            manifest["stages"] = dict(of_method)
+            manifest["stages"] = self._ordered(manifest["stages"])
             write_atomic(self.path(MANIFEST), _json(manifest))
 
     def _ordered(self, stages: Mapping[str, Any]) -> dict[str, Any]:
