@@ -73,7 +73,7 @@ class ClassifierConfig(Section):
     )
     weight_decay: Annotated[float, Field(ge=0)] = knob(1e-2, "Stage 1 weight decay.")
     steps: Annotated[int, Field(ge=0)] = knob(
-        200, "Stage 1 optimizer steps; 0: a pretrained backbone stays as it is."
+        300, "Stage 1 optimizer steps; 0: a pretrained backbone stays as it is."
     )
     schedule: Literal["head", "full", "joint"] = knob(
         "head",

@@ -43,7 +43,7 @@ class SearchConfig(Section):
     )
     weight_decays: Span = knob((1e-3, 3e-1), "Range of stage 1 weight decay (log).")
     steps: tuple[int, int] = knob(
-        (100, 250),
+        (150, 450),
         "Range of stage 1 optimizer steps; [0, 0]: heads on the pretrained backbone.",
     )
     head_weight_decays: Annotated[
