@@ -19,6 +19,7 @@ import torch
 from judging import judged_outfits
 from measure import finish, parser
 from separation import CBDM, OVERLAP, separated
+from spread import spread
 
 Bars = Callable[[Mapping[str, float]], dict[str, bool]]
 """Means over seeds -> what is judged -> whether it holds."""
@@ -58,9 +59,20 @@ def of_judge(found: Mapping[str, float]) -> dict[str, bool]:
     }
 
 
+def of_cells(found: Mapping[str, float]) -> dict[str, bool]:
+    """Cell guidance: images are spread more evenly, and are as right and as new as without."""
+    return {
+        "30 % less total variation from even shares": found["tv: cell"] <= 0.7 * found["tv: off"],
+        "garment and ground right as often, but for 2 points": found["right: cell"]
+        >= found["right: off"] - 0.02,
+        "no more copies": found["copies: cell"] <= found["copies: off"],
+    }
+
+
 CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = {
     "diffusion_classifier": (judged_outfits, of_judge),
     "cbdm": (lambda *given: separated(*given, arms=(CBDM,)), of_cbdm),
+    "cell": (spread, of_cells),
     "overlap": (lambda *given: separated(*given, arms=(CBDM, OVERLAP)), of_overlap),
 }
 """Name -> (folder, seed, quick) to numbers, and bars of their means."""

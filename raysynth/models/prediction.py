@@ -141,6 +141,14 @@ class Predicted:
         signal, spread = self.levels
         return signal * self.noise - spread * self.clean
 
+    def moved(self, shift: Tensor) -> Predicted:
+        """What a network says whose `clean` is further by [B, C, H, W] `shift`."""
+        signal, spread = self.levels
+        if self.prediction.kind == "sample":
+            return replace(self, raw=self.raw + shift)
+        share = signal / spread if self.prediction.kind == "epsilon" else 1 / spread
+        return replace(self, raw=self.raw - share * shift)
+
 
 def prediction_of(scheduler: Any) -> Prediction:
     """What a diffusers scheduler's configuration says that its base predicts.

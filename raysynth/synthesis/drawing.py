@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,10 +19,10 @@ from raysynth.models.denoiser import Denoiser
 from raysynth.models.latents import decode, encode, images_at_once
 from raysynth.models.loading import round_weights
 from raysynth.storage.tables import decode_bytes
-from raysynth.synthesis import gaussian
+from raysynth.synthesis import fits, gaussian
 from raysynth.synthesis.compiled import Compiler
 from raysynth.synthesis.denoise import Edited, denoise, draw_noise, latent_shape
-from raysynth.synthesis.guidance import EMPTY, NEGATIVE, PROMPT, guide_of
+from raysynth.synthesis.guidance import EMPTY, NEGATIVE, PROMPT, Guide, guide_of
 from raysynth.synthesis.masks import Contrast, attribute_mask, spread_over
 from raysynth.synthesis.schedule import EVEN
 from raysynth.synthesis.solver import build_solver
@@ -52,6 +52,8 @@ class Part:
     """[b] of the images."""
     begun: Tensor | None
     """[b, C, H, W] float32 of the groups' Gaussians, on the CPU; None: pure noise, or sources."""
+    guide: Guide
+    """That of the run, with the aims of these rows."""
 
 
 class ImageGenerator:
@@ -73,6 +75,7 @@ class ImageGenerator:
         self.guide = guide_of(synthesis.guidance, recipe.guidance_scale)
         self.steps, self.levels = recipe.steps, _levels_of(drawing)
         self.gaussians = gaussian.read(drawing.way.gaussians) if drawing.way.gaussians else None
+        self.fits = self._fits(drawing.way.fits)
         self.strength, self.outside = recipe.strength, synthesis.strength_outside
         self.margin = synthesis.mask_margin
         self.shape = latent_shape(self.base, synthesis.image_size)
@@ -100,9 +103,10 @@ class ImageGenerator:
         sources: pa.Array | pa.ChunkedArray | None = None,
         contrasts: Sequence[Contrast] | None = None,
         groups: Sequence[int] | None = None,
+        aims: Mapping[str, Sequence[int]] | None = None,
     ) -> np.ndarray:
         """[B, side, side, 3] uint8 images of B specs."""
-        parts = self.prepare(prompts, negatives, adapters, seeds, sources, contrasts, groups)
+        parts = self.prepare(prompts, negatives, adapters, seeds, sources, contrasts, groups, aims)
         return self.decode(self.denoise(parts))
 
     def prepare(
@@ -114,12 +118,14 @@ class ImageGenerator:
         sources: pa.Array | pa.ChunkedArray | None = None,
         contrasts: Sequence[Contrast] | None = None,
         groups: Sequence[int] | None = None,
+        aims: Mapping[str, Sequence[int]] | None = None,
     ) -> list[Part]:
         """Noise and conditions of B specs, cut into what is denoised together.
 
         `sources`: [B] encoded real images (PNG, JPEG) to be edited; None: drawn from noise.
         `contrasts`: [B] what parts the sources into kept and regenerated; None: all is regenerated.
-        `groups`: [B], where images begin at their group's Gaussian.
+        `groups`: [B], where images begin at their group's Gaussian, or have aims.
+        `aims`: [B] of each guidance term that is fitted; None: no image has any.
         """
         parts = []
         pixels = None if sources is None else decode_bytes(sources, self.side)
@@ -139,7 +145,8 @@ class ImageGenerator:
                 assert groups is not None, "of the specs"
                 begun = self.gaussians.draw([groups[row] for row in rows], generators)
             told = self._text(spoken)
-            parts.append(Part(rows, names, noise, generators, told, real, contrast, mine, begun))
+            given = (noise, generators, told, real, contrast, mine, begun)
+            parts.append(Part(rows, names, *given, self._aimed(rows, groups, aims)))
         return parts
 
     def denoise(self, parts: Sequence[Part]) -> Tensor:
@@ -165,11 +172,35 @@ class ImageGenerator:
             part.noise,
             part.generators,
             part.condition,
-            self.guide,
+            part.guide,
             self.steps if self.levels is None else self.levels,
             edited,
             part.begun,
         )
+
+    def _fits(self, path: str) -> fits.Fits:
+        """What guidance learnt of the real images, on the network's device."""
+        names = [term.name for term in self.guide.fitted]
+        if names and not path:
+            raise ValueError(f"ImageGenerator: {names[0]} is fitted; expected a way that has fits")
+        found = fits.read(path, names) if names else {}
+        device = self.base.device
+        return {k: {n: t.to(device) for n, t in fit.items()} for k, fit in found.items()}
+
+    def _aimed(
+        self,
+        rows: np.ndarray,
+        groups: Sequence[int] | None,
+        aims: Mapping[str, Sequence[int]] | None,
+    ) -> Guide:
+        """The guide of rows of a batch."""
+        if not self.fits or aims is None or groups is None:
+            return self.guide
+        group, *numbers = (
+            torch.tensor([given[row] for row in rows], device=self.base.device)
+            for given in (groups, *(aims[name] for name in self.fits))
+        )
+        return self.guide.aimed(self.fits, group, dict(zip(self.fits, numbers, strict=True)))
 
     def _denoiser(self, part: Part, copies: int) -> Denoiser:
         """The network, with a part's adapters in use for its rows `copies` times."""
@@ -208,6 +239,6 @@ def _levels_of(drawing: Drawing) -> tuple[float, ...] | None:
     if (levels is None) != own:
         raise ValueError(
             f"ImageGenerator: got levels={levels} with synthesis.schedule={schedule}; "
-            "expected those of `settled_way` or `find_levels`"
+            "expected those of `settled_way` or `find_way`"
         )
     return levels

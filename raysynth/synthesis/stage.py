@@ -76,13 +76,14 @@ def run_synthesis(
     -------
     Facts: rows, groups {name: rows}, generated (in this attempt), resumed, images_per_second,
     start_seconds (until the first batch), utilisation (see `timeline.utilisation`), levels (of
-    the solver's steps, unless they are its own).
+    the solver's steps, unless they are its own), aims (of guidance that is fitted to real images:
+    {term: aims of each group}).
     """
     if _finished(work) is None:
         check_solver(config)
         recipe = settled(recipe_of(config), counts := np.asarray(counts))
         way = settled_way(config, recipe, real, groups, work)
-        _say(way, progress)
+        _say(way, groups, progress)
         task, specs = _planned(config, recipe, adapters, clusters, groups, counts, way)
         generate(task, specs, work, progress, real)
     manifest = read_manifest(work)
@@ -91,12 +92,15 @@ def run_synthesis(
     return {"rows": manifest["rows"], **manifest["facts"]}
 
 
-def _say(way: Way, progress: Progress) -> None:
-    """Where the steps are, unless that is the solver's own choice."""
+def _say(way: Way, groups: Groups, progress: Progress) -> None:
+    """Where the steps are, unless that is the solver's own choice; which groups have no aims."""
     if way.levels is not None:
         above = "; above the first the Gaussians of the groups' images" if way.gaussians else ""
         shown = " ".join(f"{level:.3f}" for level in way.levels)
         progress.say(f"  noise levels: {shown}{above}")
+    for name, aims in way.aims.items():
+        if left := [groups.name(g) for g, count in enumerate(aims) if not count]:
+            progress.say(f"  {name}: too few real images, images are not guided: {', '.join(left)}")
 
 
 def _planned(
@@ -114,7 +118,7 @@ def _planned(
     if recipe.edits:
         members = read_table(clusters, ["id", "group"], [f"{clusters}/clusters.parquet"])
         sources = deal_sources(members, groups, counts, config.seed)
-    specs = plan_specs(Asked.of(config, recipe), trained, groups, counts, sources)
+    specs = plan_specs(Asked.of(config, recipe), trained, groups, counts, sources, way.aims)
     names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
     told = contrasts(config[PromptConfig], groups, counts) if recipe.masked else None
     known = {"contrasts": told, "recipe": recipe, "way": way}
@@ -159,6 +163,7 @@ def generate(task: Task, specs: pa.Table, work: str, progress: Progress, real: s
         "resumed": resumed,
         **_pace(timeline, collector.total - resumed, began),
         **({} if levels is None else {"levels": levels}),
+        **({"aims": task.drawing.way.aims} if task.drawing.way.aims else {}),
     }
     write_manifest(work, records, facts)
     progress.say(f"  {_sentence(facts)}")
