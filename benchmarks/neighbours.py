@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from judging import judged_outfits
 from measure import finish, parser
+from occluded import occluded
 from separation import CBDM, OVERLAP, separated
 from spread import spread
 
@@ -69,10 +70,26 @@ def of_cells(found: Mapping[str, float]) -> dict[str, bool]:
     }
 
 
+def of_damage(found: Mapping[str, float]) -> dict[str, bool]:
+    """GSURE: less harm of damaged images than otherwise, and something learnt of strange ones."""
+    own, strange = found["stein"], found["strange: stein"]
+    return {
+        "below the error of what is seen by .05": own <= found["masked"] - 0.05,
+        "below zero-fill by .04": own <= found["zero-fill"] - 0.04,
+        "within 10 % of whole images": own <= 1.1 * found["oracle"],
+        "released coefficient within .01 of none": abs(found["released"] - found["none"]) <= 0.01,
+        "strange images can be learnt (.05 by whole ones)": found["strange: oracle"]
+        <= found["strange: base"] - 0.05,
+        "strange images: below the untrained base by .02": strange <= found["strange: base"] - 0.02,
+        "strange images: below zero-fill": strange < found["strange: zero-fill"],
+    }
+
+
 CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = {
     "diffusion_classifier": (judged_outfits, of_judge),
     "cbdm": (lambda *given: separated(*given, arms=(CBDM,)), of_cbdm),
     "cell": (spread, of_cells),
+    "gsure": (occluded, of_damage),
     "overlap": (lambda *given: separated(*given, arms=(CBDM, OVERLAP)), of_overlap),
 }
 """Name -> (folder, seed, quick) to numbers, and bars of their means."""

@@ -11,8 +11,9 @@ import torch
 
 from raysynth.adapters.grouped_lora import GroupedLoRA, inject, restack
 from raysynth.adapters.rows import Rows, flatten
+from raysynth.finetune.objective import OfImages
 from raysynth.finetune.packs import Pack
-from raysynth.finetune.settings import FinetuneConfig
+from raysynth.finetune.settings import OBJECTIVES, FinetuneConfig
 from raysynth.models.attention import pick_attention
 from raysynth.models.base import load_base
 from raysynth.models.device import DTYPES, pick_device, pick_dtype
@@ -98,7 +99,9 @@ def _load_model(pack: Pack, dtype: str) -> Base:
     section = pack.base.model_copy(update={"dtype": dtype})
     base = load_base(section, ("model",))
     rows = pack.training.budget.batch_size
-    pick_attention(base, pack.base.attention, rows, backward=True)
+    objective = OBJECTIVES[pack.settings.objective.name]
+    twice = isinstance(objective, OfImages) and objective.twice
+    pick_attention(base, "plain" if twice else pack.base.attention, rows, backward=True)
     if pack.settings.gradient_checkpointing:
         base.model.enable_gradient_checkpointing()
     return base

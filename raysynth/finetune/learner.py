@@ -144,6 +144,8 @@ def finish(
     record = record_of(learner.job, pack.training, pack.groups, learner.done, _at_the_end(curve))
     if learner.terms:
         record = replace(record, terms=_write_terms(learner, folder, pack))
+    if told := learner.material.noted.get(pack.settings.objective.name):
+        write_atomic(f"{folder}/objective.json", json.dumps(told).encode())
     write_adapter(record, folder)
     drop_checkpoint(folder)
 

@@ -51,6 +51,7 @@ def add_prior(material: Material, job: Job, base: Base, pack: Pack) -> Material:
     rows, uniform = draw_prior(job, pack.settings, pack.seed, len(latents))
     place = torch.from_numpy(rows).to(base.device)
     spoken = place // each + len(material.texts)
+    nothing = {n: v.new_zeros(len(latents), *v.shape[1:]) for n, v in material.images.items()}
     weight = pack.training.budget.prior_weight / rows.shape[1]
     return replace(
         material,
@@ -60,6 +61,7 @@ def add_prior(material: Material, job: Job, base: Base, pack: Pack) -> Material:
         spoken=torch.cat([material.spoken, spoken], 1),
         uniform=torch.cat([material.uniform, torch.from_numpy(uniform).to(base.device)], 1),
         weights=torch.cat([material.weights, torch.full(rows.shape[1:], weight)]),
+        images={n: torch.cat([v, nothing[n]]) for n, v in material.images.items()},
         # What else an objective asks of them is asked of the class prompt itself.
         also={name: torch.cat([other, spoken], 1) for name, other in material.also.items()},
         values={

@@ -30,7 +30,7 @@ from raysynth.finetune.jobs import Job
 from raysynth.finetune.learner import Learner, finish, learning_rate_factor, resume, save_checkpoint
 from raysynth.finetune.material import Material, prepare
 from raysynth.finetune.memory import Fit, fit_slots
-from raysynth.finetune.objective import Objective
+from raysynth.finetune.objective import Objective, OfImages
 from raysynth.finetune.packs import Pack
 from raysynth.finetune.phase import Phase, Row, lay_out
 from raysynth.finetune.prior import add_prior, draw_priors
@@ -251,7 +251,11 @@ def _of_slot(loop: Loop, slot: int, x: Tensor, timestep: Tensor, told: Condition
 
 def _prepare(loop: Loop, job: Job, draws: Draws) -> Material:
     """What the loss reads of a job's draws."""
-    material = prepare(job, draws, loop.base, loop.pack.real)
+    about = None
+    if isinstance(loop.objective, OfImages):
+        given = {"job": job, "base": loop.base, "real": loop.pack.real, "seed": loop.pack.seed}
+        about = partial(loop.objective.of_images, **given, knobs=loop.knobs)
+    material = prepare(job, draws, loop.base, loop.pack.real, about)
     return loop.objective.extra(material, job, loop.base, loop.pack.seed, loop.knobs)
 
 
