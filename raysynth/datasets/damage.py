@@ -79,7 +79,7 @@ class Damaged:
                 continue
             width, height = Image.open(io.BytesIO(image)).size
             damage = self.damage(row["id"], height, width)
-            mask = b"" if damage.mask is None else _encoded(damage.mask)
+            mask = b"" if damage.mask is None else encoded_mask(damage.mask)
             for key, value in zip(KEPT.names, (row["id"], mask, damage.noise), strict=True):
                 found[key].append(value)
         return pa.table(found, schema=KEPT)
@@ -218,7 +218,8 @@ def filled(pixels: np.ndarray, damage: Damage) -> np.ndarray:
     return np.where(damage.mask[..., None], pixels, mean)
 
 
-def _encoded(mask: np.ndarray) -> bytes:
+def encoded_mask(mask: np.ndarray) -> bytes:
+    """PNG of an [H, W] bool mask, 255 where it is true."""
     buffer = io.BytesIO()
     Image.fromarray(mask.astype(np.uint8) * 255).save(buffer, format="PNG")
     return buffer.getvalue()
