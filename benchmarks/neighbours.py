@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from experts import experts
 from judging import judged_outfits
 from measure import finish, parser
 from occluded import occluded
@@ -85,12 +86,21 @@ def of_damage(found: Mapping[str, float]) -> dict[str, bool]:
     }
 
 
+def of_experts(found: Mapping[str, float]) -> dict[str, bool]:
+    """Experts per noise level: a lower held-out error at equal steps."""
+    return {
+        "lower in two of three bins": found["lower"] >= 2,
+        "lower over all bins": found["all / one"] < 1 and found["p"] < 0.01,
+    }
+
+
 CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = {
     "diffusion_classifier": (judged_outfits, of_judge),
     "cbdm": (lambda *given: separated(*given, arms=(CBDM,)), of_cbdm),
     "cell": (spread, of_cells),
     "gsure": (occluded, of_damage),
     "overlap": (lambda *given: separated(*given, arms=(CBDM, OVERLAP)), of_overlap),
+    "tdc_lite": (experts, of_experts),
 }
 """Name -> (folder, seed, quick) to numbers, and bars of their means."""
 

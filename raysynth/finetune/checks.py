@@ -44,12 +44,14 @@ def check_jobs(config: Sections, groups: Groups, counts: np.ndarray) -> None:
     And terms that find nothing to compare. `counts`: [G] training images per group. Raises
     DataError, ConfigError.
     """
+    from raysynth.finetune.experts import check_experts
     from raysynth.finetune.jobs import expected_jobs
 
     settings = config[FinetuneConfig]
     sections = (settings, config[PromptConfig], config[ClusteringConfig])
     jobs = expected_jobs(recipe_of(config), *sections, groups, counts)
     check_partners(settings, jobs, groups)
+    check_experts(settings, config.generator, jobs)
 
 
 def check_terms(settings: FinetuneConfig, generator: str, several: bool) -> None:

@@ -18,6 +18,8 @@ from raysynth.generators.recipe import prompt_dropout
 
 _ROWS, _NOISE, _START, _PRIOR_IMAGE, _PRIOR_ROWS, _HELD_OUT, _OBJECTIVE, _PROBE = range(1, 9)
 _NOBODY = -1
+_EXPERTS = 2**20
+"""Keys of experts begin here: no label is as large."""
 EVALUATION_ROWS = 32
 """Least rows of the batch on which early stopping measures."""
 
@@ -108,6 +110,8 @@ def _key(job: Job, seed: int, use: int) -> list[int]:
     several = [job.label + 1] if job.group == SHARED else []
     if job.group == SHARED and job.attribute != SHARED:
         several.append(job.attribute + 1)
+    if job.bin >= 0:
+        several.append(_EXPERTS + job.bin)
     return [seed, use, job.group + 1, job.cluster + 1, *several]
 
 

@@ -26,6 +26,7 @@ from raysynth.adapters.rows import clip_rows
 from raysynth.errors import RaysynthError
 from raysynth.finetune.draws import Draws, draw, draw_held_out, held_out_rows, start_dice
 from raysynth.finetune.engines import Trainee, build_trainee, precision_of
+from raysynth.finetune.experts import expanded, within
 from raysynth.finetune.jobs import Job
 from raysynth.finetune.learner import Learner, finish, learning_rate_factor, resume, save_checkpoint
 from raysynth.finetune.material import Material, prepare
@@ -95,7 +96,8 @@ def train_pack(pack: Pack, report: Report) -> dict[str, str]:
 
     Returns the reason of every adapter that failed. The others' folders are complete.
     """
-    queue = [job for job in pack.jobs if read_adapter(pack.folder(job)) is None]
+    asked = expanded(pack.jobs, pack.settings)
+    queue = [job for job in asked if read_adapter(pack.folder(job)) is None]
     failed: dict[str, str] = {}
     if queue:
         loop, phase = start(pack, queue), None
@@ -109,6 +111,7 @@ def train_pack(pack: Pack, report: Report) -> dict[str, str]:
             done = {learner.job.name: learner.done for learner in loop.learners}
             failed |= _settle(loop)
             report(done, failed)
+        failed |= {job.name: f"{job.parent} is not there to go on from" for job in queue}
     report({}, failed)
     return failed
 
@@ -212,8 +215,8 @@ def _admit(loop: Loop, queue: list[Job]) -> dict[str, str]:
     failed = {}
     taken = {learner.slot for learner in loop.learners}
     free = [slot for slot in range(loop.slots) if slot not in taken]
-    while free and queue:
-        job = queue.pop(0)
+    while free and (job := _ready(loop.pack, queue)) is not None:
+        queue.remove(job)
         try:
             loop.learners.append(_enter(loop, job, free[0]))
             free.pop(0)
@@ -221,6 +224,14 @@ def _admit(loop: Loop, queue: list[Job]) -> dict[str, str]:
             failed[job.name] = f"{type(error).__name__}: {error}"
     loop.learners.sort(key=lambda learner: learner.slot)
     return failed
+
+
+def _ready(pack: Pack, queue: list[Job]) -> Job | None:
+    """The next job that can begin: an expert waits for the adapter that it goes on from."""
+    for job in queue:
+        if not job.parent or read_adapter(f"{pack.work}/{job.parent}") is not None:
+            return job
+    return None
 
 
 def _enter(loop: Loop, job: Job, slot: int) -> Learner:
@@ -234,6 +245,8 @@ def _enter(loop: Loop, job: Job, slot: int) -> Learner:
         start = Beginning(job, pack.groups, seed, loop.base, partial(_of_slot, loop, slot))
         for term in loop.terms:  # before a checkpoint is read: the weights are the base's
             material = term.extra(material, start)
+        if job.parent:
+            loop.trainee.load(slot, f"{pack.work}/{job.parent}")
     if loop.pack.training.budget.prior_weight:
         material = add_prior(material, job, loop.base, pack)
     learner = Learner(job, slot, material, held_out)
@@ -251,6 +264,8 @@ def _of_slot(loop: Loop, slot: int, x: Tensor, timestep: Tensor, told: Condition
 
 def _prepare(loop: Loop, job: Job, draws: Draws) -> Material:
     """What the loss reads of a job's draws."""
+    uniform = within(draws.uniform, job, loop.pack.settings, loop.base.prediction)
+    draws = replace(draws, uniform=uniform)
     about = None
     if isinstance(loop.objective, OfImages):
         given = {"job": job, "base": loop.base, "real": loop.pack.real, "seed": loop.pack.seed}

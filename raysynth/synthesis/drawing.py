@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from raysynth.adapters.banks import open_bank
+from raysynth.finetune.experts import expert_at, levels_of, name_of, names_of
 from raysynth.models.base import load_base
 from raysynth.models.condition import Condition
 from raysynth.models.denoiser import Denoiser
@@ -23,6 +24,7 @@ from raysynth.synthesis import fits, gaussian
 from raysynth.synthesis.compiled import Compiler
 from raysynth.synthesis.denoise import Edited, denoise, draw_noise, latent_shape
 from raysynth.synthesis.guidance import EMPTY, NEGATIVE, PROMPT, Guide, guide_of
+from raysynth.synthesis.masks import LEVEL as MASK_LEVEL
 from raysynth.synthesis.masks import Contrast, attribute_mask, spread_over
 from raysynth.synthesis.schedule import EVEN
 from raysynth.synthesis.solver import build_solver
@@ -70,7 +72,8 @@ class ImageGenerator:
         self.base = load_base(drawing.base)
         round_weights(self.base.model, self.base.dtype)
         recipe, synthesis = drawing.recipe, drawing.synthesis
-        self.bank = open_bank(self.base, adapters, names, recipe.training, drawing.lora)
+        self.parted, kept = self._experts(drawing, names)
+        self.bank = open_bank(self.base, adapters, kept, recipe.training, drawing.lora)
         self.solver = build_solver(synthesis.solver, self.base.scheduler, recipe.edits)
         self.guide = guide_of(synthesis.guidance, recipe.guidance_scale)
         self.steps, self.levels = recipe.steps, _levels_of(drawing)
@@ -176,7 +179,15 @@ class ImageGenerator:
             self.steps if self.levels is None else self.levels,
             edited,
             part.begun,
+            self.parted,
         )
+
+    def _experts(self, drawing: Drawing, names: Sequence[str]) -> tuple[list[float], list[str]]:
+        """Levels at which another expert takes over, and what is to be loaded of adapters."""
+        count, by = drawing.experts
+        if count == 1 or drawing.recipe.training is None or not names:
+            return [], list(names)
+        return levels_of(self.base.prediction, count, by), [*names, *names_of(names, count)]
 
     def _fits(self, path: str) -> fits.Fits:
         """What guidance learnt of the real images, on the network's device."""
@@ -202,10 +213,13 @@ class ImageGenerator:
         )
         return self.guide.aimed(self.fits, group, dict(zip(self.fits, numbers, strict=True)))
 
-    def _denoiser(self, part: Part, copies: int) -> Denoiser:
-        """The network, with a part's adapters in use for its rows `copies` times."""
-        unet = self.bank.use(part.adapters, copies)
-        if self.compile is not None and len(set(part.adapters)) == 1:
+    def _denoiser(self, part: Part, copies: int, expert: int | None = None) -> Denoiser:
+        """The network, with a part's adapters, or those experts of them, in use for its rows."""
+        names = part.adapters
+        if expert is not None:
+            names = [name_of(name, expert) for name in names]
+        unet = self.bank.use(names, copies)
+        if self.compile is not None and len(set(names)) == 1:
             unet = self.compile(unet, len(part.rows))
         return Denoiser(self.base, unet)
 
@@ -217,7 +231,10 @@ class ImageGenerator:
         latents = torch.cat([encode(self.base, pixels) for pixels in some])
         if part.contrast is None:
             return Edited(latents, self.strength)
-        denoiser = Denoiser(self.base, self.bank.use(part.adapters, copies=2))
+        names = part.adapters
+        if self.parted:
+            names = [name_of(name, expert_at(self.parted, MASK_LEVEL)) for name in names]
+        denoiser = Denoiser(self.base, self.bank.use(names, copies=2))
         drawn = (part.contrast, part.seeds, self.margin)
         mask = attribute_mask(denoiser, self.solver, latents, *drawn)
         return Edited(latents, self.strength, mask, spread_over(self.outside, part.seeds))
