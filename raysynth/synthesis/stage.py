@@ -221,7 +221,7 @@ def _write_blocks(task: Task, work: str) -> None:
         **actor_pool(resources, synthesis.actors, calls=CALLS_PER_ACTOR),
     ).map_batches(
         encode_rows,
-        fn_kwargs={"scores": scores_of([scorer.name for scorer in synthesis.scorers])},
+        fn_kwargs={"scores": _columns(task)},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=encode_cpus,
@@ -231,6 +231,12 @@ def _write_blocks(task: Task, work: str) -> None:
         rows.write_parquet(f"{work}/blocks", ray_remote_args={"num_cpus": encode_cpus})
 
     run_pool(rows, write)
+
+
+def _columns(task: Task) -> pa.Schema:
+    """What is said of every image besides a candidate's own columns."""
+    scores = scores_of([scorer.name for scorer in task.drawing.synthesis.scorers])
+    return pa.schema([*scores, *(pa.field(name, pa.int32()) for name in task.drawing.way.aims)])
 
 
 def _rows_of(records: Sequence[Any], group: int) -> int:

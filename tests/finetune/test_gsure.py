@@ -233,7 +233,8 @@ def test_an_adapter_is_the_same_alone_packed_and_resumed(damaged, tmp_path, monk
 
 
 def test_full_weights_learn_from_damaged_images(damaged, tmp_path):
-    config = damaged.config("dreambooth", engine="full", learning_rate=1e-3, objective=GSURE, prior_weight=0)
+    given = {"engine": "full", "learning_rate": 1e-3, "prior_weight": 0}
+    config = damaged.config("dreambooth", objective=GSURE, **given)
     pack = damaged.pack(config, tmp_path)
     assert train_pack(replace(pack, jobs=pack.jobs[:1]), quiet) == {}
 
