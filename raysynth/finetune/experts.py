@@ -81,6 +81,14 @@ def check_experts(settings: FinetuneConfig, generator: str, jobs: Sequence[Job])
             )
 
 
+def next_of(queue: Sequence[Job], work: str) -> Job | None:
+    """The first job that can begin: an expert waits for the adapter that it goes on from."""
+    for job in queue:
+        if not job.parent or read_adapter(f"{work}/{job.parent}") is not None:
+            return job
+    return None
+
+
 def complete(work: str, job: Job, settings: FinetuneConfig) -> bool:
     """Whether an adapter and its experts are trained, below the stage's folder or URI."""
     names = [job.name, *names_of([job.name], settings.experts)]

@@ -75,6 +75,11 @@ def learning_rate_factor(done: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (done - warm) / max(1, steps - warm)))
 
 
+def ema_decay(done: int, decay: float) -> float:
+    """Decay of the weights' moving average; shorter at first, so that the start is forgotten."""
+    return min(decay, (1 + done) / (10 + done))
+
+
 def resume(
     learner: Learner,
     folder: str,

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -26,13 +26,20 @@ from raysynth.adapters.rows import clip_rows
 from raysynth.errors import RaysynthError
 from raysynth.finetune.draws import Draws, draw, draw_held_out, held_out_rows, start_dice
 from raysynth.finetune.engines import Trainee, build_trainee, precision_of
-from raysynth.finetune.experts import expanded, within
+from raysynth.finetune.experts import expanded, next_of, within
 from raysynth.finetune.jobs import Job
-from raysynth.finetune.learner import Learner, finish, learning_rate_factor, resume, save_checkpoint
+from raysynth.finetune.learner import (
+    Learner,
+    ema_decay,
+    finish,
+    learning_rate_factor,
+    resume,
+    save_checkpoint,
+)
 from raysynth.finetune.material import Material, prepare
 from raysynth.finetune.memory import Fit, fit_slots
 from raysynth.finetune.objective import Objective, OfImages
-from raysynth.finetune.packs import Pack
+from raysynth.finetune.packs import Pack, Report
 from raysynth.finetune.phase import Phase, Row, lay_out
 from raysynth.finetune.prior import add_prior, draw_priors
 from raysynth.finetune.scaling import LossScale
@@ -46,14 +53,6 @@ from raysynth.models.prediction import Predicted
 
 BETAS = (0.9, 0.99)
 REPORT_SECONDS = 1.0
-
-
-class Report(Protocol):
-    """Is told the steps done per adapter, who failed and why, and how many train at once."""
-
-    def __call__(  # noqa: D102
-        self, done: dict[str, int], failed: dict[str, str], fit: str = ""
-    ) -> None: ...
 
 
 @dataclass
@@ -205,17 +204,12 @@ def _per_adapter(phase: Phase, values_B: Tensor) -> Tensor:
     return torch.where(phase.weights > 0, phase.weights * values_B, 0.0).sum(1)
 
 
-def ema_decay(done: int, decay: float) -> float:
-    """Decay of the weights' moving average; shorter at first, so that the start is forgotten."""
-    return min(decay, (1 + done) / (10 + done))
-
-
 def _admit(loop: Loop, queue: list[Job]) -> dict[str, str]:
     """Put the next jobs into free slots; a job whose images or prompts cannot be used fails."""
     failed = {}
     taken = {learner.slot for learner in loop.learners}
     free = [slot for slot in range(loop.slots) if slot not in taken]
-    while free and (job := _ready(loop.pack, queue)) is not None:
+    while free and (job := next_of(queue, loop.pack.work)) is not None:
         queue.remove(job)
         try:
             loop.learners.append(_enter(loop, job, free[0]))
@@ -224,14 +218,6 @@ def _admit(loop: Loop, queue: list[Job]) -> dict[str, str]:
             failed[job.name] = f"{type(error).__name__}: {error}"
     loop.learners.sort(key=lambda learner: learner.slot)
     return failed
-
-
-def _ready(pack: Pack, queue: list[Job]) -> Job | None:
-    """The next job that can begin: an expert waits for the adapter that it goes on from."""
-    for job in queue:
-        if not job.parent or read_adapter(f"{pack.work}/{job.parent}") is not None:
-            return job
-    return None
 
 
 def _enter(loop: Loop, job: Job, slot: int) -> Learner:
@@ -264,14 +250,13 @@ def _of_slot(loop: Loop, slot: int, x: Tensor, timestep: Tensor, told: Condition
 
 def _prepare(loop: Loop, job: Job, draws: Draws) -> Material:
     """What the loss reads of a job's draws."""
-    uniform = within(draws.uniform, job, loop.pack.settings, loop.base.prediction)
-    draws = replace(draws, uniform=uniform)
-    about = None
+    base, pack, about = loop.base, loop.pack, None
     if isinstance(loop.objective, OfImages):
-        given = {"job": job, "base": loop.base, "real": loop.pack.real, "seed": loop.pack.seed}
+        given = {"job": job, "base": base, "real": pack.real, "seed": pack.seed}
         about = partial(loop.objective.of_images, **given, knobs=loop.knobs)
-    material = prepare(job, draws, loop.base, loop.pack.real, about)
-    return loop.objective.extra(material, job, loop.base, loop.pack.seed, loop.knobs)
+    uniform = within(draws.uniform, job, pack.settings, base.prediction)
+    material = prepare(job, replace(draws, uniform=uniform), base, pack.real, about)
+    return loop.objective.extra(material, job, base, pack.seed, loop.knobs)
 
 
 def _next_phase(loop: Loop, before: Phase | None) -> Phase:

@@ -87,14 +87,9 @@ def find_way(
 ) -> Way:
     """Levels for the base's noise schedule, and what is made of real images, within this process.
 
-    `work`: folder or URI where Gaussians and what guidance learnt are written to, if there are any;
-    `seed`: the run's.
-
-    Raises
-    ------
-    ConfigError
-        The schedule does not go with the solver or with what the base predicts, or its levels do
-        not fall from step to step.
+    `work`: folder or URI where the latter is written to; `seed`: the run's. Raises ConfigError:
+    the schedule does not go with the solver or with what the base predicts, or its levels do not
+    fall from step to step.
     """
     # Not in the driver: torch, diffusers.
     from raysynth.models.base import load_base
@@ -110,16 +105,15 @@ def find_way(
     guide = guide_of(synthesis.guidance, recipe.guidance_scale)
     if not recipe.midway and not guide.fitted:
         return Way(levels)
+    way = Way(levels, f"{work}/{GAUSSIANS}" if recipe.midway else "")
     latents, group = real_latents(load_base(base, ("vae",)), real, side)
-    gaussians = f"{work}/{GAUSSIANS}" if recipe.midway else ""
     if recipe.midway:
-        gaussian.keep(gaussian.gaussians_of(latents, group, groups), gaussians)
+        gaussian.keep(gaussian.gaussians_of(latents, group, groups), way.gaussians)
     if not guide.fitted:
-        return Way(levels, gaussians)
+        return way
     learnt = fits.fits_of(guide, latents, group, groups.count, seed)
     fits.keep(learnt, f"{work}/{FITS}")
-    aims = {name: fit.aims for name, fit in learnt.items()}
-    return Way(levels, gaussians, f"{work}/{FITS}", aims)
+    return replace(way, fits=f"{work}/{FITS}", aims={n: fit.aims for n, fit in learnt.items()})
 
 
 def _levels(

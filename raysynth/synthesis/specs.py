@@ -105,10 +105,7 @@ def plan_specs(
             size = count + (number < rest)
             edited = np.resize(sources[group], size).tolist() if sources else [""] * size
             table = _table(asked, groups, voice, rows, edited)
-            for name, of_groups in aims.items():
-                own = aim_of(np.arange(size), of_groups[group])
-                table = table.append_column(name, pa.array(own))
-            tables.append(table)
+            tables.append(_aimed(table, {name: of[group] for name, of in aims.items()}))
             rows += size
     return pa.concat_tables(tables)
 
@@ -217,6 +214,14 @@ def _table(
         ],
         schema=SPECS,
     )
+
+
+def _aimed(table: pa.Table, aims: Mapping[str, int]) -> pa.Table:
+    """The specs of a voice's images with a column of aims for each term."""
+    for name, count in aims.items():
+        own = aim_of(np.arange(table.num_rows), count)
+        table = table.append_column(name, pa.array(own))
+    return table
 
 
 def aim_of(numbers: np.ndarray, aims: int) -> np.ndarray:

@@ -76,8 +76,7 @@ def run_synthesis(
     -------
     Facts: rows, groups {name: rows}, generated (in this attempt), resumed, images_per_second,
     start_seconds (until the first batch), utilisation (see `timeline.utilisation`), levels (of
-    the solver's steps, unless they are its own), aims (of guidance that is fitted to real images:
-    {term: aims of each group}).
+    the solver's steps, unless they are its own), aims (of guidance: {term: those of each group}).
     """
     if _finished(work) is None:
         check_solver(config)
