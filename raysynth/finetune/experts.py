@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 TAILS = 0.01
 """Share of the training beyond either end of evenly cut decibels."""
+CLOSE = 1e-6
+"""How near uniform numbers come to bounds: on one, rounding would decide whose they are."""
 GRID = 10_001
 """Points that decibels are looked up at."""
 
@@ -102,7 +104,7 @@ def edges(prediction: Prediction, experts: int, by: str) -> list[float]:
     between the `TAILS`, where the first and the last bin take what lies beyond.
     """
     if by == "mass":
-        return [n / experts for n in range(experts + 1)]
+        return _whole([n / experts for n in range(experts + 1)], prediction)
     import torch
 
     uniform = np.linspace(TAILS, 1 - TAILS, GRID)
@@ -110,15 +112,22 @@ def edges(prediction: Prediction, experts: int, by: str) -> list[float]:
     decibels = prediction.snr_db(timestep).double().numpy()
     cut = np.linspace(decibels[0], decibels[-1], experts + 1)[1:-1]
     inner = np.interp(-cut, -decibels, uniform)
-    return [0.0, *inner.tolist(), 1.0]
+    return _whole([0.0, *inner.tolist(), 1.0], prediction)
+
+
+def _whole(bounds: list[float], prediction: Prediction) -> list[float]:
+    """The bounds, where a diffusion's are between two timesteps: each is of one bin."""
+    if prediction.alphas is None:
+        return bounds
+    return [round(bound * prediction.timesteps) / prediction.timesteps for bound in bounds]
 
 
 def levels_of(prediction: Prediction, experts: int, by: str) -> list[float]:
     """[N-1] rising noise levels, as shares of the schedule, at which the next expert takes over."""
     import torch
 
-    inner = edges(prediction, experts, by)[1:-1]
-    found: list[float] = (prediction.draw(torch.tensor(inner)) / prediction.timesteps).tolist()
+    inner = torch.tensor(edges(prediction, experts, by)[1:-1]) + CLOSE / 2
+    found: list[float] = (prediction.draw(inner) / prediction.timesteps).tolist()
     return found
 
 
@@ -134,7 +143,5 @@ def within(
     if job.bin < 0:
         return uniform
     low, high = edges(prediction, settings.experts, settings.experts_by)[job.bin : job.bin + 2]
-    laid = (low + (high - low) * uniform.astype(np.float64)).astype(uniform.dtype)
-    # Rounded onto the upper bound, a number would be of the next bin.
-    below = np.nextafter(np.asarray(high, uniform.dtype), np.asarray(0, uniform.dtype))
-    return laid.clip(max(low, 1e-6), min(below, 1 - 1e-6))
+    laid = low + (high - low) * uniform.astype(np.float64)
+    return laid.clip(low + CLOSE, high - CLOSE).astype(uniform.dtype)

@@ -252,8 +252,8 @@ def _prepare(loop: Loop, job: Job, draws: Draws) -> Material:
     """What the loss reads of a job's draws."""
     base, pack, about = loop.base, loop.pack, None
     if isinstance(loop.objective, OfImages):
-        given = {"job": job, "base": base, "real": pack.real, "seed": pack.seed}
-        about = partial(loop.objective.of_images, **given, knobs=loop.knobs)
+        asked = partial(loop.objective.of_images, job=job, base=base, real=pack.real)
+        about = partial(asked, seed=pack.seed, knobs=loop.knobs)
     uniform = within(draws.uniform, job, pack.settings, base.prediction)
     material = prepare(job, replace(draws, uniform=uniform), base, pack.real, about)
     return loop.objective.extra(material, job, base, pack.seed, loop.knobs)

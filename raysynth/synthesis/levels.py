@@ -54,7 +54,10 @@ def settled_way(config: Sections, recipe: Recipe, real: str, groups: Groups, wor
         task = on_worker(find_way, resources, max_retries=RETRIES)
         asked = (config[BaseConfigSection], synthesis, recipe, resources)
         found: Way = ray.get(task.remote(*asked, real, groups, work, config.seed))
-        noted = {"levels": found.levels or [], **({"aims": found.aims} if fitted else {})}
+        noted: dict[str, Any] = {
+            "levels": found.levels or [],
+            **({"aims": found.aims} if fitted else {}),
+        }
         write_atomic(f"{work}/{FILE}", json.dumps(noted).encode())
         return found
 
