@@ -129,18 +129,26 @@ def draw(
     dealt, recipe = None, settled(recipe_of(config), real.counts)
     if recipe.edits:
         dealt = deal_sources(real.clusters, real.groups, real.counts, config.seed)
-    specs = plan_specs(Asked.of(config, recipe), adapters, real.groups, real.counts, dealt)
-    return (specs, *generate(config, real, work, adapters, specs))
+    way = way_of(config, real, work)
+    asked = (Asked.of(config, recipe), adapters, real.groups, real.counts)
+    specs = plan_specs(*asked, dealt, way.aims)
+    return (specs, *generate(config, real, work, adapters, specs, way))
 
 
 def generate(
-    config: Config, real: Real, work: Path, adapters: list[Adapter], specs: pa.Table
+    config: Config,
+    real: Real,
+    work: Path,
+    adapters: list[Adapter],
+    specs: pa.Table,
+    way: Way | None = None,
 ) -> tuple[np.ndarray, float]:
-    """Images [N, 32, 32, 3] of specs, and the CPU seconds."""
+    """Images [N, 32, 32, 3] of specs, and the CPU seconds; `way`: where it is settled already."""
     torch.set_num_threads(1)
     from raysynth.synthesis.task import Drawing
 
-    drawing = Drawing.of(config, way=way_of(config, real, work))
+    way = way or way_of(config, real, work)
+    drawing = Drawing.of(config, way=way)
     images = ImageGenerator(drawing, str(work), [a.name for a in adapters])
     masked = recipe_of(config).masked
     told = contrasts(config.prompts, real.groups, real.counts) if masked else None
@@ -157,18 +165,17 @@ def generate(
         spoken = None if told is None else [told[g] for g in batch["group"].to_pylist()]
         given = (batch[n].to_pylist() for n in names)
         groups = batch["group"].to_pylist()
-        parts.append(images(*given, sources=sources, contrasts=spoken, groups=groups))
+        aims = {name: batch[name].to_pylist() for name in way.aims}
+        parts.append(images(*given, sources=sources, contrasts=spoken, groups=groups, aims=aims))
     return np.concatenate(parts), time.process_time() - began
 
 
 def way_of(config: Config, real: Real, work: Path) -> Way:
-    """From which noise images are drawn, at which levels; Gaussians are kept in `work`."""
-    from raysynth.synthesis.levels import GAUSSIANS, find_levels
+    """From which noise images are drawn, at which levels, and where to; kept in `work`."""
+    from raysynth.synthesis.levels import find_way
 
-    recipe = recipe_of(config)
-    kept = f"{work}/{GAUSSIANS}" if recipe.midway else ""
-    asked = (config.base, config.synthesis, recipe, config.resources)
-    return Way(find_levels(*asked, real.folder, real.groups, kept), kept)
+    asked = (config.base, config.synthesis, recipe_of(config), config.resources)
+    return find_way(*asked, real.folder, real.groups, str(work), config.seed)
 
 
 class Observer:

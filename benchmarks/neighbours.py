@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from experts import experts
 from judging import judged_outfits
 from measure import finish, parser
+from occluded import occluded
 from separation import CBDM, OVERLAP, separated
+from spread import spread
 
 Bars = Callable[[Mapping[str, float]], dict[str, bool]]
 """Means over seeds -> what is judged -> whether it holds."""
@@ -58,10 +61,46 @@ def of_judge(found: Mapping[str, float]) -> dict[str, bool]:
     }
 
 
+def of_cells(found: Mapping[str, float]) -> dict[str, bool]:
+    """Cell guidance: images are spread more evenly, and are as right and as new as without."""
+    return {
+        "30 % less total variation from even shares": found["tv: cell"] <= 0.7 * found["tv: off"],
+        "garment and ground right as often, but for 2 points": found["right: cell"]
+        >= found["right: off"] - 0.02,
+        "no more copies": found["copies: cell"] <= found["copies: off"],
+    }
+
+
+def of_damage(found: Mapping[str, float]) -> dict[str, bool]:
+    """GSURE: less harm of damaged images than otherwise, and something learnt of strange ones."""
+    own, strange = found["stein"], found["strange: stein"]
+    return {
+        "below the error of what is seen by .05": own <= found["masked"] - 0.05,
+        "below zero-fill by .04": own <= found["zero-fill"] - 0.04,
+        "within 10 % of whole images": own <= 1.1 * found["oracle"],
+        "released coefficient within .01 of none": abs(found["released"] - found["none"]) <= 0.01,
+        "strange images can be learnt (.05 by whole ones)": found["strange: oracle"]
+        <= found["strange: base"] - 0.05,
+        "strange images: below the untrained base by .02": strange <= found["strange: base"] - 0.02,
+        "strange images: below zero-fill": strange < found["strange: zero-fill"],
+    }
+
+
+def of_experts(found: Mapping[str, float]) -> dict[str, bool]:
+    """Experts per noise level: a lower held-out error at equal steps."""
+    return {
+        "lower in two of three bins": found["lower"] >= 2,
+        "lower over all bins": found["all / one"] < 1 and found["p"] < 0.01,
+    }
+
+
 CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = {
     "diffusion_classifier": (judged_outfits, of_judge),
     "cbdm": (lambda *given: separated(*given, arms=(CBDM,)), of_cbdm),
+    "cell": (spread, of_cells),
+    "gsure": (occluded, of_damage),
     "overlap": (lambda *given: separated(*given, arms=(CBDM, OVERLAP)), of_overlap),
+    "tdc_lite": (experts, of_experts),
 }
 """Name -> (folder, seed, quick) to numbers, and bars of their means."""
 

@@ -32,7 +32,7 @@ from raysynth.groups.groups import Groups
 from raysynth.storage.tables import decode_images, read_table, split_files
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.guidance import guide_of
-from raysynth.synthesis.levels import find_levels
+from raysynth.synthesis.levels import find_way
 from raysynth.synthesis.schedule import EVEN
 from raysynth.synthesis.solver import build_solver, check_solver
 from raysynth.synthesis.task import Drawing
@@ -89,7 +89,7 @@ class Bench:
         generate.solver = build_solver(solver, generate.base.scheduler)
         generate.guide = guide_of(synthesis.guidance, guidance)
         sections = (config.base, synthesis, recipe_of(config), config.resources)
-        generate.levels = find_levels(*sections, f"{self.root}/real", self.groups)
+        generate.levels = find_way(*sections, f"{self.root}/real", self.groups).levels
         generate.steps = steps
         return generate.guide.evaluations(generate.levels or steps)
 

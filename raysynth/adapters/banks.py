@@ -125,7 +125,7 @@ class FullBank:
 
     def _weights(self, name: str) -> dict[str, Tensor]:
         if name not in self._cache:
-            self._cache[name] = _read_network(self.base, f"{self.folder}/{name}", self.dtype)
+            self._cache[name] = read_network(self.base, f"{self.folder}/{name}", self.dtype)
             if len(self._cache) > CACHED_UNETS:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(name)
@@ -155,7 +155,7 @@ def open_bank(
     return LoraBank(base, folder, names, shape)
 
 
-def _read_network(base: Base, folder: str, dtype: torch.dtype) -> dict[str, Tensor]:
+def read_network(base: Base, folder: str, dtype: torch.dtype) -> dict[str, Tensor]:
     """The weights of a fully fine-tuned network, saved under its part's name."""
     part = base.family.roles["model"][0]
     filesystem, path = open_storage(f"{folder}/{part}")

@@ -50,6 +50,12 @@ class Adapter:
     """Mean training loss over the last tenth of the steps."""
     terms: Mapping[str, float] = field(default_factory=dict)
     """Term of the loss -> its part of it, over the same steps; written only where there are any."""
+    parent: str = ""
+    """Adapter that it went on from, of an expert for a part of the noise levels."""
+
+
+OPTIONAL = ("terms", "parent")
+"""Written only where there is something to say."""
 
 
 def write_adapters(adapters: Sequence[Adapter], folder: str) -> None:
@@ -92,20 +98,24 @@ def read_adapter(folder: str) -> Adapter | None:
 
 def _record_of(adapter: Adapter) -> dict[str, Any]:
     record = asdict(adapter)
-    if not record["terms"]:
-        del record["terms"]
-    return record
+    return {key: value for key, value in record.items() if value or key not in OPTIONAL}
 
 
 def _adapter_of(record: Any) -> Adapter | None:
     """An adapter's record from its JSON; None for what is none."""
     kinds: dict[str, Any] = {"str": str, "int": int, "float": (int, float)}
-    named = {field.name: kinds[str(field.type)] for field in fields(Adapter)[:-1]}
-    if not isinstance(record, dict) or record.keys() - {"terms"} != named.keys():
+    named = {
+        field.name: kinds[str(field.type)]
+        for field in fields(Adapter)
+        if field.name not in OPTIONAL
+    }
+    if not isinstance(record, dict) or record.keys() - set(OPTIONAL) != named.keys():
         return None
     if not all(isinstance(record[name], kind) for name, kind in named.items()):
         return None
     terms = record.get("terms", {})
+    if not isinstance(record.get("parent", ""), str):
+        return None
     if not isinstance(terms, dict) or not all(isinstance(v, int | float) for v in terms.values()):
         return None
     return Adapter(**record)

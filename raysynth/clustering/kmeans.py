@@ -134,7 +134,7 @@ def cluster_group(
     else:
         assert isinstance(config.k, int), "of_group chose the group's own"
         k = config.k if len(embeddings) >= config.k else 1
-        labels, silhouettes = _kmeans(embeddings, k, state), {}
+        labels, silhouettes = k_means(embeddings, k, state), {}
     return Clustering(merge_small(embeddings, labels, config.min_size), silhouettes)
 
 
@@ -168,7 +168,7 @@ def _best_silhouette(
     best, score, silhouettes = np.zeros(len(embeddings), np.int64), MIN_SILHOUETTE, {}
     most = min(config.max_k, len(embeddings) // max(1, config.min_size), len(embeddings) - 1)
     for k in range(2, most + 1):
-        labels = merge_small(embeddings, _kmeans(embeddings, k, state), config.min_size)
+        labels = merge_small(embeddings, k_means(embeddings, k, state), config.min_size)
         if labels.max() < 1:
             continue
         silhouettes[k] = _silhouette(embeddings, labels, state)
@@ -201,7 +201,11 @@ def _silhouette(embeddings: np.ndarray, labels: np.ndarray, state: int) -> float
     return float(np.average(means, weights=sizes))
 
 
-def _kmeans(embeddings: np.ndarray, k: int, state: int) -> np.ndarray:
+def k_means(embeddings: np.ndarray, k: int, state: int) -> np.ndarray:
+    """[N] int labels of [N, D] embeddings; `state`: scikit-learn's random state.
+
+    Fewer distinct images than k leave some labels out.
+    """
     # On demand: `check_cluster_counts` must not wait a second for scikit-learn.
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning

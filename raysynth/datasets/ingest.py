@@ -15,6 +15,7 @@ from PIL import Image
 
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.workers import busy_task_cpus
+from raysynth.datasets import damage
 from raysynth.datasets.files import LEFT_OUT, clipped, some
 from raysynth.datasets.layout import Dataset
 from raysynth.datasets.listing import list_dataset, split_counts
@@ -141,6 +142,7 @@ def _write_chunk(chunk: pa.Table, dataset: Dataset, groups: Groups, work: str) -
         schema=with_groups(REAL, groups),
     )
     file = chunk["file"][0].as_py()
+    damage.keep(dataset, kept, good, f"{work}/{file}")  # first: a table that is there is whole
     write_table(table, f"{work}/{file}")
     sides = {side for image in good for side in _size(image)}
     ends = [min(sides), max(sides)] if sides else []

@@ -72,6 +72,7 @@ class Layout:
     severity : what `dataset.severity` is unless it is given.
     has_files : its images are the files below `dataset.path`, whose content makes it another one.
     is_composed : its listing is made at the severity; of others, rows are left out.
+    names_masks : its metadata may say what is missing of its images (`damage`).
     side : of its images, pixels, where all are of one; None: `dataset.image_size`, or the files'.
     garments : those of the embedded models' ten that its labels are; none: they are strange to it.
     """
@@ -85,6 +86,7 @@ class Layout:
     severity: float | str = "original"
     has_files: bool = True
     is_composed: bool = False
+    names_masks: bool = False
     side: int | None = None
     garments: Callable[[DatasetConfig], tuple[str, ...]] = no_garments
 

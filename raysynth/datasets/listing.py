@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from raysynth.datasets.damage import damaged
 from raysynth.datasets.files import clipped, reaching, some
 from raysynth.datasets.layout import Dataset, layout_of
 from raysynth.datasets.settings import DatasetConfig
@@ -36,7 +37,7 @@ def list_dataset(config: DatasetConfig, seed: int) -> tuple[Dataset, Groups, pa.
     """
     try:
         with reaching(str(config.path or "")):
-            dataset = layout_of(config).open(config, seed)
+            dataset = damaged(layout_of(config).open(config, seed), config, seed)
             listing = dataset.listing()
             groups = _groups(config, dataset)
     except ValueError as error:

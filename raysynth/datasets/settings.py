@@ -63,6 +63,18 @@ class DatasetConfig(Section):
     image_size: Annotated[int, Field(ge=8, le=4096)] | None = knob(
         None, "Side of the stored square images, pixels; None: as they come (folder)."
     )
+    missing: Annotated[float, Field(ge=0.0, lt=1.0)] = knob(
+        0.0,
+        "Share of patches of 4 x 4 pixels that are taken out of every training image, to simulate "
+        "occlusion (finetune.objective=gsure); they get the mean colour of the rest.",
+        neutral=0.0,
+    )
+    noise: Annotated[float, Field(ge=0.0, le=255.0)] = knob(
+        0.0,
+        "Standard deviation, in 0..255, of noise that is added to the pixels of every training "
+        "image, to simulate it.",
+        neutral=0.0,
+    )
     max_megapixels: Annotated[float, Field(gt=0.0, le=178.0)] = knob(
         64.0,
         "Images of more million pixels are unreadable (by their header: a few bytes can declare "

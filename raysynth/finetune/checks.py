@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from raysynth.clustering.settings import ClusteringConfig
 from raysynth.errors import ConfigError
-from raysynth.finetune.settings import TERMS, FinetuneConfig
+from raysynth.finetune.objective import OfImages
+from raysynth.finetune.settings import OBJECTIVES, TERMS, FinetuneConfig
 from raysynth.finetune.term import terms_of
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
@@ -23,14 +24,18 @@ if TYPE_CHECKING:
 
 
 def check_finetune(config: Sections) -> None:
-    """Refuse a base model that is none, and terms that do not fit the generator.
+    """Refuse a base model that is none, and terms or objectives that do not fit the run.
 
     Raises ConfigError, ModelError.
     """
     check_base(config[BaseConfigSection])
     training = recipe_of(config).training
     several = training is not None and training.shared
-    check_terms(config[FinetuneConfig], config.generator, several)
+    settings = config[FinetuneConfig]
+    check_terms(settings, config.generator, several)
+    objective = OBJECTIVES[settings.objective.name]
+    if training is not None and isinstance(objective, OfImages):
+        objective.check(config, settings.objective.knobs(OBJECTIVES))
 
 
 def check_jobs(config: Sections, groups: Groups, counts: np.ndarray) -> None:
@@ -39,12 +44,14 @@ def check_jobs(config: Sections, groups: Groups, counts: np.ndarray) -> None:
     And terms that find nothing to compare. `counts`: [G] training images per group. Raises
     DataError, ConfigError.
     """
+    from raysynth.finetune.experts import check_experts
     from raysynth.finetune.jobs import expected_jobs
 
     settings = config[FinetuneConfig]
     sections = (settings, config[PromptConfig], config[ClusteringConfig])
     jobs = expected_jobs(recipe_of(config), *sections, groups, counts)
     check_partners(settings, jobs, groups)
+    check_experts(settings, config.generator, jobs)
 
 
 def check_terms(settings: FinetuneConfig, generator: str, several: bool) -> None:

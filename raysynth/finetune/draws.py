@@ -16,8 +16,10 @@ from raysynth.finetune.jobs import SHARED, Job
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import prompt_dropout
 
-_ROWS, _NOISE, _START, _PRIOR_IMAGE, _PRIOR_ROWS, _HELD_OUT, _OBJECTIVE = range(1, 8)
+_ROWS, _NOISE, _START, _PRIOR_IMAGE, _PRIOR_ROWS, _HELD_OUT, _OBJECTIVE, _PROBE = range(1, 9)
 _NOBODY = -1
+_EXPERTS = 2**20
+"""Keys of experts begin here: no label is as large."""
 EVALUATION_ROWS = 32
 """Least rows of the batch on which early stopping measures."""
 
@@ -98,15 +100,18 @@ def prior_dice(group: int, index: int, seed: int) -> torch.Generator:
     return _generator([seed, _PRIOR_IMAGE, group, index])
 
 
-def noise_of(job: Job, at: int, shape: tuple[int, ...], seed: int) -> Tensor:
-    """float32 normal numbers of micro-batch number `at` of a job."""
-    return torch.randn(shape, generator=_generator([*_key(job, seed, _NOISE), at]))
+def noise_of(job: Job, at: int, shape: tuple[int, ...], seed: int, probe: bool = False) -> Tensor:
+    """float32 normal numbers of micro-batch number `at` of a job; `probe`: others than noise."""
+    key = _key(job, seed, _PROBE if probe else _NOISE)
+    return torch.randn(shape, generator=_generator([*key, at]))
 
 
 def _key(job: Job, seed: int, use: int) -> list[int]:
     several = [job.label + 1] if job.group == SHARED else []
     if job.group == SHARED and job.attribute != SHARED:
         several.append(job.attribute + 1)
+    if job.bin >= 0:
+        several.append(_EXPERTS + job.bin)
     return [seed, use, job.group + 1, job.cluster + 1, *several]
 
 

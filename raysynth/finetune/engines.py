@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
+from raysynth.adapters.banks import read_network
 from raysynth.adapters.grouped_lora import GroupedLoRA, inject, restack
 from raysynth.adapters.rows import Rows, flatten
+from raysynth.finetune.objective import OfImages
 from raysynth.finetune.packs import Pack
-from raysynth.finetune.settings import FinetuneConfig
+from raysynth.finetune.settings import OBJECTIVES, FinetuneConfig
 from raysynth.models.attention import pick_attention
 from raysynth.models.base import load_base
 from raysynth.models.device import DTYPES, pick_device, pick_dtype
@@ -36,6 +38,8 @@ class Trainee:
     """Put a slot's weights to where a training starts."""
     route: Callable[[Sequence[int]], None]
     """Say which slot each row of the next batches uses."""
+    load: Callable[[int, str], None]
+    """Put a slot's weights to those of a model in a folder or URI."""
     save: Callable[[int, str], None]
     """Write the model of a slot into a folder or URI."""
     with_slots: Callable[[int], Trainee]
@@ -54,7 +58,7 @@ def build_trainee(pack: Pack, slots: int) -> Trainee:
     """The base's UNet with `slots` models of the pack's engine, all at their start."""
     if pack.training.engine == "full":
         base = _load_model(pack, "float32")
-        return _full_trainee(base.model, base.family.roles["model"][0])
+        return _full_trainee(base)
     settings = pack.settings
     dtype = DTYPE_OF[precision_of(settings, pack.base)]
     base = _load_model(pack, dtype)
@@ -72,25 +76,33 @@ def _lora_trainee(unet: Any, lora: GroupedLoRA) -> Trainee:
         rows=rows,
         enter=lora.reset,
         route=lora.route,
+        load=lora.load,
         save=lora.save,
         with_slots=lambda slots: _lora_trainee(unet, restack(lora, slots)),
     )
 
 
-def _full_trainee(unet: Any, part: str) -> Trainee:
-    """All weights of one UNet, kept in float32; one model at a time. `part`: its folder."""
+def _full_trainee(base: Base) -> Trainee:
+    """All weights of one UNet, kept in float32; one model at a time."""
+    unet, part = base.model, base.family.roles["model"][0]
     rows = flatten(list(unet.parameters()), 1)
-    base = rows.values.to("cpu", copy=True)  # not on a GPU: a quarter more than training needs
+    start = rows.values.to("cpu", copy=True)  # not on a GPU: a quarter more than training needs
 
     def enter(_slot: int, _dice: torch.Generator) -> None:
-        rows.values.copy_(base)
+        rows.values.copy_(start)
+
+    @torch.no_grad()
+    def load(_slot: int, folder: str) -> None:
+        weights = read_network(base, folder, torch.float32)
+        for name, parameter in unet.named_parameters():
+            parameter.copy_(weights[name])
 
     def save(_slot: int, folder: str) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             unet.save_pretrained(f"{scratch}/{part}")
             put_folder(f"{scratch}/{part}", f"{folder}/{part}")
 
-    trainee = Trainee(unet, rows, enter, lambda _: None, save, lambda _: trainee)
+    trainee = Trainee(unet, rows, enter, lambda _: None, load, save, lambda _: trainee)
     return trainee
 
 
@@ -98,7 +110,9 @@ def _load_model(pack: Pack, dtype: str) -> Base:
     section = pack.base.model_copy(update={"dtype": dtype})
     base = load_base(section, ("model",))
     rows = pack.training.budget.batch_size
-    pick_attention(base, pack.base.attention, rows, backward=True)
+    objective = OBJECTIVES[pack.settings.objective.name]
+    twice = isinstance(objective, OfImages) and objective.twice
+    pick_attention(base, "plain" if twice else pack.base.attention, rows, backward=True)
     if pack.settings.gradient_checkpointing:
         base.model.enable_gradient_checkpointing()
     return base

@@ -62,6 +62,10 @@ class Job:
     """Images per step; no more than there are."""
     learning_rate: float
     """AdamW's peak learning rate."""
+    parent: str = ""
+    """Adapter that it goes on from, of an expert (`experts`)."""
+    bin: int = -1
+    """Number of its part of the noise levels; -1: all of them."""
 
     @property
     def work(self) -> int:
@@ -279,6 +283,7 @@ def record_of(job: Job, training: Training, groups: Groups, steps: int, loss: fl
         images=len(job.ids),
         steps=steps,
         loss=loss,
+        parent=job.parent,
     )
 
 

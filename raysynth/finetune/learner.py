@@ -75,6 +75,11 @@ def learning_rate_factor(done: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (done - warm) / max(1, steps - warm)))
 
 
+def ema_decay(done: int, decay: float) -> float:
+    """Decay of the weights' moving average; shorter at first, so that the start is forgotten."""
+    return min(decay, (1 + done) / (10 + done))
+
+
 def resume(
     learner: Learner,
     folder: str,
@@ -144,6 +149,8 @@ def finish(
     record = record_of(learner.job, pack.training, pack.groups, learner.done, _at_the_end(curve))
     if learner.terms:
         record = replace(record, terms=_write_terms(learner, folder, pack))
+    if told := learner.material.noted.get(pack.settings.objective.name):
+        write_atomic(f"{folder}/objective.json", json.dumps(told).encode())
     write_adapter(record, folder)
     drop_checkpoint(folder)
 

@@ -6,7 +6,7 @@ Shape suffixes: T micro-batches, b rows of an adapter's micro-batch, E encoded i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,23 +48,46 @@ class Material:
     """Name -> [T, b] int64 row of `texts`: other prompts of each draw, see `objective`."""
     values: Mapping[str, Tensor] = field(default_factory=dict)
     """Name -> [T, b] float32: numbers of each draw, see `objective`."""
+    images: Mapping[str, Tensor] = field(default_factory=dict)
+    """Name -> [E, ...] float32: what else is known of the encoded images; 0: nothing is."""
     noted: Mapping[str, Any] = field(default_factory=dict)
     """Name -> what is told of it beside the loss curve, JSON-able."""
 
 
-def prepare(job: Job, draws: Draws, base: Base, real: str) -> Material:
+@dataclass(frozen=True)
+class Drawn:
+    """The images that a job's draws use, of which E are encoded."""
+
+    ids: Sequence[str]
+    """Of N images."""
+    pixels: np.ndarray
+    """[N, H, W, 3] uint8."""
+    place: np.ndarray
+    """[E] which of them."""
+    flips: np.ndarray
+    """[E] bool, whether mirrored."""
+
+
+About = Callable[[Drawn], tuple[Mapping[str, Tensor], Mapping[str, Any]]]
+"""What an objective asks of images: `Material.images`, and what it notes."""
+
+
+def prepare(job: Job, draws: Draws, base: Base, real: str, about: About | None = None) -> Material:
     """Encode the images that the draws of a job use, and its prompts.
 
     Parameters
     ----------
     base : with vae, text encoder and tokenizer.
     real : folder of the real table.
+    about : what else is to be known of the images; None: nothing.
     """
     drawn = np.stack([draws.rows.ravel(), draws.flips.ravel().astype(np.int64)], 1)
     pairs, entries = np.unique(drawn, axis=0, return_inverse=True)
     positions, place = np.unique(pairs[:, 0], return_inverse=True)
-    pixels = read_images(real, [job.ids[p] for p in positions], base.image_size)
-    moments = encode_images(base, pixels, place, pairs[:, 1].astype(bool))
+    ids = [job.ids[p] for p in positions]
+    pixels, flips = read_images(real, ids, base.image_size), pairs[:, 1].astype(bool)
+    moments = encode_images(base, pixels, place, flips)
+    images, noted = about(Drawn(ids, pixels, place, flips)) if about else ({}, {})
     order = sorted(job.prompts)
     texts = base.condition([*(job.prompts[g] for g in order), ""])
     state_of_row = np.searchsorted(order, np.array(job.groups))
@@ -76,6 +99,8 @@ def prepare(job: Job, draws: Draws, base: Base, real: str) -> Material:
         spoken=torch.from_numpy(spoken).to(base.device),
         uniform=torch.from_numpy(draws.uniform).to(base.device),
         weights=torch.full(draws.rows.shape[1:], 1 / draws.rows.shape[1]),
+        images=images,
+        noted=noted,
     )
 
 

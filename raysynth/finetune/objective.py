@@ -7,18 +7,18 @@ scales and clips.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from raysynth.knobs import Section
+from raysynth.knobs import Section, Sections
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from raysynth.finetune.jobs import Job
-    from raysynth.finetune.material import Material
+    from raysynth.finetune.material import Drawn, Material
     from raysynth.models.condition import Condition
     from raysynth.models.denoiser import Denoiser
     from raysynth.models.family import Base
@@ -55,6 +55,10 @@ class Noised:
     rows that are trained without prompt, DreamBooth's prior images."""
     values: Mapping[str, Tensor]
     """Name -> [B] float32 numbers of the rows, by the names that `extra` gave them."""
+    images: Mapping[str, Tensor] = field(default_factory=dict)
+    """Name -> [B, ...] float32 what is known of the rows' images (`OfImages`); 0: nothing is."""
+    draw_probe: Callable[[], Tensor] | None = None
+    """Draws [B, C, h, w] normal numbers besides the noise, the same at every call."""
 
     @cached_property
     def predicted(self) -> Predicted:
@@ -92,4 +96,23 @@ class Objective(Protocol):
         """[B] losses, before weights; `denoise` is called with all B rows or not at all.
 
         The prediction under the own prompts is `batch.predicted`, which terms read too.
+        """
+
+
+@runtime_checkable
+class OfImages(Objective, Protocol):
+    """A loss that must know more of images than their latents."""
+
+    twice: bool
+    """Whether it takes gradients of gradients: fused attention has none."""
+
+    def check(self, config: Sections, knobs: Any) -> None:
+        """Refuse a run that it has no use for; ConfigError."""
+
+    def of_images(
+        self, drawn: Drawn, job: Job, base: Base, real: str, seed: int, knobs: Any
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        """What is known of the encoded images, by name; 0 where nothing is, as of prior images.
+
+        And what is noted of it, JSON-able. `real`: folder of the real table.
         """

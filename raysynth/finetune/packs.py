@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.finetune.jobs import Job
@@ -33,6 +34,14 @@ class Pack:
     def folder(self, job: Job) -> str:
         """Folder or URI of a job's adapter and checkpoints."""
         return f"{self.work}/{job.name}"
+
+
+class Report(Protocol):
+    """Is told the steps done per adapter, who failed and why, and how many train at once."""
+
+    def __call__(  # noqa: D102
+        self, done: dict[str, int], failed: dict[str, str], fit: str = ""
+    ) -> None: ...
 
 
 def passes_of(training: Training, settings: FinetuneConfig) -> int:

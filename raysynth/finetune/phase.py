@@ -61,6 +61,8 @@ class Phase:
     """Name -> [T, B] int64 row of `texts`: other prompts of each row."""
     values: Mapping[str, Tensor]
     """Name -> [T, B] float32 numbers of each row."""
+    images: Mapping[str, Tensor]
+    """Name -> [E, ...] float32: what else is known of the encoded images."""
     uniform: Tensor
     """[T, B] float32 in (0, 1)."""
     weights: Tensor
@@ -68,12 +70,15 @@ class Phase:
     columns: list[Tensor]
     """Which of its own rows each adapter's laid-out rows are; repeats fill its last run."""
 
-    def noise(self, micro: int, seed: int) -> Tensor:
-        """[2, B, C, h, w] normal numbers of a micro-batch: for the latents' spread, as noise."""
+    def noise(self, micro: int, seed: int, probe: bool = False) -> Tensor:
+        """[2, B, C, h, w] normal numbers of a micro-batch: for the latents' spread, as noise.
+
+        `probe`: [1, B, C, h, w] others, of a stream of their own.
+        """
         parts = []
         for row, columns in zip(self.rows, self.columns, strict=True):
-            shape = (2, row.count, *self.moments.shape[2:])
-            parts.append(noise_of(row.job, row.at + micro, shape, seed)[:, columns])
+            shape = (1 if probe else 2, row.count, *self.moments.shape[2:])
+            parts.append(noise_of(row.job, row.at + micro, shape, seed, probe)[:, columns])
         return torch.cat(parts, 1).to(self.moments.device, non_blocking=True)
 
     def noised(self, micro: int, seed: int, denoise: Denoiser) -> Noised:
@@ -96,6 +101,8 @@ class Phase:
             also={name: self.texts.take(other[micro]) for name, other in self.also.items()},
             differs={name: other[micro] != own for name, other in self.also.items()},
             values={name: value[micro] for name, value in self.values.items()},
+            images={name: value[self.entries[micro]] for name, value in self.images.items()},
+            draw_probe=lambda: self.noise(micro, seed, probe=True)[0],
         )
 
 
@@ -110,21 +117,23 @@ def lay_out(rows: Sequence[Row], micro_batches: int, before: Phase | None = None
     ]
     stays = before is not None and [r.job for r in before.rows] == [r.job for r in rows]
     if before is not None and stays:
-        moments, texts = before.moments, before.texts
+        moments, texts, images = before.moments, before.texts, before.images
     else:
         moments = torch.cat([own.moments for own in each])
         texts = Condition.cat([own.texts for own in each])
-    images = np.cumsum([0, *(len(own.moments) for own in each)]).tolist()
+        images = {n: torch.cat([own.images[n] for own in each]) for n in each[0].images}
+    firsts = np.cumsum([0, *(len(own.moments) for own in each)]).tolist()
     prompts = np.cumsum([0, *(len(own.texts) for own in each)]).tolist()
     beside = partial(_beside, rows, columns, micro_batches)
     return Phase(
         rows=list(rows),
         moments=moments,
         texts=texts,
-        entries=beside([own.entries for own in each], images),
+        entries=beside([own.entries for own in each], firsts),
         spoken=beside([own.spoken for own in each], prompts),
         also={name: beside([own.also[name] for own in each], prompts) for name in each[0].also},
         values={name: beside([own.values[name] for own in each]) for name in each[0].values},
+        images=images,
         uniform=beside([own.uniform for own in each]),
         weights=_weights(rows, columns).to(moments.device),
         columns=columns,

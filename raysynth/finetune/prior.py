@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from raysynth.finetune.draws import draw_prior, prior_dice
+from raysynth.finetune.experts import within
 from raysynth.finetune.jobs import Job
 from raysynth.finetune.material import Material
 from raysynth.finetune.packs import Pack
@@ -49,8 +50,10 @@ def add_prior(material: Material, job: Job, base: Base, pack: Pack) -> Material:
     moments = torch.stack([latents, torch.zeros_like(latents)], 1).half()
     texts = base.condition([job.plain_prompts[g] for g in order])
     rows, uniform = draw_prior(job, pack.settings, pack.seed, len(latents))
+    uniform = within(uniform, job, pack.settings, base.prediction)
     place = torch.from_numpy(rows).to(base.device)
     spoken = place // each + len(material.texts)
+    nothing = {n: v.new_zeros(len(latents), *v.shape[1:]) for n, v in material.images.items()}
     weight = pack.training.budget.prior_weight / rows.shape[1]
     return replace(
         material,
@@ -60,6 +63,7 @@ def add_prior(material: Material, job: Job, base: Base, pack: Pack) -> Material:
         spoken=torch.cat([material.spoken, spoken], 1),
         uniform=torch.cat([material.uniform, torch.from_numpy(uniform).to(base.device)], 1),
         weights=torch.cat([material.weights, torch.full(rows.shape[1:], weight)]),
+        images={n: torch.cat([v, nothing[n]]) for n, v in material.images.items()},
         # What else an objective asks of them is asked of the class prompt itself.
         also={name: torch.cat([other, spoken], 1) for name, other in material.also.items()},
         values={

@@ -105,6 +105,19 @@ class FinetuneConfig(Section):
     )
     evaluate_steps: Count = knob(20, "Early stopping: steps between evaluations.")
     holdout: Share = knob(0.1, "Early stopping: share of an adapter's images.")
+    experts: Count = knob(
+        1,
+        "Models that each adapter goes on as, each for a part of the noise levels; 1: one for all.",
+        neutral=1,
+    )
+    experts_share: Annotated[float, Field(gt=0, lt=1)] = knob(
+        0.5, "Share of the steps before the experts part; they share the others evenly."
+    )
+    experts_by: Literal["mass", "snr"] = knob(
+        "mass",
+        "Where noise levels are parted: as much of the training for each expert, or as many "
+        "decibels of the signal-to-noise ratio.",
+    )
     overrides: dict[str, AdapterOverride] = knob(
         {},
         "Adapter name (`<group>-<cluster>`, `shared`, `class-<label>` or "

@@ -21,6 +21,7 @@ from raysynth.cluster.capacity import is_local
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.errors import DataError, StageError, StorageError, reason_of
 from raysynth.finetune.checks import check_partners
+from raysynth.finetune.experts import complete
 from raysynth.finetune.jobs import Job, plan_jobs
 from raysynth.finetune.packs import Pack, split_into_packs
 from raysynth.finetune.settings import FinetuneConfig
@@ -80,7 +81,7 @@ def run_finetune(
     settings, workers = config[FinetuneConfig], config[ResourcesConfig].workers
     jobs = plan_jobs(recipe, settings, config[PromptConfig], table, groups)
     check_partners(settings, jobs, groups)
-    todo = [job for job in jobs if read_adapter(f"{work}/{job.name}") is None]
+    todo = [job for job in jobs if not complete(work, job, settings)]
     packs = split_into_packs(todo, settings.adapters_per_worker, workers)
     shared = _Shared(config, recipe.training, groups, real, work, turn=uuid.uuid4().hex)
     failed = _run_packs(packs, jobs, shared, progress) if todo else {}
@@ -132,7 +133,7 @@ def _run_packs(
         _follow(futures, named, jobs, work, progress)
         # One pack's crash ends the run of all: each gets one of its own.
         crashed = together and len(named) > 1 and futures[next(iter(named))].exception()
-        again = [name for name in named if crashed and _left(named[name], work)]
+        again = [name for name in named if crashed and _left(named[name], shared)]
         futures |= {name: pool.submit(train, [name]) for name in again}
         _follow(futures, named, jobs, work, progress)
     finally:
@@ -145,7 +146,7 @@ def _run_packs(
     for name, pack in named.items():
         last = _said(work, name)
         progress.say(f"  {name}, {len(pack)} adapters: {last['fit'] or 'not started'}")
-        failed |= last["failed"] | _crashed(futures[name], pack, work)
+        failed |= last["failed"] | _crashed(futures[name], pack, shared)
     return failed
 
 
@@ -170,9 +171,10 @@ def _follow(
         time.sleep(POLL_SECONDS)
 
 
-def _left(pack: list[Job], work: str) -> list[Job]:
+def _left(pack: list[Job], shared: _Shared) -> list[Job]:
     """Adapters of a pack that are not complete."""
-    return [job for job in pack if read_adapter(f"{work}/{job.name}") is None]
+    settings = shared.config[FinetuneConfig]
+    return [job for job in pack if not complete(shared.work, job, settings)]
 
 
 def _fit(packs: dict[str, list[Job]], shared: _Shared, cpus: float) -> None:
@@ -280,13 +282,13 @@ def _read_now(path: str) -> Any:
         return None
 
 
-def _crashed(future: Future[None], pack: list[Job], work: str) -> dict[str, str]:
+def _crashed(future: Future[None], pack: list[Job], shared: _Shared) -> dict[str, str]:
     """The unfinished adapters of a pack whose worker died more often than allowed."""
     error = future.exception()
     if error is None:
         return {}
     reason = f"worker failed: {type(error).__name__}: {reason_of(error)}"
-    return {job.name: reason for job in _left(pack, work)}
+    return {job.name: reason for job in _left(pack, shared)}
 
 
 def _clusters_file(clusters: str) -> str:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -26,12 +26,20 @@ from raysynth.adapters.rows import clip_rows
 from raysynth.errors import RaysynthError
 from raysynth.finetune.draws import Draws, draw, draw_held_out, held_out_rows, start_dice
 from raysynth.finetune.engines import Trainee, build_trainee, precision_of
+from raysynth.finetune.experts import expanded, next_of, within
 from raysynth.finetune.jobs import Job
-from raysynth.finetune.learner import Learner, finish, learning_rate_factor, resume, save_checkpoint
+from raysynth.finetune.learner import (
+    Learner,
+    ema_decay,
+    finish,
+    learning_rate_factor,
+    resume,
+    save_checkpoint,
+)
 from raysynth.finetune.material import Material, prepare
 from raysynth.finetune.memory import Fit, fit_slots
-from raysynth.finetune.objective import Objective
-from raysynth.finetune.packs import Pack
+from raysynth.finetune.objective import Objective, OfImages
+from raysynth.finetune.packs import Pack, Report
 from raysynth.finetune.phase import Phase, Row, lay_out
 from raysynth.finetune.prior import add_prior, draw_priors
 from raysynth.finetune.scaling import LossScale
@@ -45,14 +53,6 @@ from raysynth.models.prediction import Predicted
 
 BETAS = (0.9, 0.99)
 REPORT_SECONDS = 1.0
-
-
-class Report(Protocol):
-    """Is told the steps done per adapter, who failed and why, and how many train at once."""
-
-    def __call__(  # noqa: D102
-        self, done: dict[str, int], failed: dict[str, str], fit: str = ""
-    ) -> None: ...
 
 
 @dataclass
@@ -95,7 +95,8 @@ def train_pack(pack: Pack, report: Report) -> dict[str, str]:
 
     Returns the reason of every adapter that failed. The others' folders are complete.
     """
-    queue = [job for job in pack.jobs if read_adapter(pack.folder(job)) is None]
+    asked = expanded(pack.jobs, pack.settings)
+    queue = [job for job in asked if read_adapter(pack.folder(job)) is None]
     failed: dict[str, str] = {}
     if queue:
         loop, phase = start(pack, queue), None
@@ -109,6 +110,7 @@ def train_pack(pack: Pack, report: Report) -> dict[str, str]:
             done = {learner.job.name: learner.done for learner in loop.learners}
             failed |= _settle(loop)
             report(done, failed)
+        failed |= {job.name: f"{job.parent} is not there to go on from" for job in queue}
     report({}, failed)
     return failed
 
@@ -202,18 +204,13 @@ def _per_adapter(phase: Phase, values_B: Tensor) -> Tensor:
     return torch.where(phase.weights > 0, phase.weights * values_B, 0.0).sum(1)
 
 
-def ema_decay(done: int, decay: float) -> float:
-    """Decay of the weights' moving average; shorter at first, so that the start is forgotten."""
-    return min(decay, (1 + done) / (10 + done))
-
-
 def _admit(loop: Loop, queue: list[Job]) -> dict[str, str]:
     """Put the next jobs into free slots; a job whose images or prompts cannot be used fails."""
     failed = {}
     taken = {learner.slot for learner in loop.learners}
     free = [slot for slot in range(loop.slots) if slot not in taken]
-    while free and queue:
-        job = queue.pop(0)
+    while free and (job := next_of(queue, loop.pack.work)) is not None:
+        queue.remove(job)
         try:
             loop.learners.append(_enter(loop, job, free[0]))
             free.pop(0)
@@ -234,6 +231,8 @@ def _enter(loop: Loop, job: Job, slot: int) -> Learner:
         start = Beginning(job, pack.groups, seed, loop.base, partial(_of_slot, loop, slot))
         for term in loop.terms:  # before a checkpoint is read: the weights are the base's
             material = term.extra(material, start)
+        if job.parent:
+            loop.trainee.load(slot, f"{pack.work}/{job.parent}")
     if loop.pack.training.budget.prior_weight:
         material = add_prior(material, job, loop.base, pack)
     learner = Learner(job, slot, material, held_out)
@@ -251,8 +250,13 @@ def _of_slot(loop: Loop, slot: int, x: Tensor, timestep: Tensor, told: Condition
 
 def _prepare(loop: Loop, job: Job, draws: Draws) -> Material:
     """What the loss reads of a job's draws."""
-    material = prepare(job, draws, loop.base, loop.pack.real)
-    return loop.objective.extra(material, job, loop.base, loop.pack.seed, loop.knobs)
+    base, pack, about = loop.base, loop.pack, None
+    if isinstance(loop.objective, OfImages):
+        asked = partial(loop.objective.of_images, job=job, base=base, real=pack.real)
+        about = partial(asked, seed=pack.seed, knobs=loop.knobs)
+    uniform = within(draws.uniform, job, pack.settings, base.prediction)
+    material = prepare(job, replace(draws, uniform=uniform), base, pack.real, about)
+    return loop.objective.extra(material, job, base, pack.seed, loop.knobs)
 
 
 def _next_phase(loop: Loop, before: Phase | None) -> Phase:

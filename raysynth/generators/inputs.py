@@ -54,6 +54,8 @@ def _unused(training: Training, settings: Any) -> set[str]:
         unused |= {"prior_images"}
     if not settings.patience:  # nothing is held out
         unused |= {"evaluate_steps", "holdout"}
+    if settings.experts == 1:
+        unused |= {"experts_share", "experts_by"}
     return unused
 
 

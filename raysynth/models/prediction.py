@@ -68,6 +68,14 @@ class Prediction:
         """[B] signal-to-noise ratio in decibels, 20 log10 of image per noise."""
         return -20 * self.noise_to_signal(timestep).log10()
 
+    def not_below(self, timestep: Tensor, ratio: Tensor) -> Tensor:
+        """[B] timesteps, raised to where there is at least [B] `ratio` of noise per image."""
+        if self.alphas is None:
+            return torch.maximum(timestep, self.timesteps * ratio / (1 + ratio))
+        known = ((1 - self.alphas) / self.alphas).sqrt().to(timestep.device)
+        least = torch.searchsorted(known, ratio.to(known.dtype)).clamp(max=self.timesteps - 1)
+        return torch.maximum(timestep, least.to(timestep.dtype))
+
     def noised(self, clean: Tensor, noise: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """The network's noisy input and its target.
 
@@ -140,6 +148,14 @@ class Predicted:
             return self.raw
         signal, spread = self.levels
         return signal * self.noise - spread * self.clean
+
+    def moved(self, shift: Tensor) -> Predicted:
+        """What a network says whose `clean` is further by [B, C, H, W] `shift`."""
+        signal, spread = self.levels
+        if self.prediction.kind == "sample":
+            return replace(self, raw=self.raw + shift)
+        share = signal / spread if self.prediction.kind == "epsilon" else 1 / spread
+        return replace(self, raw=self.raw - share * shift)
 
 
 def prediction_of(scheduler: Any) -> Prediction:

@@ -245,11 +245,13 @@ def of_finetune(config: Config, sized: Sized) -> Cost:
     tuned = sized.tuned[config.generator]
     if tuned.lent:
         return Cost()
+    experts = config.finetune.experts
+    kept = tuned.adapters * (1 + experts if experts > 1 else 1)
     return Cost(
         flops={
             "fine-tuning": tuned.rows * tuned.cost.training + tuned.forwards * tuned.cost.forward
         },
-        storage={"adapters": FLOAT_BYTES * tuned.adapters * tuned.cost.trained},
+        storage={"adapters": FLOAT_BYTES * kept * tuned.cost.trained},
     )
 
 

@@ -31,20 +31,21 @@ class DiffusionSampler:
 
         self.generate = ImageGenerator(task.drawing, task.scoring.adapters, task.names)
         self.score = open_scorers(task.drawing.synthesis.scorers, task.scoring)
-        self.contrasts = task.contrasts
+        self.contrasts, self.aims = task.contrasts, tuple(task.drawing.way.aims)
         self.denoise, self.decode = self.generate.denoise, self.generate.decode
 
     def prepare(self, specs: pa.Table) -> Any:
         """Noise and text states, the images that are edited, and what parts them."""
-        told = self.contrasts
+        told, groups = self.contrasts, specs["group"].to_pylist()
         return self.generate.prepare(
             specs["prompt"].to_pylist(),
             specs["negative_prompt"].to_pylist(),
             specs["adapter"].to_pylist(),
             specs["seed"].to_pylist(),
             specs[SOURCE_IMAGE] if SOURCE_IMAGE in specs.column_names else None,
-            None if told is None else [told[g] for g in specs["group"].to_pylist()],
-            specs["group"].to_pylist(),
+            None if told is None else [told[g] for g in groups],
+            groups,
+            {name: specs[name].to_pylist() for name in self.aims},
         )
 
 
@@ -60,6 +61,7 @@ class Synthesizer:
         self.cpus = task.resources.cpus_per_worker
         use_threads(self.cpus)
         self.sampler: Sampler = (task.sampler or DiffusionSampler)(task)
+        self.columns = [*SPECS.names, *task.drawing.way.aims]
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._device = threading.Lock()
 
@@ -75,7 +77,7 @@ class Synthesizer:
                 images = self.sampler.decode(latents)
             with watch.part("score"):
                 scores = self.sampler.score(images, specs, latents)
-        rows = specs.select(SPECS.names).append_column("pixels", _pixels(images))
+        rows = specs.select(self.columns).append_column("pixels", _pixels(images))
         for name, column in scores.items():
             rows = rows.append_column(name, column)
         return rows.append_column(COLUMN, watch.column())

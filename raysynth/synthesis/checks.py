@@ -1,10 +1,13 @@
-"""What synthesis refuses before anything is made: its solver, its schedule, its scorers."""
+"""What synthesis refuses before anything is made: solver, schedule, scorers, guidance."""
 
 from __future__ import annotations
 
+from raysynth.errors import ConfigError
+from raysynth.generators.recipe import recipe_of
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Sections
 from raysynth.scoring.scorer import check_scorers
+from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.settings import SynthesisConfig
 from raysynth.synthesis.solver import check_solver
 
@@ -12,7 +15,26 @@ from raysynth.synthesis.solver import check_solver
 def check_synthesis(config: Sections) -> None:
     """Refuse what the base, the generator or the prompts have no use for.
 
-    Raises ConfigError, ModelError: see `check_solver`, `check_scorers`.
+    Raises ConfigError, ModelError: see `check_solver`, `check_scorers`, `check_guidance`.
     """
     check_solver(config)
     check_scorers(config[SynthesisConfig].scorers, config[PromptConfig])
+    check_guidance(config)
+
+
+def check_guidance(config: Sections) -> None:
+    """Refuse terms that specs or edited images have no use for.
+
+    Raises
+    ------
+    ConfigError
+        See `guide_of`; or a term that is fitted to real images guides images that are edited.
+    """
+    recipe = recipe_of(config)
+    guide = guide_of(config[SynthesisConfig].guidance, recipe.guidance_scale)
+    if guide.fitted and recipe.edits:
+        raise ConfigError(
+            f"synthesis.guidance: {guide.fitted[0].name} with generator={recipe.name}, whose "
+            "images are as spread as those that it edits; expected images that are drawn. Fix: "
+            "generator=shared, or leave the term out"
+        )

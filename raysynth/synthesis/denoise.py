@@ -6,6 +6,7 @@ Shapes: B images, C latent channels, H W latent sides.
 from __future__ import annotations
 
 import inspect
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,7 @@ def draw_noise(
 
 @torch.inference_mode()
 def denoise(
-    network: Callable[[int], Denoiser],
+    network: Callable[..., Denoiser],
     solver: Any,
     noise: Tensor,
     generators: list[torch.Generator],
@@ -67,35 +68,40 @@ def denoise(
     steps: int | Sequence[float],
     edited: Edited | None = None,
     begun: Tensor | None = None,
+    parted: Sequence[float] = (),
 ) -> Tensor:
     """Latents of images, as diffusers computes them.
 
     Parameters
     ----------
-    network : what predicts for a batch of the images this many times, adapters in use.
+    network : what predicts for a batch of the images this many times, adapters in use; with
+        `parted`, those of which expert.
     noise : [B, C, H, W] float32 standard normal.
     condition : B rows of each of `guide.rows`, in that order.
     steps : number of the solver's steps, or their levels (`schedule`).
     edited : real images to start from instead of pure noise.
     begun : [B, C, H, W] clean latents that are noised to the first of `steps`' levels instead.
+    parted : noise levels at which another expert takes over (`finetune.experts`).
 
     Returns
     -------
     [B, C, H, W] float32 latents, still scaled by the autoencoder's factor.
     """
-    rows, denoiser = guide.rows, network(len(guide.rows))
+    rows, expert = guide.rows, len(parted)  # the highest levels' first
+    denoiser = network(len(rows), expert) if parted else network(len(rows))
     device = denoiser.base.device
     noise, takes = noise.to(device), inspect.signature(solver.step).parameters
     extra = {"generator": generators} if "generator" in takes else {}
     begun = begun if edited is None else edited.latents
     latents, timesteps = _start(solver, edited, noise, steps, begun)
     held, count = _held(solver, edited, timesteps), len(timesteps)
-    levels = _levels(guide, solver, timesteps)
+    levels = _levels(guide, solver, timesteps, bool(parted))
     told = _told(guide, condition, levels, denoiser)
     for number, step in enumerate(timesteps):
-        if guide.rows_at(levels[number]) != rows:
-            rows = guide.rows_at(levels[number])
-            denoiser = network(len(rows))
+        here = guide.rows_at(levels[number]), bisect_right(parted, levels[number])
+        if here != (rows, expert):
+            rows, expert = here
+            denoiser = network(len(rows), expert) if parted else network(len(rows))
         x = torch.cat([latents] * len(rows)) if len(rows) > 1 else latents
         predicted = denoiser(solver.scale_model_input(x, step), step, told[rows])
         each = dict(zip(rows, predicted.parts(len(rows)), strict=True))
@@ -109,9 +115,9 @@ def denoise(
     return latents
 
 
-def _levels(guide: Guide, solver: Any, timesteps: Tensor) -> list[float]:
-    """[N] noise level of each step; where guidance is the same at all, no device is waited for."""
-    if guide.everywhere:
+def _levels(guide: Guide, solver: Any, timesteps: Tensor, parted: bool) -> list[float]:
+    """[N] noise level of each step; where all are treated the same, no device is waited for."""
+    if guide.everywhere and not parted:
         return [1.0] * len(timesteps)
     return (timesteps / solver.config.num_train_timesteps).tolist()
 

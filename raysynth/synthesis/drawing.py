@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,16 +13,18 @@ import torch
 from torch import Tensor
 
 from raysynth.adapters.banks import open_bank
+from raysynth.finetune.experts import expert_at, levels_of, name_of, names_of
 from raysynth.models.base import load_base
 from raysynth.models.condition import Condition
 from raysynth.models.denoiser import Denoiser
 from raysynth.models.latents import decode, encode, images_at_once
 from raysynth.models.loading import round_weights
 from raysynth.storage.tables import decode_bytes
-from raysynth.synthesis import gaussian
+from raysynth.synthesis import fits, gaussian
 from raysynth.synthesis.compiled import Compiler
 from raysynth.synthesis.denoise import Edited, denoise, draw_noise, latent_shape
-from raysynth.synthesis.guidance import EMPTY, NEGATIVE, PROMPT, guide_of
+from raysynth.synthesis.guidance import EMPTY, NEGATIVE, PROMPT, Guide, guide_of
+from raysynth.synthesis.masks import LEVEL as MASK_LEVEL
 from raysynth.synthesis.masks import Contrast, attribute_mask, spread_over
 from raysynth.synthesis.schedule import EVEN
 from raysynth.synthesis.solver import build_solver
@@ -52,6 +54,8 @@ class Part:
     """[b] of the images."""
     begun: Tensor | None
     """[b, C, H, W] float32 of the groups' Gaussians, on the CPU; None: pure noise, or sources."""
+    guide: Guide
+    """That of the run, with the aims of these rows."""
 
 
 class ImageGenerator:
@@ -68,11 +72,13 @@ class ImageGenerator:
         self.base = load_base(drawing.base)
         round_weights(self.base.model, self.base.dtype)
         recipe, synthesis = drawing.recipe, drawing.synthesis
-        self.bank = open_bank(self.base, adapters, names, recipe.training, drawing.lora)
+        self.parted, kept = self._experts(drawing, names)
+        self.bank = open_bank(self.base, adapters, kept, recipe.training, drawing.lora)
         self.solver = build_solver(synthesis.solver, self.base.scheduler, recipe.edits)
         self.guide = guide_of(synthesis.guidance, recipe.guidance_scale)
         self.steps, self.levels = recipe.steps, _levels_of(drawing)
         self.gaussians = gaussian.read(drawing.way.gaussians) if drawing.way.gaussians else None
+        self.fits = self._fits(drawing.way.fits)
         self.strength, self.outside = recipe.strength, synthesis.strength_outside
         self.margin = synthesis.mask_margin
         self.shape = latent_shape(self.base, synthesis.image_size)
@@ -100,9 +106,10 @@ class ImageGenerator:
         sources: pa.Array | pa.ChunkedArray | None = None,
         contrasts: Sequence[Contrast] | None = None,
         groups: Sequence[int] | None = None,
+        aims: Mapping[str, Sequence[int]] | None = None,
     ) -> np.ndarray:
         """[B, side, side, 3] uint8 images of B specs."""
-        parts = self.prepare(prompts, negatives, adapters, seeds, sources, contrasts, groups)
+        parts = self.prepare(prompts, negatives, adapters, seeds, sources, contrasts, groups, aims)
         return self.decode(self.denoise(parts))
 
     def prepare(
@@ -114,12 +121,14 @@ class ImageGenerator:
         sources: pa.Array | pa.ChunkedArray | None = None,
         contrasts: Sequence[Contrast] | None = None,
         groups: Sequence[int] | None = None,
+        aims: Mapping[str, Sequence[int]] | None = None,
     ) -> list[Part]:
         """Noise and conditions of B specs, cut into what is denoised together.
 
         `sources`: [B] encoded real images (PNG, JPEG) to be edited; None: drawn from noise.
         `contrasts`: [B] what parts the sources into kept and regenerated; None: all is regenerated.
-        `groups`: [B], where images begin at their group's Gaussian.
+        `groups`: [B], where images begin at their group's Gaussian, or have aims.
+        `aims`: [B] of each guidance term that is fitted; None: no image has any.
         """
         parts = []
         pixels = None if sources is None else decode_bytes(sources, self.side)
@@ -139,7 +148,8 @@ class ImageGenerator:
                 assert groups is not None, "of the specs"
                 begun = self.gaussians.draw([groups[row] for row in rows], generators)
             told = self._text(spoken)
-            parts.append(Part(rows, names, noise, generators, told, real, contrast, mine, begun))
+            given = (noise, generators, told, real, contrast, mine, begun)
+            parts.append(Part(rows, names, *given, self._aimed(rows, groups, aims)))
         return parts
 
     def denoise(self, parts: Sequence[Part]) -> Tensor:
@@ -165,16 +175,51 @@ class ImageGenerator:
             part.noise,
             part.generators,
             part.condition,
-            self.guide,
+            part.guide,
             self.steps if self.levels is None else self.levels,
             edited,
             part.begun,
+            self.parted,
         )
 
-    def _denoiser(self, part: Part, copies: int) -> Denoiser:
-        """The network, with a part's adapters in use for its rows `copies` times."""
-        unet = self.bank.use(part.adapters, copies)
-        if self.compile is not None and len(set(part.adapters)) == 1:
+    def _experts(self, drawing: Drawing, names: Sequence[str]) -> tuple[list[float], list[str]]:
+        """Levels at which another expert takes over, and what is to be loaded of adapters."""
+        count, by = drawing.experts
+        if count == 1 or drawing.recipe.training is None or not names:
+            return [], list(names)
+        return levels_of(self.base.prediction, count, by), [*names, *names_of(names, count)]
+
+    def _fits(self, path: str) -> fits.Fits:
+        """What guidance learnt of the real images, on the network's device."""
+        names = [term.name for term in self.guide.fitted]
+        if names and not path:
+            raise ValueError(f"ImageGenerator: {names[0]} is fitted; expected a way that has fits")
+        found = fits.read(path, names) if names else {}
+        device = self.base.device
+        return {k: {n: t.to(device) for n, t in fit.items()} for k, fit in found.items()}
+
+    def _aimed(
+        self,
+        rows: np.ndarray,
+        groups: Sequence[int] | None,
+        aims: Mapping[str, Sequence[int]] | None,
+    ) -> Guide:
+        """The guide of rows of a batch."""
+        if not self.fits or aims is None or groups is None:
+            return self.guide
+        group, *numbers = (
+            torch.tensor([given[row] for row in rows], device=self.base.device)
+            for given in (groups, *(aims[name] for name in self.fits))
+        )
+        return self.guide.aimed(self.fits, group, dict(zip(self.fits, numbers, strict=True)))
+
+    def _denoiser(self, part: Part, copies: int, expert: int | None = None) -> Denoiser:
+        """The network, with a part's adapters, or those experts of them, in use for its rows."""
+        names = part.adapters
+        if expert is not None:
+            names = [name_of(name, expert) for name in names]
+        unet = self.bank.use(names, copies)
+        if self.compile is not None and len(set(names)) == 1:
             unet = self.compile(unet, len(part.rows))
         return Denoiser(self.base, unet)
 
@@ -186,7 +231,10 @@ class ImageGenerator:
         latents = torch.cat([encode(self.base, pixels) for pixels in some])
         if part.contrast is None:
             return Edited(latents, self.strength)
-        denoiser = Denoiser(self.base, self.bank.use(part.adapters, copies=2))
+        names = part.adapters
+        if self.parted:
+            names = [name_of(name, expert_at(self.parted, MASK_LEVEL)) for name in names]
+        denoiser = Denoiser(self.base, self.bank.use(names, copies=2))
         drawn = (part.contrast, part.seeds, self.margin)
         mask = attribute_mask(denoiser, self.solver, latents, *drawn)
         return Edited(latents, self.strength, mask, spread_over(self.outside, part.seeds))
@@ -208,6 +256,6 @@ def _levels_of(drawing: Drawing) -> tuple[float, ...] | None:
     if (levels is None) != own:
         raise ValueError(
             f"ImageGenerator: got levels={levels} with synthesis.schedule={schedule}; "
-            "expected those of `settled_way` or `find_levels`"
+            "expected those of `settled_way` or `find_way`"
         )
     return levels

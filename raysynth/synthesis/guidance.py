@@ -9,9 +9,9 @@ their knobs have one (`Within`). They keep no state: actors are threaded.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from pydantic import model_validator
 
@@ -20,6 +20,7 @@ from raysynth.knobs import Section, Share, Span, knob
 from raysynth.registry import Chosen, Registry
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from raysynth.models.prediction import Predicted
@@ -52,6 +53,18 @@ class Within(Section):
 
 
 @dataclass(frozen=True)
+class Aim:
+    """Where a term that is fitted to real images takes the rows of a batch."""
+
+    fit: Mapping[str, Tensor]
+    """What `Fitted.fit` found."""
+    group: Tensor
+    """[B] int64."""
+    number: Tensor
+    """[B] int64 each row's aim, of those that its group has; -1: none, it is left alone."""
+
+
+@dataclass(frozen=True)
 class Level:
     """Where a step is."""
 
@@ -61,6 +74,8 @@ class Level:
     steps: int
     scale: float
     """`synthesis.guidance_scale`, or the generator's own."""
+    aim: Aim | None = None
+    """Of a term that is fitted."""
 
 
 class Guidance(Protocol):
@@ -77,6 +92,24 @@ class Guidance(Protocol):
         """What is guided, of predictions by the name of their row; a pure function."""
 
 
+@dataclass(frozen=True)
+class Fit:
+    """What a term learnt of a run's real images."""
+
+    tensors: Mapping[str, Tensor]
+    """Kept beside the images while these are drawn."""
+    aims: tuple[int, ...]
+    """[G] how many aims the images of each group take in turn; 0: its images have none."""
+
+
+@runtime_checkable
+class Fitted(Guidance, Protocol):
+    """A way to guide that learns of the run's real images first."""
+
+    def fit(self, latents: Tensor, group: np.ndarray, groups: int, seed: int, knobs: Any) -> Fit:
+        """What is learnt of [N, C, H, W] latents and their [N] groups; `seed`: the run's."""
+
+
 GUIDANCE: Registry[Guidance] = Registry("raysynth.synthesis.guidances", "guidance term")
 
 
@@ -84,10 +117,13 @@ GUIDANCE: Registry[Guidance] = Registry("raysynth.synthesis.guidances", "guidanc
 class Term:
     """A term of a run."""
 
+    name: str
     guidance: Guidance
     knobs: Any
     rows: tuple[str, ...]
     """What it asks for besides the prompt's."""
+    aim: Aim | None = None
+    """Of a batch, where the term is fitted to real images."""
 
     def at(self, level: float) -> bool:
         """Whether it is applied at a noise level."""
@@ -111,6 +147,29 @@ class Guide:
     def everywhere(self) -> bool:
         """Whether all steps evaluate the same rows, whatever their level."""
         return all(term.interval == EVERYWHERE for term in self.terms)
+
+    @property
+    def fitted(self) -> tuple[Term, ...]:
+        """The terms that learn of real images first."""
+        return tuple(term for term in self.terms if isinstance(term.guidance, Fitted))
+
+    def aimed(
+        self,
+        fits: Mapping[str, Mapping[str, Tensor]],
+        group: Tensor,
+        aims: Mapping[str, Tensor],
+    ) -> Guide:
+        """The guide of a batch.
+
+        Parameters
+        ----------
+        fits : name of a term that is fitted -> what it learnt.
+        group : [B] int64 of the rows.
+        aims : name -> [B] int64, see `Aim`.
+        """
+        names = [term.name for term in self.fitted]
+        aim_of = {name: Aim(fits[name], group, aims[name]) for name in names}
+        return replace(self, terms=tuple(replace(t, aim=aim_of.get(t.name)) for t in self.terms))
 
     @cached_property
     def rows(self) -> tuple[str, ...]:
@@ -140,7 +199,8 @@ class Guide:
         at, found = Level(timestep, step, steps, self.scale), dict(predicted)
         for term in self.terms:
             if term.at(level):
-                found[PROMPT] = term.guidance(found, at, term.knobs)
+                here = at if term.aim is None else replace(at, aim=term.aim)
+                found[PROMPT] = term.guidance(found, here, term.knobs)
         return found[PROMPT]
 
 
@@ -157,7 +217,7 @@ def guide_of(chosen: Sequence[Chosen], scale: float) -> Guide:
     Raises
     ------
     ConfigError
-        A term needs a row that specs have not.
+        A term needs a row that specs have not, or is fitted to real images twice.
     """
     terms = []
     for one in chosen:
@@ -168,5 +228,12 @@ def guide_of(chosen: Sequence[Chosen], scale: float) -> Guide:
                 f"synthesis.guidance: {one.name} needs the condition {others[0]!r}; expected some "
                 f"of {', '.join(ROWS)}. Fix: another guidance term"
             )
-        terms.append(Term(guidance, knobs, rows))
-    return Guide(tuple(terms), scale)
+        terms.append(Term(one.name, guidance, knobs, rows))
+    guide = Guide(tuple(terms), scale)
+    names = [term.name for term in guide.fitted]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(
+            f"synthesis.guidance: {twice[0]} more than once; expected each term that is fitted to "
+            "real images once: an image has one aim. Fix: name it once"
+        )
+    return guide

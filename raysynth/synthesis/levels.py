@@ -1,7 +1,8 @@
 """Where a run's steps are: settled once by one worker, the same for all actors and attempts.
 
-Levels, and the Gaussians that images are drawn from above the highest, are kept beside the images
-as soon as they are known: an attempt that goes on after a cut takes those of its images.
+Levels, the Gaussians that images are drawn from above the highest, and what guidance learnt of the
+real images are kept beside the images as soon as they are known: an attempt that goes on after a
+cut takes those of its images.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.storage.files import read_record, write_atomic
+from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.schedule import EVEN, SCHEDULES, Sought
 from raysynth.synthesis.settings import SynthesisConfig
 from raysynth.synthesis.way import Way
@@ -29,12 +31,12 @@ from raysynth.synthesis.way import Way
 if TYPE_CHECKING:
     from raysynth.synthesis.noise import Spectrum
 
-FILE, GAUSSIANS = "levels.json", "gaussians.safetensors"
+FILE, GAUSSIANS, FITS = "levels.json", "gaussians.safetensors", "guidance.safetensors"
 RETRIES = 3
 
 
 def settled_way(config: Sections, recipe: Recipe, real: str, groups: Groups, work: str) -> Way:
-    """The way of `synthesis.schedule`, from one task on a worker.
+    """The way of `synthesis.schedule` and `synthesis.guidance`, from one task on a worker.
 
     Parameters
     ----------
@@ -42,57 +44,98 @@ def settled_way(config: Sections, recipe: Recipe, real: str, groups: Groups, wor
     real, work : folders or URIs of the real table and of the stage's attempt.
     """
     synthesis = config[SynthesisConfig]
-    if synthesis.schedule.name == EVEN and not recipe.midway:
+    fitted = guide_of(synthesis.guidance, recipe.guidance_scale).fitted
+    if _own(synthesis, recipe) and not fitted:
         return Way()
-    kept = f"{work}/{GAUSSIANS}" if recipe.midway else ""
     try:
-        return Way(tuple(read_record(f"{work}/{FILE}", "levels", kind=list)["levels"]), kept)
+        return _noted(work, recipe, bool(fitted))
     except DataError:  # none yet
         resources = config[ResourcesConfig]
-        task = on_worker(find_levels, resources, max_retries=RETRIES)
+        task = on_worker(find_way, resources, max_retries=RETRIES)
         asked = (config[BaseConfigSection], synthesis, recipe, resources)
-        found: tuple[float, ...] = ray.get(task.remote(*asked, real, groups, kept))
-        write_atomic(f"{work}/{FILE}", json.dumps({"levels": found}).encode())
-        return Way(found, kept)
+        found: Way = ray.get(task.remote(*asked, real, groups, work, config.seed))
+        noted: dict[str, Any] = {
+            "levels": found.levels or [],
+            **({"aims": found.aims} if fitted else {}),
+        }
+        write_atomic(f"{work}/{FILE}", json.dumps(noted).encode())
+        return found
 
 
-def find_levels(
+def _own(synthesis: SynthesisConfig, recipe: Recipe) -> bool:
+    """Whether levels are the solver's own."""
+    return synthesis.schedule.name == EVEN and not recipe.midway
+
+
+def _noted(work: str, recipe: Recipe, fitted: bool) -> Way:
+    """What an earlier attempt settled; raises DataError where there is none."""
+    file = f"{work}/{FILE}"
+    levels = tuple(read_record(file, "levels", kind=list)["levels"]) or None
+    gaussians = f"{work}/{GAUSSIANS}" if recipe.midway else ""
+    if not fitted:
+        return Way(levels, gaussians)
+    aims = {name: tuple(own) for name, own in read_record(file, "aims")["aims"].items()}
+    return Way(levels, gaussians, f"{work}/{FITS}", aims)
+
+
+def find_way(
     base: BaseConfigSection,
     synthesis: SynthesisConfig,
     recipe: Recipe,
     resources: ResourcesConfig,
     real: str,
     groups: Groups,
-    gaussians: str = "",
-) -> tuple[float, ...] | None:
-    """[N] falling levels, within this process, for the base's noise schedule; None: the solver's.
+    work: str = "",
+    seed: int = 0,
+) -> Way:
+    """Levels for the base's noise schedule, and what is made of real images, within this process.
 
-    `gaussians`: where those of real images are written to, if the recipe begins at them.
-
-    Raises
-    ------
-    ConfigError
-        The schedule does not go with the solver or with what the base predicts, or its levels do
-        not fall from step to step.
+    `work`: folder or URI where the latter is written to; `seed`: the run's. Raises ConfigError:
+    the schedule does not go with the solver or with what the base predicts, or its levels do not
+    fall from step to step.
     """
     # Not in the driver: torch, diffusers.
     from raysynth.models.base import load_base
     from raysynth.models.device import use_threads
+    from raysynth.synthesis import fits, gaussian
     from raysynth.synthesis.denoise import latent_shape
     from raysynth.synthesis.encoded import real_latents
-    from raysynth.synthesis.gaussian import gaussians_of, keep
-    from raysynth.synthesis.spectrum import spectrum_of
 
     use_threads(resources.cpus_per_worker)
     loaded = load_base(base, ("scheduler",))
     side = latent_shape(loaded, synthesis.image_size)[1] * loaded.shape.factor
+    levels = _levels(base, loaded.scheduler, synthesis, recipe, real, groups, side)
+    guide = guide_of(synthesis.guidance, recipe.guidance_scale)
+    if not recipe.midway and not guide.fitted:
+        return Way(levels)
+    way = Way(levels, f"{work}/{GAUSSIANS}" if recipe.midway else "")
+    latents, group = real_latents(load_base(base, ("vae",)), real, side)
+    if recipe.midway:
+        gaussian.keep(gaussian.gaussians_of(latents, group, groups), way.gaussians)
+    if not guide.fitted:
+        return way
+    learnt = fits.fits_of(guide, latents, group, groups.count, seed)
+    fits.keep(learnt, f"{work}/{FITS}")
+    return replace(way, fits=f"{work}/{FITS}", aims={n: fit.aims for n, fit in learnt.items()})
+
+
+def _levels(
+    base: BaseConfigSection,
+    scheduler: Any,
+    synthesis: SynthesisConfig,
+    recipe: Recipe,
+    real: str,
+    groups: Groups,
+    side: int,
+) -> tuple[float, ...] | None:
+    """[N] falling levels; None: the solver's own."""
+    from raysynth.models.base import load_base
+    from raysynth.synthesis.spectrum import spectrum_of
 
     def spectrum() -> Spectrum:
         return spectrum_of(load_base(base, ("vae",)), real, groups, side)
 
-    sought = _sought(loaded.scheduler, synthesis, recipe, spectrum)
-    if recipe.midway:
-        keep(gaussians_of(*real_latents(load_base(base, ("vae",)), real, side), groups), gaussians)
+    sought = _sought(scheduler, synthesis, recipe, spectrum)
     schedule = SCHEDULES[synthesis.schedule.name]
     found = schedule.levels(sought, synthesis.schedule.knobs(SCHEDULES))
     return None if found is None else fallen(sought.noise.trained(found).tolist(), synthesis)

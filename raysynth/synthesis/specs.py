@@ -40,6 +40,8 @@ SPECS = pa.schema(
     ]
 )
 
+NONE: Mapping[str, Sequence[int]] = {}
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -74,6 +76,7 @@ def plan_specs(
     groups: Groups,
     counts: Sequence[int] | np.ndarray,
     sources: Mapping[int, Sequence[str]] | None = None,
+    aims: Mapping[str, Sequence[int]] = NONE,
 ) -> pa.Table:
     """The specs of a run, sorted by group, then id.
 
@@ -86,6 +89,8 @@ def plan_specs(
     counts : [G] training images per group.
     sources : group -> ids of the real images that are edited for it, in turn (edit.deal_sources);
         None where images are drawn from noise.
+    aims : name of a guidance term -> [G] aims that the images of a voice take in turn; a column
+        of its name has each image's.
 
     Raises
     ------
@@ -99,7 +104,8 @@ def plan_specs(
         for number, voice in enumerate(voices):
             size = count + (number < rest)
             edited = np.resize(sources[group], size).tolist() if sources else [""] * size
-            tables.append(_table(asked, groups, voice, rows, edited))
+            table = _table(asked, groups, voice, rows, edited)
+            tables.append(_aimed(table, {name: of[group] for name, of in aims.items()}))
             rows += size
     return pa.concat_tables(tables)
 
@@ -208,3 +214,17 @@ def _table(
         ],
         schema=SPECS,
     )
+
+
+def _aimed(table: pa.Table, aims: Mapping[str, int]) -> pa.Table:
+    """The specs of a voice's images with a column of aims for each term."""
+    for name, count in aims.items():
+        own = aim_of(np.arange(table.num_rows), count)
+        table = table.append_column(name, pa.array(own))
+    return table
+
+
+def aim_of(numbers: np.ndarray, aims: int) -> np.ndarray:
+    """[N] int32 aims that images take in turn, by their number in their voice; -1 without any."""
+    turns = numbers % aims if aims else np.full(len(numbers), -1)
+    return turns.astype(np.int32)

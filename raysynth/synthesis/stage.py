@@ -76,13 +76,13 @@ def run_synthesis(
     -------
     Facts: rows, groups {name: rows}, generated (in this attempt), resumed, images_per_second,
     start_seconds (until the first batch), utilisation (see `timeline.utilisation`), levels (of
-    the solver's steps, unless they are its own).
+    the solver's steps, unless they are its own), aims (of guidance: {term: those of each group}).
     """
     if _finished(work) is None:
         check_solver(config)
         recipe = settled(recipe_of(config), counts := np.asarray(counts))
         way = settled_way(config, recipe, real, groups, work)
-        _say(way, progress)
+        _say(way, groups, progress)
         task, specs = _planned(config, recipe, adapters, clusters, groups, counts, way)
         generate(task, specs, work, progress, real)
     manifest = read_manifest(work)
@@ -91,12 +91,15 @@ def run_synthesis(
     return {"rows": manifest["rows"], **manifest["facts"]}
 
 
-def _say(way: Way, progress: Progress) -> None:
-    """Where the steps are, unless that is the solver's own choice."""
+def _say(way: Way, groups: Groups, progress: Progress) -> None:
+    """Where the steps are, unless that is the solver's own choice; which groups have no aims."""
     if way.levels is not None:
         above = "; above the first the Gaussians of the groups' images" if way.gaussians else ""
         shown = " ".join(f"{level:.3f}" for level in way.levels)
         progress.say(f"  noise levels: {shown}{above}")
+    for name, aims in way.aims.items():
+        if left := [groups.name(g) for g, count in enumerate(aims) if not count]:
+            progress.say(f"  {name}: too few real images, images are not guided: {', '.join(left)}")
 
 
 def _planned(
@@ -114,7 +117,7 @@ def _planned(
     if recipe.edits:
         members = read_table(clusters, ["id", "group"], [f"{clusters}/clusters.parquet"])
         sources = deal_sources(members, groups, counts, config.seed)
-    specs = plan_specs(Asked.of(config, recipe), trained, groups, counts, sources)
+    specs = plan_specs(Asked.of(config, recipe), trained, groups, counts, sources, way.aims)
     names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
     told = contrasts(config[PromptConfig], groups, counts) if recipe.masked else None
     known = {"contrasts": told, "recipe": recipe, "way": way}
@@ -159,6 +162,7 @@ def generate(task: Task, specs: pa.Table, work: str, progress: Progress, real: s
         "resumed": resumed,
         **_pace(timeline, collector.total - resumed, began),
         **({} if levels is None else {"levels": levels}),
+        **({"aims": task.drawing.way.aims} if task.drawing.way.aims else {}),
     }
     write_manifest(work, records, facts)
     progress.say(f"  {_sentence(facts)}")
@@ -216,7 +220,7 @@ def _write_blocks(task: Task, work: str) -> None:
         **actor_pool(resources, synthesis.actors, calls=CALLS_PER_ACTOR),
     ).map_batches(
         encode_rows,
-        fn_kwargs={"scores": scores_of([scorer.name for scorer in synthesis.scorers])},
+        fn_kwargs={"scores": _columns(task)},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=encode_cpus,
@@ -226,6 +230,12 @@ def _write_blocks(task: Task, work: str) -> None:
         rows.write_parquet(f"{work}/blocks", ray_remote_args={"num_cpus": encode_cpus})
 
     run_pool(rows, write)
+
+
+def _columns(task: Task) -> pa.Schema:
+    """What is said of every image besides a candidate's own columns."""
+    scores = scores_of([scorer.name for scorer in task.drawing.synthesis.scorers])
+    return pa.schema([*scores, *(pa.field(name, pa.int32()) for name in task.drawing.way.aims)])
 
 
 def _rows_of(records: Sequence[Any], group: int) -> int:

@@ -53,6 +53,8 @@ class Drawing:
     lora: LoraShape
     way: Way = WAY
     """From which noise, at which levels; from `levels.settled_way`."""
+    experts: tuple[int, str] = (1, "mass")
+    """`finetune.experts` and `experts_by`."""
 
     @classmethod
     def of(
@@ -65,7 +67,8 @@ class Drawing:
         tuned = config[FinetuneConfig]
         shape = LoraShape(tuned.targets, tuned.rank, tuned.alpha)
         base, synthesis = config[BaseConfigSection], config[SynthesisConfig]
-        return cls(base, synthesis, recipe or recipe_of(config), shape, way)
+        experts = (tuned.experts, tuned.experts_by)
+        return cls(base, synthesis, recipe or recipe_of(config), shape, way, experts)
 
 
 @dataclass(frozen=True)

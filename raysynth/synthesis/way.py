@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -14,3 +15,7 @@ class Way:
     gaussians: str = ""
     """File or URI of the Gaussians (`gaussian`) that images are drawn from and noised to the first
     level; empty: they begin as pure noise."""
+    fits: str = ""
+    """File or URI of what guidance learnt of the real images (`fits`); empty: nothing."""
+    aims: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Name of a guidance term that is fitted -> [G] aims of each group, see `guidance.Fit`."""

@@ -16,7 +16,7 @@ from raysynth.progress import Progress
 from raysynth.storage.tables import REAL, encode_png, with_groups, write_table
 from raysynth.synthesis.encoded import evenly
 from raysynth.synthesis.gaussian import read
-from raysynth.synthesis.levels import FILE, GAUSSIANS, find_levels, settled_way
+from raysynth.synthesis.levels import FILE, GAUSSIANS, find_way, settled_way
 from raysynth.synthesis.shards import read_shards
 from raysynth.synthesis.spectrum import measured, spectrum_of
 from raysynth.synthesis.stage import run_synthesis
@@ -29,10 +29,15 @@ MATCHED = {"schedule": "matched", "steps": 3}
 @pytest.fixture(scope="module")
 def real(tmp_path_factory) -> str:
     """Six images of every group, in two files, of random colours and some texture."""
-    folder, rng = str(tmp_path_factory.mktemp("real")), np.random.default_rng(0)
+    return write_real(str(tmp_path_factory.mktemp("real")), 3)
+
+
+def write_real(folder: str, each: int) -> str:
+    """Two files of `each` images of every group."""
+    rng = np.random.default_rng(0)
     for number in range(2):
         rows = []
-        for g in [0, 1, 2, 3] * 3:
+        for g in [0, 1, 2, 3] * each:
             pixels = rng.integers(0, 160, (1, 1, 3)) + rng.integers(0, 90, (32, 32, 3))
             image = {"bytes": encode_png(pixels.astype(np.uint8)), "path": None}
             rows.append((f"f{number}n{len(rows)}", image, g // 2, g % 2, g, "train"))
@@ -109,9 +114,9 @@ def test_a_run_settles_its_levels_once(ray_local, make_config, real, tmp_path):
     config = make_config(synthesis={**MATCHED, "gaussian_above": 1.0})
     recipe = recipe_of(config)
     way = settled_way(config, recipe, real, GROUPS, str(tmp_path))
-    here = find_levels(config.base, config.synthesis, recipe, config.resources, real, GROUPS)
-    assert way == Way(here) and len(here) == 3
-    assert json.loads((tmp_path / FILE).read_text()) == {"levels": list(here)}
+    here = find_way(config.base, config.synthesis, recipe, config.resources, real, GROUPS)
+    assert way == here == Way(way.levels) and len(way.levels) == 3
+    assert json.loads((tmp_path / FILE).read_text()) == {"levels": list(way.levels)}
     (tmp_path / FILE).write_text(json.dumps({"levels": [0.9, 0.5, 0.1]}))
     assert settled_way(config, recipe, "nowhere", GROUPS, str(tmp_path)).levels == (0.9, 0.5, 0.1)
     plain = make_config(synthesis={"gaussian_above": 1.0})

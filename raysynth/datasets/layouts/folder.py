@@ -178,4 +178,5 @@ PART = Layout(
     source="Hugging Face's ImageFolder layout",
     reads="images, and metadata.csv or .parquet: file_name, label, attribute[, split]",
     open=_open,
+    names_masks=True,
 )
