@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datadream import WEIGHTS, dreamt
 from experts import experts
 from judging import judged_outfits
 from measure import finish, parser
@@ -94,11 +95,26 @@ def of_experts(found: Mapping[str, float]) -> dict[str, bool]:
     }
 
 
+def of_datadream(found: Mapping[str, float]) -> dict[str, bool]:
+    """Real and synthetic images together, each with a weight; adapters that know few images."""
+    inner = [f"{w:g}" for w in WEIGHTS if 0 < w < 1 and f"WGA {w:g}" in found]
+    best = max(inner, key=lambda weight: found[f"validation {weight}"])
+    ends = max(found["WGA 0"], found["WGA 1"])
+    return {
+        "the weight that validation likes best is above both ends": found[f"WGA {best}"] > ends,
+        "16 shots: images nearer to held-out ones than the base's": found[
+            "adapters: distance / vanilla"
+        ]
+        < 1,
+    }
+
+
 CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = {
     "diffusion_classifier": (judged_outfits, of_judge),
     "cbdm": (lambda *given: separated(*given, arms=(CBDM,)), of_cbdm),
     "cell": (spread, of_cells),
     "gsure": (occluded, of_damage),
+    "datadream": (dreamt, of_datadream),
     "overlap": (lambda *given: separated(*given, arms=(CBDM, OVERLAP)), of_overlap),
     "tdc_lite": (experts, of_experts),
 }

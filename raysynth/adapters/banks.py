@@ -66,10 +66,12 @@ class LoraBank:
 
     def __init__(self, base: Base, folder: str, names: Sequence[str], shape: LoraShape) -> None:
         """Load the adapters `<folder>/<name>`; raises ModelError when one does not fit."""
-        self.unet = base.model
+        self.unet = base.network
         self.position = {name: number for number, name in enumerate(names)}
         targets = layers_of(base.family, shape.targets)
-        self.lora = inject(self.unet, targets, shape.rank, shape.alpha, len(names))
+        targets |= base.family.text_targets if base.live else {}
+        prefix = "" if base.live else "unet."
+        self.lora = inject(self.unet, targets, shape.rank, shape.alpha, len(names), prefix)
         for name, number in self.position.items():
             self.lora.load(number, f"{folder}/{name}")
         self.folded = FoldedUNet(self.unet, self.lora)
@@ -145,6 +147,7 @@ def open_bank(
     ----------
     folder : the fine-tuning stage's folder or URI.
     names : adapters that the specs ask for.
+    base : `live` where the adapters are on its text encoder too (`of_text`).
     training : the recipe's.
     shape : of its adapters, where they are LoRA's.
     """
@@ -153,6 +156,11 @@ def open_bank(
     if training.engine == "full":
         return FullBank(base, folder)
     return LoraBank(base, folder, names, shape)
+
+
+def of_text(names: Sequence[str], training: Training | None, shape: LoraShape) -> bool:
+    """Whether the bank of these adapters (see `open_bank`) is asked with tokens."""
+    return bool(names) and training is not None and training.engine == "lora" and shape.text
 
 
 def read_network(base: Base, folder: str, dtype: torch.dtype) -> dict[str, Tensor]:

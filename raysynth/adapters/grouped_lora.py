@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -132,6 +133,8 @@ class GroupedLoRA:
     rank: int
     alpha: float
     _shared: _Shared = field(repr=False)
+    prefix: str = "unet."
+    """Of layers' names in files; "" where they name their part of the model themselves."""
 
     def parameters(self) -> list[nn.Parameter]:
         """Every stacked matrix, [P, ...] each, in a fixed order."""
@@ -180,14 +183,9 @@ class GroupedLoRA:
         for name, layer in self.layers.items():
             for part, stack in (("lora_A", layer.A), ("lora_B", layer.B)):
                 tensor = stack[position].detach().to("cpu", copy=True).contiguous()
-                weights[f"unet.{name}.{part}.weight"] = tensor
-        config = LoraConfig(
-            r=self.rank,
-            lora_alpha=_whole(self.alpha),
-            target_modules=sorted(self.layers),
-        ).to_dict()
+                weights[f"{self.prefix}{name}.{part}.weight"] = tensor
         metadata = json.dumps(
-            {f"unet.{key}": value for key, value in config.items()},
+            self._settings(),
             default=lambda v: list(v) if isinstance(v, set) else str(v),
             sort_keys=True,
         )
@@ -197,6 +195,22 @@ class GroupedLoRA:
         make_folder(folder)
         write_atomic(f"{folder}/{LORA_WEIGHT_NAME_SAFE}", data)
 
+    def _settings(self) -> dict[str, Any]:
+        """PEFT's configuration of each adapted part of the model, `<part>.<key>`."""
+        adapted: dict[str, list[str]] = {}
+        for name in sorted(self.layers):
+            part, _, own = f"{self.prefix}{name}".partition(".")
+            adapted.setdefault(part, []).append(own)
+        return {
+            f"{part}.{key}": value
+            for part, names in adapted.items()
+            for key, value in LoraConfig(
+                r=self.rank, lora_alpha=_whole(self.alpha), target_modules=names
+            )
+            .to_dict()
+            .items()
+        }
+
     @torch.no_grad()
     def load(self, position: int, folder: str) -> None:
         """Read one adapter from a folder or URI into a position.
@@ -204,16 +218,18 @@ class GroupedLoRA:
         Raises ModelError when the file is missing or was made with other targets, rank or alpha.
         """
         weights = self._read(folder)
-        expected = {f"unet.{n}.{part}.weight" for n in self.layers for part in ("lora_A", "lora_B")}
+        names = [f"{self.prefix}{name}" for name in self.layers]
+        expected = {f"{name}.{part}.weight" for name in names for part in ("lora_A", "lora_B")}
         if weights.keys() != expected:
             extra = sorted(weights.keys() ^ expected)[:3]
             raise ModelError(
                 f"{folder}: adapts other layers than this UNet was prepared for, e.g. "
-                f"{', '.join(extra)}. Fix: use the finetune.targets that it was trained with"
+                f"{', '.join(extra)}. Fix: use the finetune.targets and finetune.text_encoder that "
+                "it was trained with"
             )
         for name, layer in self.layers.items():
             for part, stack in (("lora_A", layer.A), ("lora_B", layer.B)):
-                tensor = weights[f"unet.{name}.{part}.weight"]
+                tensor = weights[f"{self.prefix}{name}.{part}.weight"]
                 if tensor.shape != stack.shape[1:]:
                     raise ModelError(
                         f"{folder}: {name}.{part} has shape {tuple(tensor.shape)}, expected "
@@ -254,6 +270,7 @@ def inject(
     rank: int,
     alpha: float,
     adapters: int,
+    prefix: str = "unet.",
 ) -> GroupedLoRA:
     """Replace the targeted layers of a frozen UNet by stacked ones, all adapters at zero effect.
 
@@ -261,6 +278,7 @@ def inject(
     ----------
     targets : kinds of layers, with the ends of their module names (`models.family.layers_of`).
     adapters : number of adapters P that are stacked.
+    prefix : see `GroupedLoRA.prefix`.
 
     Raises
     ------
@@ -282,7 +300,7 @@ def inject(
     ordered = {name: found[name] for name in sorted(found)}
     for name, layer in ordered.items():
         unet.set_submodule(name, layer)
-    return GroupedLoRA(ordered, adapters, rank, alpha, shared)
+    return GroupedLoRA(ordered, adapters, rank, alpha, shared, prefix)
 
 
 def restack(lora: GroupedLoRA, adapters: int) -> GroupedLoRA:
@@ -292,7 +310,7 @@ def restack(lora: GroupedLoRA, adapters: int) -> GroupedLoRA:
             stack = getattr(layer, name)
             empty = torch.zeros([adapters, *stack.shape[1:]], device=stack.device)
             setattr(layer, name, nn.Parameter(empty))
-    return GroupedLoRA(lora.layers, adapters, lora.rank, lora.alpha, lora._shared)
+    return replace(lora, adapters=adapters)
 
 
 def _matching(unet: nn.Module, ends: Sequence[str]) -> list[str]:

@@ -21,6 +21,8 @@ class LoraShape:
     """Kinds of layers, as the base's family calls them."""
     rank: int
     alpha: float
+    text: bool = False
+    """Whether they are on the text encoder too."""
 
 
 @dataclass(frozen=True)

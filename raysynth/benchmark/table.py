@@ -147,8 +147,8 @@ def _of_cell(cell: Cell, shared: str, known: pd.DataFrame | None) -> list[dict[s
     if read_json(f"{folder}.json") is not None:
         results = read_record(f"{folder}/results.json", "methods", kind=dict)
         named, shown = results["methods"].items(), fidelity_of(cell, shared)
-        found = [record for name, values in named for record in _records(cell, name, values)]
-        return [record | (shown if record["kind"] == OURS else {}) for record in found]
+        made = [record for name, values in named for record in _records(cell, name, values)]
+        return [record | (shown if record["kind"] == OURS else {}) for record in made]
     if known is None:
         return []
     # A severity may be a number here and a word there, a row have another name; the cell knows.

@@ -22,6 +22,7 @@ from raysynth.networks.build import blueprint_of
 from raysynth.networks.settings import ClassifierConfig
 from raysynth.references.reference import REFERENCES
 from raysynth.references.titles import title_of
+from raysynth.training.two_stage import REAL_SHARE
 
 MEASURES = ("wga", "aga", "weighted")
 CARD = """\
@@ -197,6 +198,7 @@ def _training(origin: Origin) -> str:
         first, head = plan["phases"][0], plan["heads"][0]
         asked = {name: first[name] for name in ("ratio", "steps")}
         asked["head_real_share"] = head.get("real_share", 1.0)
+        asked[REAL_SHARE] = first["real_share"]
         return training_in_words(config[ClassifierConfig], asked)
     name, last = origin.final.method, plan["phases"][-1]
     about = f"{plain(REFERENCES.about(name))}. " if name in REFERENCES else ""
@@ -225,8 +227,11 @@ def training_in_words(settings: ClassifierConfig, parameters: Mapping[str, Any])
     stage_one = synthetic if ratio else "the real images, no synthetic ones"
     objective = settings.head_objective
     if settings.schedule == "joint":
-        also = f" and on {synthetic}, together" if ratio else ", no synthetic ones"
-        return f"The classifier was trained on the real images ({objective}){also}."
+        weight = float(parameters.get(REAL_SHARE, settings.real_share))
+        weights = f" (weights {weight:g} and {1 - weight:g})"
+        also = f" and on {synthetic}, together{weights}" if ratio else ", no synthetic ones"
+        mixed = f", {settings.mix:.0%} of batches mixed" if settings.mix else ""
+        return f"The classifier was trained on the real images ({objective}){also}{mixed}."
     second = f"trained all weights ({objective}) on the real training images"
     if settings.schedule == "head":
         images = "the real training images"

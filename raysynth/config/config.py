@@ -90,6 +90,7 @@ class Config(Section):
         for control in self.references.controls:
             CONTROLS[control].check(self.base, self.dataset)
         self.classifier.check_share("search.head_real_shares", min(self.search.head_real_shares))
+        self.classifier.check_joint("search.real_shares", list(self.search.real_shares))
         if self.generator == AUTO and self.finetune.overrides:
             raise ValueError(
                 "finetune.overrides: names adapters of one generator, but generator=auto trains "

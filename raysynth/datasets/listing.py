@@ -11,6 +11,7 @@ from raysynth.datasets.damage import damaged
 from raysynth.datasets.files import clipped, reaching, some
 from raysynth.datasets.layout import Dataset, layout_of
 from raysynth.datasets.settings import DatasetConfig
+from raysynth.datasets.shots import few_shots
 from raysynth.errors import ConfigError, DataError
 from raysynth.groups.groups import (
     Groups,
@@ -48,6 +49,8 @@ def list_dataset(config: DatasetConfig, seed: int) -> tuple[Dataset, Groups, pa.
     listing = listing.append_column("group", pa.array(group, pa.int32()))
     if not layout_of(config).is_composed and isinstance(config.severity, float):
         listing = _thin(listing, groups, config, seed)
+    if config.shots is not None:
+        listing = few_shots(listing, groups, config.shots, seed)
     require_splits(split_counts(listing, groups), groups)
     return dataset, groups, listing
 

@@ -52,6 +52,11 @@ class DatasetConfig(Section):
     thin_validation: bool = knob(
         False, "Thin the validation images to the severity too, as FFR does."
     )
+    shots: Count | None = knob(
+        None,
+        "Training images of every group, drawn by seed of those at the severity; None: all.",
+        neutral=None,
+    )
     train_images: Count = knob(4000, "outfits: training images, both labels together.")
     validation_images: Count = knob(400, "outfits: validation images, group-balanced.")
     test_images: Count = knob(2000, "outfits: test images, group-balanced.")

@@ -10,7 +10,7 @@ from raysynth.errors import ConfigError
 from raysynth.finetune.objective import OfImages
 from raysynth.finetune.settings import OBJECTIVES, TERMS, FinetuneConfig
 from raysynth.finetune.term import terms_of
-from raysynth.generators.recipe import recipe_of
+from raysynth.generators.recipe import Training, recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Sections
@@ -30,6 +30,7 @@ def check_finetune(config: Sections) -> None:
     """
     check_base(config[BaseConfigSection])
     training = recipe_of(config).training
+    check_text_encoder(config[FinetuneConfig], config.generator, training)
     several = training is not None and training.shared
     settings = config[FinetuneConfig]
     check_terms(settings, config.generator, several)
@@ -52,6 +53,18 @@ def check_jobs(config: Sections, groups: Groups, counts: np.ndarray) -> None:
     jobs = expected_jobs(recipe_of(config), *sections, groups, counts)
     check_partners(settings, jobs, groups)
     check_experts(settings, config.generator, jobs)
+
+
+def check_text_encoder(settings: FinetuneConfig, generator: str, training: Training | None) -> None:
+    """Refuse adapters on the text encoder where there are no adapters; raises ConfigError."""
+    if not settings.text_encoder or (training is not None and training.engine == "lora"):
+        return
+    trains = "nothing" if training is None else "the weights of the network alone"
+    raise ConfigError(
+        f"finetune.text_encoder=true: generator={generator} trains {trains}; expected LoRA "
+        "adapters, which a text encoder can have too. Fix: finetune.engine=lora with a generator "
+        "that is trained, or finetune.text_encoder=false"
+    )
 
 
 def check_terms(settings: FinetuneConfig, generator: str, several: bool) -> None:

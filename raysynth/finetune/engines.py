@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -62,11 +62,14 @@ def build_trainee(pack: Pack, slots: int) -> Trainee:
     settings = pack.settings
     dtype = DTYPE_OF[precision_of(settings, pack.base)]
     base = _load_model(pack, dtype)
+    network = base.network
     if dtype != "float32":
-        round_weights(base.model, DTYPES[dtype])
+        round_weights(network, DTYPES[dtype])
     targets = layers_of(base.family, settings.targets)
-    lora = inject(base.model, targets, settings.rank, settings.alpha, slots)
-    return _lora_trainee(base.model, lora)
+    targets |= base.family.text_targets if base.live else {}
+    prefix = "" if base.live else "unet."
+    lora = inject(network, targets, settings.rank, settings.alpha, slots, prefix)
+    return _lora_trainee(network, lora)
 
 
 def _lora_trainee(unet: Any, lora: GroupedLoRA) -> Trainee:
@@ -108,7 +111,8 @@ def _full_trainee(base: Base) -> Trainee:
 
 def _load_model(pack: Pack, dtype: str) -> Base:
     section = pack.base.model_copy(update={"dtype": dtype})
-    base = load_base(section, ("model",))
+    live = pack.settings.text_encoder
+    base = replace(load_base(section, ("model", "text") if live else ("model",)), live=live)
     rows = pack.training.budget.batch_size
     objective = OBJECTIVES[pack.settings.objective.name]
     twice = isinstance(objective, OfImages) and objective.twice

@@ -56,6 +56,12 @@ class FinetuneConfig(Section):
     targets: tuple[Target, ...] = knob(
         ("attention", "feed_forward", "time", "convolution"), "Layers that LoRA adapts."
     )
+    text_encoder: bool = knob(
+        False,
+        "LoRA on the attention of the text encoder too (DataDream); prompts are then read at every "
+        "step.",
+        neutral=False,
+    )
     rank: Count = knob(8, "LoRA rank.")
     alpha: Rate = knob(8.0, "LoRA alpha; the update is scaled by alpha / rank.")
     steps: Count | None = knob(

@@ -120,7 +120,7 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
     settings, budget = pack.settings, pack.training.budget
     if budget.prior_weight:
         draw_priors(pack, jobs)
-    base = load_base(pack.base, ("vae", "text", "scheduler"))
+    base = replace(load_base(pack.base, ("vae", "text", "scheduler")), live=settings.text_encoder)
     precision = precision_of(settings, pack.base)
     accelerator = Accelerator(
         mixed_precision=precision,  # not told of accumulation: `step` takes the mean

@@ -63,6 +63,8 @@ class Published:
     shape: Shape
     encoders: float
     """Bytes of the other parts, two per number."""
+    text: Mapping[str, Any]
+    """transformers' configuration of its text encoder."""
 
 
 class Loader(Protocol):
@@ -100,6 +102,8 @@ class Family(Protocol):
     """Parts (folders) by what they are for; the first of `model` is the network that predicts."""
     targets: Mapping[str, tuple[str, ...]]
     """Kinds of layers that LoRA adapts, and the ends of their module names in the network."""
+    text_targets: Mapping[str, tuple[str, ...]]
+    """The same in its text encoder, which is adapted where `finetune.text_encoder` says so."""
     published: Published
 
     def recognises(self, read: Read) -> bool:
@@ -132,6 +136,9 @@ class Family(Protocol):
     def predict(self, model: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """[B, C, H, W] what the network gives, as it computes it; see `Denoiser`."""
 
+    def joined(self, base: Base) -> Any:
+        """The network with its text encoder, which takes the conditions of a `live` base."""
+
     def prediction(self, scheduler: Any) -> Prediction:
         """What the network predicts; raises ModelError for what is not known here."""
 
@@ -163,11 +170,18 @@ class Base:
     """Known without any weights."""
     device: torch.device
     dtype: torch.dtype
+    live: bool = False
+    """Conditions are tokens: `network` makes text states of them, with adapters of its own."""
 
     @property
     def model(self) -> Any:
         """The network that predicts."""
         return self.parts[self.family.roles["model"][0]]
+
+    @property
+    def network(self) -> Any:
+        """What adapters are put on: the model, of a `live` base joined with its text encoder."""
+        return self.family.joined(self) if self.live else self.model
 
     @property
     def vae(self) -> Any:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
 from raysynth.models.settings import CLIP, BaseConfigSection
 from raysynth.models.sources import resolve
-from raysynth.networks.settings import SMALL, ClassifierConfig
+from raysynth.networks.settings import CLIP_LORA, SMALL, ClassifierConfig
 from raysynth.networks.small import SmallNetwork, load_embedded
 
 
@@ -29,8 +30,8 @@ class Blueprint:
     seed: int
 
     def resolved(self) -> ClassifierConfig:
-        """The section with `backbone: clip` as the folder or hub id of `base.clip`."""
-        if self.classifier.backbone != CLIP:
+        """The section with `backbone: clip`, `clip_lora` as the folder or hub id of `base.clip`."""
+        if self.classifier.backbone not in (CLIP, CLIP_LORA):
             return self.classifier
         clip = resolve(self.base.clip, clip=True)
         named = {"backbone": clip, "revision": self.base.clip_revision}
@@ -44,6 +45,15 @@ class Blueprint:
 def blueprint_of(config: Sections) -> Blueprint:
     """That of a configuration."""
     return Blueprint(config[ClassifierConfig], config[BaseConfigSection], config.seed)
+
+
+def model_of(blueprint: Blueprint, groups: Groups, size: int) -> Any:
+    """The backbone of a blueprint with a fresh head for these labels; as `build_model`."""
+    if blueprint.classifier.backbone != CLIP_LORA:
+        return build_model(blueprint.resolved(), groups.label_names, size)
+    from raysynth.networks.clip_lora import load_clip_lora
+
+    return load_clip_lora(blueprint.resolved(), groups.label_words)
 
 
 def build_model(classifier: ClassifierConfig, label_names: tuple[str, ...], size: int) -> Any:

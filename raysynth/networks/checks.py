@@ -12,7 +12,7 @@ from raysynth.models.headers import read_config
 from raysynth.models.settings import CLIP
 from raysynth.models.sources import is_path
 from raysynth.networks.build import blueprint_of
-from raysynth.networks.settings import SMALL, ClassifierConfig
+from raysynth.networks.settings import CLIP_LORA, SMALL, ClassifierConfig
 from raysynth.networks.small import EMBEDDED_WIDTHS
 
 UNSEEN = ("pullover", "coat")
@@ -30,17 +30,24 @@ def check_backbone(config: Any) -> None:
         A folder that transformers cannot read, whose model does not take the images or has several
         heads, or whose files lack some of its weights.
     ConfigError
-        Embedded pretrained weights for other widths, or for a pair of garments that they know.
+        Adapters on random weights; embedded pretrained weights for other widths, or for a pair of
+        garments that they know.
     """
     _check_folder(blueprint_of(config).resolved().backbone)
     trainings = (config.classifier, config.references.network(config.classifier))
     named = os.path.expanduser(config.classifier.backbone)
-    if named not in (SMALL, CLIP) and os.path.isdir(named):
+    if named not in (SMALL, CLIP, CLIP_LORA) and os.path.isdir(named):
         from raysynth.networks.fitting import check_model
 
         side = config.classifier.image_size or config.dataset.stored_side
         check_model(named, side, any(one.starts_pretrained for one in trainings))
     for classifier in trainings:
+        if classifier.backbone == CLIP_LORA and not classifier.starts_pretrained:
+            raise ConfigError(
+                "classifier.backbone=clip_lora: adapts what CLIP knows, so it cannot start from "
+                "scratch; expected its pretrained weights. Fix: leave classifier.start and "
+                "references.start out, or classifier.backbone=clip"
+            )
         if classifier.backbone == SMALL and classifier.starts_pretrained:
             _check_embedded(config.dataset, classifier)
 

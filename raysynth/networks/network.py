@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from raysynth.groups.groups import Groups
 from raysynth.models.device import pick_device, pick_dtype
-from raysynth.networks.build import Blueprint, build_model
+from raysynth.networks.build import Blueprint, model_of
 from raysynth.networks.folded import Folded
 from raysynth.networks.images import ImageSet
 from raysynth.networks.linear import Head, check_head, linear_head, other_size
@@ -169,5 +169,5 @@ class Network:
 def build_network(blueprint: Blueprint, groups: Groups, size: int, seed: int) -> Network:
     """A fresh network for these labels; its random weights are a function of `seed`."""
     torch.manual_seed(seed)
-    model = build_model(blueprint.resolved(), groups.label_names, size)
+    model = model_of(blueprint, groups, size)
     return Network(model, blueprint, groups.label_names, size)

@@ -109,18 +109,24 @@ def _load_clip(
     model = ClipClassifier(ClipClassifierConfig(**shape | label_settings(label_names)))
     if classifier.starts_pretrained:
         # The whole CLIP: its image tower alone would be read with a complaint about the rest.
-        found = CLIPModel.from_pretrained(
-            name,
-            use_safetensors=True,
-            variant=variant_of(Path(name)),
-            dtype=torch.float32,
-            output_loading_info=True,
-            **_hub(name, classifier),
-        )
-        whole = complete(KEY, name, found)
+        whole = read_clip(classifier, name)
         model.clip.vision_model = whole.vision_model
         model.clip.visual_projection = whole.visual_projection
     return model
+
+
+def read_clip(classifier: ClassifierConfig, name: str) -> CLIPModel:
+    """A whole CLIP with all of its weights, by folder or hub id."""
+    found = CLIPModel.from_pretrained(
+        name,
+        use_safetensors=True,
+        variant=variant_of(Path(name)),
+        dtype=torch.float32,
+        output_loading_info=True,
+        **_hub(name, classifier),
+    )
+    whole: CLIPModel = complete(KEY, name, found)
+    return whole
 
 
 def _hub(name: str, classifier: ClassifierConfig) -> dict[str, Any]:

@@ -6,7 +6,7 @@ embeddings, with transformers' Auto classes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import transformers
 from torch import Tensor, nn
@@ -97,7 +97,10 @@ class ClipClassifier(PreTrainedModel):
         """[B, 3, H, W] -> logits [B, K]; with `labels` [B], also their cross-entropy."""
         resized = pixel_values.shape[-1] != self.config.image_size
         embedded = self.clip(pixel_values=pixel_values, interpolate_pos_encoding=resized)
-        return _output(self.classifier(embedded.image_embeds), labels)
+        features = embedded.image_embeds
+        if getattr(self.config, "normalised", False):  # see `networks.clip_lora`
+            features = nn.functional.normalize(features, dim=-1)
+        return _output(self.classifier(features), labels)
 
 
 def _output(logits: Tensor, labels: Tensor | None) -> ImageClassifierOutputWithNoAttention:
@@ -124,6 +127,8 @@ def save(
         whole = SmallResNet(shape)
         whole.network.load_state_dict(model.state_dict())
         model = whole
+    elif not isinstance(model, PreTrainedModel):
+        model = cast(Any, model).shipped(label_names)
     assert isinstance(model, PreTrainedModel)
     model.save_pretrained(folder)
 

@@ -24,6 +24,8 @@ HEAD_OBJECTIVES = Registry[Any]("raysynth.heads.objectives", "head objective").o
 Start = Literal["scratch", "pretrained"]
 SMALL = "small"
 """`classifier.backbone`: the small residual network."""
+CLIP_LORA = "clip_lora"
+"""`classifier.backbone`: `base.clip` with adapters, see `networks.clip_lora`."""
 
 
 class ClassifierConfig(Section):
@@ -31,8 +33,8 @@ class ClassifierConfig(Section):
 
     backbone: Place = knob(
         SMALL,
-        "`small` residual network, `clip` (the image embedding of base.clip), or a "
-        "transformers model.",
+        "`small` residual network, `clip` (the image embedding of base.clip), `clip_lora` (that "
+        "CLIP with adapters on both towers, as DataDream), or a transformers model.",
     )
     revision: Named | None = knob(
         None,
@@ -105,6 +107,18 @@ class ClassifierConfig(Section):
     real_share: Share = knob(
         0.8, "joint: lambda of lambda * CE(real) + (1-lambda) * CE(synthetic)."
     )
+    joint_means: bool = knob(
+        False,
+        "joint: half of every batch is real, so that both terms are means over as many images "
+        "(DataDream); else half of the images on average.",
+        neutral=False,
+    )
+    mix: Share = knob(
+        0.0,
+        "joint: share of batches that are mixed by CutMix or MixUp, real and synthetic images "
+        "each among themselves (DataDream: 0.2).",
+        neutral=0.0,
+    )
     seeds: Count = knob(3, "Seeds of each final classifier.")
     mixtures: tuple[named_part(MIXTURES), ...] = knob(  # type: ignore[valid-type]
         (),
@@ -159,7 +173,24 @@ class ClassifierConfig(Section):
                 f"got {self.head_objective}"
             )
         self.check_share("classifier.head_real_share", self.head_real_share)
+        self.check_joint("classifier.joint_means", self.joint_means)
+        self.check_joint("classifier.mix", self.mix)
+        if self.joint_means and self.batch_size % 2:
+            raise ValueError(
+                f"classifier.batch_size: {self.batch_size} images cannot be half real; expected an "
+                "even number with classifier.joint_means. Fix: classifier.batch_size="
+                f"{self.batch_size + 1}"
+            )
         return self
+
+    def check_joint(self, key: str, given: Any) -> None:
+        """Refuse what only the joint loss knows, if given, where another is trained; ValueError."""
+        if given and self.schedule != "joint":
+            raise ValueError(
+                f"{key}={given}: is of the loss on real and synthetic images together, but "
+                f"classifier.schedule={self.schedule} trains on them apart. Fix: "
+                f"classifier.schedule=joint, or leave {key} out"
+            )
 
     def check_share(self, key: str, share: float) -> None:
         """Refuse a head on synthetic images too where the schedule has none; ValueError."""
@@ -190,6 +221,8 @@ OWN_TRAINING = (
     "full_learning_rate",
     "dro_step_size",
     "real_share",
+    "joint_means",
+    "mix",
 )
 """Knobs of raysynth's own training: references have theirs in their own section."""
 
@@ -207,5 +240,6 @@ def shared_knobs(config: Any) -> dict[str, Any]:
 
 
 def _tower(config: Any) -> dict[str, Any]:
-    """What `classifier.backbone: clip` stands for."""
-    return {"tower": clip_of(config.base)} if config.classifier.backbone == CLIP else {}
+    """What `classifier.backbone: clip` and `clip_lora` stand for."""
+    own = config.classifier.backbone in (CLIP, CLIP_LORA)
+    return {"tower": clip_of(config.base)} if own else {}

@@ -43,11 +43,14 @@ GPUS_GB = (24, 40, 80)
 def training_cost(training: Training | None, settings: FinetuneConfig, shape: Shape) -> UNetCost:
     """Cost of fine-tuning, which is done at the base's own size."""
     from raysynth.planning.denoiser_cost import unet_cost
+    from raysynth.planning.text_cost import with_text
 
     lora = training is not None and training.engine == "lora"
     targets = settings.targets if lora else None
     kept = settings.gradient_checkpointing
     cost = unet_cost(shape.unet, targets, settings.rank, kept, shape.tokens, shape.family)
+    if lora and settings.text_encoder:
+        cost = with_text(cost, shape.text, shape.tokens, settings.rank)
     return cost if training is not None else replace(cost, trained=0)
 
 
@@ -58,7 +61,8 @@ def generation_flops(recipe: Recipe, config: Config, shape: Shape, images: Image
     # As if levels were even: others are known once images are encoded.
     levels = even_levels(recipe.begins, recipe.steps).tolist()
     evaluations = recipe.evaluations(guide.evaluations(levels), MASK_DRAWS)
-    return images.candidates * evaluations * forward_flops(config, shape, images)
+    live = config.finetune.text_encoder and recipe.training is not None
+    return images.candidates * evaluations * forward_flops(config, shape, images, live)
 
 
 def scoring_flops(config: Config, shape: Shape, images: Images) -> float:
@@ -69,14 +73,19 @@ def scoring_flops(config: Config, shape: Shape, images: Images) -> float:
     return images.candidates * evaluations * forward_flops(config, shape, images)
 
 
-def forward_flops(config: Config, shape: Shape, images: Images) -> float:
-    """FLOPs of the network for one generated image, once; adapters are folded."""
+def forward_flops(config: Config, shape: Shape, images: Images, live: bool = False) -> float:
+    """FLOPs of the network for one generated image, once; adapters are folded.
+
+    `live`: its prompt is read with it, by an adapted text encoder.
+    """
     from raysynth.planning.denoiser_cost import unet_cost
+    from raysynth.planning.text_cost import with_text
 
     settings = config.finetune
     sized = shape.at(images.generated_side)
     kept = settings.gradient_checkpointing
-    return unet_cost(sized, None, settings.rank, kept, shape.tokens, shape.family).forward
+    cost = unet_cost(sized, None, settings.rank, kept, shape.tokens, shape.family)
+    return (with_text(cost, shape.text, shape.tokens, rank=0) if live else cost).forward
 
 
 def rows_per_image(training: Training | None, settings: FinetuneConfig) -> int:

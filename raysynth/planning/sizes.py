@@ -29,6 +29,8 @@ class Shape:
     """Pixels per latent position."""
     tokens: int
     """Length of a prompt."""
+    text: dict[str, Any]
+    """transformers' configuration of the text encoder."""
 
     def at(self, pixels: int) -> dict[str, Any]:
         """The UNet's configuration for images of this side."""
@@ -76,9 +78,9 @@ def base_shape(config: Config, assumptions: list[str]) -> Shape:
             f"{source} has the shape of {family.title} (the hub is not asked for a plan)"
         )
         usual = family.published
-        return Shape(
-            family, dict(usual.network), usual.encoders, usual.shape.factor, usual.shape.tokens
-        )
+        shape = usual.shape
+        network, text = dict(usual.network), dict(usual.text)
+        return Shape(family, network, usual.encoders, shape.factor, shape.tokens, text)
     read = reader_of(Path(source))
     family = family_of(source, read)
     files = [
@@ -90,8 +92,8 @@ def base_shape(config: Config, assumptions: list[str]) -> Shape:
     ]
     size = float(sum(os.path.getsize(name) for name in files))
     found = family.shape(read)
-    network = dict(read(family.roles["model"][0]) or {})
-    return Shape(family, network, size, found.factor, found.tokens)
+    network, text = (dict(read(family.roles[role][0]) or {}) for role in ("model", "text"))
+    return Shape(family, network, size, found.factor, found.tokens, text)
 
 
 def image_sizes(

@@ -58,6 +58,12 @@ class SearchConfig(Section):
         "the head: below 1 pays where a group has few real images.",
         neutral=[1.0],
     )
+    real_shares: tuple[Share, ...] = knob(
+        (),
+        "joint: values of classifier.real_share that are searched, each tried at least once as "
+        "far as trials go; none: as it is.",
+        neutral=[],
+    )
     reduction_factor: Annotated[int, Field(ge=2)] = knob(3, "ASHA's reduction factor.")
 
     def settled(self, classifier: ClassifierConfig) -> SearchConfig:

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import optuna
-import pyarrow as pa
 from optuna.samplers import TPESampler
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
@@ -26,13 +25,13 @@ from raysynth.search.display import TrialProgress, shown_on
 from raysynth.search.frozen import search_frozen
 from raysynth.search.settings import SearchConfig
 from raysynth.search.space import first_points, search_space
-from raysynth.search.table import TRIALS, rows_of
+from raysynth.search.table import rows_of, searched, table_of
 from raysynth.search.trial import SCORE, run_trial
 from raysynth.stages.stage import Work
 from raysynth.storage import tables
 from raysynth.storage.files import remove, write_atomic
 from raysynth.training.data import load_data, say_shortage
-from raysynth.training.two_stage import HEAD, SEARCHED, configured
+from raysynth.training.two_stage import HEAD, configured
 
 EXPERIMENT = "tune"
 # Trials drawn at random before Optuna models them: TPE's own default of 10 would leave a small
@@ -90,7 +89,7 @@ def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
     winner = max(rows, key=lambda row: (row["validation_wga"], row["validation_aga"]))
     return {
         "trial": winner["trial"],
-        "parameters": {name: winner[name] for name in ("ratio", *SEARCHED, *HEAD)},
+        "parameters": {name: winner[name] for name in (*searched(winner), *HEAD)},
         "validation": {"wga": winner["validation_wga"], "aga": winner["validation_aga"]},
     }
 
@@ -150,7 +149,7 @@ def _restored(
 def _write(
     work: str, rows: list[dict[str, Any]], best: dict[str, Any], failed: dict[str, str]
 ) -> dict[str, Any]:
-    tables.write_table(pa.Table.from_pylist(rows, TRIALS), f"{work}/trials.parquet")
+    tables.write_table(table_of(rows), f"{work}/trials.parquet")
     write_atomic(f"{work}/best.json", json.dumps(best, indent=1).encode())
     return {"rows": len(rows), "best": best, "failed": failed}
 

@@ -10,7 +10,7 @@ from ray import tune
 
 from raysynth.errors import reason_of
 from raysynth.search.trial import read
-from raysynth.training.two_stage import HEAD, SEARCHED
+from raysynth.training.two_stage import HEAD, REAL_SHARE, SEARCHED
 
 HEADS = pa.struct(
     [
@@ -31,6 +31,14 @@ TRIALS = pa.schema(
         ("heads", pa.list_(HEADS)),
     ]
 )
+WITH_SHARES = TRIALS.insert(2, pa.field(REAL_SHARE, pa.float64()))
+"""The same where `search.real_shares` are searched."""
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """trials.parquet."""
+    schema = WITH_SHARES if any(REAL_SHARE in row for row in rows) else TRIALS
+    return pa.Table.from_pylist(list(rows), schema)
 
 
 def rows_of(results: tune.ResultGrid) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -68,12 +76,17 @@ def row_of(
         )
     return {
         "trial": trial,
-        **{name: parameters[name] for name in ("ratio", *SEARCHED)},
+        **{name: parameters[name] for name in searched(parameters)},
         **max(heads, key=lambda head: (head["validation_wga"], head["validation_aga"])),
         "reached": max(int(report["reached"]) for report in reports),
         "seconds": max(float(report["seconds"]) for report in reports),
         "heads": heads,
     }
+
+
+def searched(parameters: Mapping[str, Any]) -> list[str]:
+    """Names of the knobs of an encoder's training that trials set."""
+    return [name for name in ("ratio", REAL_SHARE, *SEARCHED) if name in parameters]
 
 
 def _order(metrics: Mapping[str, float]) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from raysynth.adapters.banks import open_bank
+from raysynth.adapters.banks import of_text, open_bank
 from raysynth.finetune.experts import expert_at, levels_of, name_of, names_of
 from raysynth.models.base import load_base
 from raysynth.models.condition import Condition
@@ -69,9 +69,10 @@ class ImageGenerator:
         adapters : the fine-tuning stage's folder or URI.
         names : adapters that the specs ask for.
         """
-        self.base = load_base(drawing.base)
-        round_weights(self.base.model, self.base.dtype)
         recipe, synthesis = drawing.recipe, drawing.synthesis
+        live = of_text(names, recipe.training, drawing.lora)
+        self.base = replace(load_base(drawing.base), live=live)
+        round_weights(self.base.network, self.base.dtype)
         self.parted, kept = self._experts(drawing, names)
         self.bank = open_bank(self.base, adapters, kept, recipe.training, drawing.lora)
         self.solver = build_solver(synthesis.solver, self.base.scheduler, recipe.edits)

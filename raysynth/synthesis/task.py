@@ -65,7 +65,7 @@ class Drawing:
     ) -> Drawing:
         """Of a configuration; `recipe`: where it is settled already."""
         tuned = config[FinetuneConfig]
-        shape = LoraShape(tuned.targets, tuned.rank, tuned.alpha)
+        shape = LoraShape(tuned.targets, tuned.rank, tuned.alpha, tuned.text_encoder)
         base, synthesis = config[BaseConfigSection], config[SynthesisConfig]
         experts = (tuned.experts, tuned.experts_by)
         return cls(base, synthesis, recipe or recipe_of(config), shape, way, experts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,11 +28,13 @@ from raysynth.networks.settings import ClassifierConfig
 from raysynth.training.adamw import AdamW
 from raysynth.training.augment import augmented
 from raysynth.training.losses import GroupDRO, mixed_loss
+from raysynth.training.mixing import Mixing
 from raysynth.training.plan import Phase, Plan
 from raysynth.training.trainset import TrainingSet, training_set
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
-"""logits [B, K], features [B, D], label [B], group [B], weight [B] or None -> loss."""
+"""logits [B, K], features [B, D], label [B] (shares [B, K] of mixed images), group [B], weight
+[B] or None -> loss."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,7 @@ def _steps(
     loss = _loss(phase, images.groups)
     optimizer = AdamW(network.model, phase.learning_rate, phase.weight_decay, phase.steps)
     generator = torch.Generator().manual_seed(seed + number)
+    mixing = Mixing.of(images, phase, network.head.out_features, seed, number)
     label, group = images.label, images.group
     done = 0
     for stop in stops:
@@ -184,7 +188,8 @@ def _steps(
             rows = next(batches)
             weight = None if images.weight is None else images.weight[rows]
             arrays = (images.pixels(rows), label[rows], group[rows], weight)
-            value = train_step(network, arrays, loss, optimizer, generator, blueprint.classifier)
+            given = (loss, optimizer, generator, blueprint.classifier)
+            value = train_step(network, arrays, *given, partial(mixing, rows))
             finite &= value.isfinite()
             done += 1
         if not finite:
@@ -202,19 +207,26 @@ def train_step(
     optimizer: AdamW,
     generator: torch.Generator,
     classifier: ClassifierConfig,
+    mixed: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda pixels, label: (
+        pixels,
+        label,
+    ),
 ) -> Tensor:
     """One optimizer step; returns the detached loss, without waiting for it.
 
-    `batch`: pixels [B, 3, H, W], label [B], group [B], weight [B] of the images' losses or None.
+    Parameters
+    ----------
+    batch : pixels [B, 3, H, W], label [B], group [B], weight [B] of the images' losses or None.
+    mixed : what is made of the augmented pixels and the labels, see `mixing.Mixing`.
     """
     pixels, label, group, weight = (
         None if part is None else torch.from_numpy(part).to(network.device) for part in batch
     )
     assert pixels is not None and label is not None and group is not None
-    features, logits = network(
-        augmented(pixels, generator, classifier.flip, classifier.crop_padding)
-    )
-    value = loss(logits, features, label, group, weight)
+    seen = augmented(pixels, generator, classifier.flip, classifier.crop_padding)
+    seen, target = mixed(seen, label)
+    features, logits = network(seen)
+    value = loss(logits, features, target, group, weight)
     optimizer.step(value)
     return value.detach()
 

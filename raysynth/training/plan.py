@@ -16,15 +16,21 @@ Images = Literal[
 """What a phase trains on; `raysynth.training.trainset` defines each."""
 
 
+LATER = {"joint_means": False, "mix": 0.0}
+"""Fields of a phase that earlier versions did not write, and the value that is as without."""
+
+
 @dataclass(frozen=True)
 class Phase:
     """Optimizer steps on one kind of images.
 
     `ratio`: synthetic images used / real training images. `sampling`: shuffled epochs, or groups
     equally often. `reweighted`: losses weighted by inverse group frequency. `dro_step_size`:
-    group-DRO when above 0. `real_share`: weight of the real images' loss in `joint`. `upweight`:
-    copies of the misread images in `real_errors`. `fresh`: start from new weights. `keep_best`:
-    evaluations after which the next phase goes on from the best; 0: from the last weights.
+    group-DRO when above 0. `real_share`: weight of the real images' loss in `joint`. `joint_means`:
+    half of every batch of `joint` is real. `mix`: share of batches mixed by CutMix or MixUp.
+    `upweight`: copies of the misread images in `real_errors`. `fresh`: start from new weights.
+    `keep_best`: evaluations after which the next phase goes on from the best; 0: from the last
+    weights.
     """
 
     images: Images
@@ -41,6 +47,8 @@ class Phase:
     upweight: int = 1
     fresh: bool = False
     keep_best: int = 0
+    joint_means: bool = False
+    mix: float = 0.0
 
     def told(self) -> dict[str, Any]:
         """The fields that say something: those always set, and others than their default."""
@@ -80,8 +88,13 @@ class Plan:
         return any(spec.real_share < 1 for spec in self.heads)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
+        """JSON-able; a phase's fields of LATER only where they say something."""
+        found = asdict(self)
+        for phase in found["phases"]:
+            for name, neutral in LATER.items():
+                if phase[name] == neutral:
+                    del phase[name]
+        return found
 
 
 def told(plan: dict[str, Any]) -> dict[str, Any]:

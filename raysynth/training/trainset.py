@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ class TrainingSet:
 
     groups: their number G. rows [N]: an image may occur several times. probability [N]: drawn with
     replacement; None: shuffled epochs. weight [N]: of the image's loss, 1 on average over the
-    draws; None: all 1.
+    draws; None: all 1. halves: every batch is half of the first set and half of the second.
     """
 
     parts: tuple[ImageSet, ...]
@@ -33,6 +33,12 @@ class TrainingSet:
     rows: NDArray[np.int64]
     probability: NDArray[np.float64] | None = None
     weight: NDArray[np.float32] | None = None
+    halves: bool = False
+
+    @property
+    def part(self) -> NDArray[np.int64]:
+        """[N] which of `parts` each is of."""
+        return np.searchsorted(np.cumsum([len(part) for part in self.parts]), self.rows, "right")
 
     @property
     def label(self) -> NDArray[np.int64]:
@@ -62,12 +68,23 @@ class TrainingSet:
         rng = np.random.default_rng([seed, 211, phase] if phase else [seed, 211])
         count = len(self.rows)
         size = min(size, count)
+        if self.halves:
+            yield from self._halves(rng, size // 2)
         while self.probability is not None:
             yield rng.choice(count, size, p=self.probability)
         while True:
             order = rng.permutation(count)
             for start in range(0, count - size + 1, size):
                 yield order[start : start + size]
+
+    def _halves(self, rng: np.random.Generator, size: int) -> Iterator[NDArray[np.int64]]:
+        """Endless batches of `size` positions of the first part, then as many of the second."""
+        assert self.probability is not None
+        parts = [np.flatnonzero(self.part == part) for part in range(2)]
+        shares = [self.probability[mine] / self.probability[mine].sum() for mine in parts]
+        while True:
+            drawn = [rng.choice(m, size, p=p) for m, p in zip(parts, shares, strict=True)]
+            yield np.concatenate(drawn)
 
 
 def training_set(
@@ -124,9 +141,10 @@ def _mixed(phase: Phase, data: Data, seed: int) -> TrainingSet:
     rows = np.concatenate([np.arange(len(real)), len(real) + drawn])
     if phase.images != "joint":
         return TrainingSet((real, made), groups, rows)
-    # Half of every batch, on average, is real; its share of the loss is `real_share`.
+    # Half of every batch, on average or exactly, is real; its share of the loss is `real_share`.
     objective = "balanced" if phase.sampling == "balanced" else "erm"
     of_real = 0.5 * image_weights(real.group, objective)
     probability = np.concatenate([of_real, np.full(len(drawn), 0.5 / len(drawn))])
     weight = np.where(rows < len(real), 2 * phase.real_share, 2 * (1 - phase.real_share))
-    return TrainingSet((real, made), groups, rows, probability, weight.astype(np.float32))
+    found = TrainingSet((real, made), groups, rows, probability, weight.astype(np.float32))
+    return replace(found, halves=phase.joint_means)

@@ -11,6 +11,8 @@ from raysynth.training.plan import Images, Phase, Plan
 
 SEARCHED = ("beta", "temperature", "learning_rate", "weight_decay", "steps")
 """Knobs of an encoder's training that a trial sets, besides `ratio`."""
+REAL_SHARE = "real_share"
+"""Knob of `joint` that a trial sets where `search.real_shares` has values."""
 
 
 class TriedHead(NamedTuple):
@@ -39,7 +41,8 @@ def plan_of(
 
     Stage 1 is beta * CE + (1-beta) * SupCon on balanced synthetic images (on the real ones at ratio
     0), stage 2 follows on real images: the head with the encoder frozen (Basu et al., arXiv
-    2511.08711), or all weights (`full`). `joint` has one stage, on both kinds of images.
+    2511.08711), or all weights (`full`). `joint` has one stage, on both kinds of images, with the
+    weight `real_share` of `parameters`, or the configured one.
     `heads`: (weight decay, real share) of those tried on each snapshot; none: the one of
     `parameters`. Without synthetic images, at ratio 0, all are fitted to real ones alone.
     """
@@ -102,6 +105,7 @@ def _all_weights(parameters: Mapping[str, Any], classifier: ClassifierConfig) ->
 def _joint(parameters: Mapping[str, Any], classifier: ClassifierConfig) -> Phase:
     """DataDream's pooled loss (Kim et al., arXiv 2407.10910); only real images at ratio 0."""
     ratio = float(parameters["ratio"])
+    share = float(parameters.get(REAL_SHARE, classifier.real_share))
     return Phase(
         images="joint" if ratio > 0 else "real",
         steps=int(parameters["steps"]),
@@ -109,5 +113,7 @@ def _joint(parameters: Mapping[str, Any], classifier: ClassifierConfig) -> Phase
         weight_decay=float(parameters["weight_decay"]),
         ratio=ratio,
         sampling=HEAD_OBJECTIVES[classifier.head_objective].sampling,
-        real_share=classifier.real_share if ratio > 0 else 0.0,
+        real_share=share if ratio > 0 else 0.0,
+        joint_means=classifier.joint_means and ratio > 0,
+        mix=classifier.mix,
     )

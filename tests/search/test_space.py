@@ -45,6 +45,18 @@ def test_first_points_hold_every_ratio_real_only_second():
     assert {point["steps"] for point in points} == {12}  # clipped to the range
 
 
+def test_weights_of_real_images_are_searched_where_they_are_asked_for():
+    assert "real_share" not in space_of("classifier.schedule=joint")
+    joint = ("classifier.schedule=joint", "search.real_shares=[0, 0.25, 0.5, 0.75, 1]")
+    assert space_of(*joint)["real_share"].categories == [0.0, 0.25, 0.5, 0.75, 1.0]
+    config = tiny_config(*joint, "search.ratios=[0.0, 0.5]")
+    points = first_points(config.classifier, config.search)
+    tried = [(point["ratio"], point["real_share"]) for point in points]
+    assert tried[:2] == [(0.5, 0.75), (0.0, 0.75)]  # 0.8 is configured
+    assert sorted(share for ratio, share in tried if ratio) == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert len(tried) == 6
+
+
 def test_a_head_is_read_as_it_was_written():
     head = TriedHead(1e-05, 1 / 3)
     assert read(written(head)) == head and "/" not in written(head)

@@ -175,6 +175,45 @@ def test_joint_schedule_is_one_phase_on_both_kinds_of_images():
     assert len(list(fit(planned, tiny_data(), blueprint_of(config)))) == 2
 
 
+def test_a_plan_without_what_came_later_has_the_name_that_it_had():
+    joint = tiny_config("classifier.schedule=joint").classifier
+    plain = plan_of(configured(joint), joint).to_dict()
+    assert "mix" not in plain["phases"][0] and "joint_means" not in plain["phases"][0]
+    tuned = ("classifier.schedule=joint", "classifier.mix=0.2", "classifier.joint_means=true")
+    both = tiny_config(*tuned).classifier
+    (phase,) = plan_of(configured(both) | {"real_share": 0.3}, both).to_dict()["phases"]
+    assert (phase["mix"], phase["joint_means"], phase["real_share"]) == (0.2, True, 0.3)
+    (alone,) = plan_of(configured(both) | {"ratio": 0.0}, both).phases
+    assert (alone.images, alone.mix, alone.joint_means) == ("real", 0.2, False)
+
+
+def test_mixing_changes_a_training_and_leaves_its_batches_as_they_are():
+    def trained(*more: str):
+        config = tiny_config("classifier.schedule=joint", "classifier.joint_means=true", *more)
+        planned = plan_of(configured(config.classifier), config.classifier)
+        *_, last = fit(planned, tiny_data(), blueprint_of(config))
+        return last.network.state()["stem.weight"]
+
+    plain, mixed = trained(), trained("classifier.mix=1")
+    assert torch.equal(plain, trained("classifier.mix=1e-9"))  # other dice, nothing mixed
+    assert not torch.equal(plain, mixed) and torch.equal(mixed, trained("classifier.mix=1"))
+
+
+@pytest.mark.parametrize("key", ["classifier.joint_means", "classifier.mix", "search.real_shares"])
+def test_what_only_the_joint_loss_knows_is_refused_elsewhere(key):
+    value = {"classifier.mix": "0.2", "search.real_shares": "[0.5]"}.get(key, "true")
+    for schedule in ("head", "full"):
+        with pytest.raises(ConfigError, match=rf"{key}=.*schedule={schedule} .*Fix: "):
+            tiny_config(f"{key}={value}", f"classifier.schedule={schedule}")
+    tiny_config(f"{key}={value}", "classifier.schedule=joint")
+
+
+def test_a_batch_that_cannot_be_half_real_is_refused():
+    given = ("classifier.schedule=joint", "classifier.joint_means=true")
+    with pytest.raises(ConfigError, match=r"batch_size: 15 .*Fix: classifier.batch_size=16"):
+        tiny_config(*given, "classifier.batch_size=15")
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

@@ -120,6 +120,27 @@ def test_joint_loss_is_lambda_times_real_plus_the_rest_synthetic():
     np.testing.assert_allclose(by_group, 0.125)
 
 
+def test_joint_means_hold_in_every_batch():
+    data = tiny_data()
+    phase = replace(
+        REAL, images="joint", ratio=0.5, sampling="balanced", real_share=0.8, joint_means=True
+    )
+    joint = training_set(phase, data, 0)
+    batches, drawn = joint.batches(16, 0, 0), []
+    for _ in range(60):
+        rows = next(batches)
+        real = rows < 56
+        assert real.sum() == 8 == len(rows) / 2
+        loss = np.arange(16.0) ** 2  # of any values: lambda * mean over real + (1-lambda) * others
+        expected = 0.8 * loss[real].mean() + 0.2 * loss[~real].mean()
+        assert (joint.weight[rows] * loss).mean() == pytest.approx(expected)
+        drawn.append(rows)
+    seen = np.concatenate(drawn)
+    for kind in (seen[seen < 56], seen[seen >= 56]):  # each half group-balanced
+        np.testing.assert_allclose(np.bincount(joint.group[kind]) / len(kind), 0.25, atol=0.07)
+    assert not training_set(replace(phase, joint_means=False), data, 0).halves
+
+
 def test_reweighting_weighs_groups_alike():
     found = training_set(replace(REAL, reweighted=True), tiny_data(), 0)
     assert found.probability is None and found.weight.mean() == pytest.approx(1)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 STATES = "states"
 """[S, L, D] the text encoder's states, in a `Condition`."""
+TOKENS, MASK = "tokens", "mask"
+"""[S, L] what the text encoder reads, instead of its states, where it is adapted too."""
 UNET = "UNet2DConditionModel"
 
 
@@ -59,6 +61,9 @@ class StableDiffusion1:
             "upsamplers.0.conv",
         ),
     }
+    text_targets: Mapping[str, tuple[str, ...]] = {
+        "text": tuple(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj"))
+    }
     published = Published(
         network={
             "sample_size": 64,
@@ -71,6 +76,7 @@ class StableDiffusion1:
         },
         shape=Shape(latents=(4, 64, 64), factor=8, tokens=77),
         encoders=0.42e9,
+        text={"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12},
     )
 
     def recognises(self, read: Read) -> bool:
@@ -175,7 +181,7 @@ class StableDiffusion1:
         return (ResnetBlock2D, BasicTransformerBlock)
 
     def condition(self, base: Base, prompts: Sequence[str]) -> Condition:
-        """Text states of prompts, each distinct prompt computed once.
+        """Text states of prompts, each distinct prompt computed once; their tokens if `base.live`.
 
         Raises ConfigError when a prompt is longer than the text encoder reads: the end of it, often
         the attribute, would be dropped silently.
@@ -198,11 +204,14 @@ class StableDiffusion1:
         tokens = tokenizer(distinct, padding="max_length", max_length=limit, return_tensors="pt")
         mask = tokens["attention_mask"].to(base.device)
         used = getattr(encoder.config, "use_attention_mask", False)
-        with torch.no_grad(), base.autocast():
-            ids = tokens["input_ids"].to(base.device)
-            states = encoder(ids, attention_mask=mask if used else None)[0]
+        ids = tokens["input_ids"].to(base.device)
         row = {prompt: number for number, prompt in enumerate(distinct)}
-        return Condition({STATES: states[[row[prompt] for prompt in prompts]].float()})
+        rows = [row[prompt] for prompt in prompts]
+        if base.live:
+            return Condition({TOKENS: ids, **({MASK: mask} if used else {})}).take(rows)
+        with torch.no_grad(), base.autocast():
+            states = encoder(ids, attention_mask=mask if used else None)[0]
+        return Condition({STATES: states[rows].float()})
 
     def blank(self, model: Any, rows: int, tokens: int) -> Condition:
         """Rows of zeros in the shape that a UNet takes."""
@@ -214,10 +223,20 @@ class StableDiffusion1:
         return Condition({STATES: torch.zeros(shape, device=model.device, dtype=model.dtype)})
 
     def predict(self, model: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """[B, C, H, W] what the UNet gives."""
+        """[B, C, H, W] what the UNet gives; of tokens, `joined` with its text encoder."""
+        if TOKENS in condition.tensors:
+            told = (condition[TOKENS], condition.tensors.get(MASK))
+            found: Tensor = model(x, timestep, *told)
+            return found
         states = condition[STATES]
         predicted: Tensor = model(x, timestep, encoder_hidden_states=states, return_dict=False)[0]
         return predicted
+
+    def joined(self, base: Base) -> Any:
+        """The UNet and its text encoder as one module, which is told tokens."""
+        from raysynth.models.joined import TextAndUNet
+
+        return TextAndUNet(base.parts["text_encoder"], base.parts["unet"])
 
     def prediction(self, scheduler: Any) -> Prediction:
         """What the scheduler's configuration says; raises ModelError for what is not known here."""
