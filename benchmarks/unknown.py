@@ -13,13 +13,9 @@ from pathlib import Path
 from measure import run
 
 SEVERITIES = (0.95, 0.99)
-QUICK = (
-    "search.trials=1",
-    "synthesis.images_per_group=100",
-    "classifier.seeds=1",
-    "references.names=[erm]",
-    "references.controls=[]",
-)
+ALONE = ("references.names=[erm]", "references.controls=[]")
+"""Nothing besides that is compared with."""
+QUICK = ("search.trials=1", "synthesis.images_per_group=100", "classifier.seeds=1")
 
 
 def unknown_attributes(folder: Path, seed: int, quick: bool) -> dict[str, float]:
@@ -27,7 +23,9 @@ def unknown_attributes(folder: Path, seed: int, quick: bool) -> dict[str, float]
     found: dict[str, float] = {}
     for severity in SEVERITIES[1:] if quick else SEVERITIES:
         for attributes in ("given", "unknown"):
-            methods = _methods(folder, seed, severity, attributes, QUICK if quick else ())
+            methods = _methods(
+                folder, seed, severity, attributes, (*ALONE, *(QUICK if quick else ()))
+            )
             found[f"{severity} {attributes}"] = methods["raysynth"]["wga"]["mean"]
             if attributes == "given":
                 found[f"{severity} erm"] = methods["erm"]["wga"]["mean"]
