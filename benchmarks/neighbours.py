@@ -20,9 +20,11 @@ from datadream import WEIGHTS, dreamt
 from experts import experts
 from judging import judged_outfits
 from measure import finish, parser
+from mining import mined_outfits
 from occluded import occluded
 from separation import CBDM, OVERLAP, separated
 from spread import spread
+from unknown import unknown_attributes
 
 Bars = Callable[[Mapping[str, float]], dict[str, bool]]
 """Means over seeds -> what is judged -> whether it holds."""
@@ -109,8 +111,35 @@ def of_datadream(found: Mapping[str, float]) -> dict[str, bool]:
     }
 
 
+def of_mining(found: Mapping[str, float]) -> dict[str, bool]:
+    """A biased network finds what conflicts, the better for generalised cross-entropy."""
+    gce = [value for name, value in found.items() if name.startswith("gce")]
+    ce = [value for name, value in found.items() if name.startswith("ce")]
+    return {
+        "generalised cross-entropy: P@K .95 in the worse class": min(gce) >= 0.95,
+        "cross-entropy alone .10 lower": statistics.mean(gce) >= statistics.mean(ce) + 0.1,
+        "found number: recall .95": found["recall"] >= 0.95,
+        "found number: precision .5": found["precision"] >= 0.5,
+        "the words are the grounds": found["words"] == 1,
+    }
+
+
+def of_unknown(found: Mapping[str, float]) -> dict[str, bool]:
+    """Whole runs without attribute labels."""
+    near = {
+        f"{name}: within 5 points of the run with attributes": found[name]
+        >= found[name.replace("unknown", "given")] - 0.05
+        for name in found
+        if name.endswith("unknown")
+    }
+    above = found["0.99 unknown"] >= found["0.99 erm"] + 0.4
+    return near | {"0.99 unknown: 40 points above the plain network": above}
+
+
 CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = {
     "diffusion_classifier": (judged_outfits, of_judge),
+    "conflict_mining": (mined_outfits, of_mining),
+    "unknown_attributes": (unknown_attributes, of_unknown),
     "cbdm": (lambda *given: separated(*given, arms=(CBDM,)), of_cbdm),
     "cell": (spread, of_cells),
     "gsure": (occluded, of_damage),

@@ -28,12 +28,13 @@ endings
 networks
 heads
 datasets
-clustering grouping
+clustering
 generators
 adapters scoring
 finetune
 synthesis
 training
+grouping
 fidelity
 evaluation search
 references

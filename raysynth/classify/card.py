@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from raysynth.datasets.settings import DatasetConfig
 from raysynth.evaluation.final import Final
 from raysynth.evaluation.kinds import OURS
+from raysynth.evaluation.results import INFERRED
 from raysynth.evaluation.shipping import candidates
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
@@ -34,7 +35,7 @@ metrics: [worst-group-accuracy, average-group-accuracy]
 ---
 # {labels}: a classifier trained with raysynth
 
-Tells {labels} apart in images whose {attributes} must not matter. {training}
+Tells {labels} apart in images whose {attributes} must not matter. {training}{inferred}
 
 ## Load
 ```python
@@ -119,6 +120,7 @@ def model_card(origin: Origin, own: bool) -> str:
         labels=", ".join(map(plain, groups.label_names)),
         attributes=" or ".join(map(plain, groups.attribute_names)),
         training=_training(origin),
+        inferred=f"\n\n{INFERRED[:1].upper()}{INFERRED[1:]}." * groups.found,
         load="import raysynth.networks.pretrained  # registers the model\n" if own else "",
         dataset=config[DatasetConfig].name,
         severity=config[DatasetConfig].severity,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import (
     Field,
@@ -18,7 +18,7 @@ from raysynth.fidelity.settings import FidelityConfig
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.generator import GENERATORS, check_generator
 from raysynth.generators.recipe import AUTO
-from raysynth.grouping.settings import GroupingConfig
+from raysynth.grouping.settings import FINDING, GroupingConfig
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import NAME, Place, S, Section, digest_of, knob
 from raysynth.models.settings import BaseConfigSection
@@ -71,8 +71,25 @@ class Config(Section):
         width=True,
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _find_attributes(cls, values: Any) -> Any:
+        """Attributes that are not known are found, by a default where no method is named."""
+        if not isinstance(values, dict):
+            return values
+        dataset, grouping = values.get("dataset"), values.get("grouping", {})
+        unknown = isinstance(dataset, dict) and dataset.get("attributes") == "unknown"
+        if not unknown or not isinstance(grouping, dict) or "method" in grouping:
+            return values
+        return {**values, "grouping": {**grouping, "method": FINDING}}
+
     @model_validator(mode="after")
     def _check(self) -> Config:
+        if self.dataset.attributes == "unknown" and self.grouping.is_given:
+            raise ValueError(
+                "dataset.attributes: unknown, but grouping.method=given takes those that the data "
+                f"set gives; expected a method that finds them. Fix: grouping.method={FINDING}"
+            )
         if self.search.steps[1] == 0 and not self.classifier.starts_pretrained:
             raise ValueError("search.steps: [0, 0] needs a pretrained classifier.backbone")
         if self.search.steps[1] == 0 and self.classifier.schedule != "head":

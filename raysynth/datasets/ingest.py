@@ -18,11 +18,11 @@ from raysynth.cluster.workers import busy_task_cpus
 from raysynth.datasets import damage
 from raysynth.datasets.files import LEFT_OUT, clipped, some
 from raysynth.datasets.layout import Dataset
-from raysynth.datasets.listing import list_dataset, split_counts
+from raysynth.datasets.listing import list_dataset, require_images, split_counts
 from raysynth.datasets.pictures import Unreadable
 from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import DataError
-from raysynth.groups.groups import Groups, require_splits
+from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
 from raysynth.stages.stage import Work
 from raysynth.storage.files import exists, remove
@@ -66,7 +66,7 @@ def ingest(
     why = _why(skipped, listing, dataset)
     if skipped and config.on_error == "refuse":
         _refuse(skipped, why, chunks, str(config.path), work)
-    counts = _written_counts(listing, skipped, groups)
+    counts = _written_counts(config, listing, skipped, groups)
     left_out = _left_out(listing, why)
     for file in (chunk["file"][0].as_py() for chunk in chunks):
         if file not in hashes:
@@ -75,7 +75,7 @@ def ingest(
     for sentence in filter(None, (left_out, repeated)):
         progress.say(f"  {sentence}")
     return {
-        "rows": int(sum(c.sum() for c in counts.values())),
+        "rows": len(listing) - len(skipped),
         "groups": groups.to_dict(),
         "counts": {split: counts[split].tolist() for split in SPLITS},
         "skipped": sorted(skipped),
@@ -235,11 +235,13 @@ def _repeated(chunks: list[pa.Table], skipped: set[str], hashes: dict[str, list[
     return f"the same picture twice: {'; '.join(said)}. {fix}" if said else ""
 
 
-def _written_counts(listing: pa.Table, skipped: set[str], groups: Groups) -> dict[str, np.ndarray]:
+def _written_counts(
+    config: DatasetConfig, listing: pa.Table, skipped: set[str], groups: Groups
+) -> dict[str, np.ndarray]:
     keep = np.array([i not in skipped for i in listing["id"].to_pylist()])
-    counts = split_counts(listing.filter(pa.array(keep)), groups)
-    require_splits(counts, groups)
-    return counts
+    written = listing.filter(pa.array(keep))
+    require_images(config, written, groups)
+    return split_counts(written, groups)
 
 
 def build(work: Work) -> dict[str, Any]:

@@ -14,9 +14,12 @@ from raysynth.datasets.settings import DatasetConfig
 from raysynth.datasets.shots import few_shots
 from raysynth.errors import ConfigError, DataError
 from raysynth.groups.groups import (
+    UNKNOWN,
     Groups,
     check_names,
+    group_counts,
     require_every_group,
+    require_every_label,
     require_splits,
     subsample_to_severity,
 )
@@ -43,23 +46,41 @@ def list_dataset(config: DatasetConfig, seed: int) -> tuple[Dataset, Groups, pa.
             groups = _groups(config, dataset)
     except ValueError as error:
         raise DataError(str(error)) from None
-    check_names(groups)
+    check_names(groups, attributes=config.attributes == "given")
     label, attribute = listing["label"].to_numpy(), listing["attribute"].to_numpy()
-    group = label * len(groups.attribute_names) + attribute
+    group = np.where(attribute < 0, UNKNOWN, label * len(groups.attribute_names) + attribute)
     listing = listing.append_column("group", pa.array(group, pa.int32()))
     if not layout_of(config).is_composed and isinstance(config.severity, float):
+        _require_known(listing, groups, "dataset.severity", "dataset.severity=original")
         listing = _thin(listing, groups, config, seed)
     if config.shots is not None:
+        _require_known(listing, groups, "dataset.shots", "dataset.shots=null")
         listing = few_shots(listing, groups, config.shots, seed)
-    require_splits(split_counts(listing, groups), groups)
+    require_images(config, listing, groups)
     return dataset, groups, listing
+
+
+def require_images(config: DatasetConfig, listing: pa.Table, groups: Groups) -> None:
+    """Refuse splits with too few images of a group; of unknown attributes, of a label.
+
+    Test images whose attributes are all known are measured in these groups.
+    """
+    counts = split_counts(listing, groups)
+    if config.attributes == "given":
+        return require_splits(counts, groups)
+    split, label = np.asarray(listing["split"].to_pylist()), listing["label"].to_numpy()
+    for name in SPLITS:
+        found = np.bincount(label[split == name], minlength=len(groups.label_names))
+        require_every_label(found, groups, name)
+    if counts["test"].sum() == (split == "test").sum():
+        require_splits({"test": counts["test"]}, groups)
 
 
 def few_measured(counts: dict[str, np.ndarray], groups: Groups) -> list[str]:
     """Warnings of groups whose accuracy is measured on a handful; `counts`: split -> [G] images."""
     warnings = []
     for split in ("validation", "test"):
-        few = [g for g in range(groups.count) if counts[split][g] < FEW]
+        few = [g for g in range(groups.count) if 0 < counts[split][g] < FEW]  # 0: not known
         if few:
             least = min(few, key=lambda g: int(counts[split][g]))
             warnings.append(
@@ -72,9 +93,27 @@ def few_measured(counts: dict[str, np.ndarray], groups: Groups) -> list[str]:
 
 
 def split_counts(listing: pa.Table, groups: Groups) -> dict[str, np.ndarray]:
-    """Images per group, [G], of each split."""
+    """Images per group, [G], of each split; those of unknown groups are in none."""
     group, split = listing["group"].to_numpy(), np.asarray(listing["split"].to_pylist())
-    return {name: np.bincount(group[split == name], minlength=groups.count) for name in SPLITS}
+    return {name: group_counts(group[split == name], groups.count) for name in SPLITS}
+
+
+def classes_alone(groups: Groups, listing: pa.Table) -> tuple[Groups, pa.Table]:
+    """One group of every class, and the listing in these: what is known before groups are found."""
+    place = listing.column_names.index("group")
+    whole = Groups(groups.label_names, ("unknown",), groups.label_words, ("",))
+    return whole, listing.set_column(place, "group", listing["label"].cast(pa.int32()))
+
+
+def _require_known(listing: pa.Table, groups: Groups, key: str, fix: str) -> None:
+    """Refuse a knob that draws from groups where not every image's is known; ConfigError."""
+    group = listing["group"].to_numpy()
+    if (group == UNKNOWN).any() or len(groups.attribute_names) < 2:
+        count = len(group) if len(groups.attribute_names) < 2 else int((group == UNKNOWN).sum())
+        raise ConfigError(
+            f"{key}: the attributes of {count:,} image(s) are not known; expected all of them, to "
+            f"draw from groups. Fix: {fix}"
+        )
 
 
 def _thin(listing: pa.Table, groups: Groups, config: DatasetConfig, seed: int) -> pa.Table:

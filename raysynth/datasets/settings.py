@@ -101,6 +101,14 @@ class DatasetConfig(Section):
         neutral=None,
     )
 
+    attributes: Literal["given", "unknown"] = knob(
+        "given",
+        "given: every image has its attribute. unknown: those of training and validation images "
+        "are found by grouping.method (conflict_mining unless another is named); a folder's "
+        "metadata may do without the column `attribute`, or leave cells of it empty.",
+        neutral="given",
+    )
+
     @model_validator(mode="after")
     def _check(self) -> DatasetConfig:
         layout = LAYOUTS[self.name]

@@ -23,6 +23,12 @@ SELECTION_RULE = (
     "validation worst-group accuracy, ties by the average over groups, chooses every setting, head "
     "and stopping point; test images are used once, by the final classifiers"
 )
+INFERRED = (
+    "no attribute of the test images is known, so their groups were inferred as those of the "
+    "training images were: WGA, AGA and the accuracy of a group are of inferred groups, and say "
+    "nothing sure of the true ones; the accuracies of the classes are measured"
+)
+"""What is said wherever accuracies of found groups are (`Groups.found` of the test images)."""
 PREDICTIONS = pa.schema(
     [
         ("method", pa.string()),

@@ -22,7 +22,9 @@ GROUPING = Stage(
     "raysynth.grouping.stage:build",
     ("ingest",),
     _decided_by,
+    check="raysynth.grouping.checks:check",
+    check_groups="raysynth.grouping.checks:check_groups",
+    cost="raysynth.planning.costs:of_grouping",
     stands_for="ingest",
     where=lambda config: not config.grouping.is_given,
-    ray=False,
 )

@@ -7,15 +7,19 @@ A file of `methods` each; another package adds one by an entry point of the grou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Section, Sections
 from raysynth.progress import Progress
 from raysynth.storage.tables import read_parts, split_files
+
+POSTERIOR = "posterior"
+"""Column of `Grouped.rows`: [A] shares, how sure the method is of each attribute."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +49,28 @@ class Grouped:
     """The attributes that were found.
 
     `rows`: `id: string` and `attribute`, integers from 0; every image that was asked for once, in
-    any order. `words`: how prompts speak of an attribute, by index; a found one has no word of its
-    own unless the method knows what its images show.
+    any order; `posterior`, a list of shares per attribute, where the method knows how sure it is.
+    `words`: how prompts speak of an attribute, by index; a found one has no word of its own unless
+    the method knows what its images show. `facts`: what it has to say for itself, JSON-able.
     """
 
     names: tuple[str, ...]
     words: tuple[str, ...]
     rows: pa.Table
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def nothing_else(config: Sections) -> Mapping[str, Any]:
     """Its own knobs, the seed and the images decide alone."""
     return {}
+
+
+def no_refusal(config: Any, knobs: Any) -> None:
+    """It works with any configuration."""
+
+
+def no_refusal_of_groups(knobs: Any, groups: Groups, counts: np.ndarray) -> None:
+    """It works with any number of images."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,10 @@ class Method:
     Knobs : its own knobs.
     decided_by : what else of the configuration its answer depends on, JSON-able: the models that
         it loads, the trainings that it makes.
+    check : (config, knobs), raises a ConfigError or ModelError for what cannot work, before Ray.
+    check_labels : (knobs, groups, [number of labels] training images): raises a DataError where a
+        class has too few.
+    steps : (knobs), optimizer steps of a classifier that it trains on the real images.
     groups_test : its groups are what test is measured in too. Else test images are measured in the
         data set's own groups where it has attributes: what a classifier is fair to is no choice of
         the method that helped to train it.
@@ -82,8 +100,16 @@ class Method:
     Knobs: type[Section] = Section
     decided_by: Callable[[Any], Mapping[str, Any]] = nothing_else
     groups_test: bool = False
+    check: Callable[[Any, Any], None] = no_refusal
+    check_labels: Callable[[Any, Groups, np.ndarray], None] = no_refusal_of_groups
+    steps: Callable[[Any], int] = lambda knobs: 0
 
 
-def attributes(ids: Sequence[str], found: Sequence[int]) -> pa.Table:
-    """`Grouped.rows` of two lists."""
-    return pa.table({"id": pa.array(ids, pa.string()), "attribute": pa.array(found, pa.int64())})
+def attributes(
+    ids: Sequence[str], found: Sequence[int], posterior: np.ndarray | None = None
+) -> pa.Table:
+    """`Grouped.rows` of two lists, and of [N, A] shares where they are known."""
+    columns = {"id": pa.array(ids, pa.string()), "attribute": pa.array(found, pa.int64())}
+    if posterior is not None:
+        columns[POSTERIOR] = pa.array(list(posterior.astype(np.float32)), pa.list_(pa.float32()))
+    return pa.table(columns)

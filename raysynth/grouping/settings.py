@@ -10,6 +10,8 @@ from raysynth.registry import Registry, chosen_part
 GROUPING: Registry[Any] = Registry("raysynth.grouping.methods", "grouping method")
 """Of `method.Method`."""
 GIVEN = "given"
+FINDING = "conflict_mining"
+"""What `dataset.attributes: unknown` asks for unless another method is named."""
 
 
 class GroupingConfig(Section):
@@ -18,7 +20,7 @@ class GroupingConfig(Section):
     method: chosen_part(GROUPING) = knob(  # type: ignore[valid-type]
         GIVEN,
         "given: the data set's attributes; others find attributes of training and validation "
-        "images, and test stays measured in the data set's own groups where it has any.",
+        "images, and test stays measured in the data set's own groups where they are known.",
         neutral=GIVEN,
     )
 

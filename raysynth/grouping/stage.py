@@ -2,9 +2,9 @@
 
 Training and validation images get the found attributes, so that generators, selection and every
 choice by worst-group accuracy see these alone. Test images keep the data set's own attributes where
-it has two or more (unless the method says otherwise): the worst group that is reported is then one
-of the groups that a user named, not one that the method drew. Where the data set names no
-attributes, test too is measured in the found groups.
+it has two or more and they are known of each (unless the method says otherwise): the worst group
+that is reported is then one of the groups that a user named, not one that the method drew. Else
+test too is measured in the found groups, and all that tells of it says so.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysynth.errors import DataError
-from raysynth.grouping.method import Grouped, Method, Ungrouped
-from raysynth.grouping.settings import GROUPING, GroupingConfig
-from raysynth.groups.groups import Groups, check_names, require_splits
+from raysynth.grouping.found import FOUND_FILE, compared, known_test, write_found
+from raysynth.grouping.method import POSTERIOR, Grouped, Ungrouped
+from raysynth.grouping.settings import GIVEN, GROUPING, GroupingConfig
+from raysynth.groups.groups import Groups, check_names, group_counts, require_splits
 from raysynth.knobs import Sections
 from raysynth.progress import Progress
 from raysynth.stages.stage import Work
@@ -44,40 +45,63 @@ def run_grouping(
 ) -> dict[str, Any]:
     """Write the real table below `real` to `work` with `attribute` and `group` of the method.
 
-    File by file, under the same names; files that are there are not made again. `config`: the
-    run's. `groups`: the data set's own.
+    File by file, under the same names; files that are there are not made again. A method that knows
+    how sure it is leaves groups.parquet too (`found.FOUND`). `groups`: the data set's own.
 
     Returns
     -------
     Facts: `rows`; `groups`: the found ones; `counts` per split and group, of test in the groups it
-    is measured in; `measured`: these groups, where they are the data set's own.
+    is measured in; `measured`: these groups, where they are the data set's own; `found`: the
+    method, what it says, and how its groups lie to the data set's own (`found.compared`).
 
     Raises
     ------
     DataError
-        The method leaves an image out, names an attribute that cannot be spoken, or a group has too
-        few images.
+        An image is left out, an attribute cannot be spoken, or a group has too few images.
     """
     chosen = config[GroupingConfig].method
-    method: Method = GROUPING[chosen.name]
-    keeps_test = not method.groups_test and len(groups.attribute_names) > 1
+    method = GROUPING[chosen.name]
+    keeps_test = not method.groups_test and known_test(real, groups)
     splits = OWN if keeps_test else SPLITS
     progress.update("attributes found")
     images = Ungrouped(real, groups, splits, config.seed, config, progress)
-    grouped = method.group(images, chosen.knobs(GROUPING))
-    found = Groups(groups.label_names, grouped.names, groups.label_words, grouped.words)
-    check_names(found)
+    grouped: Grouped = method.group(images, chosen.knobs(GROUPING))
+    found = _found(grouped, groups, chosen.name != GIVEN)
     attribute = _Attributes(grouped, f"grouping.method={chosen.name}")
     counts = _regroup(real, groups, found, attribute, splits, work)
     require_splits({split: counts[split] for split in splits}, found)
-    sizes = ", ".join(f"{name} {n:,}" for name, n in zip(found.names, counts["train"], strict=True))
-    progress.say(f"  groups of the training images: {sizes}")
+    said = {"method": chosen.name, **compared(real, groups, found, attribute.of)}
+    said |= {**grouped.facts, **_sure(grouped, real, splits, found, work)}
+    progress.say(f"  groups of the training images: {_sizes(found, counts['train'])}")
     return {
         "rows": int(sum(each.sum() for each in counts.values())),
         "groups": found.to_dict(),
         "counts": {split: counts[split].tolist() for split in SPLITS},
         **({"measured": groups.to_dict()} if keeps_test else {}),
+        "found": said,
     }
+
+
+def _found(grouped: Grouped, groups: Groups, found: bool) -> Groups:
+    """The data set's labels with the attributes that were found."""
+    names = (groups.label_names, grouped.names, groups.label_words, grouped.words)
+    made = Groups(*names, found=found)
+    check_names(made)
+    return made
+
+
+def _sizes(groups: Groups, counts: np.ndarray) -> str:
+    """Groups with their images, [G], as a message lists them."""
+    return ", ".join(f"{name} {n:,}" for name, n in zip(groups.names, counts, strict=True))
+
+
+def _sure(
+    grouped: Grouped, real: str, splits: Sequence[str], found: Groups, work: str
+) -> dict[str, Any]:
+    """How sure the method is: of every image in a table, in short as facts; nothing: it is mute."""
+    if POSTERIOR not in grouped.rows.column_names:
+        return {}
+    return write_found(f"{work}/{FOUND_FILE}", real, splits, grouped.rows, found)
 
 
 def _regroup(
@@ -95,10 +119,14 @@ def _regroup(
         if split in splits:
             regrouped = _with_attributes(table, attribute.of(table["id"]), found)
             if split == "train":
-                given += np.bincount(table["group"].to_numpy(), minlength=groups.count)
+                given += group_counts(table["group"].to_numpy(), groups.count)
         else:  # last: all training files are counted
             regrouped = table.select(REAL.names).cast(REAL)
-            schema = with_train_counts(with_groups(REAL, groups), given)
+            # Shares of training are not known: 1 for each group, the average over groups.
+            known = given.sum() == counts["train"].sum()
+            schema = with_train_counts(
+                with_groups(REAL, groups), given if known else np.ones_like(given)
+            )
             regrouped = regrouped.replace_schema_metadata(schema.metadata)
         many = (found if split in splits else groups).count
         new = np.bincount(regrouped["group"].to_numpy(), minlength=many)

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,8 @@ LEAST = {"train": 1, "validation": 2, "test": 2}
 """Images of every group that a split has at least."""
 SHOWN = 8
 """Names that a message lists."""
+UNKNOWN = -1
+"""Attribute and group of an image whose attribute is not known; so Hugging Face's `ClassLabel`."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Groups:
     """The groups g = (y, a) of a data set: names, and the words prompts use for them.
 
     `aligned`: the attribute that each label goes with, by name; "", or nothing at all: the one of
-    the class's largest group.
+    the class's largest group. `found`: the attributes are those that a grouping method found, and
+    an accuracy of one of these groups is of the images that it put there.
     """
 
     label_names: tuple[str, ...]
@@ -36,6 +40,7 @@ class Groups:
     label_words: tuple[str, ...]
     attribute_words: tuple[str, ...]
     aligned: tuple[str, ...] = ()
+    found: bool = False
 
     @property
     def count(self) -> int:
@@ -76,17 +81,18 @@ class Groups:
         width = len(self.attribute_names)
         return range(label * width, (label + 1) * width)
 
-    def to_dict(self) -> dict[str, list[str]]:
-        """Plain lists, for JSON and Parquet metadata; without `aligned` where none is named."""
-        values = {key: list(value) for key, value in asdict(self).items()}
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, for JSON and Parquet metadata; `aligned` and `found` where they say more."""
+        values = {key: list(value) for key, value in asdict(self).items() if key != "found"}
         if not any(self.aligned):
             del values["aligned"]
-        return values
+        return values | ({"found": True} if self.found else {})
 
     @classmethod
-    def from_dict(cls, values: dict[str, list[str]]) -> Groups:
+    def from_dict(cls, values: dict[str, Any]) -> Groups:
         """Inverse of `to_dict`."""
-        return cls(**{key: tuple(value) for key, value in values.items()})
+        names = {key: tuple(value) for key, value in values.items() if key != "found"}
+        return cls(**names, found=bool(values.get("found", False)))
 
 
 def aligned_groups(counts: np.ndarray, groups: Groups) -> np.ndarray:
@@ -176,14 +182,38 @@ def require_every_group(counts: np.ndarray, groups: Groups, split: str, least: i
         )
 
 
+def group_counts(group: np.ndarray, groups: int) -> np.ndarray:
+    """[G] images per group of those whose group is known."""
+    return np.bincount(group[group != UNKNOWN], minlength=groups)
+
+
+def require_every_label(counts: np.ndarray, groups: Groups, split: str) -> None:
+    """Refuse a split with too few images of a label; `counts`: [number of labels].
+
+    Of two groups at least: whose images is not known yet.
+    """
+    least = 2 * LEAST[split]
+    few = [name for name, n in zip(groups.label_names, counts, strict=True) if n < least]
+    if few:
+        raise DataError(
+            f"dataset: fewer than {least} {split} images of label(s) {_few(few)}; got "
+            f"{_few(f'{n}: {c}' for n, c in zip(groups.label_names, counts, strict=True))}; "
+            f"expected {least} or more of every label. Fix: add such images, or drop that label "
+            f"from the metadata; or take more for {split} (of a folder without split: "
+            f"dataset.{split}_share)"
+        )
+
+
 def require_splits(counts: Mapping[str, np.ndarray], groups: Groups) -> None:
     """Refuse splits, split -> [G] images, in which an accuracy of a group would be of one image."""
     for split, found in counts.items():
         require_every_group(found, groups, split, LEAST[split])
 
 
-def check_names(groups: Groups) -> None:
+def check_names(groups: Groups, *, attributes: bool = True) -> None:
     """Refuse names that cannot stand in records, pages and messages, and groups of one name.
+
+    `attributes`: there must be two or more of them, as they are not to be found yet.
 
     Raises
     ------
@@ -195,10 +225,11 @@ def check_names(groups: Groups) -> None:
         ("label", groups.label_names, "nothing to tell apart"),
         ("attribute", groups.attribute_names, "nothing that a label could go with"),
     ):
-        if len(names) < 2:
+        if len(names) < 2 and (attributes or what == "label"):
+            unknown = "; or dataset.attributes=unknown, to find them" * (what == "attribute")
             raise DataError(
                 f"dataset: one {what} only ({_few(names)}), which is {one}; expected two or more "
-                f"{what}s. Fix: add images of another {what}"
+                f"{what}s. Fix: add images of another {what}{unknown}"
             )
         if wrong := [name for name in names if not _speakable(name)]:
             raise DataError(

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raysynth.config.config import Config
-from raysynth.datasets.listing import few_measured, split_counts
+from raysynth.datasets.listing import few_measured
 from raysynth.finetune.jobs import expected_jobs
 from raysynth.generators.inputs import training_inputs
 from raysynth.generators.lending import lending_group, settled, trained_groups
@@ -103,8 +103,8 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
         As the run itself would, before its first stage.
     """
     groups, listing = check_configuration(config)
-    counts = split_counts(listing, groups)
     assumptions = [f"{teraflops:g} TFLOP/s sustained per GPU (--tflops)"]
+    groups, counts = sizes.planned_groups(config, groups, listing, assumptions)
     each: dict[str, Config] = {one.generator: one for one in candidates(config)}
     recipes = {name: settled(recipe_of(one), counts["train"]) for name, one in each.items()}
     shape = sizes.base_shape(config, assumptions)

@@ -53,13 +53,17 @@ def check_configuration(config: Config) -> tuple[Groups, pa.Table]:
     for check, each in _declared(nodes, "check"):
         check(each)
 
-    from raysynth.datasets.listing import list_dataset, split_counts
+    from raysynth.datasets.listing import classes_alone, list_dataset, split_counts
 
     _, groups, listing = list_dataset(config.dataset, config.seed)
-    counts = split_counts(listing, groups)["train"]
-    if config.grouping.is_given:  # found groups are looked at by the stages themselves
-        for check, each in _declared(nodes, "check_groups"):
-            check(each, groups, counts)
+    counted = groups, listing
+    # Found groups are looked at by the stages themselves, when they are there.
+    finding = [node for node in nodes if node.stage.stands_for]
+    if finding:
+        nodes, counted = finding, classes_alone(groups, listing)
+    counts = split_counts(counted[1], counted[0])["train"]
+    for check, each in _declared(nodes, "check_groups"):
+        check(each, counted[0], counts)
     return groups, listing
 
 

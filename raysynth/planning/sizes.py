@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raysynth.config.config import Config
+from raysynth.datasets.listing import classes_alone, split_counts
+from raysynth.groups.groups import UNKNOWN, Groups
 from raysynth.models.family import FAMILIES, USUAL, Family, family_of, reader_of
 from raysynth.models.sources import resolve
 from raysynth.selection.rule import RULES
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
 
 PHOTOGRAPH = 512
 """Side of a real image, pixels, where nobody says."""
@@ -94,6 +100,26 @@ def base_shape(config: Config, assumptions: list[str]) -> Shape:
     found = family.shape(read)
     network, text = (dict(read(family.roles[role][0]) or {}) for role in ("model", "text"))
     return Shape(family, network, size, found.factor, found.tokens, text)
+
+
+def planned_groups(
+    config: Config, groups: Groups, listing: pa.Table, assumptions: list[str]
+) -> tuple[Groups, dict[str, np.ndarray]]:
+    """The groups that are planned with, and split -> [G] images of them.
+
+    Where a method is to find them, the data set's own if all are known; else one of every class.
+    """
+    if config.grouping.is_given:
+        return groups, split_counts(listing, groups)
+    known = not (listing["group"].to_numpy() == UNKNOWN).any() and len(groups.attribute_names) > 1
+    as_if = "they were the data set's own" if known else "every class was one group"
+    method = config.grouping.method.name
+    assumptions.append(
+        f"groups: those that {method} finds are not known yet; planned as if {as_if}"
+    )
+    if not known:
+        groups, listing = classes_alone(groups, listing)
+    return groups, split_counts(listing, groups)
 
 
 def image_sizes(

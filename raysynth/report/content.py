@@ -16,6 +16,7 @@ from raysynth.classify.card import training_in_words
 from raysynth.classify.verdict import verdict_of
 from raysynth.errors import DataError
 from raysynth.evaluation.kinds import KINDS, OURS
+from raysynth.evaluation.results import INFERRED
 from raysynth.groups.groups import Groups, aligned_groups
 from raysynth.references.titles import title_of
 from raysynth.report.fidelity import warning
@@ -95,6 +96,7 @@ class Content:
     timings: dict[str, float]  # stage -> seconds, this report's own not included
     timeline: pa.Table  # spans of the generating actors, see synthesis.timeline
     generation: dict[str, Any]  # the synthesis stage's facts
+    grouping: dict[str, Any]  # the facts of the stage that found the groups; none: they are given
     manifest: dict[str, Any]
     order: tuple[str, ...]  # of the method's stages
 
@@ -102,6 +104,30 @@ class Content:
     def is_regrouped(self) -> bool:
         """Whether test is in other groups than training: those that the data set gives."""
         return self.measured.groups != self.groups
+
+    @property
+    def inferred(self) -> str:
+        """A sentence where not even the test images' groups are known; empty where they are."""
+        return INFERRED if self.measured.groups.found else ""
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """What the grouping method says of the groups it found, see `grouping.stage`."""
+        return dict(self.grouping.get("found", {}))
+
+    @property
+    def shares_known(self) -> bool:
+        """Whether it is known how many training images are in the groups of test."""
+        known = self.found.get("known", 0) == self.counts["train"].sum()
+        return bool(known or not self.found or self.measured.groups.found)
+
+    def of_classes(self, method: Method) -> tuple[float, ...]:
+        """A method's mean test accuracy of every class: its groups' by their test images."""
+        groups, counts = self.measured.groups, self.counts["test"]
+        return tuple(
+            float(np.average([method.groups[g].mean for g in own], weights=counts[list(own)]))
+            for own in map(groups.of_label, range(len(groups.label_names)))
+        )
 
     @property
     def copies(self) -> np.ndarray:
@@ -201,6 +227,7 @@ def read_content(config: Any, run: Run) -> Content:
         },
         timeline=read_timeline(folders["synthesis"]),
         generation=dict(manifest["stages"].get("synthesis", {}).get("facts", {})),
+        grouping=dict(manifest["stages"].get("grouping", {}).get("facts", {})),
         manifest=manifest,
         order=tuple(run.folders),
     )

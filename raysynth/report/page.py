@@ -19,6 +19,7 @@ from raysynth.strips import Strip
 
 WHAT = {
     "ingest": "photographs to the real table",
+    "grouping": "attributes that are not known, found",
     "clustering": "embeddings, k-means per group",
     "finetune": "fine-tuning of the base model",
     "synthesis": "generation and CLIP scores",
@@ -60,7 +61,11 @@ def render(
         seeds=max((len(method.wga.seeds) for method in content.methods), default=0),
         sheets={g: [sheet for sheet in sheets if sheet.group == g] for g in groups},
         selection_rule=_selection_rule(content.config.selection),
-        stages=[(name, WHAT[name], content.timings.get(name, 0.0)) for name in WHAT],
+        stages=[
+            (name, what, content.timings.get(name, 0.0))
+            for name, what in WHAT.items()
+            if name != "grouping" or name in content.timings
+        ],
         stopped=_stopped_early(content),
         style=style,
         versions=_versions(content),

@@ -82,15 +82,12 @@ def methods_plot(content: Content) -> Plot | None:
     """WGA and AGA of every method on test: bars are means, dots are seeds."""
     if not content.methods:
         return None
+    of = ", inferred groups" if content.inferred else ""
+    titles = {"wga": f"Worst-group accuracy (WGA){of}", "aga": f"Average over groups (AGA){of}"}
     with _styled():
         figure = Figure(figsize=(8.6, 0.62 * len(content.methods) + 0.9), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
-        for axis, measure, title in zip(
-            axes,
-            ("wga", "aga"),
-            ("Worst-group accuracy (WGA)", "Average over groups (AGA)"),
-            strict=True,
-        ):
+        for axis, (measure, title) in zip(axes, titles.items(), strict=True):
             _bars(axis, content.methods, measure)
             axis.set_title(title, loc="left")
         return _plot(figure, "methods", "WGA and AGA per method; bars: mean, dots: seeds")

@@ -20,8 +20,9 @@ def results(content: Content) -> dict[str, Any]:
     does not exist is null. `shipped` is the method whose classifier is shipped, its margin, and why
     in `words` (see `evaluation.shipping.shipped`). `fidelity`: the facts of
     `fidelity.stage.run_fidelity`; `unfaithful`: what was done about images that do not show their
-    label, in words, or nothing. `timings` are seconds; `left_out`, `repeated`: images not in the
-    table and why, and those there twice, in words.
+    label, in words, or nothing. `found`, where a grouping method found the groups: what it says of
+    them; `inferred`: in words, where those of test are found too. `timings` are seconds;
+    `left_out`, `repeated`: images not in the table and why, and those there twice, in words.
     """
     groups, config = content.groups, content.config
     names, measured = groups.names, content.measured.groups
@@ -32,6 +33,8 @@ def results(content: Content) -> dict[str, Any]:
         "config_digest": config.digest(),
         "groups": names,
         **({"measured_groups": measured.names} if content.is_regrouped else {}),
+        **({"found": content.found} if content.found else {}),
+        **({"inferred": content.inferred} if content.inferred else {}),
         "counts": _counts(content),
         **content.remarks,
         "clusters": {

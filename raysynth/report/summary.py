@@ -32,6 +32,8 @@ def print_summary(report: str, console: Console | None = None) -> None:
     console.print(Text(f"Rule: {shown(results['selection_rule'])}."), style="dim")
     if any(values["uses_validation"] for _, values in methods):
         console.print("* trains on validation images too.", style="dim")
+    if results.get("inferred"):
+        console.print(Text(f"Warning: {shown(results['inferred'])}."), style="bold yellow")
     if results.get("unfaithful"):
         console.print(Text(f"Warning: {shown(results['unfaithful'])}"), style="bold yellow")
     if found:
@@ -52,7 +54,8 @@ def _table(results: Mapping[str, Any], bold: str) -> Table:
         title_style="bold",
     )
     table.add_column("method")
-    for column in ("WGA", "AGA", "weighted"):
+    of = " of inferred groups" if results.get("inferred") else ""
+    for column in (f"WGA{of}", f"AGA{of}", "weighted"):
         table.add_column(column, justify="right")
     for name, values in methods:
         cells = [

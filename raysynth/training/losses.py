@@ -45,6 +45,22 @@ def mixed_loss(
     return loss
 
 
+def generalised_cross_entropy(logits: Tensor, label: Tensor, q: float) -> Tensor:
+    """[B] q p_y^q CE, the weight without gradient: what is easy is learnt the more.
+
+    Its gradient is q times that of (1 - p_y^q) / q (Zhang and Sabuncu 2018, arXiv 1805.07836,
+    equation 6), as Learning from Failure (Nam et al. 2020, arXiv 2007.02561) and DiffuBias train
+    the model that is to learn the bias.
+
+    Parameters
+    ----------
+    logits : [B, K]; label : [B] int; q : towards 0 cross-entropy's weights, towards 1 less of what
+        is hard.
+    """
+    each = F.cross_entropy(logits.float(), label, reduction="none")
+    return q * (-q * each.detach()).exp() * each
+
+
 class GroupDRO:
     """Group-DRO's adversarial group weights (Sagawa et al. 2020, arXiv 1911.08731, algorithm 1).
 

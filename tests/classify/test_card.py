@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from raysynth.classify.card import Origin, model_card, plain, public_name
 from raysynth.config.config import Config
 from raysynth.evaluation.final import Final
+from raysynth.evaluation.results import INFERRED
 from raysynth.evaluation.shipping import in_words, shipped
 from raysynth.groups.groups import Groups
 from raysynth.groups.metrics import GroupMetrics, over_seeds
@@ -42,7 +44,9 @@ def row(kind: str, *validation: float, **more: Any) -> dict[str, Any]:
     }
 
 
-def card(made: Final, own: bool = False, erm: float = 0.5, **base: str) -> str:
+def card(
+    made: Final, own: bool = False, erm: float = 0.5, groups: Groups = GROUPS, **base: str
+) -> str:
     config = Config.model_validate({"base": base})
     methods = {
         "erm": row("reference", erm, erm + 0.1),
@@ -52,7 +56,7 @@ def card(made: Final, own: bool = False, erm: float = 0.5, **base: str) -> str:
     }
     found = shipped(methods)
     found["words"] = in_words(found, title_of, methods)
-    origin = Origin(config, GROUPS, np.array([4, 3, 2, 1]), methods, found, made)
+    origin = Origin(config, groups, np.array([4, 3, 2, 1]), methods, found, made)
     return model_card(origin, own)
 
 
@@ -109,3 +113,9 @@ def test_what_was_exported_says_what_was_shipped():
     mixed = card(final("usb", USB))
     assert "as a mixture (1,080 synthetic ones): USB mixing. USB, uniform synthetic" in mixed
     assert "synthetic-data" in mixed and "generator `clustered_dreambooth`" in mixed
+
+
+def test_a_card_says_where_the_groups_of_test_were_inferred():
+    said = f"{INFERRED[:1].upper()}{INFERRED[1:]}."
+    assert said in card(final("raysynth", OURS), groups=replace(GROUPS, found=True))
+    assert "inferred" not in card(final("raysynth", OURS))

@@ -95,7 +95,11 @@ def test_found_groups_are_trained_on_and_the_given_ones_measured(tmp_path, add_p
     found = Groups.from_dict(facts["groups"])
     assert found.names == ["cat/dark", "cat/bright", "dog/dark", "dog/bright"]
     assert found.attribute_words == ("in the dark", "in the light")
+    assert found.found and not GIVEN.found
     assert facts["counts"] == {"train": [6] * 4, "validation": [6] * 4, "test": [4] * 6}
+    assert facts["found"]["method"] == "brightness" and facts["found"]["known"] == 24
+    assert facts["found"]["own"]["dog/dusk"] == {"dog/dark": 2, "dog/bright": 2}
+    assert "confidence" not in facts["found"]  # it does not say how sure it is
     for split in ("train", "validation"):
         table = read_table(str(work), files=split_files(str(work), split))
         bright = np.array([int(i.rsplit("-")[-1]) for i in table["id"].to_pylist()]) > 1

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 
 from raysynth.config.files import load_config
 from raysynth.generators.recipe import candidates, recipe_of
+from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
 from raysynth.planning import costs, sizes
 from raysynth.references.reference import REFERENCES, settings
@@ -144,3 +146,33 @@ def test_what_two_generators_share_costs_once():
     assert shared.flops == {"fine-tuning": 10 * cost.training + 3 * cost.forward}
     assert edit == Cost()
     assert (shared + edit).storage == {"adapters": 4 * cost.trained}
+
+
+def test_finding_groups_trains_a_classifier_looks_at_all_images_and_writes_them_again():
+    given, found = (load_config(None, [f"dataset.attributes={a}"]) for a in ("given", "unknown"))
+    assert not any(node.name == "grouping" for node in nodes_of(given))
+    (node,) = (node for node in nodes_of(found) if node.name == "grouping")
+    sized = costs.Sized(IMAGES, sizes.base_shape(found, []), {}, {})
+    cost = function(node.stage.cost)(found, sized)
+    forward = costs.RESNET_50_FLOPS * (32 / 224) ** 2
+    steps = 3 * 300 * 64 + 100  # three passes a step; one look at validation
+    assert cost.flops["classifiers"] == pytest.approx(forward * (steps + 1400))
+    assert cost.storage == costs.of_ingest(found, sized).storage
+
+
+def test_what_is_planned_with_before_groups_are_found():
+    for attributes, groups in ((["grass", None], 2), (["grass", "gravel"], 4)):
+        config = load_config(None, ["dataset.attributes=unknown"])
+        known = [a is not None for a in attributes]
+        listing = pa.table(
+            {
+                "label": pa.array([0, 0, 1, 1], pa.int32()),
+                "group": [2 * y + a if known[a] else -1 for y in (0, 1) for a in (0, 1)],
+                "split": ["train"] * 4,
+            }
+        )
+        own = Groups(("a", "b"), ("grass", "gravel"), ("a", "b"), ("grass", "gravel"))
+        said: list[str] = []
+        planned, counts = sizes.planned_groups(config, own, listing, said)
+        assert planned.count == groups and counts["train"].tolist() == [4 // groups] * groups
+        assert ("every class was one group" in said[0]) == (groups == 2)

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from raysynth.classify.card import training_in_words
 from raysynth.errors import DataError
+from raysynth.evaluation.results import INFERRED
 from raysynth.evaluation.shipping import in_words, shipped
 from raysynth.progress import Progress
 from raysynth.references.titles import title_of
@@ -480,3 +481,59 @@ def test_numbers_are_spoken():
         "3 min 20 s",
         "2 h 1 min",
     ]
+
+
+FOUND = {
+    "method": "conflict_mining",
+    "aligned": {"pullover": "grass", "coat": "gravel"},
+    "confidence": dict(zip(GROUPS.names, (0.987, 0.876, 0.765, None), strict=True)),
+    "unsure": dict(zip(GROUPS.names, (0.012, 0.023, 0.034, None), strict=True)),
+}
+
+
+def test_accuracies_of_inferred_groups_are_never_said_to_be_measured(reported, tmp_path):
+    config, run, _, _ = reported
+    content = read_content(config, run)
+    found = replace(GROUPS, found=True)
+    inferred = replace(
+        content,
+        groups=found,
+        measured=Measured(found, content.measured.counts),
+        grouping={"found": FOUND},
+    )
+    told = results(inferred)
+    assert told["inferred"] == INFERRED and told["found"] == FOUND
+    page = render(inferred, [], [], {})
+    assert "<h1>Accuracy of the worst inferred group" in page
+    assert f"<strong>{INFERRED[:1].upper()}{INFERRED[1:]}.</strong>" in page
+    assert "WGA of inferred groups" in page and "Accuracy of each inferred group" in page
+    assert "Most of a class show: pullover grass, coat gravel;" in page
+    assert "<td>98.7</td><td>1.2</td>" in page and "<td>–</td><td>–</td>" in page
+    # Classes are known: pullover's accuracy is that of its groups, by their test images.
+    erm = next(m for m in inferred.methods if m.name == "erm")
+    uneven = replace(inferred, counts=inferred.counts | {"test": np.array([30, 10, 5, 5])})
+    means = [spread.mean for spread in erm.groups]
+    assert uneven.of_classes(erm) == pytest.approx(
+        (0.75 * means[0] + 0.25 * means[1], (means[2] + means[3]) / 2)
+    )
+    (tmp_path / "results.json").write_text(json.dumps(told))
+    console = Console(file=io.StringIO(), width=300)
+    print_summary(str(tmp_path), console)
+    assert f"Warning: {INFERRED}." in console.file.getvalue()
+    assert "WGA of inferred groups" in console.file.getvalue()
+    assert not content.inferred and "inferred" not in results(content)
+
+
+def test_found_groups_stand_beside_the_data_sets_own(reported):
+    config, run, _, _ = reported
+    content = read_content(config, run)
+    own = {"pullover/grass": {"pullover/grass": 29, "pullover/gravel": 1}, "coat/grass": {}}
+    facts = {"found": {**FOUND, "known": 77, "own": own}}
+    content = replace(content, groups=replace(GROUPS, found=True), grouping=facts)
+    page = render(content, [], [], {})
+    assert "inferred group" not in page and "30 in training" in page
+    assert "of pullover/grass 29 in pullover/grass, 1 in pullover/gravel;" in page
+    few = replace(content, grouping={"found": {**facts["found"], "known": 5}})
+    page = render(few, [], [], {})
+    assert "are known of 5 training images" in page and "30 in training" not in page
+    assert "the weighted average is that over groups" in page

@@ -1,6 +1,7 @@
 """folder: images and `metadata.csv` or `metadata.parquet` (the Hugging Face ImageFolder layout).
 
-Columns: `file_name` (relative to the folder), `label`, `attribute`, and optionally `split`.
+Columns: `file_name` (relative to the folder), `label`, `attribute`, and optionally `split`. Where
+`dataset.attributes` is `unknown`, `attribute` may be missing, or empty in some rows.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from raysynth.datasets.metadata import ordered, read_metadata
 from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
 from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import DataError
+from raysynth.groups.groups import UNKNOWN
 from raysynth.storage.tables import SPLITS
 
 REQUIRED = ("file_name", "label", "attribute")
+NO_ATTRIBUTE = "unknown"
+"""What the one attribute of all images is called where none is known."""
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -43,6 +47,7 @@ class Folder:
 
     `validation_share` and `test_share` are used when the metadata has no `split` column: every
     group is divided from the seed. `image_size` (pixels) makes all images squares of that side.
+    `attributes`: every image must have one; else they may be unknown.
     """
 
     path: str
@@ -51,6 +56,7 @@ class Folder:
     image_size: int | None = None
     seed: int = 0
     megapixels: float = MEGAPIXELS
+    attributes: bool = True
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -59,8 +65,8 @@ class Folder:
 
     @property
     def attribute_names(self) -> tuple[str, ...]:
-        """Names of the attribute values, as those of the labels."""
-        return _names(self._metadata()["attribute"])
+        """Names of the attribute values, as those of the labels; of known ones, if there are."""
+        return _names(self._metadata()["attribute"]) or (NO_ATTRIBUTE,)
 
     @property
     def label_words(self) -> tuple[str, ...]:
@@ -80,6 +86,8 @@ class Folder:
     def listing(self) -> pa.Table:
         """`id` (= file_name), `label, attribute: int32`, `split`; no image is opened.
 
+        An attribute that is not known is -1; 0 where none of any image is.
+
         Raises
         ------
         DataError
@@ -90,10 +98,13 @@ class Folder:
         names = [name.replace("\\", "/") for name in frame["file_name"]]  # as Windows writes them
         require_files(self.path, names, "the metadata", EXPECTED_TREE)
         label, attribute = _codes(frame["label"]), _codes(frame["attribute"])
+        if frame["attribute"].isna().all():
+            attribute = np.zeros_like(label)
         if "split" in frame:
             split = _read_splits(frame["split"])
         else:
-            group = label * (attribute.max() + 1) + attribute
+            unknown = (attribute == UNKNOWN).any()  # then a group of its own in every class
+            group = label * (attribute.max() + 1 + unknown) + attribute + unknown
             split = deal_splits(group, self.validation_share, self.test_share, self.seed)
         return pa.table(
             {
@@ -112,21 +123,30 @@ class Folder:
         filesystem, root = open_folder(self.path)
         if not filesystem.isdir(root):
             raise DataError(f"dataset.path: {self.path} is not a folder; {EXPECTED_TREE}")
+        optional = ("split",) if self.attributes else ("split", "attribute")
         for name in ("metadata.csv", "metadata.parquet"):
-            frame = read_metadata(self.path, name, REQUIRED, EXPECTED_TREE, ("split",))
+            frame = read_metadata(self.path, name, self._required, EXPECTED_TREE, optional)
             if frame is not None:
+                if "attribute" not in frame:
+                    frame = frame.assign(attribute=None)
                 return self._checked(frame, name)
         raise DataError(
             f"dataset.path: no metadata.csv or metadata.parquet in {self.path}; {EXPECTED_TREE}"
         )
 
+    @property
+    def _required(self) -> tuple[str, ...]:
+        return REQUIRED if self.attributes else REQUIRED[:2]
+
     def _checked(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
         where = f"{self.path}/{name}"
-        empty = frame[list(REQUIRED)].isna().any(axis=1)
+        empty = frame[list(self._required)].isna().any(axis=1)
         if empty.any():
+            unknown = "; or dataset.attributes=unknown, where attributes are" * self.attributes
             raise DataError(
-                f"{where}: {int(empty.sum())} row(s) with an empty {'/'.join(REQUIRED)}, the first "
-                f"is row {int(np.flatnonzero(empty)[0]) + 1}. Fix: fill or remove them"
+                f"{where}: {int(empty.sum())} row(s) with an empty {'/'.join(self._required)}, the "
+                f"first is row {int(np.flatnonzero(empty)[0]) + 1}. Fix: fill or remove "
+                f"them{unknown}"
             )
         if frame.empty:
             raise DataError(f"{where}: no rows; {EXPECTED_TREE}")
@@ -142,12 +162,12 @@ class Folder:
 
 
 def _names(column: pd.Series) -> tuple[str, ...]:
-    return tuple(ordered(column.unique().tolist()))
+    return tuple(ordered(column.dropna().unique().tolist()))
 
 
 def _codes(column: pd.Series) -> np.ndarray:
     place = {name: number for number, name in enumerate(_names(column))}
-    return column.map(place).to_numpy(np.int64)
+    return column.map(place).fillna(UNKNOWN).to_numpy(np.int64)
 
 
 def _read_splits(column: pd.Series) -> list[str]:
@@ -170,7 +190,9 @@ def _read_splits(column: pd.Series) -> list[str]:
 
 def _open(config: DatasetConfig, seed: int) -> Folder:
     shares = (config.validation_share, config.test_share)
-    return Folder(str(config.path), *shares, config.image_size, seed, config.max_megapixels)
+    known = config.attributes == "given"
+    size = config.image_size
+    return Folder(str(config.path), *shares, size, seed, config.max_megapixels, known)
 
 
 PART = Layout(

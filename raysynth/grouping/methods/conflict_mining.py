@@ -1,0 +1,135 @@
+"""conflict_mining: a network that learns the bias misreads what goes against it; CLIP names both.
+
+No attribute label is read. Per class, the images that it misreads most are one side, the others the
+other; what the sides show is said by two words of a vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from raysynth.cluster.settings import ResourcesConfig
+from raysynth.errors import ConfigError, DataError
+from raysynth.grouping.method import Grouped, Method, Ungrouped, attributes
+from raysynth.groups.groups import Groups
+from raysynth.groups.settings import PromptConfig
+from raysynth.knobs import Count, Named, Rate, Section, Share, decides, knob
+from raysynth.models.settings import BaseConfigSection, clip_of
+from raysynth.networks.settings import FINAL, OWN_TRAINING
+
+EMBEDDED_WORDS = (
+    "grass", "gravel", "brick", "white", "gray", "black", "red", "green", "blue", "yellow", "brown",
+)  # fmt: skip
+"""The grounds that the embedded models were told of."""
+KEY = "grouping.method={name: conflict_mining, vocabulary: [forest, lake, ...]}"
+
+
+class ConflictMiningKnobs(Section):
+    """How the biased network is trained, how many images conflict, and what they may show."""
+
+    q: Annotated[float, Field(gt=0.0, le=1.0)] = knob(
+        0.7, "Generalised cross-entropy: towards 1 what is hard to learn counts less (theirs: 0.7)."
+    )
+    steps: Count = knob(300, "Optimizer steps of the biased network.")
+    learning_rate: Rate | None = knob(
+        None, "Its peak learning rate. None: the network's own, as classifier.learning_rate."
+    )
+    top_k: Count | Literal["auto"] = knob(
+        "auto",
+        "Images of each class that conflict (theirs: 100 or 200); auto: as many as separate best.",
+    )
+    least: Count = knob(10, "auto: images of a class that conflict at least.")
+    most: Annotated[Share, Field(gt=0.0, le=0.5)] = knob(
+        0.2, "auto: share of a class that conflicts at most."
+    )
+    vocabulary: tuple[Named, ...] | None = knob(
+        None,
+        "Words of which two say what aligned and conflicting images show, spoken as {attribute} of "
+        "prompts.template. None: the embedded models' grounds.",
+    )
+
+    @field_validator("vocabulary")
+    @classmethod
+    def _several(cls, words: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if words is not None and (len(set(words)) < max(2, len(words)) or not all(words)):
+            raise ValueError(f"two or more different words expected, got {list(words)}")
+        return words
+
+
+def _words(config: Any, knobs: ConflictMiningKnobs) -> tuple[str, ...] | None:
+    """The vocabulary; None where there is none."""
+    embedded = config[BaseConfigSection].clip == "embedded"
+    return knobs.vocabulary or (EMBEDDED_WORDS if embedded else None)
+
+
+def _check(config: Any, knobs: ConflictMiningKnobs) -> None:
+    from raysynth.models.sources import check_clip
+
+    if _words(config, knobs) is None:
+        raise ConfigError(
+            "grouping.method=conflict_mining: no vocabulary, and what base.clip="
+            f"{config.base.clip} knows of these images cannot be guessed; expected words for what "
+            f"their attribute may be. Fix: {KEY}"
+        )
+    if "attribute" not in config.prompts.fields:
+        raise ConfigError(
+            f"prompts.template: {config.prompts.template!r} has no {{attribute}}, so prompts would "
+            "not say what conflict_mining finds; expected it in the template. Fix: "
+            "prompts.template='a photo of a {token} {label} on {attribute}'"
+        )
+    check_clip(config.base)
+
+
+def _check_labels(knobs: ConflictMiningKnobs, groups: Groups, counts: np.ndarray) -> None:
+    needed = 2 * knobs.least
+    if (few := np.flatnonzero(counts < needed)).size:
+        sizes = ", ".join(f"{groups.label_names[y]}: {counts[y]}" for y in few.tolist())
+        raise DataError(
+            f"grouping.method=conflict_mining: fewer than {needed} training images of a class "
+            f"({sizes}); expected 2 x least={knobs.least} or more. Fix: more images, or "
+            f"grouping.method={{name: conflict_mining, least: {max(1, int(counts.min()) // 2)}}}"
+        )
+
+
+def _group(images: Ungrouped, knobs: ConflictMiningKnobs) -> Grouped:
+    import ray
+
+    from raysynth.cluster.tasks import on_worker
+    from raysynth.grouping.biased import Asked, mined
+    from raysynth.networks.build import blueprint_of
+
+    config, resources = images.config, images.config[ResourcesConfig]
+    words = _words(config, knobs)
+    assert words is not None  # refused before
+    told = (blueprint_of(config), config[PromptConfig], knobs, words)
+    asked = Asked(images.real, images.groups, images.splits, *told)
+    task = on_worker(mined, resources)
+    found = ray.get(task.remote(asked, resources.cpus_per_worker))
+    rows = attributes(found.ids, found.attribute.tolist(), found.posterior)
+    return Grouped(found.words, found.words, rows, found.facts)
+
+
+def _decided_by(config: Any) -> Mapping[str, Any]:
+    """The network and how images reach it, what CLIP is asked, and by which CLIP."""
+    network = decides(config.classifier, "flip", "crop_padding", *OWN_TRAINING, *FINAL)
+    return {
+        "network": network,
+        "clip": clip_of(config.base),
+        "template": config.prompts.template,
+    }
+
+
+PART = Method(
+    title="Conflict mining",
+    source="DiffuBias (Ko et al. 2024, arXiv 2411.16079); number, confidence and words are ours",
+    group=_group,
+    Knobs=ConflictMiningKnobs,
+    decided_by=_decided_by,
+    check=_check,
+    check_labels=_check_labels,
+    steps=lambda knobs: knobs.steps,
+)
