@@ -42,7 +42,7 @@ class ConflictMiningKnobs(Section):
         "auto",
         "Images of each class that conflict (theirs: 100 or 200); auto: as many as separate best.",
     )
-    least: Count = knob(10, "auto: images of a class that conflict at least.")
+    least: Count = knob(2, "auto: images of a class that conflict at least.")
     most: Annotated[Share, Field(gt=0.0, le=0.5)] = knob(
         0.2, "auto: share of a class that conflicts at most."
     )
