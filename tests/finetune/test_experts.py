@@ -34,7 +34,7 @@ from tests.finetune.test_terms import FILE, equal, quiet
 
 FLOW = Prediction("flow_prediction", 1000, None)
 EPSILON = Prediction("epsilon", 1000, torch.linspace(0.999, 0.002, 1000))
-EXPERTS = {"experts": 2, "steps": 6, "learning_rate": 1e-2}
+EXPERTS = {"experts": 2, "steps": 6, "learning_rate": 5e-3}
 
 
 def test_bins_have_the_same_mass_or_the_same_decibels():

@@ -19,6 +19,7 @@ class Named:
     name: str
     group: int = 0
     cluster: int = 0
+    bin: int = -1
 
 
 def row(images, batch, at=0) -> Any:
