@@ -49,12 +49,12 @@ def dreamt(folder: Path, seed: int, quick: bool) -> dict[str, float]:
 def joint(folder: Path, seed: int, quick: bool) -> dict[str, float]:
     """WGA on validation and test, and AGA, by weight of the real images."""
     made = {"images_per_group": 150 if quick else 500}
-    config = _config(seed, {"severity": 0.95}, "lora", made, **({"steps": 60} if quick else {}))
+    config = config_of(seed, {"severity": 0.95}, "lora", made, **({"steps": 60} if quick else {}))
     real, test = real_of(config, folder)
     specs, pixels = drawn(config, real, folder)
     group = specs["group"].to_numpy()
     made_set = image_set(pixels, group, specs["id"].to_pylist(), real.groups)
-    train, validation = (_images(real, split) for split in ("train", "validation"))
+    train, validation = (images_of(real, split) for split in ("train", "validation"))
     data = Data(train, validation, made_set, real.groups)
     found: dict[str, float] = {}
     arms = [(f"{w:g}", w, 0.0) for w in (0.0, 0.5, 1.0) if quick] or ALL
@@ -98,7 +98,7 @@ def shots(folder: Path, seed: int, quick: bool) -> dict[str, float]:
     for arm, tuned in arms.items():
         generator = "vanilla" if arm == "vanilla" else "lora"
         made = FROM_NOISE | {"images_per_group": 24 if quick else 64}
-        config = _config(seed, dataset, generator, made, **tuned)
+        config = config_of(seed, dataset, generator, made, **tuned)
         real, test = real_of(config, folder)
         specs, pixels = drawn(config, real, folder)
         held = test.pixels.transpose(0, 2, 3, 1)
@@ -123,7 +123,7 @@ def distances(
     return {"distance": mean(pairs), "gap": mean(gaps)}
 
 
-def _config(
+def config_of(
     seed: int,
     dataset: dict[str, Any],
     generator: str,
@@ -155,10 +155,10 @@ def _real_of(dataset: str, seed: int, folder: str) -> tuple[Real, ImageSet]:
     one = np.zeros_like(group["train"])
     clusters = pa.table({"id": ids["train"], "group": group["train"], "cluster": one})
     real = Real(str(place), clusters, groups, pixels, group, ids)
-    return real, _images(real, "test")
+    return real, images_of(real, "test")
 
 
-def _images(real: Real, split: str) -> ImageSet:
+def images_of(real: Real, split: str) -> ImageSet:
     found: ImageSet = image_set(real.pixels[split], real.group[split], real.ids[split], real.groups)
     return found
 

@@ -20,6 +20,7 @@ from datadream import WEIGHTS, dreamt
 from judging import judged_outfits
 from measure import finish, parser
 from separation import CBDM, OVERLAP, separated
+from towers import adapted
 
 Bars = Callable[[Mapping[str, float]], dict[str, bool]]
 """Means over seeds -> what is judged -> whether it holds."""
@@ -73,9 +74,18 @@ def of_datadream(found: Mapping[str, float]) -> dict[str, bool]:
     }
 
 
+def of_towers(found: Mapping[str, float]) -> dict[str, bool]:
+    """CLIP with adapters on both towers, beside heads on CLIP as it is."""
+    return {
+        "not below heads on the frozen CLIP by a point": found["adapted: WGA"]
+        >= found["frozen: WGA"] - 0.01
+    }
+
+
 CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = {
     "diffusion_classifier": (judged_outfits, of_judge),
     "cbdm": (lambda *given: separated(*given, arms=(CBDM,)), of_cbdm),
+    "clip_lora": (adapted, of_towers),
     "datadream": (dreamt, of_datadream),
     "overlap": (lambda *given: separated(*given, arms=(CBDM, OVERLAP)), of_overlap),
 }
