@@ -7,6 +7,7 @@ from typing import Any
 from raysynth.fidelity.settings import AUTO
 from raysynth.knobs import decides
 from raysynth.models.settings import CLIP, clip_of
+from raysynth.networks.settings import CLIP_LORA
 from raysynth.stages.stage import Stage
 
 
@@ -15,7 +16,7 @@ def _space(config: Any) -> dict[str, Any]:
     auto, classifier = config.fidelity.encoder == AUTO, config.classifier
     name = classifier.backbone if auto else config.fidelity.encoder
     found = {"encoder": name, "image_size": classifier.image_size}
-    found |= {"clip": clip_of(config.base)} if name == CLIP else {}
+    found |= {"clip": clip_of(config.base)} if name in (CLIP, CLIP_LORA) else {}
     return found | ({"revision": classifier.revision} if auto and classifier.revision else {})
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from raysynth.fidelity.settings import AUTO, KEY, FidelityConfig
 from raysynth.models.settings import CLIP
 from raysynth.networks.build import Blueprint
-from raysynth.networks.settings import SMALL
+from raysynth.networks.settings import CLIP_LORA, SMALL
 
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """[N, H, W, 3] images of one size -> [N, D]."""
@@ -32,7 +32,7 @@ class Space:
 def open_space(config: FidelityConfig, blueprint: Blueprint, size: int) -> Space:
     """Load the encoder for images of `size` pixels; raises ModelError where it cannot be."""
     name, auto = config.encoder, config.encoder == AUTO
-    if name == CLIP or (auto and blueprint.classifier.backbone == CLIP):
+    if name == CLIP or (auto and blueprint.classifier.backbone in (CLIP, CLIP_LORA)):
         from raysynth.models.clip import load_clip
 
         title = "base.clip, which selection scores with too: not independent"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -63,7 +63,7 @@ class Published:
     shape: Shape
     encoders: float
     """Bytes of the other parts, two per number."""
-    text: Mapping[str, Any]
+    text: Mapping[str, Any] = field(default_factory=dict)
     """transformers' configuration of its text encoder."""
 
 

@@ -19,7 +19,8 @@ def with_text(cost: UNetCost, text: Mapping[str, Any], tokens: int, rank: int) -
 
     A transformer (Vaswani et al. 2017) of width d, inner width f, L tokens: 4 d^2 + 2 d f numbers
     in the products of a layer, 2 L^2 d products of attention; gradients of the states alone, since
-    the weights are frozen, cost as much as the forward pass.
+    the weights are frozen, cost as much as the forward pass. (Left out: what the network's own keys
+    and values of the states cost more, now that these have a gradient.)
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from raysynth.classify.card import Origin, model_card, plain, public_name
+from raysynth.classify.card import Origin, model_card, plain, public_name, training_in_words
 from raysynth.config.config import Config
 from raysynth.evaluation.final import Final
 from raysynth.evaluation.results import INFERRED
@@ -89,6 +89,17 @@ def test_raysynths_own_says_whose_images_it_saw_and_what_it_beat():
     compared = "ERM 55.0 %, DFR \\(validation images\\) 10.0 %, USB mixing 20.0 %, raysynth 65.0 %"
     assert f"WGA of all that was trained: {compared}. Test decided nothing." in text
     assert "| worst group (WGA) | 0.300 | 0.200 |" in text  # seed 1, and the mean of both
+
+
+def test_a_joint_training_says_how_much_each_kind_of_image_counted():
+    joint = {"schedule": "joint", "mix": 0.2}
+    settings = Config.model_validate({"classifier": joint}).classifier
+    found = {"ratio": 0.5, "steps": 10, "real_share": 0.25}
+    said = "on the real images (balanced) and on group-balanced synthetic images, 0.5 per real one"
+    weights = "at most, together (weights 0.25 and 0.75), 20% of batches mixed."
+    assert training_in_words(settings, found).endswith(f"{said} {weights}")
+    alone = training_in_words(settings, found | {"ratio": 0.0})
+    assert alone.endswith("(balanced), no synthetic ones, 20% of batches mixed.")
 
 
 def test_a_reference_claims_no_synthetic_images_and_names_its_source():

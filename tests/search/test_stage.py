@@ -18,6 +18,7 @@ from rich.console import Console
 from raysynth.cluster.session import Session
 from raysynth.progress import Progress
 from raysynth.search.stage import run_search
+from raysynth.training.two_stage import plan_of
 from tests.networks.test_build import tiny_transformer
 from tests.training.tiny import tiny_config, tiny_groups, write_tiny_run
 
@@ -53,6 +54,25 @@ def test_an_experiment_that_cannot_be_read_is_named_and_made_anew(ray_local, tmp
     work = str(tmp_path / "work")
     facts = run_search(config, *folders.values(), tiny_groups(), work, Progress(console))
     assert facts["rows"] == 1 and "cannot be gone on with" in console.file.getvalue()
+
+
+def test_weights_of_real_images_are_tried_kept_and_read_again(ray_local, tmp_path):
+    folders = write_tiny_run(str(tmp_path))
+    config = tiny_config(
+        "classifier.schedule=joint",
+        "search.ratios=[0.5]",
+        "search.trials=2",
+        "search.real_shares=[0.2, 0.9]",
+    )
+    work = tmp_path / "work"
+    run_search(config, *folders.values(), tiny_groups(), str(work), Progress())
+    rows = pq.read_table(work / "trials.parquet").to_pylist()
+    assert {row["real_share"] for row in rows} == {0.2, 0.9}
+    best = json.loads((work / "best.json").read_text())["parameters"]
+    won = max(rows, key=lambda row: (row["validation_wga"], row["validation_aga"]))
+    assert best["real_share"] == won["real_share"]
+    (phase,) = plan_of(best, config.classifier).phases
+    assert (phase.images, phase.real_share) == ("joint", best["real_share"])
 
 
 def test_heads_are_fitted_to_synthetic_images_as_well(ray_local, tmp_path):
