@@ -158,4 +158,4 @@ def test_a_plan_counts_its_evaluations():
         assert evaluations_of(config.synthesis.scorers, 4) == (20 if "diff" in scorers else 0)
     plain, judging = found.values()
     assert "scoring" not in plain and judging["generation"] == plain["generation"]
-    assert judging["scoring"] == pytest.approx(plain["generation"] * 20 / 12), "12 are drawn with"
+    assert judging["scoring"] == pytest.approx(plain["generation"] * 20 / 7), "7 are drawn with"
