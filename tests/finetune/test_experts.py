@@ -109,10 +109,11 @@ def test_experts_are_the_same_alone_packed_and_resumed(room, tmp_path, monkeypat
         trained("cut", ["3-0"])
     monkeypatch.setattr(training, "step", real_step)
     resumed = trained("cut", ["0-0", "3-0"])
+    # Adam steps as far for the smallest gradient: roundings of another batch may turn a few.
     for name, weights in packed.items():
         for key, tensor in weights.items():
             for other in (alone, resumed):
-                torch.testing.assert_close(tensor, other[name][key], rtol=1e-2, atol=2e-3)
+                torch.testing.assert_close(tensor, other[name][key], rtol=1e-2, atol=5e-3)
     apart = [packed["3-0.t0"], packed["3-0.t1"], packed["3-0"]]
     assert not any(equal(*pair) for pair in zip(apart, apart[1:] + apart[:1], strict=True))
     record = json.loads((tmp_path / "packed" / "3-0.t1" / "adapter.json").read_text())
