@@ -61,8 +61,9 @@ def test_cells_are_those_that_real_images_form():
     for m in range(3):
         own = place[torch.from_numpy(nearest == m)]
         assert torch.allclose(centres[m], own.mean(0), atol=1e-3)
-        away = (own - centres[m]).square().sum(1).mean().sqrt()
-        assert found["radii"][m].item() == pytest.approx(away.item(), rel=1e-4)
+        others = [k for k in range(3) if k != m]
+        nearest_other = (centres[others] - centres[m]).norm(dim=1).min()
+        assert found["radii"][m].item() == pytest.approx(nearest_other.item() / 2, rel=1e-4)
 
 
 def test_images_are_moved_into_their_ball_and_no_further_and_nothing_else_of_them_is():
@@ -161,7 +162,7 @@ def test_without_scale_or_aim_images_are_bit_for_bit_what_they_were(generate):
     assert np.array_equal(generate(0.0, [0, 1, 2, 3], [0, 1, 2, 0]), plain)
     some = generate(1.0, [0, 1, 2, 3], [0, -1, 1, -1])
     assert np.array_equal(some[[1, 3]], plain[[1, 3]])
-    assert (np.abs(some[[0, 2]] - plain[[0, 2]]).max((1, 2, 3)) > 4).all()
+    assert np.abs(some[0] - plain[0]).max() > 8, "the third is at home"
 
 
 def test_an_image_depends_on_its_own_aim_alone(generate):

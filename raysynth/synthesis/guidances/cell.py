@@ -41,7 +41,7 @@ class CellKnobs(Within):
         "moved.",
     )
     cells: Annotated[int, Field(ge=2)] = knob(8, "k-means cells of a group's real latents.")
-    dimensions: Count = knob(32, "Directions of largest variance that cells are made in.")
+    dimensions: Count = knob(8, "Directions of largest variance that cells are made in.")
     scale: Share = knob(1.0, "Share of the way to the cell's ball that a step's clean image goes.")
 
 
@@ -69,8 +69,9 @@ def cells_of(latents_ND: Tensor, knobs: CellKnobs, state: int) -> dict[str, Tens
     """The cells of one group's latents, in the J directions in which their centres differ.
 
     `into` [J, D], orthonormal, leads there; `origin` [J] is where the latents' mean is, `centres`
-    [M, J] are told from it, and `radii` [M] are the root mean squared distances of each cell's own
-    images. What does not tell cells apart stays free. `state`: of the random choices.
+    [M, J] are told from it, and `radii` [M] are half-way to the nearest other centre: a ball as
+    wide as a cell's images reaches into its neighbours. What does not tell cells apart stays free.
+    `state`: of the random choices.
     """
     import torch
 
@@ -87,10 +88,10 @@ def cells_of(latents_ND: Tensor, knobs: CellKnobs, state: int) -> dict[str, Tens
     _, _, basis_JK = torch.linalg.svd(centres_MK - centres_MK.mean(0), full_matrices=False)
     basis_JK = basis_JK[: count - 1]
     centres_MJ = centres_MK @ basis_JK.T
-    away_N = (place_NK @ basis_JK.T - centres_MJ[label]).square().sum(1)
-    radii_M = torch.zeros(count).index_add_(0, label, away_N) / label.bincount()
+    apart_MM = torch.cdist(centres_MJ, centres_MJ).fill_diagonal_(torch.inf)
+    radii_M = apart_MM.min(1).values / 2
     into = basis_JK @ axes_KD
-    return {"into": into, "origin": into @ mean, "centres": centres_MJ, "radii": radii_M.sqrt()}
+    return {"into": into, "origin": into @ mean, "centres": centres_MJ, "radii": radii_M}
 
 
 class Cell:
