@@ -80,7 +80,7 @@ class AdamW:
     def __init__(self, model: nn.Module, rate: float, weight_decay: float, steps: int) -> None:
         """`rate`: the peak; `steps`: of the whole phase."""
         self.rate, self.steps, self.done = rate, steps, 0
-        self.parameters = list(model.parameters())
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
         matrices = [p for p in self.parameters if p.ndim > 1]
         others = [p for p in self.parameters if p.ndim <= 1]
         self._groups = (_Group.of(matrices, weight_decay), _Group.of(others, 0.0))
