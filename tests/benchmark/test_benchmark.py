@@ -200,9 +200,6 @@ def test_rows_become_a_table_and_what_is_there_is_not_done_again(ray_local, tmp_
     assert set(ROWS) < set(table) and table["erm"]["kind"] == "reference"
     records = pd.read_csv(f"{folder}/records.csv")
     assert records.groupby("row").size().loc["erm"] == 2  # seeds of one stage, not of three cells
-    ours = records["kind"] == "raysynth"
-    assert (records[ours]["spread_brightness"] > 0).all() and ours.any()
-    assert records[~ours]["spread_brightness"].isna().all()
     assert (tmp_path / "table/wga.png").stat().st_size > 10_000
     chosen = json.loads(next(tmp_path.glob("stages/synthesis-*/choice.json")).read_text())
     assert set(chosen["chosen"].values()) <= {"vanilla", "shared"}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from raysynth.benchmark.faithful import fidelity_markdown, summary
+from raysynth.benchmark.cells import plan_cells
+from raysynth.benchmark.faithful import fidelity_markdown, fidelity_of, summary
+from raysynth.stages.run import shared_name
+from tests.benchmark.test_benchmark import planned
 
 
 def group(label: float, frechet: float | None, brightness: float) -> dict[str, Any]:
@@ -30,6 +34,16 @@ def test_a_cells_columns_are_means_over_the_groups_that_are_known():
         "spread_brightness": pytest.approx(1.0),
     }
     assert summary([unknown]) == {}
+
+
+def test_a_cells_fidelity_is_read_where_its_stage_lies(tmp_path):
+    cell = plan_cells(planned(tmp_path))[0]
+    assert fidelity_of(cell, str(tmp_path)) == {}, "not measured"
+    place = tmp_path / shared_name("fidelity", cell.stages["fidelity"])
+    place.mkdir()
+    groups = {"coat/grass": group(0.9, 3.0, 0.5)}
+    (place / "fidelity.json").write_text(json.dumps({"groups": groups}))
+    assert fidelity_of(cell, str(tmp_path)) == summary(list(groups.values()))
 
 
 def test_the_table_has_the_rows_that_were_measured():
