@@ -220,9 +220,7 @@ def filled(pixels: np.ndarray, damage: Damage) -> np.ndarray:
 
 def encoded_mask(mask: np.ndarray) -> bytes:
     """PNG of an [H, W] bool mask, 255 where it is true."""
-    buffer = io.BytesIO()
-    Image.fromarray(mask.astype(np.uint8) * 255).save(buffer, format="PNG")
-    return buffer.getvalue()
+    return encode_png(mask.astype(np.uint8) * 255)
 
 
 def _read(path: str) -> dict[str, tuple[str, float]]:

@@ -218,7 +218,7 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """PNG bytes of one [H, W, 3] uint8 image."""
+    """PNG bytes of one [H, W, 3] uint8 image, or of an [H, W] grey one."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()

@@ -18,14 +18,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from raysynth.errors import StageError
 from raysynth.groups.groups import Groups
-from raysynth.storage.files import open_storage, write_atomic
+from raysynth.synthesis.kept import keep_tensors, read_tensors
 
 LEAST = 2
 """Images that have a spread."""
@@ -113,18 +110,10 @@ def shares_of(counts: np.ndarray, groups: Groups) -> np.ndarray:
 def keep(found: Gaussians, path: str) -> None:
     """Write Gaussians, of latents in half precision, to a file or URI, whole."""
     tensors = {"latents": found.latents.half(), "group": found.group, "shares": found.shares}
-    tensors = {name: value.contiguous() for name, value in tensors.items()}
-    write_atomic(path, safetensors.torch.save(tensors))
+    keep_tensors(tensors, path)
 
 
 def read(path: str) -> Gaussians:
     """What `keep` wrote; raises StageError if it is not there or cannot be read."""
-    storage, name = open_storage(path)
-    try:
-        return Gaussians(**safetensors.torch.load(storage.cat_file(name)))
-    except (FileNotFoundError, TypeError, safetensors.SafetensorError) as error:
-        raise StageError(
-            f"synthesis: {path} cannot be read ({type(error).__name__}); expected the Gaussians "
-            "that this attempt began with. Fix: run again with the stage's `.partial` folder "
-            "removed"
-        ) from error
+    names = ("latents", "group", "shares")
+    return Gaussians(**read_tensors(path, "the Gaussians that this attempt began with", names))

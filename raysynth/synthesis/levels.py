@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -100,42 +101,26 @@ def find_way(
     from raysynth.synthesis import fits, gaussian
     from raysynth.synthesis.denoise import latent_shape
     from raysynth.synthesis.encoded import real_latents
+    from raysynth.synthesis.spectrum import spectrum_of
 
     use_threads(resources.cpus_per_worker)
     loaded = load_base(base, ("scheduler",))
     side = latent_shape(loaded, synthesis.image_size)[1] * loaded.shape.factor
-    levels = _levels(base, loaded.scheduler, synthesis, recipe, real, groups, side)
+    latents = cache(lambda: real_latents(load_base(base, ("vae",)), real, side))
+    sought = _sought(loaded.scheduler, synthesis, recipe, lambda: spectrum_of(*latents(), groups))
     guide = guide_of(synthesis.guidance, recipe.guidance_scale)
-    if not recipe.midway and not guide.fitted:
-        return Way(levels)
-    way = Way(levels, f"{work}/{GAUSSIANS}" if recipe.midway else "")
-    latents, group = real_latents(load_base(base, ("vae",)), real, side)
+    way = Way(_levels(sought, synthesis), f"{work}/{GAUSSIANS}" if recipe.midway else "")
     if recipe.midway:
-        gaussian.keep(gaussian.gaussians_of(latents, group, groups), way.gaussians)
+        gaussian.keep(gaussian.gaussians_of(*latents(), groups), way.gaussians)
     if not guide.fitted:
         return way
-    learnt = fits.fits_of(guide, latents, group, groups.count, seed)
+    learnt = fits.fits_of(guide, *latents(), groups.count, seed)
     fits.keep(learnt, f"{work}/{FITS}")
     return replace(way, fits=f"{work}/{FITS}", aims={n: fit.aims for n, fit in learnt.items()})
 
 
-def _levels(
-    base: BaseConfigSection,
-    scheduler: Any,
-    synthesis: SynthesisConfig,
-    recipe: Recipe,
-    real: str,
-    groups: Groups,
-    side: int,
-) -> tuple[float, ...] | None:
+def _levels(sought: Sought, synthesis: SynthesisConfig) -> tuple[float, ...] | None:
     """[N] falling levels; None: the solver's own."""
-    from raysynth.models.base import load_base
-    from raysynth.synthesis.spectrum import spectrum_of
-
-    def spectrum() -> Spectrum:
-        return spectrum_of(load_base(base, ("vae",)), real, groups, side)
-
-    sought = _sought(scheduler, synthesis, recipe, spectrum)
     schedule = SCHEDULES[synthesis.schedule.name]
     found = schedule.levels(sought, synthesis.schedule.knobs(SCHEDULES))
     return None if found is None else fallen(sought.noise.trained(found).tolist(), synthesis)

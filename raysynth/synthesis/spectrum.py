@@ -11,11 +11,10 @@ Shape suffixes: N images, D numbers of a latent, K components, G groups.
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
 
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
-from raysynth.models.family import Base
-from raysynth.synthesis.encoded import real_latents
 from raysynth.synthesis.noise import Spectrum
 
 LEAST = 8
@@ -31,21 +30,16 @@ NULL = 1e-6
 """Variance of a component, as a share of the largest, below which it is none."""
 
 
-def spectrum_of(base: Base, real: str, groups: Groups, side: int) -> Spectrum:
-    """The spectrum of a run's training images, as its autoencoder encodes them.
+def spectrum_of(latents: Tensor, group: np.ndarray, groups: Groups) -> Spectrum:
+    """The spectrum of a run's training images, see `encoded.real_latents`.
 
-    Parameters
-    ----------
-    base : with its autoencoder.
-    real : folder or URI of the real table.
-    side : of the images, pixels.
+    `latents`: [N, C, H, W] on the CPU; `group`: [N].
 
     Raises
     ------
     DataError
         There are fewer than `LEAST` images, or all latents are the same.
     """
-    latents, group = real_latents(base, real, side)
     if len(group) < LEAST:
         raise DataError(
             f"synthesis.schedule=matched: {len(group)} training image(s); expected at least "

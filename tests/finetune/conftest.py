@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from raysynth.config.config import Config
+from raysynth.finetune import training
 from raysynth.finetune.jobs import Job, plan_jobs
 from raysynth.finetune.packs import Pack
 from raysynth.generators.recipe import recipe_of
@@ -96,3 +98,23 @@ def fresh_accelerate():
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def cut_off(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+    """Runs a training that is interrupted at its fourth step."""
+
+    def run(train: Callable[[], Any]) -> None:
+        real_step, taken = training.step, []
+
+        def step(*args: Any) -> Any:
+            taken.append(1)
+            if len(taken) > 3:
+                raise KeyboardInterrupt
+            return real_step(*args)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(training, "step", step)
+            train()
+
+    return run

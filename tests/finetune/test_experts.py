@@ -89,31 +89,20 @@ def test_experts_have_random_numbers_of_their_own(room):
 
 
 @pytest.mark.parametrize("more", [{}, {"prior_weight": 1.0, "prior_images": 2}])
-def test_experts_are_the_same_alone_packed_and_resumed(room, tmp_path, monkeypatch, more):
+def test_experts_are_the_same_alone_packed_and_resumed(room, tmp_path, cut_off, more):
     def trained(work, names=None):
-        config = room.config(**EXPERTS, **more)
+        # Adam steps as far for the smallest gradient: roundings of another batch may turn a few.
+        config = room.config(**(EXPERTS | {"learning_rate": 2e-3} | more))
         assert train_pack(room.pack(config, tmp_path / work, names), quiet) == {}
         return {n: load_file(tmp_path / work / n / FILE) for n in ("3-0", "3-0.t0", "3-0.t1")}
 
     packed, alone = trained("packed", ["0-0", "3-0"]), trained("alone", ["3-0"])
-    real_step, taken = training.step, []
-
-    def step(*args):
-        taken.append(1)
-        if len(taken) > 3:
-            raise KeyboardInterrupt
-        return real_step(*args)
-
-    monkeypatch.setattr(training, "step", step)
-    with pytest.raises(KeyboardInterrupt):
-        trained("cut", ["3-0"])
-    monkeypatch.setattr(training, "step", real_step)
+    cut_off(lambda: trained("cut", ["3-0"]))
     resumed = trained("cut", ["0-0", "3-0"])
-    # Adam steps as far for the smallest gradient: roundings of another batch may turn a few.
     for name, weights in packed.items():
         for key, tensor in weights.items():
             for other in (alone, resumed):
-                torch.testing.assert_close(tensor, other[name][key], rtol=1e-2, atol=5e-3)
+                torch.testing.assert_close(tensor, other[name][key], rtol=1e-2, atol=2e-3)
     apart = [packed["3-0.t0"], packed["3-0.t1"], packed["3-0"]]
     assert not any(equal(*pair) for pair in zip(apart, apart[1:] + apart[:1], strict=True))
     record = json.loads((tmp_path / "packed" / "3-0.t1" / "adapter.json").read_text())

@@ -199,7 +199,7 @@ def test_what_is_hidden_teaches_nothing(damaged, tmp_path):
 
 
 @pytest.mark.parametrize("more", [{}, {"prior_weight": 1.0, "prior_images": 2}])
-def test_an_adapter_is_the_same_alone_packed_and_resumed(damaged, tmp_path, monkeypatch, more):
+def test_an_adapter_is_the_same_alone_packed_and_resumed(damaged, tmp_path, cut_off, more):
     given = {"learning_rate": 1e-2, "steps": 4, "objective": GSURE, **more}
     given |= {"patience": 9, "evaluate_steps": 2}
 
@@ -209,18 +209,7 @@ def test_an_adapter_is_the_same_alone_packed_and_resumed(damaged, tmp_path, monk
         return load_file(tmp_path / work / "3-0" / FILE)
 
     packed, alone = trained("packed", ["0-0", "3-0"]), trained("alone", ["3-0"])
-    real_step, taken = training.step, []
-
-    def step(*args):
-        taken.append(1)
-        if len(taken) > 3:
-            raise KeyboardInterrupt
-        return real_step(*args)
-
-    monkeypatch.setattr(training, "step", step)
-    with pytest.raises(KeyboardInterrupt):
-        trained("cut", ["3-0"])
-    monkeypatch.setattr(training, "step", real_step)
+    cut_off(lambda: trained("cut", ["3-0"]))
     resumed = trained("cut", ["0-0", "3-0"])
     plain = trained("plain", ["3-0"], objective="denoising")
     for key, tensor in packed.items():

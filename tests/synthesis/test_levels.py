@@ -14,7 +14,7 @@ from raysynth.generators.recipe import recipe_of
 from raysynth.models.base import load_base
 from raysynth.progress import Progress
 from raysynth.storage.tables import REAL, encode_png, with_groups, write_table
-from raysynth.synthesis.encoded import evenly
+from raysynth.synthesis.encoded import evenly, real_latents
 from raysynth.synthesis.gaussian import read
 from raysynth.synthesis.levels import FILE, GAUSSIANS, find_way, settled_way
 from raysynth.synthesis.shards import read_shards
@@ -95,7 +95,7 @@ def test_images_are_taken_evenly_small_groups_whole():
 
 def test_the_spectrum_of_real_images(make_config, real):
     base = load_base(make_config().base, ("vae",))
-    spectrum = spectrum_of(base, real, GROUPS, 32)
+    spectrum = spectrum_of(*real_latents(base, real, 32), GROUPS)
     assert 240 < spectrum.counts.sum() <= 4 * 8 * 8
     assert (spectrum.variances > 0).all() and len(spectrum.variances) > 3
 
@@ -104,7 +104,7 @@ def test_too_few_images_or_all_the_same_are_refused(make_config, real, monkeypat
     base = load_base(make_config().base, ("vae",))
     monkeypatch.setattr("raysynth.synthesis.spectrum.LEAST", 25)
     with pytest.raises(DataError, match=r"24 training image\(s\); expected at least 25"):
-        spectrum_of(base, real, GROUPS, 32)
+        spectrum_of(*real_latents(base, real, 32), GROUPS)
     one = np.zeros(8, int)
     with pytest.raises(DataError, match="the latents of all training images"):
         measured(np.ones((8, 5)), one, one)
