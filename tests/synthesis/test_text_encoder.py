@@ -13,13 +13,12 @@ from raysynth.adapters.banks import LoraBank
 from raysynth.adapters.grouped_lora import inject
 from raysynth.models.base import load_base
 from raysynth.models.family import layers_of
-from raysynth.synthesis.denoise import draw_noise
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.solver import build_solver
 from raysynth.synthesis.task import Drawing
+from tests.synthesis.test_drawing import PROMPT, images, pipeline_images
 
 NAMES = ("0-0", "0-1", "3-0")
-PROMPT, NEGATIVE = "a photo of a coat on grass", "gravel"
 TUNED = {"rank": 2, "alpha": 2.0, "text_encoder": True}
 DRAWN = {"steps": 3, "guidance_scale": 4.0}
 
@@ -41,11 +40,6 @@ def folder(make_config, tmp_path_factory) -> str:
     return found
 
 
-def images(generate: ImageGenerator, adapters: list[str], seeds: list[int]) -> np.ndarray:
-    count = len(seeds)
-    return generate([PROMPT] * count, [NEGATIVE] * count, adapters, seeds)
-
-
 def test_images_are_those_of_diffusers_pipeline(make_config, folder):
     config = make_config(finetune=TUNED, synthesis=DRAWN)
     pipe = StableDiffusionPipeline.from_pretrained(config.base.name, safety_checker=None)
@@ -54,18 +48,10 @@ def test_images_are_those_of_diffusers_pipeline(make_config, folder):
     plain = _states(pipe)
     pipe.load_lora_weights(f"{folder}/0-1")
     assert (_states(pipe) - plain).abs().max() > 0.1, "the text encoder's part is read"
-    noise, _ = draw_noise([5, 6], (4, 8, 8))
-    expected = pipe(
-        [PROMPT] * 2,
-        negative_prompt=[NEGATIVE] * 2,
-        latents=noise,
-        num_inference_steps=3,
-        guidance_scale=4.0,
-        output_type="np",
-    ).images
+    expected = pipeline_images(pipe, [5, 6])
     generate = ImageGenerator(Drawing.of(config), folder, NAMES)
     got = images(generate, ["0-1"] * 2, [5, 6])
-    assert np.abs(got - (expected * 255).round()).max() <= 1
+    assert np.abs(got - expected).max() <= 1
 
 
 def _states(pipe: StableDiffusionPipeline) -> torch.Tensor:
