@@ -165,14 +165,26 @@ def parser(about: str) -> argparse.ArgumentParser:
 def finish(name: str, numbers: dict[str, Any], bars: dict[str, bool], quick: bool) -> None:
     """Print the numbers as JSON, keep full runs in benchmarks/results, exit 1 on a missed bar.
 
-    Runs on a machine whose default precision is float32 are kept below `float32`.
     `bars`: what is judged -> whether it holds.
     """
-    report = {"benchmark": name, "machine": machine(), "numbers": numbers, "bars": bars}
-    text = json.dumps(report, indent=1)
-    print(text)
+    report = report_of(name, numbers, bars)
+    print(json.dumps(report, indent=1))
     if not quick:
-        folder = RESULTS / "float32" if precision() == "float32" else RESULTS
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.json").write_text(text + "\n")
+        keep(report)
     sys.exit(0 if all(bars.values()) else 1)
+
+
+def report_of(name: str, numbers: dict[str, Any], bars: dict[str, bool]) -> dict[str, Any]:
+    """A benchmark's numbers and bars, with the machine that they came from."""
+    return {"benchmark": name, "machine": machine(), "numbers": numbers, "bars": bars}
+
+
+def keep(report: dict[str, Any]) -> None:
+    """Write a report below benchmarks/results, called as the benchmark.
+
+    Those of a machine whose default precision is float32 lie below `float32`.
+    """
+    folder = RESULTS / "float32" if precision() == "float32" else RESULTS
+    path = folder / f"{report['benchmark']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")

@@ -3,7 +3,8 @@
     python benchmarks/neighbours.py [--quick] [--only NAME ...] [--seeds 0 1 2] [--folder FOLDER]
 
 A check prints its numbers, seed by seed and their means, and its bars, which are of the means;
-exits 1 when one is missed. `--quick`: one seed and fewer images.
+exits 1 when one is missed. `--quick`: one seed and fewer images. A check of all three seeds is kept
+in `results/neighbours`, each by itself.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from datadream import WEIGHTS, dreamt
 from experts import experts
 from judging import judged_outfits
-from measure import finish, parser
+from measure import finish, keep, parser, report_of
 from mining import mined_outfits
 from occluded import occluded
 from separation import CBDM, OVERLAP, separated
@@ -178,6 +179,7 @@ def main() -> None:
     asked = options.parse_args()
     torch.set_num_threads(1)
     folder = Path(asked.folder or tempfile.mkdtemp(prefix="raysynth-neighbours-"))
+    some = asked.quick or asked.seeds is not None
     numbers: dict[str, Any] = {}
     bars: dict[str, bool] = {}
     for name in asked.only:
@@ -188,10 +190,11 @@ def main() -> None:
             print(f"  {name}, seed {seed}: {each[-1]}", file=sys.stderr, flush=True)
         numbers[name] = summed_up(each)
         means = {key: statistics.mean([one[key] for one in each]) for key in each[0]}
-        bars |= {f"{name}: {bar}": holds for bar, holds in judge(means).items()}
-    # Kept in `results` where it is all of it.
-    some = asked.quick or asked.seeds is not None or len(asked.only) < len(CHECKS)
-    finish("neighbours", numbers, bars, some)
+        held = judge(means)
+        if not some:
+            keep(report_of(f"neighbours/{name}", numbers[name], held))
+        bars |= {f"{name}: {bar}": holds for bar, holds in held.items()}
+    finish("neighbours", numbers, bars, quick=True)  # each check is kept by itself
 
 
 if __name__ == "__main__":
