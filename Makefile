@@ -60,7 +60,7 @@ docs: $(STAMP)
 
 # Every page names the command that writes it; a new one is written by its command.
 results: $(STAMP)
-	grep -h '^raysynth benchmark ' docs/results/*.md | PATH="$(BIN):$$PATH" sh -e
+	grep -hE '^(raysynth benchmark|python benchmarks/neighbours_page)' docs/results/*.md | PATH="$(BIN):$$PATH" sh -e
 
 # torch's build is its index's choice, and CUDA's packages come with that choice: neither is locked.
 OF_TORCH := torch triton setuptools cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,\

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from raysynth.report.content import Content
 from raysynth.report.copies import PairSheet
+from raysynth.report.departures import departures
 from raysynth.report.fidelity import marks
 from raysynth.report.plots import Plot
 from raysynth.report.sheets import Sheet, data_uri
@@ -49,17 +50,17 @@ def render(
         "seconds": seconds,
         "src": _source,
     }
-    groups = range(content.groups.count)
     template = environment.get_template("index.html.j2")
     style = environment.loader.get_source(environment, "style.css")[0]  # type: ignore[union-attr]
     page: str = template.render(
         c=content,
+        changed=list(departures(content.config)),
         config_yaml=yaml.safe_dump(content.config.model_dump(mode="json"), sort_keys=False),
         names=content.groups.names,
         pairs=pairs,
         plots=plots,
         seeds=max((len(method.wga.seeds) for method in content.methods), default=0),
-        sheets={g: [sheet for sheet in sheets if sheet.group == g] for g in groups},
+        sheets={g: [s for s in sheets if s.group == g] for g in range(content.groups.count)},
         selection_rule=_selection_rule(content.config.selection),
         stages=[
             (name, what, content.timings.get(name, 0.0))

@@ -1,0 +1,65 @@
+"""The page of what `neighbours` measured: `python benchmarks/neighbours_page.py FILE`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from measure import RESULTS
+from neighbours import CHECKS
+
+FOLDER = RESULTS / "neighbours"
+INTRO = """
+Does each system of the literature do its job? Every check compares a part with its own absence, on
+outfits with the embedded base: mean over seeds, their standard deviation, the seeds. Bars are of
+the means and were set before these seeds were run; a missed one stays, with its numbers. What the
+parts are: [method](../method.md). Which one to take: [choosing parts](../choosing.md). This page is
+written by
+"""
+COMMAND = "python benchmarks/neighbours_page.py docs/results/neighbours.md"
+
+
+def said(check: str) -> str:
+    """What a check asks, in a sentence."""
+    return " ".join((CHECKS[check][1].__doc__ or "").split())
+
+
+def section(check: str, report: Mapping[str, Any]) -> Iterator[str]:
+    """Heading, question, bars, numbers."""
+    yield from ("", f"## {check}", "", *textwrap.wrap(said(check), 100), "")
+    yield from ("| bar | |", "| --- | --- |")
+    yield from (f"| {bar} | {'holds' if held else '**missed**'} |" for bar, held in bars(report))
+    yield from ("", "| number | mean | sd | seeds |", "| --- | ---: | ---: | --- |")
+    for name, found in report["numbers"].items():
+        seeds = " ".join(f"{value:g}" for value in found["seeds"])
+        spread = "–" if found["sd"] is None else f"{found['sd']:.3g}"
+        yield f"| {name} | {found['mean']:.4g} | {spread} | {seeds} |"
+
+
+def bars(report: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """What is judged, and whether it holds."""
+    return list(report["bars"].items())
+
+
+def page(reports: Mapping[str, Mapping[str, Any]]) -> str:
+    """The whole page; `reports`: check -> what was kept of it."""
+    lines = ["# neighbours", INTRO, "```", COMMAND, "```", ""]
+    lines += ["| check | bars that hold | python benchmarks/neighbours.py |", "| --- | ---: | --- |"]
+    for check in CHECKS:
+        of = bars(reports[check]) if check in reports else []
+        held = f"{sum(held for _, held in of)} of {len(of)}" if of else "not measured"
+        lines.append(f"| [{check}](#{check}) | {held} | `--only {check}` |" if of else
+                     f"| {check} | {held} | `--only {check}` |")  # fmt: skip
+    for check in CHECKS:
+        if check in reports:
+            lines += section(check, reports[check])
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    kept = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
+    Path(sys.argv[1]).write_text(page(kept))
