@@ -92,7 +92,7 @@ def _folds(group: NDArray[Any], rng: np.random.Generator) -> Iterator[NDArray[np
     return (fold == each for each in range(FOLDS))
 
 
-def evenly(group: NDArray[Any], most: int) -> NDArray[np.int64]:
+def thinned(group: NDArray[Any], most: int) -> NDArray[np.int64]:
     """Rows of at most `most` images of each group, every so many-th: images lie by cluster."""
     rows = (np.flatnonzero(group == g) for g in np.unique(group))
     places = [r[:: -(-len(r) // most)] for r in rows]
@@ -110,7 +110,7 @@ def recognised(
 
     The probe is fitted to the real training images. `batch`: images embedded at once.
     """
-    some = {name: each.take(evenly(each.group, PROBED)) for name, each in images.items()}
+    some = {name: each.take(thinned(each.group, PROBED)) for name, each in images.items()}
     task = on_worker(_recognised, resources)
     return ray.get(task.remote(blueprint, data, some, batch, resources.cpus_per_worker))
 
