@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import Any
 
 import torch
 from torch import nn
 
 from raysynth.errors import ModelError, first_line
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether it is worth trying unasked: on a CPU with the compiler that inductor would call.
+
+    What compiling gains on a GPU was not measured.
+    """
+    return device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 class Compiler:

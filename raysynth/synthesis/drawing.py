@@ -21,7 +21,7 @@ from raysynth.models.latents import decode, encode, images_at_once
 from raysynth.models.loading import round_weights
 from raysynth.storage.tables import decode_bytes
 from raysynth.synthesis import fits, gaussian
-from raysynth.synthesis.compiled import Compiler
+from raysynth.synthesis.compiled import Compiler, can_compile
 from raysynth.synthesis.denoise import Edited, denoise, draw_noise, latent_shape
 from raysynth.synthesis.guidance import EMPTY, NEGATIVE, PROMPT, Guide, guide_of
 from raysynth.synthesis.masks import LEVEL as MASK_LEVEL
@@ -90,7 +90,7 @@ class ImageGenerator:
         self._conditions: dict[str, Condition] = {}
         self._reading = threading.Lock()
         self.compile: Compiler | None = None
-        if synthesis.compile:
+        if drawing.compiled and (synthesis.compile is True or can_compile(self.base.device)):
             rows = synthesis.batch_size
             self.compile = Compiler(rows)
             # Now, not in the first batch, which would look like a slow device.

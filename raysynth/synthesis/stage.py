@@ -120,7 +120,7 @@ def _planned(
     specs = plan_specs(Asked.of(config, recipe), trained, groups, counts, sources, way.aims)
     names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
     told = contrasts(config[PromptConfig], groups, counts) if recipe.masked else None
-    known = {"contrasts": told, "recipe": recipe, "way": way}
+    known = {"contrasts": told, "recipe": recipe, "way": way, "images": len(specs)}
     return Task.of(config, groups, adapters, names, clusters, **known), specs
 
 

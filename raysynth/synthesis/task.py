@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +25,8 @@ from raysynth.synthesis.way import Way
 
 WAY = Way()
 """The solver's own levels, from pure noise."""
+PAYS_FROM = 30_000
+"""Images of an actor from which on compiling by itself pays: a minute, for a third of the rest."""
 
 
 class Sampler(Protocol):
@@ -55,6 +57,8 @@ class Drawing:
     """From which noise, at which levels; from `levels.settled_way`."""
     experts: tuple[int, str] = (1, "mass")
     """`finetune.experts` and `experts_by`."""
+    compiled: bool = False
+    """Whether compiling the network for full batches was asked for, or pays by itself."""
 
     @classmethod
     def of(
@@ -68,7 +72,8 @@ class Drawing:
         shape = LoraShape(tuned.targets, tuned.rank, tuned.alpha, tuned.text_encoder)
         base, synthesis = config[BaseConfigSection], config[SynthesisConfig]
         experts = (tuned.experts, tuned.experts_by)
-        return cls(base, synthesis, recipe or recipe_of(config), shape, way, experts)
+        compiled = synthesis.compile is True
+        return cls(base, synthesis, recipe or recipe_of(config), shape, way, experts, compiled)
 
 
 @dataclass(frozen=True)
@@ -101,9 +106,13 @@ class Task:
         Parameters
         ----------
         adapters, clusters : folders or URIs of the fine-tuning and the clustering stage.
-        given : other fields; `recipe`, where it is settled already; `way`.
+        given : other fields; `recipe`, where it is settled already; `way`; `images`, how many
+            there are to draw, by which `synthesis.compile: auto` is settled.
         """
         drawing = Drawing.of(config, given.pop("recipe", None), given.pop("way", WAY))
+        many = given.pop("images", 0) >= PAYS_FROM * drawing.synthesis.actors
+        if drawing.synthesis.compile == "auto" and many:
+            drawing = replace(drawing, compiled=True)
         sections = (config[BaseConfigSection], config[ClusteringConfig], config[PromptConfig])
         scoring = Scoring(*sections, groups, clusters, adapters)
         return cls(drawing, scoring, names, config[ResourcesConfig], **given)

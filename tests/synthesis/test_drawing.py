@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from raysynth.synthesis.actor import Synthesizer
 from raysynth.synthesis.denoise import draw_noise
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.solver import build_solver, check_solver
-from raysynth.synthesis.task import Drawing, Task
+from raysynth.synthesis.task import PAYS_FROM, Drawing, Task
 from tests.synthesis.conftest import CLUSTERS, COUNTS, GROUPS, planned, records
 
 NAMES = tuple(f"{group}-{cluster}" for group, cluster in CLUSTERS)
@@ -195,6 +196,28 @@ def test_compiled_batches_are_the_same_images(make_config, lora_folder, monkeypa
         difference = images(plain, adapters, seeds) - images(compiled, adapters, seeds)
         assert np.abs(difference).max() <= 1
     assert len(compiled.compile._compiled) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "images", "compiled"),
+    [
+        ("auto", 2 * PAYS_FROM, True),
+        ("auto", 2 * PAYS_FROM - 1, False),
+        ("auto", 0, False),
+        (False, 10**9, False),
+        (True, 0, True),
+    ],
+)
+def test_compiling_by_itself_is_for_many_images_of_an_actor(make_config, asked, images, compiled):
+    config = make_config(synthesis={"compile": asked, "actors": 2})
+    task = Task.of(config, GROUPS, "", (), "", images=images)
+    assert task.drawing.compiled is compiled
+
+
+def test_a_node_without_compiler_compiles_nothing_unasked(make_config, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    drawing = replace(Drawing.of(make_config(generator="vanilla")), compiled=True)
+    assert ImageGenerator(drawing, "", ()).compile is None
 
 
 @pytest.mark.slow
