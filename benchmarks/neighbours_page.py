@@ -32,7 +32,8 @@ def section(check: str, report: Mapping[str, Any]) -> Iterator[str]:
     """Heading, question, bars, numbers."""
     yield from ("", f"## {check}", "", *textwrap.wrap(said(check), 100), "")
     yield from ("| bar | |", "| --- | --- |")
-    yield from (f"| {bar} | {'holds' if held else '**missed**'} |" for bar, held in bars(report))
+    for bar, held in report["bars"].items():
+        yield f"| {bar} | {'holds' if held else '**missed**'} |"
     yield from ("", "| number | mean | sd | seeds |", "| --- | ---: | ---: | --- |")
     for name, found in report["numbers"].items():
         seeds = " ".join(f"{value:g}" for value in found["seeds"])
@@ -40,26 +41,28 @@ def section(check: str, report: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {name} | {found['mean']:.4g} | {spread} | {seeds} |"
 
 
-def bars(report: Mapping[str, Any]) -> list[tuple[str, bool]]:
-    """What is judged, and whether it holds."""
-    return list(report["bars"].items())
-
-
 def page(reports: Mapping[str, Mapping[str, Any]]) -> str:
     """The whole page; `reports`: check -> what was kept of it."""
     lines = ["# neighbours", INTRO, "```", COMMAND, "```", ""]
-    lines += ["| check | bars that hold | python benchmarks/neighbours.py |", "| --- | ---: | --- |"]
+    lines += [
+        "| check | bars that hold | python benchmarks/neighbours.py |",
+        "| --- | ---: | --- |",
+    ]
     for check in CHECKS:
-        of = bars(reports[check]) if check in reports else []
-        held = f"{sum(held for _, held in of)} of {len(of)}" if of else "not measured"
-        lines.append(f"| [{check}](#{check}) | {held} | `--only {check}` |" if of else
-                     f"| {check} | {held} | `--only {check}` |")  # fmt: skip
+        found = list(reports[check]["bars"].values()) if check in reports else []
+        held = f"{sum(found)} of {len(found)}" if found else "not measured"
+        name = f"[{check}](#{check})" if found else check
+        lines.append(f"| {name} | {held} | `--only {check}` |")
     for check in CHECKS:
         if check in reports:
             lines += section(check, reports[check])
     return "\n".join(lines) + "\n"
 
 
+def kept() -> dict[str, Any]:
+    """Check -> its report, of those that were measured as a whole."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
+
+
 if __name__ == "__main__":
-    kept = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
-    Path(sys.argv[1]).write_text(page(kept))
+    Path(sys.argv[1]).write_text(page(kept()))

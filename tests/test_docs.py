@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,13 @@ def test_the_configuration_of_the_readme_is_accepted(tmp_path):
     (tmp_path / "birds.yaml").write_text(readme.split("```yaml\n")[1].split("```")[0])
     config = load_config(str(tmp_path / "birds.yaml"), ["dataset.severity=0.95"])
     assert config.name == "birds" and config.dataset.attribute_words["water"] == "a lake"
+
+
+def test_the_page_of_neighbours_is_what_its_command_writes(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    written = import_module("neighbours_page")
+    page = (ROOT / "docs/results/neighbours.md").read_text()
+    assert page == written.page(written.kept()) and f"\n{written.COMMAND}\n" in page
 
 
 def test_the_results_are_those_of_the_generated_page():
