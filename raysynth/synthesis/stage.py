@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,12 @@ from raysynth.stages.stage import Work
 from raysynth.storage.files import remove, sizes_below
 from raysynth.storage.tables import read_table
 from raysynth.synthesis.actor import Synthesizer
+from raysynth.synthesis.breeding import FOLDER, Breeders, breed, breeds_of
 from raysynth.synthesis.collect import Collector
 from raysynth.synthesis.encode import encode_rows
 from raysynth.synthesis.levels import settled_way
 from raysynth.synthesis.masks import contrasts
+from raysynth.synthesis.rebalance import shares_of
 from raysynth.synthesis.shards import (
     MANIFEST,
     plan_shards,
@@ -39,12 +42,12 @@ from raysynth.synthesis.shards import (
 )
 from raysynth.synthesis.solver import check_solver
 from raysynth.synthesis.sources import deal_sources, write_specs
-from raysynth.synthesis.specs import ROW, Asked, plan_specs
+from raysynth.synthesis.specs import ROW, Asked, Voice, specs_of, voices_of
 from raysynth.synthesis.task import Task
 from raysynth.synthesis.timeline import TIMELINE, in_words, utilisation, write_timeline
 from raysynth.synthesis.way import Way
 
-SCRATCH = ("specs", "blocks", "checkpoint")
+SCRATCH = ("specs", "blocks", "checkpoint", FOLDER)
 CALLS_PER_ACTOR = 2  # one holds the device, the other prepares its batch or hands one on
 CHECKPOINT_FILTER_BYTES = 256 * 2**20  # Ray's default of 1 GiB does not fit beside the rest
 
@@ -76,15 +79,25 @@ def run_synthesis(
     -------
     Facts: rows, groups {name: rows}, generated (in this attempt), resumed, images_per_second,
     start_seconds (until the first batch), utilisation (see `timeline.utilisation`), levels (of
-    the solver's steps, unless they are its own), aims (of guidance: {term: those of each group}).
+    the solver's steps, unless they are its own), aims (of guidance: {term: those of each group}),
+    rebalance (see `breeding.breed`).
     """
     if _finished(work) is None:
         check_solver(config)
         recipe = settled(recipe_of(config), counts := np.asarray(counts))
         way = settled_way(config, recipe, real, groups, work)
         _say(way, groups, progress)
-        task, specs = _planned(config, recipe, adapters, clusters, groups, counts, way)
-        generate(task, specs, work, progress, real)
+        voices, task = _planned(config, recipe, adapters, clusters, groups, counts, way)
+        asked, bred = Asked.of(config, recipe), None
+        if asked.synthesis.rebalance.on:
+            shares = shares_of(counts, groups)
+            breeds = breeds_of(asked.synthesis.rebalance, voices, groups, shares)
+            with closing(Breeders(task, shares)) as look:
+                specs, bred = breed(look, task, asked, breeds, work, progress)
+        else:
+            sources = _sources(config, recipe, clusters, groups, counts)
+            specs = specs_of(asked, voices, groups, sources, way.aims)
+        generate(task, specs, work, progress, real, bred)
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"
     _clear(work)
@@ -110,18 +123,24 @@ def _planned(
     groups: Groups,
     counts: np.ndarray,
     way: Way,
-) -> tuple[Task, pa.Table]:
-    """What the actors know, and the specs of all images."""
-    sources = None
+) -> tuple[list[tuple[Voice, int]], Task]:
+    """Who speaks for the groups, how often, and what the actors know."""
     trained = [] if recipe.training is None else read_adapters(adapters)
-    if recipe.edits:
-        members = read_table(clusters, ["id", "group"], [f"{clusters}/clusters.parquet"])
-        sources = deal_sources(members, groups, counts, config.seed)
-    specs = plan_specs(Asked.of(config, recipe), trained, groups, counts, sources, way.aims)
-    names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
+    voices = voices_of(Asked.of(config, recipe), trained, groups, counts)
+    names = tuple(dict.fromkeys(v.adapter for v, count in voices if v.adapter and count))
     told = contrasts(config[PromptConfig], groups, counts) if recipe.masked else None
     known = {"contrasts": told, "recipe": recipe, "way": way}
-    return Task.of(config, groups, adapters, names, clusters, **known), specs
+    return voices, Task.of(config, groups, adapters, names, clusters, **known)
+
+
+def _sources(
+    config: Sections, recipe: Recipe, clusters: str, groups: Groups, counts: np.ndarray
+) -> dict[int, list[str]] | None:
+    """The real images that are edited for each group, see `plan_specs`."""
+    if not recipe.edits:
+        return None
+    members = read_table(clusters, ["id", "group"], [f"{clusters}/clusters.parquet"])
+    return deal_sources(members, groups, counts, config.seed)
 
 
 def _finished(work: str) -> dict[str, Any] | None:
@@ -132,10 +151,17 @@ def _finished(work: str) -> dict[str, Any] | None:
         return None
 
 
-def generate(task: Task, specs: pa.Table, work: str, progress: Progress, real: str = "") -> None:
+def generate(
+    task: Task,
+    specs: pa.Table,
+    work: str,
+    progress: Progress,
+    real: str = "",
+    bred: Mapping[str, Any] | None = None,
+) -> None:
     """Fill `work` with what the specs ask for; raises StageError when some of it is missing.
 
-    `real`: folder of the real table, where specs edit its images.
+    `real`: folder of the real table, where specs edit its images. `bred`: the facts of `breed`.
     """
     began = time.time()
     groups = task.scoring.groups
@@ -163,6 +189,7 @@ def generate(task: Task, specs: pa.Table, work: str, progress: Progress, real: s
         **_pace(timeline, collector.total - resumed, began),
         **({} if levels is None else {"levels": levels}),
         **({"aims": task.drawing.way.aims} if task.drawing.way.aims else {}),
+        **({"rebalance": bred} if bred else {}),
     }
     write_manifest(work, records, facts)
     progress.say(f"  {_sentence(facts)}")
@@ -235,7 +262,7 @@ def _write_blocks(task: Task, work: str) -> None:
 def _columns(task: Task) -> pa.Schema:
     """What is said of every image besides a candidate's own columns."""
     scores = scores_of([scorer.name for scorer in task.drawing.synthesis.scorers])
-    return pa.schema([*scores, *(pa.field(name, pa.int32()) for name in task.drawing.way.aims)])
+    return pa.schema([*scores, *task.drawing.told])
 
 
 def _rows_of(records: Sequence[Any], group: int) -> int:
