@@ -22,6 +22,7 @@ from judging import judged_outfits
 from measure import finish, parser
 from mining import mined_outfits
 from occluded import occluded
+from rebalance import rebalanced
 from separation import CBDM, OVERLAP, separated
 from spread import spread
 from towers import adapted
@@ -142,6 +143,21 @@ def of_unknown(found: Mapping[str, float]) -> dict[str, bool]:
     return near | {"0.99 unknown: 40 points above the plain network": above}
 
 
+def of_rebalance(found: Mapping[str, float]) -> dict[str, bool]:
+    """Breeding fills both groups, cheaply and as diverse; what is fitted to them is balanced."""
+    bars = {
+        "plain images .4 from even shares": found["tv: plain"] >= 0.4,
+        "bred ones within .05": found["tv: bred"] <= 0.05,
+        "a quarter of rejection sampling's images": found["images: bred"]
+        <= found["images: rejection"] / 4,
+        "as diverse, but for a tenth": found["distance: bred"]
+        >= 0.9 * found["distance: rejection"],
+    }
+    again = found.get("tv: refit")  # of full runs
+    said = "refitted: plain images at most a third as far from even"
+    return bars | ({} if again is None else {said: again <= found["tv: plain"] / 3})
+
+
 CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = {
     "diffusion_classifier": (judged_outfits, of_judge),
     "conflict_mining": (mined_outfits, of_mining),
@@ -152,6 +168,7 @@ CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = 
     "clip_lora": (adapted, of_towers),
     "datadream": (dreamt, of_datadream),
     "overlap": (lambda *given: separated(*given, arms=(CBDM, OVERLAP)), of_overlap),
+    "rebalance": (rebalanced, of_rebalance),
     "tdc_lite": (experts, of_experts),
 }
 """Name -> (folder, seed, quick) to numbers, and bars of their means."""

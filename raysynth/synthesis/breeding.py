@@ -64,13 +64,18 @@ class Breeder:
     def look(self, specs: pa.Table) -> pa.Table:
         """[B] specs with VOICE and LINEAGE -> ANSWER, in their order."""
         use_threads(self.task.resources.cpus_per_worker)
-        drawn = np.array([self._farther(*own) for own in _begun(specs)], bool)
+        drawn = np.array([self._farther(*own) for own in _origins(specs)], bool)
         judged, accepted = np.zeros(len(drawn), np.float32), np.zeros(len(drawn), bool)
         if drawn.any():
             judged[drawn], accepted[drawn] = self._judged(specs.filter(pa.array(drawn)))
         said = {"judged": judged, DRAWN: drawn, ACCEPTED: accepted}
         columns = [pa.array(said[n]) if n in said else specs[n] for n in ANSWER.names]
         return pa.table(columns, names=ANSWER.names).cast(ANSWER)
+
+    def drawn(self, specs: pa.Table) -> np.ndarray:
+        """[B, side, side, 3] uint8 images of specs."""
+        sampler = self._sampler
+        return sampler.decode(sampler.denoise(sampler.prepare(specs)))
 
     @cached_property
     def _sampler(self) -> DiffusionSampler:
@@ -90,14 +95,13 @@ class Breeder:
 
     def _judged(self, specs: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """[B] probabilities of the images' attributes, and whether these are the likeliest."""
-        sampler, group = self._sampler, specs["group"].to_numpy()
-        images = sampler.decode(sampler.denoise(sampler.prepare(specs)))
-        likely, own = self._judge(images, group), specs["attribute"].to_numpy()
+        group, own = specs["group"].to_numpy(), specs["attribute"].to_numpy()
+        likely = self._judge(self.drawn(specs), group)
         plain = np.array([not path for path in specs["path"].to_pylist()])
         return likely[np.arange(len(own)), own], targets(likely, group, plain, self.shares) == own
 
 
-def _begun(specs: pa.Table) -> Iterator[tuple[int, tuple[int, ...]]]:
+def _origins(specs: pa.Table) -> Iterator[tuple[int, tuple[int, ...]]]:
     """Each spec's seed and path."""
     for seed, path in zip(specs["seed"].to_pylist(), specs["path"].to_pylist(), strict=True):
         yield seed, births(path)
@@ -135,12 +139,12 @@ def breed(
         starts = [evolve(each.wanted, own) for each, own in zip(breeds, seen, strict=True)]
         if not any(starts):
             break
-        specs = _specs(task, asked, breeds, starts)
+        specs = begun(task, asked, breeds, starts)
         _take_in(_round(look, specs, f"{work}/{FOLDER}/round-{number:05d}.parquet"), seen)
         progress.update("images accepted", sum(map(len, _accepted(breeds, seen))), total)
     chosen = _accepted(breeds, seen)
     judged = pa.array([one.judged for own in chosen for one in own], pa.float32())
-    specs = _specs(task, asked, breeds, chosen).drop_columns([VOICE])
+    specs = begun(task, asked, breeds, chosen).drop_columns([VOICE])
     specs = specs.append_column("judged", judged).sort_by(
         [("group", "ascending"), ("id", "ascending")]
     )
@@ -183,7 +187,7 @@ class Breeders:
             ray.kill(actor)
 
 
-def _specs(
+def begun(
     task: Task, asked: Asked, breeds: Sequence[Breed], starts: Sequence[Sequence[Start]]
 ) -> pa.Table:
     """What is begun at, voice by voice, as specs with VOICE, `founder` and `path`."""
