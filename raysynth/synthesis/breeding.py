@@ -94,11 +94,10 @@ class Breeder:
         return not path or farther(*likeness(seed, path, generate.sigma, generate.shape))
 
     def _judged(self, specs: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        """[B] probabilities of the images' attributes, and whether these are the likeliest."""
+        """[B] probabilities of the images' attributes, and whether these are the `targets`."""
         group, own = specs["group"].to_numpy(), specs["attribute"].to_numpy()
         likely = self._judge(self.drawn(specs), group)
-        plain = np.array([not path for path in specs["path"].to_pylist()])
-        return likely[np.arange(len(own)), own], targets(likely, group, plain, self.shares) == own
+        return likely[np.arange(len(own)), own], targets(likely, group, self.shares) == own
 
 
 def _origins(specs: pa.Table) -> Iterator[tuple[int, tuple[int, ...]]]:
@@ -142,6 +141,13 @@ def breed(
         specs = begun(task, asked, breeds, starts)
         _take_in(_round(look, specs, f"{work}/{FOLDER}/round-{number:05d}.parquet"), seen)
         progress.update("images accepted", sum(map(len, _accepted(breeds, seen))), total)
+    return _chosen(task, asked, breeds, seen), _facts(task.scoring.groups, breeds, seen)
+
+
+def _chosen(
+    task: Task, asked: Asked, breeds: Sequence[Breed], seen: Sequence[Sequence[Seen]]
+) -> pa.Table:
+    """The specs that `breed` returns."""
     chosen = _accepted(breeds, seen)
     judged = pa.array([one.judged for own in chosen for one in own], pa.float32())
     specs = begun(task, asked, breeds, chosen).drop_columns([VOICE])
@@ -149,7 +155,7 @@ def breed(
         [("group", "ascending"), ("id", "ascending")]
     )
     rows = pa.array(np.arange(specs.num_rows))
-    return specs.set_column(0, ROW, rows), _facts(task.scoring.groups, breeds, seen)
+    return specs.set_column(0, ROW, rows)
 
 
 class Breeders:
@@ -242,6 +248,8 @@ def _facts(
         images = [one for n in own for one in seen[n] if one.drawn]
         plain = [one for one in images if not one.path]
         quota = sum(breeds[n].wanted.quota for n in own)
+        if not quota:
+            continue
         found[name] = {
             "images": len(images),
             "plain": len(plain),

@@ -153,8 +153,7 @@ class ImageGenerator:
             if self.gaussians is not None:
                 assert groups is not None, "of the specs"
                 begun = self.gaussians.draw([groups[row] for row in rows], dice)
-            told = self._text(spoken)
-            given = (noise, generators, told, real, contrast, mine, begun)
+            given = (noise, generators, self._text(spoken), real, contrast, mine, begun)
             parts.append(Part(rows, names, *given, self._aimed(rows, groups, aims)))
         return parts
 

@@ -22,7 +22,9 @@ LEAST_COSINE = 0.2
 PATIENCE = 50
 """Founders that are expected among the images of a group by its share of its class's real images,
 if none has come by then it is never drawn."""
-INHERITED = 0.7
+FIRST = 8
+"""Plain images per founder that are asked for at first, at most; then as many again each time."""
+INHERITED = 0.5
 """Share of children that show what their parent does, where an estimate is asked for
 (`benchmarks/neighbours.py --only rebalance`)."""
 
@@ -58,7 +60,7 @@ class Seen(Start):
     judged: float
     """Probability of the target, by the judge; 0: not drawn."""
     accepted: bool
-    """Whether the target is the likeliest."""
+    """Whether the target is the likeliest (`targets`)."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,11 @@ def shares_of(counts: np.ndarray, groups: Groups) -> tuple[float, ...]:
     return tuple((known / known.sum(axis=1, keepdims=True)).ravel().tolist())
 
 
-def targets(
-    likely: np.ndarray, group: np.ndarray, plain: np.ndarray, shares: np.ndarray
-) -> NDArray[np.int64]:
+def targets(likely: np.ndarray, group: np.ndarray, shares: np.ndarray) -> NDArray[np.int64]:
     """[B] the likeliest attributes, of [B, A] probabilities that a judge gives the images.
 
-    Of `plain` images, [B], with the shares of their class as prior (ours): where one in a hundred
-    is the target, a judge that is wrong about one in twenty would find its own mistakes. Children
-    of accepted images are judged as they are (theirs).
+    With the shares of their class as prior (ours; theirs is the plain argmax): where one image in a
+    hundred is the target, a judge that is wrong about one in twenty would find its own mistakes.
 
     Parameters
     ----------
@@ -96,7 +95,7 @@ def targets(
     """
     width = likely.shape[1]
     prior = shares.reshape(-1, width)[np.asarray(group) // width]
-    found: NDArray[np.int64] = np.where(plain[:, None], likely * prior, likely).argmax(axis=1)
+    found: NDArray[np.int64] = (likely * prior).argmax(axis=1)
     return found
 
 
@@ -138,7 +137,8 @@ def evolve(wanted: Wanted, seen: Sequence[Seen]) -> list[Start]:
         raise StageError(_never(wanted, len(accepted), len(founders), plain))
     asked = min(short if short > 0 else wanted.founders, missing)
     rate = (len(founders) + 1) / (plain + 1 / wanted.share)
-    return [Start((), plain + n) for n in range(min(math.ceil(asked / rate), left))]
+    most = max(plain, FIRST * wanted.founders)
+    return [Start((), plain + n) for n in range(min(math.ceil(asked / rate), most, left))]
 
 
 def bred_per_image(wanted: Wanted) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -211,33 +212,19 @@ def voice_specs(
 
     `sources`: of each; `aims`: as `plan_specs`.
     """
-    group, cluster, count = voice.group, voice.cluster, len(numbers)
-    scale = asked.recipe.guidance_scale
-    negative = NEGATIVE in guide_of(asked.synthesis.guidance, scale).rows
-    each = {
-        "label": groups.label(group),
-        "attribute": groups.attribute(group),
-        "group": group,
-        "cluster": cluster,
-        "generator": asked.recipe.name,
-        "adapter": voice.adapter,
-        "prompt": voice.prompt,
-        "negative_prompt": voice.negative_prompt if negative else "",
-        "guidance_scale": scale,
-        "steps": asked.recipe.steps,
-    }
-    order = numbers.tolist()
+    group, cluster, order = voice.group, voice.cluster, numbers.tolist()
     columns = {
-        ROW.name: pa.array(np.arange(start, start + count)),
-        "id": pa.array([f"g{group}-c{cluster}-{n:06d}" for n in order], pa.string()),
-        "source": pa.array(sources or [""] * count, pa.string()),
-        "seed": pa.array([image_seed(asked.seed, group, cluster, n) for n in order], pa.int64()),
+        **_said(asked, groups, voice),
+        ROW.name: range(start, start + len(order)),
+        "id": [f"g{group}-c{cluster}-{n:06d}" for n in order],
+        "source": sources or [""] * len(order),
+        "seed": [image_seed(asked.seed, group, cluster, n) for n in order],
     }
     table = pa.table(
         [
-            columns[field.name]
-            if field.name in columns
-            else pa.repeat(pa.scalar(each[field.name], field.type), count)
+            pa.array(value, field.type)
+            if isinstance(value := columns[field.name], list | range)
+            else pa.repeat(pa.scalar(value, field.type), len(order))
             for field in SPECS
         ],
         schema=SPECS,
@@ -245,6 +232,24 @@ def voice_specs(
     for name, of in aims.items():
         table = table.append_column(name, pa.array(aim_of(numbers, of[group])))
     return table
+
+
+def _said(asked: Asked, groups: Groups, voice: Voice) -> dict[str, Any]:
+    """What is the same of all images of a voice, by column."""
+    scale = asked.recipe.guidance_scale
+    negative = NEGATIVE in guide_of(asked.synthesis.guidance, scale).rows
+    return {
+        "label": groups.label(voice.group),
+        "attribute": groups.attribute(voice.group),
+        "group": voice.group,
+        "cluster": voice.cluster,
+        "generator": asked.recipe.name,
+        "adapter": voice.adapter,
+        "prompt": voice.prompt,
+        "negative_prompt": voice.negative_prompt if negative else "",
+        "guidance_scale": scale,
+        "steps": asked.recipe.steps,
+    }
 
 
 def aim_of(numbers: np.ndarray, aims: int) -> np.ndarray:

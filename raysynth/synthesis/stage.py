@@ -71,16 +71,14 @@ def run_synthesis(
 
     Parameters
     ----------
-    real, adapters, clusters : folders or URIs of the real table, the fine-tuning and the
-        clustering stage.
+    real, adapters, clusters : folders or URIs of real table, fine-tuning and clustering stage.
     counts : [G] training images per group.
 
     Returns
     -------
     Facts: rows, groups {name: rows}, generated (in this attempt), resumed, images_per_second,
-    start_seconds (until the first batch), utilisation (see `timeline.utilisation`), levels (of
-    the solver's steps, unless they are its own), aims (of guidance: {term: those of each group}),
-    rebalance (see `breeding.breed`).
+    start_seconds (until the first batch), utilisation (see `timeline`), levels (of the solver's
+    steps, unless its own), aims (of guidance: {term: each group's}), rebalance (see `breed`).
     """
     if _finished(work) is None:
         check_solver(config)
@@ -88,15 +86,7 @@ def run_synthesis(
         way = settled_way(config, recipe, real, groups, work)
         _say(way, groups, progress)
         voices, task = _planned(config, recipe, adapters, clusters, groups, counts, way)
-        asked, bred = Asked.of(config, recipe), None
-        if asked.synthesis.rebalance.on:
-            shares = shares_of(counts, groups)
-            breeds = breeds_of(asked.synthesis.rebalance, voices, groups, shares)
-            with closing(Breeders(task, shares)) as look:
-                specs, bred = breed(look, task, asked, breeds, work, progress)
-        else:
-            sources = _sources(config, recipe, clusters, groups, counts)
-            specs = specs_of(asked, voices, groups, sources, way.aims)
+        specs, bred = _specs(config, voices, task, counts, work, progress)
         generate(task, specs, work, progress, real, bred)
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"
@@ -131,6 +121,29 @@ def _planned(
     told = contrasts(config[PromptConfig], groups, counts) if recipe.masked else None
     known = {"contrasts": told, "recipe": recipe, "way": way}
     return voices, Task.of(config, groups, adapters, names, clusters, **known)
+
+
+def _specs(
+    config: Sections,
+    voices: Sequence[tuple[Voice, int]],
+    task: Task,
+    counts: np.ndarray,
+    work: str,
+    progress: Progress,
+) -> tuple[pa.Table, dict[str, Any] | None]:
+    """The specs of all images; where these are bred, what it took to find them."""
+    asked, groups = Asked.of(config, task.drawing.recipe), task.scoring.groups
+    rebalance = asked.synthesis.rebalance
+    if not rebalance.on:
+        sources = _sources(config, asked.recipe, task.scoring.clusters, groups, counts)
+        return specs_of(asked, voices, groups, sources, task.drawing.way.aims), None
+    shares = shares_of(counts, groups)
+    breeds = breeds_of(rebalance, voices, groups, shares)
+    with closing(Breeders(task, shares)) as look:
+        specs, took = breed(look, task, asked, breeds, work, progress)
+    told = (f"{name} {each['images_per_accepted']:.1f}" for name, each in took.items())
+    progress.say(f"  images drawn per accepted one: {', '.join(told)}")
+    return specs, took
 
 
 def _sources(
@@ -181,15 +194,13 @@ def generate(
     timeline = collector.timeline
     timeline = timeline.filter(pc.greater_equal(timeline["start"], began))  # of this attempt
     write_timeline(timeline, work)
-    levels = task.drawing.way.levels
+    told = {"levels": task.drawing.way.levels, "aims": task.drawing.way.aims, "rebalance": bred}
     facts = {
         "groups": {name: _rows_of(records, g) for g, name in enumerate(groups.names)},
         "shards": len(records),
         "resumed": resumed,
         **_pace(timeline, collector.total - resumed, began),
-        **({} if levels is None else {"levels": levels}),
-        **({"aims": task.drawing.way.aims} if task.drawing.way.aims else {}),
-        **({"rebalance": bred} if bred else {}),
+        **{name: value for name, value in told.items() if value},
     }
     write_manifest(work, records, facts)
     progress.say(f"  {_sentence(facts)}")

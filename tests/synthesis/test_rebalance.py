@@ -31,6 +31,8 @@ from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.gaussian import gaussians_of
 from raysynth.synthesis.lineage import cosine, inherited, likeness, lineage_of
 from raysynth.synthesis.rebalance import (
+    FIRST,
+    INHERITED,
     LEAST_COSINE,
     PATIENCE,
     Seen,
@@ -89,17 +91,19 @@ def test_children_are_drawn_farther_from_the_founder_and_not_when_nothing_is_lef
 
 
 def test_founders_are_sought_first_then_their_children_in_turn():
-    first = evolve(WANTED, [])
-    assert first == [Start((), n) for n in range(20)], "two of a share of 0.1"
+    first = evolve(replace(WANTED, share=0.2), [])
+    assert first == [Start((), n) for n in range(10)], "two of a share of 0.2"
     plain = [seen(n, accepted=n in (3, 8)) for n in range(20)]
     children = evolve(WANTED, plain)
     assert [(s.told, s.founder) for s in children] == [
         *(("0", 3), ("0", 8), ("1", 3), ("1", 8), ("2", 3), ("2", 8))
     ]
-    few = [*plain[:19], seen(19, accepted=False)][:5]
-    more = evolve(WANTED, few)
+    more = evolve(WANTED, plain[:5])
     assert more[0] == Start((), 5), "one of five so far: one more is sought"
     assert len(more) == 8 == round(1 / (2 / 15) + 0.49)
+    rare = replace(WANTED, share=0.01)
+    assert len(evolve(rare, [])) == FIRST * 2
+    assert len(evolve(rare, [seen(n, accepted=False) for n in range(40)])) == 40, "as many again"
 
 
 def test_generations_follow_each_other_and_ask_no_more_than_the_quota_is_likely_to_take():
@@ -122,19 +126,19 @@ def test_where_all_lineages_have_stopped_founders_are_sought_again():
 
 def test_a_target_that_is_never_drawn_ends_the_search_with_numbers():
     never = [seen(n, accepted=False) for n in range(PATIENCE * 10)]
-    assert evolve(WANTED, never[:-1]) == [Start((), PATIENCE * 10 - 1)]
+    assert evolve(WANTED, never[:-1]) == [Start((), PATIENCE * 10 - 1)], "the last one"
     with pytest.raises(StageError, match=r"of 500 images of coat/grass the judge takes 0.*Fix: a"):
         evolve(WANTED, never)
     some = [*never[:100], seen(100), *(seen(n, accepted=False) for n in range(101, 601))]
     assert [s.told for s in evolve(WANTED, some)] == ["0", "1", "2"], "with one founder it goes on"
 
 
-def test_plain_images_are_judged_with_their_class_s_shares_and_children_as_they_are():
+def test_images_are_judged_with_their_class_s_shares_as_prior():
     shares = np.array(shares_of(np.array([99, 1, 0, 3]), GROUPS))
     assert shares == pytest.approx([0.99, 0.01, 0.25, 0.75])
-    likely = np.array([[0.2, 0.8], [0.001, 0.999], [0.2, 0.8], [0.8, 0.2]])
-    group, plain = np.array([1, 1, 1, 2]), np.array([True, True, False, True])
-    assert targets(likely, group, plain, shares).tolist() == [0, 1, 1, 0]
+    likely = np.array([[0.2, 0.8], [0.001, 0.999], [0.2, 0.8], [0.7, 0.3]])
+    assert targets(likely, np.array([1, 1, 2, 2]), shares).tolist() == [0, 1, 1, 1]
+    assert targets(likely[3:], np.array([0]), np.full(4, 0.5)).tolist() == [0]
 
 
 def test_the_judge_compares_the_groups_of_a_class():
@@ -346,11 +350,11 @@ def test_a_template_without_attribute_is_taken_where_images_are_judged():
 
 def test_a_plan_counts_what_is_drawn_per_accepted_image():
     even = Wanted("", 100, 0.5, 10, 3)
-    assert bred_per_image(even) == pytest.approx(1 + (10 / 0.5 + 90 / 0.7) / 100)
+    assert bred_per_image(even) == pytest.approx(1 + (10 / 0.5 + 90 / INHERITED) / 100)
     config = load_config(None, ["synthesis.rebalance.judge=clip", "synthesis.images_per_group=80"])
     told: list[str] = []
     drawn = sizes.drawn_per_image(config, GROUPS, np.array([99, 1, 1, 99]), told)
-    each = [1 + (8 / share + 72 / 0.7) / 80 for share in (0.99, 0.01)]
+    each = [1 + (8 / share + 72 / INHERITED) / 80 for share in (0.99, 0.01)]
     assert drawn == pytest.approx(sum(each) / 2)
-    assert "an estimate: pullover/grass 2.4, pullover/gravel 12.3" in told[0]
+    assert "an estimate: pullover/grass 2.9, pullover/gravel 12.8" in told[0]
     assert sizes.drawn_per_image(load_config(), GROUPS, np.ones(4), told) == 1.0
