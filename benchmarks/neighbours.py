@@ -148,14 +148,17 @@ def of_rebalance(found: Mapping[str, float]) -> dict[str, bool]:
     bars = {
         "plain images .4 from even shares": found["tv: plain"] >= 0.4,
         "bred ones within .05": found["tv: bred"] <= 0.05,
-        "a quarter of rejection sampling's images": found["images: bred"]
-        <= found["images: rejection"] / 4,
         "as diverse, but for a tenth": found["distance: bred"]
         >= 0.9 * found["distance: rejection"],
     }
-    again = found.get("tv: refit")  # of full runs
-    said = "refitted: plain images at most a third as far from even"
-    return bars | ({} if again is None else {said: again <= found["tv: plain"] / 3})
+    if "tv: refit" not in found:  # of full runs
+        return bars
+    quarter = found["images: rejection"] / 4
+    third = found["tv: plain"] / 3
+    return bars | {
+        "a quarter of rejection sampling's images": found["images: bred"] <= quarter,
+        "refitted: plain images at most a third as far from even": found["tv: refit"] <= third,
+    }
 
 
 CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = {

@@ -42,7 +42,7 @@ from raysynth.synthesis.specs import Asked, group_voices
 from raysynth.synthesis.task import Drawing, Task
 
 GROUPS, AT_ONCE = (0, 1), 64
-QUOTA, PLAIN, REJECTED = 96, 400, 800
+QUOTA, PLAIN, REJECTED = 200, 400, 800
 QUICK_QUOTA, QUICK_PLAIN, QUICK_REJECTED, QUICK_STEPS = 24, 96, 192, 60
 
 
@@ -195,12 +195,13 @@ def rebalanced(folder: Path, seed: int, quick: bool) -> dict[str, float]:
     found["tv: plain"] = variation(bed.seen(drawn(bed.alone(bed.task), noise)))
     found |= {
         "images: bred": took["images_per_accepted"],
-        "images: rejection": rejected / max(1, accepted.sum()),
+        "rejection accepts": accepted.mean(),
         "founders": float(took["founders"]),
         "distance: bred": distance(clip.images(images[mine])),
         "distance: rejection": distance(clip.images(pixels[accepted])),
     }
-    if not quick:
+    if not quick:  # which trains too little for the target to be rare
+        found["images: rejection"] = 1 / max(accepted.mean(), 1 / rejected)
         again = bed.alone(bed.refitted(specs, images))
         found["tv: refit"] = variation(bed.seen(drawn(again, noise)))
     found["CPU s"] = time.process_time() - began
