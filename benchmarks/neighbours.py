@@ -23,6 +23,7 @@ from judging import judged_outfits
 from measure import finish, keep, parser, report_of
 from mining import mined_outfits
 from occluded import occluded
+from rebalance import rebalanced
 from separation import CBDM, OVERLAP, separated
 from spread import spread
 from towers import adapted
@@ -143,6 +144,24 @@ def of_unknown(found: Mapping[str, float]) -> dict[str, bool]:
     return near | {"0.99 unknown: 40 points above the plain network": above}
 
 
+def of_rebalance(found: Mapping[str, float]) -> dict[str, bool]:
+    """Breeding fills both groups, cheaply and as diverse; what is fitted to them is balanced."""
+    bars = {
+        "plain images .4 from even shares": found["tv: plain"] >= 0.4,
+        "bred ones within .05": found["tv: bred"] <= 0.05,
+        "as diverse, but for a tenth": found["distance: bred"]
+        >= 0.9 * found["distance: rejection"],
+    }
+    if "tv: refit" not in found:  # of full runs
+        return bars
+    quarter = found["images: rejection"] / 4
+    third = found["tv: plain"] / 3
+    return bars | {
+        "a quarter of rejection sampling's images": found["images: bred"] <= quarter,
+        "refitted: plain images at most a third as far from even": found["tv: refit"] <= third,
+    }
+
+
 CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = {
     "diffusion_classifier": (judged_outfits, of_judge),
     "conflict_mining": (mined_outfits, of_mining),
@@ -153,6 +172,7 @@ CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = 
     "clip_lora": (adapted, of_towers),
     "datadream": (dreamt, of_datadream),
     "overlap": (lambda *given: separated(*given, arms=(CBDM, OVERLAP)), of_overlap),
+    "rebalance": (rebalanced, of_rebalance),
     "tdc_lite": (experts, of_experts),
 }
 """Name -> (folder, seed, quick) to numbers, and bars of their means."""

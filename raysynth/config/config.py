@@ -114,7 +114,7 @@ class Config(Section):
                 f"those of {', '.join(self.candidates)}. Fix: one of these, or no overrides"
             )
         for name in self.candidates if self.generator == AUTO else (self.generator,):
-            check_generator(name, self.prompts, self.finetune)
+            check_generator(name, self.prompts, self.finetune, self.synthesis.rebalance.on)
         return self
 
     def __getitem__(self, kind: type[S]) -> S:

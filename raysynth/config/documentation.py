@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -64,7 +65,7 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
 
 def _table(fields: dict[str, FieldInfo]) -> str:
     rows = ["| key | default | values | meaning |\n| --- | --- | --- | --- |\n"]
-    for name, field in fields.items():
+    for name, field in _flat(fields):
         cells = (
             f"`{name}`",
             _default(field),
@@ -73,6 +74,15 @@ def _table(fields: dict[str, FieldInfo]) -> str:
         )
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     return "".join(rows)
+
+
+def _flat(fields: dict[str, FieldInfo]) -> Iterator[tuple[str, FieldInfo]]:
+    """Keys and fields; of a section within a section `its name.key`, after its own."""
+    for name, field in fields.items():
+        yield name, field
+        inner = _section(field)
+        if inner is not None and inner is not Chosen:
+            yield from ((f"{name}.{key}", each) for key, each in inner.model_fields.items())
 
 
 def _default(field: FieldInfo) -> str:
@@ -95,6 +105,8 @@ def _literal(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, BaseModel):
+        return "{" + ", ".join(f"{key}: {_literal(each)}" for key, each in value) + "}"
     return str(value) or '""'
 
 

@@ -71,10 +71,11 @@ GENERATORS: Registry[Generator] = Registry("raysynth.generators.methods", "gener
 """Every generator; `auto`, which tries several, is none."""
 
 
-def check_generator(name: str, prompts: PromptConfig, finetune: Any) -> None:
+def check_generator(name: str, prompts: PromptConfig, finetune: Any, judged: bool = False) -> None:
     """Refuse a generator that could not be told what its models are to learn.
 
-    `finetune`: the section of that name, of a room above.
+    `finetune`: the section of that name, of a room above. `judged`: what tells a class's groups
+    apart are their images (`synthesis.rebalance`).
 
     Raises
     ------
@@ -85,22 +86,25 @@ def check_generator(name: str, prompts: PromptConfig, finetune: Any) -> None:
     """
     generator = GENERATORS[name]
     if generator.models is not None:
-        _check_models(name, generator.models, prompts, finetune.engine)
+        _check_models(name, generator.models, prompts, finetune.engine, judged)
     generator.check(name, prompts, finetune)
 
 
-def _check_models(name: str, models: Models, prompts: PromptConfig, asked: str) -> None:
+def _check_models(
+    name: str, models: Models, prompts: PromptConfig, asked: str, judged: bool
+) -> None:
     engine = models.engine if asked == "auto" else asked
     if models.other and engine != models.engine:
         raise ValueError(
             f"finetune.engine={engine}: {name} is defined by its other engine; expected auto. "
             f"Fix: generator={models.other}, or finetune.engine=auto"
         )
-    if models.several and "attribute" not in prompts.fields:
+    if models.several and not judged and "attribute" not in prompts.fields:
         raise ValueError(
             f"prompts.template: {{attribute}} is missing, so nothing tells generator={name} a "
             "class's groups apart. Fix: speak of the attribute, e.g. "
-            f"{PromptConfig().template!r}, or another generator"
+            f"{PromptConfig().template!r}, or another generator, or "
+            "synthesis.rebalance.judge=clip, which looks at the images"
         )
     bound = engine == "full" and not models.several and models.token
     if bound and not ("token" in prompts.fields and prompts.token.strip()):

@@ -62,9 +62,10 @@ def _unused(training: Training, settings: Any) -> set[str]:
 def synthesis_inputs(config: Any) -> dict[str, Any]:
     """All that generation depends on besides models and clusters: its digest's input."""
     recipe = recipe_of(config)
+    unread = _unread(recipe) | (set() if config.synthesis.rebalance.on else {"rebalance"})
     return {
         "generator": {"name": recipe.name, "guidance_scale": recipe.guidance_scale},
-        "knobs": decides(config.synthesis, *SAMPLED, *_unread(recipe)) | {"steps": recipe.steps},
+        "knobs": decides(config.synthesis, *SAMPLED, *unread) | {"steps": recipe.steps},
         **({"begins": recipe.begins} if recipe.midway else {}),
         "prompts": decides(config.prompts),
         "min_images": recipe.min_images,

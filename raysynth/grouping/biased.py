@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from raysynth.errors import StageError
+from raysynth.grouping.captions import vocabulary_of
 from raysynth.grouping.mining import Sides, log_odds, mine, two_words
 from raysynth.groups.groups import Groups
 from raysynth.groups.prompts import spoken
 from raysynth.groups.settings import PromptConfig
+from raysynth.models.captioner import load_captioner
 from raysynth.models.clip import load_clip
 from raysynth.models.device import use_threads
 from raysynth.networks.build import Blueprint
@@ -31,13 +33,17 @@ INDEX = 331
 SHOWN = 512
 """Images of a side that CLIP looks at, at most."""
 AT_ONCE = 256
+CAPTIONED = 100
+"""Images of a class's side that are captioned, at most (theirs: the 100 or 200 misread most)."""
+CAPTIONS = 3
+"""Of each image (theirs)."""
 
 
 @dataclass(frozen=True)
 class Asked:
     """What a worker needs: the real table's folder, whose networks, what is spoken, the knobs.
 
-    `knobs`: those of `methods.conflict_mining`; `words`: the vocabulary.
+    `knobs`: those of `methods.conflict_mining`; `words`: the vocabulary; (): the captioner's.
     """
 
     real: str
@@ -104,7 +110,7 @@ def mined(asked: Asked, cpus: float) -> Mined:
     The facts: `threshold` (label name -> log odds above which an image conflicts), `conflicting`
     (label name -> training images that do), `aligned` (label name -> its aligned side's word),
     `contrast` (label name -> how much further apart the two words are on its sides, in CLIP's
-    cosine).
+    cosine), `vocabulary` (the captions' words, where they are asked).
     """
     use_threads(cpus)
     size, names = asked.blueprint.classifier.image_size, asked.groups.label_names
@@ -114,18 +120,20 @@ def mined(asked: Asked, cpus: float) -> Mined:
     count = asked.knobs.top_k if isinstance(asked.knobs.top_k, int) else None
     sides = mine(odds, train.label, count, asked.knobs.least, asked.knobs.most)
     conflict = sides.conflicts(odds, train.label)
-    first, second, shows_b, contrast = _named(asked, train, conflict)
+    spoken_of = asked.words or captioned(asked, train, conflict)
+    first, second, shows_b, contrast = _named(asked, spoken_of, train, conflict)
     parts = [_of_split(train, odds, sides, shows_b)]
     for split in asked.splits[1:]:
         images = load_real(asked.real, split, train.size)
         parts.append(_of_split(images, _odds(network, images), sides, shows_b))
-    words = (asked.words[first], asked.words[second])
+    words = (spoken_of[first], spoken_of[second])
     counts = np.bincount(train.label[conflict], minlength=len(names))
     facts = {
         "threshold": _told(names, sides.threshold),
         "conflicting": dict(zip(names, counts.tolist(), strict=True)),
         "aligned": {name: words[int(b)] for name, b in zip(names, shows_b, strict=True)},
         "contrast": _told(names, contrast),
+        **({} if asked.words else {"vocabulary": list(spoken_of)}),
     }
     ids = [name for part in parts for name in part[0]]
     attribute, posterior = (np.concatenate([part[k] for part in parts]) for k in (1, 2))
@@ -151,12 +159,38 @@ def _of_split(
     return images.ids.tolist(), attribute, np.stack([1 - second, second], axis=1)
 
 
+def captioned(asked: Asked, train: ImageSet, conflict: NDArray[np.bool_]) -> tuple[str, ...]:
+    """What a captioner speaks of where images conflict, and where they do not; see `captions`.
+
+    Raises ModelError: see `load_captioner`; StageError where it says fewer than two words.
+    """
+    knobs, labels = asked.knobs, len(asked.groups.label_names)
+    key = "grouping.method: captioner"
+    told = (asked.blueprint.base, knobs.captioner_revision, key)
+    captioner = load_captioner(knobs.captioner, *told)
+    dice, sides = np.random.default_rng([asked.blueprint.seed, STREAM, 2]), []
+    for side in (False, True):
+        rows = [
+            dice.permutation(np.flatnonzero((train.label == y) & (conflict == side)))[:CAPTIONED]
+            for y in range(labels)
+        ]
+        pixels = train.pixels[np.sort(np.concatenate(rows))].transpose(0, 2, 3, 1)
+        sides.append(captioner.captions(np.ascontiguousarray(pixels), CAPTIONS))
+    words = vocabulary_of(sides, 2 * labels, asked.groups.label_words)
+    if len(words) < 2:
+        raise StageError(
+            f"{key}: {knobs.captioner} says {sides[0][:2] + sides[1][:2]} of the images, of which "
+            f"{words} are left; expected two words or more. Fix: another captioner, or vocabulary"
+        )
+    return tuple(words)
+
+
 def _named(
-    asked: Asked, train: ImageSet, conflict: NDArray[np.bool_]
+    asked: Asked, words: tuple[str, ...], train: ImageSet, conflict: NDArray[np.bool_]
 ) -> tuple[int, int, NDArray[np.bool_], NDArray[np.float64]]:
     """As `two_words`, and [K] how far apart the words are on a class's two sides."""
     clip = load_clip(asked.blueprint.base)
-    labels, words = len(asked.groups.label_names), asked.words
+    labels = len(asked.groups.label_names)
     told = replace(asked.groups, attribute_names=words, attribute_words=words, aligned=())
     texts = [spoken(asked.prompts, told, g, token="") for g in range(told.count)]
     vectors = clip.texts(texts).reshape(labels, len(words), -1)  # [K, V, D]

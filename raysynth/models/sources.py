@@ -134,6 +134,34 @@ def check_encoder(name: str, weights: bool = True, key: str = "clustering.encode
         check_encoder_weights(key, folder)
 
 
+def check_captioner(name: str, key: str) -> None:
+    """Refuse a folder that transformers cannot read as an image-to-text model; raises ModelError.
+
+    (What a hub id holds is known when it is loaded.) `key`: the knob.
+    """
+    if not is_path(name):
+        return
+    folder = Path(name).expanduser()
+    alternatives = (("config.json",), PROCESSORS, ("tokenizer_config.json",), ("*.safetensors",))
+    missing = [some[-1] for some in alternatives if not any(any(folder.glob(f)) for f in some)]
+    if missing:
+        raise ModelError(
+            f"{key}: {name} lacks {', '.join(missing)}; expected a hub id (owner/model), or a "
+            "folder in which save_pretrained wrote an image-to-text model, its image processor and "
+            "its tokenizer. Fix: check the path (on a cluster every node must see it)"
+        )
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN,
+    )
+
+    kind = read_config(key, folder / "config.json").get("model_type")
+    if kind not in KNOWN:
+        raise ModelError(
+            f"{key}: {folder}/config.json has model_type {kind!r}; expected an image-to-text model "
+            "of transformers. Fix: choose one, such as Salesforce/blip-image-captioning-base"
+        )
+
+
 def image_settings(key: str, folder: Path) -> dict[str, Any]:
     """An image processor's settings in a folder, {} where it has none; raises ModelError."""
     nested, own = (

@@ -238,6 +238,8 @@ class Sized:
     """Generator -> its recipe, settled for these data."""
     tuned: Mapping[str, Tuned]
     """Generator -> its fine-tuning."""
+    bred: float = 1.0
+    """Images drawn for each candidate, see `sizes.drawn_per_image`."""
 
 
 def of_ingest(config: Config, sized: Sized) -> Cost:
@@ -286,7 +288,8 @@ def of_synthesis(config: Config, sized: Sized) -> Cost:
     if recipe.edits:
         sources = images.candidates * images.real_side**2 * PNG_BYTES
         storage["sources, until all are edited"] = sources
-    flops = {"generation": generation_flops(recipe, config, sized.shape, images)}
+    drawn = generation_flops(recipe, config, sized.shape, images)
+    flops = {"generation": sized.bred * drawn}
     if scored := scoring_flops(config, sized.shape, images):
         flops["scoring"] = scored
     return Cost(flops, storage)

@@ -119,7 +119,8 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
         name: costs.Tuned(one.rows, one.forwards, one.adapters, bool(one.lent_by), one.cost)
         for name, one in generators.items()
     }
-    total = _total(config, costs.Sized(images, shape, recipes, tuned))
+    bred = sizes.drawn_per_image(config, groups, counts["train"], assumptions)
+    total = _total(config, costs.Sized(images, shape, recipes, tuned, bred))
     needed = math.ceil(total.host["object store"])
     _assume(config, list(recipes.values()), generators, assumptions)
     assumptions += _judging(config, groups, generators)

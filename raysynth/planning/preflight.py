@@ -77,15 +77,26 @@ def _declared(nodes: Sequence[Node], kind: str) -> list[tuple[Callable[..., None
 
 
 def warnings_of(config: Config) -> list[str]:
-    """What can be run and is hardly meant: the embedded models with other images than garments."""
+    """What can be run and is hardly meant.
+
+    The embedded models with other images than garments; breeding where prompts name what for.
+    """
+    found = []
+    if config.synthesis.rebalance.on and "attribute" in config.prompts.fields:
+        found.append(
+            f"synthesis.rebalance: prompts.template={config.prompts.template!r} names the "
+            "attribute, so that most images show it as they are drawn, and breeding makes them "
+            "alike for little. Fix: synthesis.rebalance.judge=none, or a template without "
+            "{attribute}"
+        )
     embedded = [f"base.{k}" for k in ("name", "clip") if getattr(config.base, k) == "embedded"]
-    if config.dataset.garments or not embedded:
-        return []
-    return [
-        f"{' and '.join(embedded)}: the embedded models know ten kinds of garments at 32 x 32 "
-        f"pixels and nothing else; dataset.name={config.dataset.name} is strange to them. Fix: "
-        "Stable Diffusion 1.x for base.name and a CLIP for base.clip, by folder or hub id"
-    ]
+    if embedded and not config.dataset.garments:
+        found.append(
+            f"{' and '.join(embedded)}: the embedded models know ten kinds of garments at 32 x 32 "
+            f"pixels and nothing else; dataset.name={config.dataset.name} is strange to them. Fix: "
+            "Stable Diffusion 1.x for base.name and a CLIP for base.clip, by folder or hub id"
+        )
+    return found
 
 
 def strange_lenders(config: Config, groups: Groups, counts: np.ndarray) -> list[str]:

@@ -13,6 +13,7 @@ from raysynth.groups.groups import UNKNOWN, Groups
 from raysynth.models.family import FAMILIES, USUAL, Family, family_of, reader_of
 from raysynth.models.sources import resolve
 from raysynth.selection.rule import RULES
+from raysynth.synthesis.rebalance import INHERITED, Wanted, bred_per_image, shares_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,3 +142,27 @@ def image_sizes(
         config.synthesis.image_size or shape.side,
         config.classifier.image_size or real,
     )
+
+
+def drawn_per_image(
+    config: Config, groups: Groups, counts: np.ndarray, assumptions: list[str]
+) -> float:
+    """Images drawn for each candidate where they are bred, expected; 1 where they are not.
+
+    `counts`: [G] training images per group. Says what is expected of each group.
+    """
+    settings = config.synthesis.rebalance
+    if not settings.on:
+        return 1.0
+    kept = (config.synthesis.images_per_group, settings.founders, settings.children)
+    each = [
+        bred_per_image(Wanted(name, kept[0], share, *kept[1:]))
+        for name, share in zip(groups.names, shares_of(counts, groups), strict=True)
+    ]
+    named = (f"{name} {n:.1f}" for name, n in zip(groups.names, each, strict=True))
+    assumptions.append(
+        f"synthesis.rebalance: images drawn per accepted one, an estimate: {', '.join(named)}, if "
+        f"groups are drawn as often as they are photographed and {INHERITED:.0%} of children are "
+        "accepted"
+    )
+    return sum(each) / len(each)

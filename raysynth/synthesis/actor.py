@@ -46,6 +46,7 @@ class DiffusionSampler:
             None if told is None else [told[g] for g in groups],
             groups,
             {name: specs[name].to_pylist() for name in self.aims},
+            specs["path"].to_pylist() if "path" in specs.column_names else None,
         )
 
 
@@ -61,7 +62,7 @@ class Synthesizer:
         self.cpus = task.resources.cpus_per_worker
         use_threads(self.cpus)
         self.sampler: Sampler = (task.sampler or DiffusionSampler)(task)
-        self.columns = [*SPECS.names, *task.drawing.way.aims]
+        self.columns = [*SPECS.names, *task.drawing.told.names]
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._device = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""What synthesis refuses before anything is made: solver, schedule, scorers, guidance."""
+"""What synthesis refuses before anything is made: solver, schedule, scorers, guidance, breeding."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from raysynth.knobs import Sections
 from raysynth.scoring.scorer import check_scorers
 from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.settings import SynthesisConfig
-from raysynth.synthesis.solver import check_solver
+from raysynth.synthesis.solver import check_repeatable, check_solver
 
 
 def check_synthesis(config: Sections) -> None:
     """Refuse what the base, the generator or the prompts have no use for.
 
-    Raises ConfigError, ModelError: see `check_solver`, `check_scorers`, `check_guidance`.
+    Raises ConfigError, ModelError: see `check_solver`, `check_scorers`, `check_guidance` and
+    `check_rebalance`.
     """
     check_solver(config)
     check_scorers(config[SynthesisConfig].scorers, config[PromptConfig])
     check_guidance(config)
+    check_rebalance(config)
 
 
 def check_guidance(config: Sections) -> None:
@@ -38,3 +40,23 @@ def check_guidance(config: Sections) -> None:
             "images are as spread as those that it edits; expected images that are drawn. Fix: "
             "generator=shared, or leave the term out"
         )
+
+
+def check_rebalance(config: Sections) -> None:
+    """Refuse to breed images that are no function of inherited noise.
+
+    Raises
+    ------
+    ConfigError
+        Edited images, which show what they are edited from; a solver that adds noise.
+    """
+    if not config[SynthesisConfig].rebalance.on:
+        return
+    recipe = recipe_of(config)
+    if recipe.edits:
+        raise ConfigError(
+            f"synthesis.rebalance: generator={recipe.name} edits real images, which decide what "
+            "its images show; expected images that are drawn from noise alone. Fix: "
+            "generator=shared, or synthesis.rebalance.judge=none"
+        )
+    check_repeatable(config)

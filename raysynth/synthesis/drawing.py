@@ -24,8 +24,10 @@ from raysynth.synthesis import fits, gaussian
 from raysynth.synthesis.compiled import Compiler, can_compile
 from raysynth.synthesis.denoise import Edited, denoise, draw_noise, latent_shape
 from raysynth.synthesis.guidance import EMPTY, NEGATIVE, PROMPT, Guide, guide_of
+from raysynth.synthesis.lineage import Lineage, lineage_of
 from raysynth.synthesis.masks import LEVEL as MASK_LEVEL
 from raysynth.synthesis.masks import Contrast, attribute_mask, spread_over
+from raysynth.synthesis.rebalance import births
 from raysynth.synthesis.schedule import EVEN
 from raysynth.synthesis.solver import build_solver
 from raysynth.synthesis.task import Drawing
@@ -81,7 +83,7 @@ class ImageGenerator:
         self.gaussians = gaussian.read(drawing.way.gaussians) if drawing.way.gaussians else None
         self.fits = self._fits(drawing.way.fits)
         self.strength, self.outside = recipe.strength, synthesis.strength_outside
-        self.margin = synthesis.mask_margin
+        self.margin, self.sigma = synthesis.mask_margin, synthesis.rebalance.sigma
         self.shape = latent_shape(self.base, synthesis.image_size)
         self.side = self.shape[1] * self.base.shape.factor
         self.decoded_at_once = synthesis.decode_batch_size or images_at_once(
@@ -108,10 +110,11 @@ class ImageGenerator:
         contrasts: Sequence[Contrast] | None = None,
         groups: Sequence[int] | None = None,
         aims: Mapping[str, Sequence[int]] | None = None,
+        paths: Sequence[str] | None = None,
     ) -> np.ndarray:
         """[B, side, side, 3] uint8 images of B specs."""
-        parts = self.prepare(prompts, negatives, adapters, seeds, sources, contrasts, groups, aims)
-        return self.decode(self.denoise(parts))
+        given = (prompts, negatives, adapters, seeds, sources, contrasts, groups, aims, paths)
+        return self.decode(self.denoise(self.prepare(*given)))
 
     def prepare(
         self,
@@ -123,6 +126,7 @@ class ImageGenerator:
         contrasts: Sequence[Contrast] | None = None,
         groups: Sequence[int] | None = None,
         aims: Mapping[str, Sequence[int]] | None = None,
+        paths: Sequence[str] | None = None,
     ) -> list[Part]:
         """Noise and conditions of B specs, cut into what is denoised together.
 
@@ -130,12 +134,13 @@ class ImageGenerator:
         `contrasts`: [B] what parts the sources into kept and regenerated; None: all is regenerated.
         `groups`: [B], where images begin at their group's Gaussian, or have aims.
         `aims`: [B] of each guidance term that is fitted; None: no image has any.
+        `paths`: [B] down from the founders that `seeds` are of (`lineage`); None: no births.
         """
         parts = []
         pixels = None if sources is None else decode_bytes(sources, self.side)
         for rows in self.bank.parts(adapters):
             mine = [seeds[row] for row in rows]
-            noise, generators = draw_noise(mine, self.shape)
+            noise, generators, dice = self._noise(rows, mine, paths)
             said = {NEGATIVE: negatives, EMPTY: [""] * len(prompts), PROMPT: prompts}
             spoken = [said[name][row] for name in self.guide.rows for row in rows]
             names = [adapters[row] for row in rows]
@@ -147,9 +152,8 @@ class ImageGenerator:
             begun = None
             if self.gaussians is not None:
                 assert groups is not None, "of the specs"
-                begun = self.gaussians.draw([groups[row] for row in rows], generators)
-            told = self._text(spoken)
-            given = (noise, generators, told, real, contrast, mine, begun)
+                begun = self.gaussians.draw([groups[row] for row in rows], dice)
+            given = (noise, generators, self._text(spoken), real, contrast, mine, begun)
             parts.append(Part(rows, names, *given, self._aimed(rows, groups, aims)))
         return parts
 
@@ -167,6 +171,18 @@ class ImageGenerator:
         return np.concatenate(
             [decode(self.base, some) for some in latents.split(self.decoded_at_once)]
         )
+
+    def _noise(
+        self, rows: np.ndarray, seeds: Sequence[int], paths: Sequence[str] | None
+    ) -> tuple[Tensor, list[torch.Generator], Sequence[torch.Generator | Lineage]]:
+        """Noise of rows of a batch, the solver's dice, and those that Gaussians are drawn with."""
+        if paths is None:
+            noise, generators = draw_noise(seeds, self.shape)
+            return noise, generators, generators
+        mine = [births(paths[row]) for row in rows]
+        dice = [lineage_of(*own, self.sigma) for own in zip(seeds, mine, strict=True)]
+        noise = torch.stack([own.normal(*self.shape) for own in dice])
+        return noise, [own.dice[0] for own in dice], dice
 
     def _denoise(self, part: Part) -> Tensor:
         edited = self._edited(part)

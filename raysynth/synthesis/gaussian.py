@@ -23,6 +23,7 @@ from torch import Tensor
 
 from raysynth.groups.groups import Groups
 from raysynth.synthesis.kept import keep_tensors, read_tensors
+from raysynth.synthesis.lineage import Lineage, normal
 
 LEAST = 2
 """Images that have a spread."""
@@ -41,12 +42,12 @@ class Gaussians:
     shares: Tensor
     """[G, G] float64: of a group's (row's) covariance, what those of the groups (columns) make."""
 
-    def draw(self, groups: Sequence[int], dice: Sequence[torch.Generator]) -> Tensor:
+    def draw(self, groups: Sequence[int], dice: Sequence[torch.Generator | Lineage]) -> Tensor:
         """[B, C, H, W] float32 clean latents, one of each group, each by dice of its own."""
         drawn = []
         for g, own in zip(groups, dice, strict=True):
             mean, factor = self.of(g)
-            drawn.append(mean + torch.randn(len(factor), generator=own) @ factor)
+            drawn.append(mean + normal(own, len(factor)) @ factor)
         return torch.stack(drawn).view(-1, *self.latents.shape[1:])
 
     def of(self, g: int) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,28 @@ GUIDED: Any = {"name": "classifier_free", "interval": (0.3, 1.0)}
 are left of four steps (docs/notebook/2026-11-29-gaussian-start.md)."""
 
 
+class RebalanceConfig(Section):
+    """Images bred from those that show their group's attribute, where prompts do not name it."""
+
+    judge: Literal["none", "clip"] = knob(
+        "none",
+        "Who says whether an image shows its group's attribute; clip: the likeliest of the "
+        "attributes' words for base.clip; none: nothing is bred.",
+    )
+    founders: Count = knob(
+        8, "Images found among plain ones, of each model and group, that others are bred from."
+    )
+    children: Count = knob(3, "Children of each accepted image.")
+    sigma: Annotated[float, Field(gt=0)] = knob(
+        0.5, "How far a child's noise is from its parent's, in standard deviations."
+    )
+
+    @property
+    def on(self) -> bool:
+        """Whether images are bred."""
+        return self.judge != "none"
+
+
 class SynthesisConfig(Section):
     """Generation of the candidate images."""
 
@@ -85,6 +107,10 @@ class SynthesisConfig(Section):
         "of their group's real latents instead of by the network; 1: they begin as pure noise. "
         "None: 0.8 with dpmsolver++ and unipc, which can begin there; 1 with others, for edited "
         "images, and where nothing is trained.",
+    )
+    rebalance: RebalanceConfig = knob(
+        RebalanceConfig(),
+        "Breeding of images that show their group's attribute, where prompts do not name it.",
     )
     batch_size: Count = knob(64, "Images denoised at once.", width=True)
     compile: bool | Literal["auto"] = knob(

@@ -27,6 +27,19 @@ DETERMINISTIC = {
 """diffusers' classes."""
 LAID_OUT = tuple(DETERMINISTIC[name] for name in ANYWHERE)
 """Those that take any levels."""
+REPEATABLE = (
+    *DETERMINISTIC.values(),
+    "DPMSolverSinglestepScheduler",
+    "DEISMultistepScheduler",
+    "EulerDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+)
+"""diffusers' classes that add no noise of their own: their images are functions of the first."""
 TRIED, TOP = 10, 0.95
 """Steps at which a solver is tried for edits, and the share of the noise levels where it starts."""
 
@@ -118,9 +131,33 @@ def check_schedule(schedule: str, solver: str, kind: str | None, prediction: str
 
 
 def kind_of(name: Any, settings: Mapping[str, Any]) -> str:
-    """A solver's class, of its name and settings; DPM-Solver's that add noise are none of its."""
+    """A solver's class, of its name and settings; one that is set to add noise is none of it."""
     noisy = str(settings.get("algorithm_type")).startswith("sde")
+    noisy |= bool(settings.get("stochastic_sampling"))  # flow matching's
     return f"stochastic {name}" if noisy else str(name)
+
+
+def check_repeatable(config: Sections) -> None:
+    """Refuse, where images are bred, a base's own solver that adds noise; raises ConfigError.
+
+    Of a hub id it is known when the base is loaded (`check_kind`).
+    """
+    source = resolve(config[BaseConfigSection].name)
+    if config[SynthesisConfig].solver in DETERMINISTIC or not os.path.isdir(source):
+        return
+    file = Path(source) / "scheduler" / "scheduler_config.json"
+    settings = read_config("base.name: scheduler", file)
+    check_kind(kind_of(settings.get("_class_name"), settings))
+
+
+def check_kind(kind: str) -> None:
+    """Refuse to breed with a solver (`kind_of`) that adds noise; raises ConfigError."""
+    if kind not in REPEATABLE:
+        raise ConfigError(
+            f"synthesis.rebalance: synthesis.solver=base is diffusers' {kind:.80}, which adds "
+            "noise at its steps, so that an image inherits little of the noise that its parent "
+            "began at; expected a deterministic solver. Fix: synthesis.solver=dpmsolver++"
+        )
 
 
 def _check_edits(schedule: str, recipe: Recipe) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -97,17 +98,35 @@ def plan_specs(
     StageError
         If a group has no adapter and none of those that might lend theirs has one.
     """
+    return specs_of(asked, voices_of(asked, adapters, groups, counts), groups, sources, aims)
+
+
+def specs_of(
+    asked: Asked,
+    voices: Sequence[tuple[Voice, int]],
+    groups: Groups,
+    sources: Mapping[int, Sequence[str]] | None = None,
+    aims: Mapping[str, Sequence[int]] = NONE,
+) -> pa.Table:
+    """As `plan_specs`, of voices and their numbers of images."""
     tables, rows = [], 0
+    for voice, size in voices:
+        edited = np.resize(sources[voice.group], size).tolist() if sources else None
+        tables.append(voice_specs(asked, groups, voice, np.arange(size), rows, edited, aims))
+        rows += size
+    return pa.concat_tables(tables)
+
+
+def voices_of(
+    asked: Asked, adapters: Sequence[Adapter], groups: Groups, counts: Sequence[int] | np.ndarray
+) -> list[tuple[Voice, int]]:
+    """Every voice of a run, by group and cluster, with its number of candidates."""
+    found = []
     for group in range(groups.count):
         voices = group_voices(asked.recipe, asked.prompts, adapters, groups, counts, group)
         count, rest = divmod(asked.synthesis.images_per_group, len(voices))
-        for number, voice in enumerate(voices):
-            size = count + (number < rest)
-            edited = np.resize(sources[group], size).tolist() if sources else [""] * size
-            table = _table(asked, groups, voice, rows, edited)
-            tables.append(_aimed(table, {name: of[group] for name, of in aims.items()}))
-            rows += size
-    return pa.concat_tables(tables)
+        found += [(voice, count + (number < rest)) for number, voice in enumerate(voices)]
+    return found
 
 
 def group_voices(
@@ -180,18 +199,50 @@ def _speaking_for(adapters: Sequence[Adapter], groups: Groups, group: int) -> li
     return sorted(own or shared, key=lambda a: a.cluster)
 
 
-def _table(
-    asked: Asked, groups: Groups, voice: Voice, start: int, sources: Sequence[str]
+def voice_specs(
+    asked: Asked,
+    groups: Groups,
+    voice: Voice,
+    numbers: np.ndarray,
+    start: int = 0,
+    sources: Sequence[str] | None = None,
+    aims: Mapping[str, Sequence[int]] = NONE,
 ) -> pa.Table:
-    """The specs of a voice's images, one per entry of `sources`, in rows from `start` on."""
-    group, cluster, count = voice.group, voice.cluster, len(sources)
+    """The specs of a voice's images of these numbers, in rows from `start` on.
+
+    `sources`: of each; `aims`: as `plan_specs`.
+    """
+    group, cluster, order = voice.group, voice.cluster, numbers.tolist()
+    columns = {
+        **_said(asked, groups, voice),
+        ROW.name: range(start, start + len(order)),
+        "id": [f"g{group}-c{cluster}-{n:06d}" for n in order],
+        "source": sources or [""] * len(order),
+        "seed": [image_seed(asked.seed, group, cluster, n) for n in order],
+    }
+    table = pa.table(
+        [
+            pa.array(value, field.type)
+            if isinstance(value := columns[field.name], list | range)
+            else pa.repeat(pa.scalar(value, field.type), len(order))
+            for field in SPECS
+        ],
+        schema=SPECS,
+    )
+    for name, of in aims.items():
+        table = table.append_column(name, pa.array(aim_of(numbers, of[group])))
+    return table
+
+
+def _said(asked: Asked, groups: Groups, voice: Voice) -> dict[str, Any]:
+    """What is the same of all images of a voice, by column."""
     scale = asked.recipe.guidance_scale
     negative = NEGATIVE in guide_of(asked.synthesis.guidance, scale).rows
-    each = {
-        "label": groups.label(group),
-        "attribute": groups.attribute(group),
-        "group": group,
-        "cluster": cluster,
+    return {
+        "label": groups.label(voice.group),
+        "attribute": groups.attribute(voice.group),
+        "group": voice.group,
+        "cluster": voice.cluster,
         "generator": asked.recipe.name,
         "adapter": voice.adapter,
         "prompt": voice.prompt,
@@ -199,29 +250,6 @@ def _table(
         "guidance_scale": scale,
         "steps": asked.recipe.steps,
     }
-    columns = {
-        ROW.name: pa.array(np.arange(start, start + count)),
-        "id": pa.array([f"g{group}-c{cluster}-{index:06d}" for index in range(count)]),
-        "source": pa.array(sources, pa.string()),
-        "seed": pa.array([image_seed(asked.seed, group, cluster, i) for i in range(count)]),
-    }
-    return pa.table(
-        [
-            columns[field.name]
-            if field.name in columns
-            else pa.repeat(pa.scalar(each[field.name], field.type), count)
-            for field in SPECS
-        ],
-        schema=SPECS,
-    )
-
-
-def _aimed(table: pa.Table, aims: Mapping[str, int]) -> pa.Table:
-    """The specs of a voice's images with a column of aims for each term."""
-    for name, count in aims.items():
-        own = aim_of(np.arange(table.num_rows), count)
-        table = table.append_column(name, pa.array(own))
-    return table
 
 
 def aim_of(numbers: np.ndarray, aims: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,12 @@ from raysynth.stages.stage import Work
 from raysynth.storage.files import remove, sizes_below
 from raysynth.storage.tables import read_table
 from raysynth.synthesis.actor import Synthesizer
+from raysynth.synthesis.breeding import FOLDER, Breeders, breed, breeds_of
 from raysynth.synthesis.collect import Collector
 from raysynth.synthesis.encode import encode_rows
 from raysynth.synthesis.levels import settled_way
 from raysynth.synthesis.masks import contrasts
+from raysynth.synthesis.rebalance import shares_of
 from raysynth.synthesis.shards import (
     MANIFEST,
     plan_shards,
@@ -39,12 +42,12 @@ from raysynth.synthesis.shards import (
 )
 from raysynth.synthesis.solver import check_solver
 from raysynth.synthesis.sources import deal_sources, write_specs
-from raysynth.synthesis.specs import ROW, Asked, plan_specs
+from raysynth.synthesis.specs import ROW, Asked, Voice, specs_of, voices_of
 from raysynth.synthesis.task import Task
 from raysynth.synthesis.timeline import TIMELINE, in_words, utilisation, write_timeline
 from raysynth.synthesis.way import Way
 
-SCRATCH = ("specs", "blocks", "checkpoint")
+SCRATCH = ("specs", "blocks", "checkpoint", FOLDER)
 CALLS_PER_ACTOR = 2  # one holds the device, the other prepares its batch or hands one on
 CHECKPOINT_FILTER_BYTES = 256 * 2**20  # Ray's default of 1 GiB does not fit beside the rest
 
@@ -68,23 +71,23 @@ def run_synthesis(
 
     Parameters
     ----------
-    real, adapters, clusters : folders or URIs of the real table, the fine-tuning and the
-        clustering stage.
+    real, adapters, clusters : folders or URIs of real table, fine-tuning and clustering stage.
     counts : [G] training images per group.
 
     Returns
     -------
     Facts: rows, groups {name: rows}, generated (in this attempt), resumed, images_per_second,
-    start_seconds (until the first batch), utilisation (see `timeline.utilisation`), levels (of
-    the solver's steps, unless they are its own), aims (of guidance: {term: those of each group}).
+    start_seconds (until the first batch), utilisation (see `timeline`), levels (of the solver's
+    steps, unless its own), aims (of guidance: {term: each group's}), rebalance (see `breed`).
     """
     if _finished(work) is None:
         check_solver(config)
         recipe = settled(recipe_of(config), counts := np.asarray(counts))
         way = settled_way(config, recipe, real, groups, work)
         _say(way, groups, progress)
-        task, specs = _planned(config, recipe, adapters, clusters, groups, counts, way)
-        generate(task, specs, work, progress, real)
+        voices, task = _planned(config, recipe, adapters, clusters, groups, counts, way)
+        specs, bred = _specs(config, voices, task, counts, work, progress)
+        generate(task, specs, work, progress, real, bred)
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"
     _clear(work)
@@ -110,18 +113,48 @@ def _planned(
     groups: Groups,
     counts: np.ndarray,
     way: Way,
-) -> tuple[Task, pa.Table]:
-    """What the actors know, and the specs of all images."""
-    sources = None
+) -> tuple[list[tuple[Voice, int]], Task]:
+    """Who speaks for the groups, how often, and what the actors know."""
     trained = [] if recipe.training is None else read_adapters(adapters)
-    if recipe.edits:
-        members = read_table(clusters, ["id", "group"], [f"{clusters}/clusters.parquet"])
-        sources = deal_sources(members, groups, counts, config.seed)
-    specs = plan_specs(Asked.of(config, recipe), trained, groups, counts, sources, way.aims)
-    names = tuple(name for name in specs["adapter"].unique().to_pylist() if name)
+    voices = voices_of(Asked.of(config, recipe), trained, groups, counts)
+    names = tuple(dict.fromkeys(v.adapter for v, count in voices if v.adapter and count))
     told = contrasts(config[PromptConfig], groups, counts) if recipe.masked else None
-    known = {"contrasts": told, "recipe": recipe, "way": way, "images": len(specs)}
-    return Task.of(config, groups, adapters, names, clusters, **known), specs
+    many = sum(count for _, count in voices)
+    known = {"contrasts": told, "recipe": recipe, "way": way, "images": many}
+    return voices, Task.of(config, groups, adapters, names, clusters, **known)
+
+
+def _specs(
+    config: Sections,
+    voices: Sequence[tuple[Voice, int]],
+    task: Task,
+    counts: np.ndarray,
+    work: str,
+    progress: Progress,
+) -> tuple[pa.Table, dict[str, Any] | None]:
+    """The specs of all images; where these are bred, what it took to find them."""
+    asked, groups = Asked.of(config, task.drawing.recipe), task.scoring.groups
+    rebalance = asked.synthesis.rebalance
+    if not rebalance.on:
+        sources = _sources(config, asked.recipe, task.scoring.clusters, groups, counts)
+        return specs_of(asked, voices, groups, sources, task.drawing.way.aims), None
+    shares = shares_of(counts, groups)
+    breeds = breeds_of(rebalance, voices, groups, shares)
+    with closing(Breeders(task, shares)) as look:
+        specs, took = breed(look, task, asked, breeds, work, progress)
+    told = (f"{name} {each['images_per_accepted']:.1f}" for name, each in took.items())
+    progress.say(f"  images drawn per accepted one: {', '.join(told)}")
+    return specs, took
+
+
+def _sources(
+    config: Sections, recipe: Recipe, clusters: str, groups: Groups, counts: np.ndarray
+) -> dict[int, list[str]] | None:
+    """The real images that are edited for each group, see `plan_specs`."""
+    if not recipe.edits:
+        return None
+    members = read_table(clusters, ["id", "group"], [f"{clusters}/clusters.parquet"])
+    return deal_sources(members, groups, counts, config.seed)
 
 
 def _finished(work: str) -> dict[str, Any] | None:
@@ -132,10 +165,17 @@ def _finished(work: str) -> dict[str, Any] | None:
         return None
 
 
-def generate(task: Task, specs: pa.Table, work: str, progress: Progress, real: str = "") -> None:
+def generate(
+    task: Task,
+    specs: pa.Table,
+    work: str,
+    progress: Progress,
+    real: str = "",
+    bred: Mapping[str, Any] | None = None,
+) -> None:
     """Fill `work` with what the specs ask for; raises StageError when some of it is missing.
 
-    `real`: folder of the real table, where specs edit its images.
+    `real`: folder of the real table, where specs edit its images. `bred`: the facts of `breed`.
     """
     began = time.time()
     groups = task.scoring.groups
@@ -155,14 +195,13 @@ def generate(task: Task, specs: pa.Table, work: str, progress: Progress, real: s
     timeline = collector.timeline
     timeline = timeline.filter(pc.greater_equal(timeline["start"], began))  # of this attempt
     write_timeline(timeline, work)
-    levels = task.drawing.way.levels
+    told = {"levels": task.drawing.way.levels, "aims": task.drawing.way.aims, "rebalance": bred}
     facts = {
         "groups": {name: _rows_of(records, g) for g, name in enumerate(groups.names)},
         "shards": len(records),
         "resumed": resumed,
         **_pace(timeline, collector.total - resumed, began),
-        **({} if levels is None else {"levels": levels}),
-        **({"aims": task.drawing.way.aims} if task.drawing.way.aims else {}),
+        **{name: value for name, value in told.items() if value},
     }
     write_manifest(work, records, facts)
     progress.say(f"  {_sentence(facts)}")
@@ -235,7 +274,7 @@ def _write_blocks(task: Task, work: str) -> None:
 def _columns(task: Task) -> pa.Schema:
     """What is said of every image besides a candidate's own columns."""
     scores = scores_of([scorer.name for scorer in task.drawing.synthesis.scorers])
-    return pa.schema([*scores, *(pa.field(name, pa.int32()) for name in task.drawing.way.aims)])
+    return pa.schema([*scores, *task.drawing.told])
 
 
 def _rows_of(records: Sequence[Any], group: int) -> int:

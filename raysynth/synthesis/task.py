@@ -23,6 +23,9 @@ from raysynth.synthesis.masks import Contrast
 from raysynth.synthesis.settings import SynthesisConfig
 from raysynth.synthesis.way import Way
 
+LINEAGE = pa.schema([("founder", pa.int32()), ("path", pa.string()), ("judged", pa.float32())])
+"""Of images that are bred: the number of the founder, those of the children down to the image, and
+what the judge gave its attribute (probability)."""
 WAY = Way()
 """The solver's own levels, from pure noise."""
 PAYS_FROM = 30_000
@@ -59,6 +62,12 @@ class Drawing:
     """`finetune.experts` and `experts_by`."""
     compiled: bool = False
     """Whether compiling the network for full batches was asked for, or pays by itself."""
+
+    @property
+    def told(self) -> pa.Schema:
+        """What specs say of an image besides what all say, in columns that its table keeps."""
+        aims = [pa.field(name, pa.int32()) for name in self.way.aims]
+        return pa.schema([*aims, *(LINEAGE if self.synthesis.rebalance.on else ())])
 
     @classmethod
     def of(

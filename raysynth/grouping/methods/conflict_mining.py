@@ -6,18 +6,19 @@ other; what the sides show is said by two words of a vocabulary.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.errors import ConfigError, DataError
 from raysynth.grouping.method import Grouped, Method, Ungrouped, attributes
 from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
-from raysynth.knobs import Count, Named, Rate, Section, Share, decides, knob
+from raysynth.knobs import Count, Named, Place, Rate, Section, Share, decides, knob
 from raysynth.models.settings import BaseConfigSection, clip_of
 from raysynth.networks.settings import FINAL, OWN_TRAINING
 
@@ -26,6 +27,7 @@ EMBEDDED_WORDS = (
 )  # fmt: skip
 """The grounds that the embedded models were told of."""
 KEY = "grouping.method={name: conflict_mining, vocabulary: [forest, lake, ...]}"
+CAPTIONER = "grouping.method: captioner"
 
 
 class ConflictMiningKnobs(Section):
@@ -49,7 +51,15 @@ class ConflictMiningKnobs(Section):
     vocabulary: tuple[Named, ...] | None = knob(
         None,
         "Words of which two say what aligned and conflicting images show, spoken as {attribute} of "
-        "prompts.template. None: the embedded models' grounds.",
+        "prompts.template. None: the captioner's, or the embedded models' grounds.",
+    )
+    captioner: Place | None = knob(
+        None,
+        "Hub id or folder of a transformers image-to-text model, of whose captions (three of each "
+        "image) the most frequent words are the vocabulary (theirs: BLIP).",
+    )
+    captioner_revision: Named | None = knob(
+        None, "Commit of a captioner of the hub; without it a hub id is refused."
     )
 
     @field_validator("vocabulary")
@@ -59,9 +69,19 @@ class ConflictMiningKnobs(Section):
             raise ValueError(f"two or more different words expected, got {list(words)}")
         return words
 
+    @model_validator(mode="after")
+    def _one_source(self) -> ConflictMiningKnobs:
+        if self.vocabulary and self.captioner:
+            raise ValueError(
+                "vocabulary and captioner both name words; expected one. Fix: leave one out"
+            )
+        return self
+
 
 def _words(config: Any, knobs: ConflictMiningKnobs) -> tuple[str, ...] | None:
-    """The vocabulary; None where there is none."""
+    """The vocabulary; none of a captioner, which is asked later; None where there is neither."""
+    if knobs.captioner:
+        return ()
     embedded = config[BaseConfigSection].clip == "embedded"
     return knobs.vocabulary or (EMBEDDED_WORDS if embedded else None)
 
@@ -73,7 +93,7 @@ def _check(config: Any, knobs: ConflictMiningKnobs) -> None:
         raise ConfigError(
             "grouping.method=conflict_mining: no vocabulary, and what base.clip="
             f"{config.base.clip} knows of these images cannot be guessed; expected words for what "
-            f"their attribute may be. Fix: {KEY}"
+            f"their attribute may be, or a captioner. Fix: {KEY}"
         )
     if "attribute" not in config.prompts.fields:
         raise ConfigError(
@@ -82,6 +102,21 @@ def _check(config: Any, knobs: ConflictMiningKnobs) -> None:
             "prompts.template='a photo of a {token} {label} on {attribute}'"
         )
     check_clip(config.base)
+    if knobs.captioner:
+        _check_captioner(knobs.captioner, knobs.captioner_revision)
+
+
+def _check_captioner(name: str, revision: str | None) -> None:
+    from raysynth.models.hub import COMMIT
+    from raysynth.models.sources import check_captioner, is_path
+
+    check_captioner(name, CAPTIONER)
+    if not is_path(name) and not re.fullmatch(COMMIT, revision or ""):
+        raise ConfigError(
+            f"{CAPTIONER}: {name} is of the hub, and captioner_revision is {revision!r}; expected "
+            "the commit (40 digits): what it says names the groups. Fix: captioner_revision="
+            "<commit>, or download the model and give its folder"
+        )
 
 
 def _check_labels(knobs: ConflictMiningKnobs, groups: Groups, counts: np.ndarray) -> None:
