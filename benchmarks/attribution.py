@@ -4,7 +4,7 @@ One LoRA of all groups of outfits draws 200 images (50 of each group, guidance 1
 trained anew without one group, with as many steps as the full one, for each group and from two
 seeds: an image owes that group most without which it is least likely. At each severity, shares of
 the images: `ceiling`: gold of both seeds names the same group; `guda`, `nearest` (group of the
-nearest training image), `asked` (group of the prompt): the same group as gold, mean over its seeds;
+nearest training image, as it is), `asked` (of the prompt): the same group as gold, mean over seeds;
 `hard ...`: of images alone whose gold is not the group that was asked for, and `hard`: their share.
 `own`: images that owe most to what was asked, by GUDA and by gold. `CPU s`: of the trainings.
 """
@@ -39,12 +39,15 @@ from raysynth.generators.lending import settled
 from raysynth.generators.recipe import recipe_of
 from raysynth.models.clip import load_clip
 from raysynth.storage.tables import decode_bytes
+from raysynth.strips import spaced
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.specs import group_voices, image_seed
 from raysynth.synthesis.task import Drawing
 
-SEVERITIES, STEPS, BATCH, EACH, GOLD, DRAWN = (0.99, 0.9), 100, 16, 50, 2, 50
-QUICK_STEPS, QUICK_EACH = 20, 6
+SEVERITIES, STEPS, BATCH, EACH, GOLD, LEVELS = (0.99, 0.9), 100, 16, 50, 2, 10
+QUICK_STEPS, QUICK_EACH, QUICK_IMAGES = 30, 6, 800
+MEANS = 400
+"""Validation images that the search for the nearest ones is given: groups' means alone."""
 FULL, GUDA = "full", "guda"
 
 
@@ -52,8 +55,9 @@ class Bed:
     """The full model, its images, and all models without a group, at one severity."""
 
     def __init__(self, folder: Path, seed: int, severity: float, quick: bool) -> None:
-        self.config = configured(seed, severity, QUICK_STEPS if quick else STEPS)
-        self.knobs = GudaKnobs(steps=round(0.6 * (QUICK_STEPS if quick else STEPS)))
+        steps = QUICK_STEPS if quick else STEPS
+        self.config = configured(seed, severity, steps, QUICK_IMAGES if quick else None)
+        self.knobs = GudaKnobs(steps=round(0.6 * steps), timesteps=LEVELS)
         self.each, self.seconds = QUICK_EACH if quick else EACH, {}
         self.work = folder / f"attribution-{severity}-{seed}-{'quick' if quick else 'whole'}"
         self.data, self.groups, self.listing = list_dataset(self.config.dataset, seed)
@@ -117,9 +121,10 @@ class Bed:
         clip, tables = load_clip(self.config.base), {}
         for split in ("train", "validation"):
             table = self.listing.filter(pc.equal(self.listing["split"], split))
-            seen = decode_bytes(pa.array(self.data.images(table)))
-            found = {"embedding": clip.images(seen), "mirrored": clip.images(seen[:, :, ::-1])}
-            vectors = {name: vectors_column(of) for name, of in found.items()}
+            if split == "validation":
+                table = table.take(spaced(table.num_rows, MEANS))
+            seen = vectors_column(clip.images(decode_bytes(pa.array(self.data.images(table)))))
+            vectors = dict.fromkeys(("embedding", "mirrored"), seen)
             tables[split] = pa.table({"id": table["id"], "group": table["group"], **vectors})
         search = Neighbours(tables["train"], tables["validation"], self.groups, clip.device)
         ids, _ = search(clip.images(pixels))
@@ -148,12 +153,13 @@ class Bed:
         return {kind: top_of(scores[:, k * many :][:, :many]) for k, kind in enumerate(kinds)}
 
 
-def configured(seed: int, severity: float, steps: int) -> Config:
+def configured(seed: int, severity: float, steps: int, images: int | None) -> Config:
     """A LoRA of all groups; images from pure noise, without guidance."""
     tuned = {"engine": "lora", "per": "all", "steps": steps, "batch_size": BATCH}
     drawing: dict[str, Any] = {"gaussian_above": 1.0, "steps": 12, "guidance_scale": 1.0}
     drawing["guidance"] = ["classifier_free"]
-    given = {"seed": seed, "generator": "shared", "dataset": {"severity": severity}}
+    dataset = {"severity": severity, **({"train_images": images} if images else {})}
+    given = {"seed": seed, "generator": "shared", "dataset": dataset}
     return Config.model_validate({**given, "finetune": tuned, "synthesis": drawing})
 
 
@@ -180,7 +186,7 @@ def attributed(folder: Path, seed: int, quick: bool) -> dict[str, float]:
     """All numbers of one seed."""
     torch.set_num_threads(1)
     found: dict[str, float] = {}
-    for severity in SEVERITIES[:1] if quick else SEVERITIES:
+    for severity in SEVERITIES[-1:] if quick else SEVERITIES:
         bed = Bed(folder, seed, severity, quick)
         bed.made(FULL, lambda bed=bed: bed.pack)
         bed.made(GUDA, bed.unlearned)

@@ -62,6 +62,8 @@ class Passes:
     """Forwards alone beside these, in all."""
     each: int = 0
     """Forwards of each audited image."""
+    models: int = 0
+    """Models that lie in the run's folder until images were compared."""
 
 
 def no_refusal(config: Any, knobs: Any) -> None:

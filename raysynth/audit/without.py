@@ -29,7 +29,7 @@ from raysynth.models.clip import load_clip
 from raysynth.models.device import use_threads
 from raysynth.models.settings import BaseConfigSection
 from raysynth.registry import Chosen
-from raysynth.storage.files import exists, make_folder, read_now, write_atomic
+from raysynth.storage.files import make_folder, read_now, sizes_below, write_atomic
 from raysynth.storage.tables import read_table
 from raysynth.synthesis.settings import SynthesisConfig
 
@@ -147,19 +147,19 @@ def similar(pack: Pack, prompts: PromptConfig) -> np.ndarray:
 
 def _compared(generated: Generated, pack: Pack, knobs: Any) -> np.ndarray:
     """[N, G] scores of the images, part by part on the workers."""
-    images, resources = generated.images, pack.resources
-    paths = [
-        f"{generated.work}/{PARTS}/{number:05d}.parquet"
-        for number in range(-(-images.num_rows // TOGETHER))
-    ]
+    images, resources, folder = generated.images, pack.resources, f"{generated.work}/{PARTS}"
+    make_folder(folder)
+    paths = [f"{folder}/{n:05d}.parquet" for n in range(-(-images.num_rows // TOGETHER))]
     parts = {path: images.slice(n * TOGETHER, TOGETHER) for n, path in enumerate(paths)}
     asked, workers = _asked(generated, pack, knobs), min(resources.workers, len(paths))
     task = on_worker(compare, resources, max_retries=RETRIES)
     dealt = [{path: parts[path] for path in paths[n::workers]} for n in range(workers)]
 
     def look() -> None:
-        done = sum(parts[path].num_rows for path in paths if exists(path))
-        generated.progress.update("images compared", done, images.num_rows)
+        with contextlib.suppress(StorageError):  # a count
+            there = sizes_below(folder)
+            done = sum(parts[path].num_rows for path in paths if path[len(folder) + 1 :] in there)
+            generated.progress.update("images compared", done, images.num_rows)
 
     tasks = [task.remote(asked, own, resources.cpus_per_worker) for own in dealt]
     until_done(tasks, look)

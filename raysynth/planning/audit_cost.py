@@ -5,7 +5,7 @@ from __future__ import annotations
 from raysynth.audit.settings import AUDITS
 from raysynth.config.config import Config
 from raysynth.groups.groups import Groups
-from raysynth.planning.costs import Sized, forward_flops
+from raysynth.planning.costs import FLOAT_BYTES, Sized, forward_flops
 from raysynth.stages.stage import Cost
 
 
@@ -19,7 +19,11 @@ def of_audit(config: Config, sized: Sized) -> Cost:
     looked_at = min(images.candidates, each * images.groups)
     forward = forward_flops(config, sized.shape, images)
     trained = passes.trained * tuned.cost.training + passes.looked * tuned.cost.forward
-    return Cost({"audit": trained + looked_at * passes.each * forward})
+    kept = FLOAT_BYTES * passes.models * tuned.cost.trained
+    return Cost(
+        {"audit": trained + looked_at * passes.each * forward},
+        {"models without a group, until images are compared": kept} if kept else {},
+    )
 
 
 def auditing(config: Config, groups: Groups) -> list[str]:

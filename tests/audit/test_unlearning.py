@@ -157,21 +157,24 @@ def test_models_are_the_same_alone_packed_and_resumed(full, tmp_path, cut_off):
 
 
 def test_models_of_classes_learn_from_their_own_full_models(room, tmp_path):
-    """And full weights, one after another."""
-    for engine, per in (("lora", "class"), ("full", "all")):
-        config = room.config("shared", **(LORA | {"engine": engine, "per": per, "steps": 2}))
-        if per == "class":
-            config = room.config("shared", **(LORA | {"per": per, "steps": 2, "min_images": 2}))
-        whole = room.pack(config, tmp_path / engine)
+    """And full weights, one after another; and adapters of the text encoder too."""
+    classes = {"per": "class", "min_images": 2}
+    for name, more in (
+        ("class", classes),
+        ("full", {"engine": "full"}),
+        ("text", {"text_encoder": True}),
+    ):
+        config = room.config("shared", **(LORA | {"steps": 2} | more))
+        whole = room.pack(config, tmp_path / name)
         assert train_pack(whole, quiet) == {}
         knobs = GudaKnobs(steps=1, learning_rate=1e-12)
-        pack = lesson(whole, tmp_path / f"without-{engine}", knobs)
+        pack = lesson(whole, tmp_path / f"without-{name}", knobs)
         assert train_pack(pack, quiet) == {}
         for job in pack.jobs:
             record = read_adapter(pack.folder(job))
             assert record is not None and record.parent == job.parent
             assert job.without in job.prompts
-        if per == "class":
+        if name == "class":
             assert {job.parent for job in pack.jobs} == {"class-0", "class-1"}
             assert len(pack.jobs) == 4
 

@@ -102,7 +102,7 @@ def _score(generated: Generated, knobs: GudaKnobs) -> Owed:
 
 def _passes(knobs: GudaKnobs, groups: int, batch: int) -> Passes:
     rows = groups * knobs.steps * batch
-    return Passes(rows, rows, (groups + 1) * knobs.timesteps)
+    return Passes(rows, rows, (groups + 1) * knobs.timesteps, groups)
 
 
 def _in_words(knobs: GudaKnobs, groups: int) -> str:
