@@ -39,14 +39,18 @@ from raysynth.models.settings import BaseConfigSection
 
 ANCHOR, WEIGHT, MODEL = "anchor", "weight", "model"
 """What rows have besides: another prompt, their share of the loss, the number of the full model."""
+SLOWER = 0.5
+"""A rate of its own, as adapters want ten times that of full weights: at 1e-4 they forget nothing
+in 60 steps (benchmarks/attribution.py)."""
 UNBOUNDED = 1e9
 """Times that an image may be seen: what is learnt of it is no look of its own."""
 
 
-def unlearners(jobs: Sequence[Job], steps: int, learning_rate: float) -> list[Job]:
+def unlearners(jobs: Sequence[Job], steps: int, learning_rate: float | None) -> list[Job]:
     """A job `without-<group>` for every group that a model was trained on.
 
     Half of every batch is the group's images, half the others', where groups take turns.
+    `learning_rate`: None: `SLOWER` times that of the model.
     """
     found = []
     for job in jobs:
@@ -64,7 +68,7 @@ def unlearners(jobs: Sequence[Job], steps: int, learning_rate: float) -> list[Jo
                     max_passes=UNBOUNDED,
                     steps=steps,
                     batch=max(2, job.batch),
-                    learning_rate=learning_rate,
+                    learning_rate=learning_rate or SLOWER * job.learning_rate,
                 )
             )
     return found

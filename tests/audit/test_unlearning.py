@@ -89,6 +89,8 @@ def test_there_is_a_model_without_every_group_that_was_trained_on(room):
     found = unlearners([job], 7, 1e-3)
     assert [one.name for one in found] == ["without-0", "without-2", "without-3"]
     assert {(one.parent, one.steps, one.learning_rate) for one in found} == {("shared", 7, 1e-3)}
+    (own, *_) = unlearners([job], 7, None)
+    assert own.learning_rate == job.learning_rate / 2
     assert anchors_of(job, 0, GROUPS) == [1], "which has a prompt, if no image"
     assert anchors_of(job, 3, GROUPS) == [2]
     three = Groups(("a", "b"), ("x", "y", "z"), ("a", "b"), ("x", "y", "z"))

@@ -27,7 +27,11 @@ class GudaKnobs(Section):
     """How models forget, and how closely images are looked at."""
 
     steps: Count = knob(60, "Optimizer steps of each model without a group.")
-    learning_rate: Rate = knob(1e-4, "AdamW's peak learning rate (theirs: 2e-6, 2,000 steps).")
+    learning_rate: Rate | None = knob(
+        None,
+        "AdamW's peak learning rate; null: half of that with which the full model was trained "
+        "(theirs: 2e-6, 2,000 steps).",
+    )
     preserve: Annotated[float, Field(ge=0)] = knob(
         1.0, "Weight of what the other groups' prompts still say (theirs: 1 to 3)."
     )
