@@ -16,6 +16,7 @@ from raysynth.audit.stage import run_audit
 from raysynth.config.files import load_config
 from raysynth.errors import ConfigError
 from raysynth.method import nodes_of
+from raysynth.pipeline import run_pipeline
 from raysynth.planning.plan import plan_run
 from raysynth.planning.preflight import check_configuration
 from raysynth.progress import Progress
@@ -23,6 +24,7 @@ from raysynth.storage.tables import read_table
 from tests.audit.conftest import KNOBS
 from tests.audit.test_differences import images_of, synthetic
 from tests.finetune.conftest import GROUPS
+from tests.test_pipeline import miniature
 
 __all__ = ["synthetic"]
 GUDA = {"name": "guda", **KNOBS.model_dump()}
@@ -162,3 +164,22 @@ def test_a_plan_counts_trainings_and_looks():
     assert looks + trainings == pytest.approx(found) and min(looks, trainings) > 0
     double, _ = hours("audit.method=guda", "audit.images_per_group=100")
     assert double - found == pytest.approx(looks)
+
+
+@pytest.mark.slow
+def test_a_run_audits_its_images(tmp_path):
+    config = miniature(
+        tmp_path,
+        *("generator=shared", "finetune.engine=lora", "finetune.per=all"),
+        "audit.method={name: guda, steps: 2, timesteps: 2}",
+        "audit.images_per_group=4",
+    )
+    run = run_pipeline(config, until="audit")
+    facts = run.manifest()["stages"]["audit"]["facts"]
+    assert facts["rows"] == 16 and len(facts["losses"]) == 4
+    assert {sum(row.values()) for row in facts["asked"].values()} == {4}
+    table = read_table(run.folder("audit"))
+    assert table.num_rows == 16 and None not in table["scores"].to_pylist()[0]
+    written = (tmp_path / "mini" / "audit" / "attribution.parquet").stat().st_mtime_ns
+    run_pipeline(config, until="selection")
+    assert (tmp_path / "mini" / "audit" / "attribution.parquet").stat().st_mtime_ns == written
