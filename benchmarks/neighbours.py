@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from attribution import attributed
 from datadream import WEIGHTS, dreamt
 from experts import experts
 from judging import judged_outfits
@@ -162,6 +163,26 @@ def of_rebalance(found: Mapping[str, float]) -> dict[str, bool]:
     }
 
 
+def of_guda(found: Mapping[str, float]) -> dict[str, bool]:
+    """GUDA names the groups that models name which were trained without each of them."""
+    decides = [s for s in ("0.99", "0.9") if found.get(f"{s} ceiling", 0) >= 0.4]
+    if not decides:
+        return {"gold agrees with itself in .4: the bed can decide": False}
+    s = decides[0]
+
+    def near(which: str) -> bool:
+        guda, nearest, ceiling = (
+            found[f"{s} {which}{name}"] for name in ("guda", "nearest", "ceiling")
+        )
+        return guda >= nearest + 0.1 and guda >= 0.7 * ceiling
+
+    said = "as gold in .7 of its own agreement, .10 above the nearest image's group"
+    return {
+        f"{s}: {said}, of all images or of the hard ones": near("") or near("hard "),
+        f"{s}: less time than gold": found[f"{s} CPU s: guda"] < found[f"{s} CPU s: gold-0"],
+    }
+
+
 CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = {
     "diffusion_classifier": (judged_outfits, of_judge),
     "conflict_mining": (mined_outfits, of_mining),
@@ -169,6 +190,7 @@ CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = 
     "cbdm": (lambda *given: separated(*given, arms=(CBDM,)), of_cbdm),
     "cell": (spread, of_cells),
     "gsure": (occluded, of_damage),
+    "guda": (attributed, of_guda),
     "clip_lora": (adapted, of_towers),
     "datadream": (dreamt, of_datadream),
     "overlap": (lambda *given: separated(*given, arms=(CBDM, OVERLAP)), of_overlap),

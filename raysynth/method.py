@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from raysynth.audit.declared import AUDIT
 from raysynth.classify.declared import CLASSIFICATION
 from raysynth.clustering.declared import CLUSTERING
 from raysynth.config.config import Config
@@ -13,7 +14,7 @@ from raysynth.grouping.declared import GROUPING
 from raysynth.references.declared import REFERENCES
 from raysynth.report.declared import REPORT
 from raysynth.search.declared import JUDGED_SEARCH, SEARCH
-from raysynth.selection.declared import CHOICE, CHOSEN, SELECTION
+from raysynth.selection.declared import AUDITED_SELECTION, CHOICE, CHOSEN, SELECTION
 from raysynth.stages.graph import Contents, Node, graph, no_contents, up_to
 from raysynth.synthesis.declared import SYNTHESIS
 
@@ -23,7 +24,9 @@ METHOD = (
     CLUSTERING,
     FINETUNE,
     SYNTHESIS,
+    AUDIT,
     SELECTION,
+    AUDITED_SELECTION,
     CHOICE,
     CHOSEN,
     FIDELITY,

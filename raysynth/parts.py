@@ -43,6 +43,7 @@ KINDS: dict[str, Kind] = {
     "guidance": Kind("raysynth.synthesis.guidance:GUIDANCE", "synthesis.guidance"),
     "schedules": Kind("raysynth.synthesis.schedule:SCHEDULES", "synthesis.schedule"),
     "scorers": Kind("raysynth.scoring.scorer:SCORERS", "synthesis.scorers"),
+    "audits": Kind("raysynth.audit.settings:AUDITS", "audit.method"),
     "rules": Kind("raysynth.selection.settings:RULES", "selection.rule"),
     "scores": Kind("raysynth.selection.settings:SCORES", "selection.score"),
     "quotas": Kind("raysynth.selection.settings:QUOTAS", "selection.quota"),

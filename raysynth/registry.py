@@ -175,8 +175,11 @@ def named_part(registry: Registry[Any], *also: str) -> Any:
     return Annotated[str, AfterValidator(check), Names(registry, also)]
 
 
-def chosen_part(registry: Registry[Any]) -> Any:
-    """The type of a knob whose value is a part of `registry`, with knobs of its own (`Chosen`)."""
+def chosen_part(registry: Registry[Any], *also: str) -> Any:
+    """The type of a knob whose value is a part of `registry`, with knobs of its own (`Chosen`).
+
+    `also`: names that stand for no part, and have no knobs.
+    """
 
     def read(value: Any) -> Chosen:
         if isinstance(value, Chosen):
@@ -187,8 +190,10 @@ def chosen_part(registry: Registry[Any]) -> Any:
                 f"{clipped(repr(value))}"
             )
         name = _name(value)
+        if value in also:
+            return Chosen(name=name)
         if name not in registry:
-            raise ValueError(registry.unknown(name))
+            raise ValueError(registry.unknown(name, *also))
         given = {k: v for k, v in value.items() if k != "name"} if isinstance(value, dict) else {}
         if not given:
             return Chosen(name=name)  # its file is not imported
@@ -205,7 +210,7 @@ def chosen_part(registry: Registry[Any]) -> Any:
                 read, serialization=core_schema.plain_serializer_function_ser_schema(dump)
             )
 
-    return Annotated[Chosen, Of, Names(registry, ())]
+    return Annotated[Chosen, Of, Names(registry, also)]
 
 
 def _name(value: Any) -> Any:

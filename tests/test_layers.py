@@ -33,7 +33,7 @@ generators
 adapters scoring
 finetune
 synthesis
-training
+training audit
 grouping
 fidelity
 evaluation search

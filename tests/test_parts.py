@@ -144,6 +144,21 @@ ADDED = {
 
         PART = Brightness()
     """,
+    "audits": """
+        import numpy as np
+
+        from raysynth.audit.method import Audit, Owed
+        from raysynth.knobs import Section, knob
+
+        class Knobs(Section):
+            at_least: float = knob(0.5, "What an image owes its own group.")
+
+        def score(generated, knobs):
+            group = generated.images["group"].to_numpy()
+            return Owed(np.eye(generated.groups.count)[group] * knobs.at_least)
+
+        PART = Audit("Its own group", "a test", score, Knobs)
+    """,
     "rules": """
         from raysynth.selection.rule import Rule
 
@@ -224,6 +239,9 @@ CHOSEN = [
     "synthesis.guidance=[classifier_free, {name: added_guidance, by: 0.8}]",
     "synthesis.schedule={name: added_schedules, by: 0.6}",
     "synthesis.scorers=[clip, copies, added_scorers]",
+    "audit.method={name: added_audits, at_least: 0.7}",
+    "audit.images_per_group=null",
+    "selection.leak=top1",
     "selection.rule=added_rules",
     "selection.score=added_scores",
     "selection.quota=added_quotas",
@@ -259,6 +277,9 @@ def test_a_part_of_every_kind_from_outside_in_one_run(tmp_path):
     made = json.loads((run / "synthetic" / "manifest.json").read_text())["facts"]
     assert made["levels"] == pytest.approx([0.8, 0.8 * 0.6]), "from the Gaussian on"
     assert 0 < min(synthetic["brightness"].to_pylist()) < 1
+    assert {max(row) for row in read_table(str(run / "audit"))["scores"].to_pylist()} == {
+        pytest.approx(0.7)
+    }
     kept = read_table(str(run / "selection"))["kept"].to_pylist()
     assert 0 < sum(kept) < len(kept) / 2
     methods = json.loads((run / "classifier" / "results.json").read_text())["methods"]

@@ -59,8 +59,8 @@ MINIATURE = [
 ]
 
 
-USUAL = [name for name in FOLDERS if name != "grouping"]
-"""Stages of a run whose groups are the data set's own."""
+USUAL = [name for name in FOLDERS if name not in ("grouping", "audit")]
+"""Stages of a run whose groups are the data set's own, and that audits nothing."""
 
 
 def miniature(folder: Path, *more: str):

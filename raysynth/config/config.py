@@ -9,6 +9,7 @@ from pydantic import (
     model_validator,
 )
 
+from raysynth.audit.settings import AuditConfig
 from raysynth.cluster.asked import Asked
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.clustering.settings import ClusteringConfig
@@ -63,6 +64,7 @@ class Config(Section):
     search: SearchConfig = Field(default_factory=SearchConfig)
     resources: ResourcesConfig = Field(default_factory=ResourcesConfig)
     grouping: GroupingConfig = Field(default_factory=GroupingConfig)
+    audit: AuditConfig = Field(default_factory=AuditConfig)
     benchmark: BenchmarkConfig = Field(default_factory=BenchmarkConfig)
     trackers: tuple[chosen_part(TRACKERS), ...] = knob(  # type: ignore[valid-type]
         (),
@@ -140,4 +142,6 @@ class Config(Section):
         leave = {"storage_path", "resources", "name", "benchmark", "trackers"}
         if self.grouping.is_given:  # as before there was another way
             leave.add("grouping")
+        if self.audit.is_off:
+            leave.add("audit")
         return digest_of(self.model_dump(mode="json", exclude=leave))

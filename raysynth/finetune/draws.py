@@ -20,6 +20,8 @@ _ROWS, _NOISE, _START, _PRIOR_IMAGE, _PRIOR_ROWS, _HELD_OUT, _OBJECTIVE, _PROBE 
 _NOBODY = -1
 _EXPERTS = 2**20
 """Keys of experts begin here: no label is as large."""
+_WITHOUT = 2**21
+"""Those of models that forget a group: there are not as many experts."""
 EVALUATION_ROWS = 32
 """Least rows of the batch on which early stopping measures."""
 
@@ -112,6 +114,8 @@ def _key(job: Job, seed: int, use: int) -> list[int]:
         several.append(job.attribute + 1)
     if job.bin >= 0:
         several.append(_EXPERTS + job.bin)
+    if job.without >= 0:
+        several.append(_WITHOUT + job.without)
     return [seed, use, job.group + 1, job.cluster + 1, *several]
 
 

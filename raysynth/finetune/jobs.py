@@ -63,9 +63,11 @@ class Job:
     learning_rate: float
     """AdamW's peak learning rate."""
     parent: str = ""
-    """Adapter that it goes on from, of an expert (`experts`)."""
+    """Adapter that it goes on from, of an expert (`experts`) or an audit's (`without`)."""
     bin: int = -1
     """Number of its part of the noise levels; -1: all of them."""
+    without: int = -1
+    """Group that it is to forget, of a model that an audit trains; -1: none."""
 
     @property
     def work(self) -> int:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.finetune.jobs import Job
+from raysynth.finetune.objective import Objective
 from raysynth.finetune.settings import OBJECTIVES, FinetuneConfig
 from raysynth.finetune.term import terms_of
 from raysynth.generators.recipe import Training
@@ -30,6 +31,14 @@ class Pack:
     """Folder of the real table."""
     work: str
     """The stage's folder or URI."""
+    objective: Objective | None = None
+    """What the loss is instead of `finetune.objective`, of trainings that are no generator's."""
+    parents: str = ""
+    """Folder or URI of the models that jobs go on from; "": those in `work`."""
+
+    def parent(self, job: Job) -> str:
+        """Folder or URI of the model that a job goes on from."""
+        return f"{self.parents or self.work}/{job.parent}"
 
     def folder(self, job: Job) -> str:
         """Folder or URI of a job's adapter and checkpoints."""

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from raysynth.finetune.draws import dice_of
+from raysynth.finetune.jobs import Job
 from raysynth.finetune.material import Material
 from raysynth.finetune.term import Beginning
 from raysynth.models.condition import Condition
+from raysynth.models.family import Base
 
 Among = Callable[[int, Sequence[int]], list[int]]
 """Own group, groups that the model speaks for -> those of them that may be drawn."""
@@ -22,23 +24,30 @@ def with_partners(material: Material, start: Beginning, name: str, among: Among)
 
     Draws without a prompt, and those whose group has nobody to be compared with, keep their own.
     """
-    job = start.job
-    order, unseen = sorted(job.prompts), sorted(job.unseen)
-    spoken = material.spoken.cpu().numpy()
-    texts = material.texts
-    if unseen:
-        said = start.base.condition([job.unseen[g] for g in unseen])
-        texts = Condition.cat([texts, said])
-    row_of = dict(zip(order, range(len(order)), strict=True))
-    row_of |= {g: len(material.texts) + number for number, g in enumerate(unseen)}
+    job, spoken = start.job, material.spoken.cpu().numpy()
+    texts, row_of = all_texts(material, job, start.base)
     uniform = dice_of(job, start.seed, name).random(spoken.shape)
     other = spoken.copy()
-    for row, group in enumerate(order):
-        mine = spoken == row
-        if rows := [row_of[g] for g in among(group, [*order, *unseen])]:
+    for group in sorted(job.prompts):
+        mine = spoken == row_of[group]
+        if rows := [row_of[g] for g in among(group, list(row_of))]:
             other[mine] = np.array(rows)[(uniform[mine] * len(rows)).astype(np.int64)]
     drawn = torch.from_numpy(other).to(material.spoken.device)
     return replace(material, texts=texts, also={**material.also, name: drawn})
+
+
+def all_texts(material: Material, job: Job, base: Base) -> tuple[Condition, dict[int, int]]:
+    """What the prompts of all groups say that the model speaks for, and each one's row of it.
+
+    The material's own rows come first, then those of groups without images.
+    """
+    order, unseen = sorted(job.prompts), sorted(job.unseen)
+    row_of = {group: row for row, group in enumerate(order)}
+    if not unseen:
+        return material.texts, row_of
+    said = base.condition([job.unseen[g] for g in unseen])
+    row_of |= {g: len(material.texts) + number for number, g in enumerate(unseen)}
+    return Condition.cat([material.texts, said]), row_of
 
 
 def distances(

@@ -19,7 +19,7 @@ from typing import Any
 from raysynth.adapters.record import Adapter, read_adapter, write_adapters
 from raysynth.cluster.capacity import is_local
 from raysynth.cluster.settings import ResourcesConfig
-from raysynth.errors import DataError, StageError, StorageError, reason_of
+from raysynth.errors import StageError, StorageError, reason_of
 from raysynth.finetune.checks import check_partners
 from raysynth.finetune.experts import complete
 from raysynth.finetune.jobs import Job, plan_jobs
@@ -32,7 +32,7 @@ from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.progress import Progress
 from raysynth.stages.stage import Work
-from raysynth.storage.files import make_folder, open_storage, read_json, remove, write_atomic
+from raysynth.storage.files import make_folder, open_storage, read_now, remove, write_atomic
 from raysynth.storage.tables import read_table
 
 POLL_SECONDS = 1.0
@@ -246,7 +246,7 @@ def train_worker(given: dict[str, Any]) -> None:
 
     def report(done: dict[str, int], failed: dict[str, str], fit: str = "") -> None:
         with contextlib.suppress(StorageError):  # a notice: the training goes on without it
-            if _read_now(_turn_path(given["work"])) != given["turn"]:
+            if read_now(_turn_path(given["work"])) != given["turn"]:
                 raise _TurnOver
             reached.update(done)
             text = json.dumps({"steps": reached, "failed": failed, "fit": fit})
@@ -269,17 +269,8 @@ def _said_path(work: str, name: str) -> str:
 
 def _said(work: str, name: str) -> dict[str, Any]:
     """Steps per adapter, failures and fit that a worker has reported so far."""
-    said = _read_now(_said_path(work, name))
+    said = read_now(_said_path(work, name))
     return said if isinstance(said, dict) else {"steps": {}, "failed": {}, "fit": ""}
-
-
-def _read_now(path: str) -> Any:
-    """A JSON file that another process writes and removes, past any cache; None: not there."""
-    open_storage(path)[0].invalidate_cache()
-    try:
-        return read_json(path, patience=0)
-    except DataError:  # a notice between processes: the next one is whole
-        return None
 
 
 def _crashed(future: Future[None], pack: list[Job], shared: _Shared) -> dict[str, str]:

@@ -143,7 +143,7 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
         base=base,
         trainee=trainee,
         fit=fit,
-        objective=OBJECTIVES[settings.objective.name],
+        objective=pack.objective or OBJECTIVES[settings.objective.name],
         knobs=settings.objective.knobs(OBJECTIVES),
         terms=terms_of(settings),
         denoiser=Denoiser(base, trainee.unet, accelerator.autocast),
@@ -209,7 +209,7 @@ def _admit(loop: Loop, queue: list[Job]) -> dict[str, str]:
     failed = {}
     taken = {learner.slot for learner in loop.learners}
     free = [slot for slot in range(loop.slots) if slot not in taken]
-    while free and (job := next_of(queue, loop.pack.work)) is not None:
+    while free and (job := next_of(queue, loop.pack.parents or loop.pack.work)):
         queue.remove(job)
         try:
             loop.learners.append(_enter(loop, job, free[0]))
@@ -232,7 +232,7 @@ def _enter(loop: Loop, job: Job, slot: int) -> Learner:
         for term in loop.terms:  # before a checkpoint is read: the weights are the base's
             material = term.extra(material, start)
         if job.parent:
-            loop.trainee.load(slot, f"{pack.work}/{job.parent}")
+            loop.trainee.load(slot, pack.parent(job))
     if loop.pack.training.budget.prior_weight:
         material = add_prior(material, job, loop.base, pack)
     learner = Learner(job, slot, material, held_out)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from raysynth.models.condition import Condition
 from raysynth.models.denoiser import Denoiser
-from raysynth.models.prediction import Predicted
+from raysynth.models.prediction import Predicted, Prediction
 
 Terms = Literal["velocity", "noise", "clean"]
 """In whose terms an error is. Of rectified flow at s, an error of the noise is 1-s, and one of the
@@ -36,6 +36,8 @@ class Measure:
 
 
 USUAL = Measure()
+ENDS = (0.01, 0.99)
+"""Lowest and highest share of the noise schedule that a bound is of."""
 
 
 def noise_of(names: Sequence[str], draws: Sequence[int], shape: Sequence[int]) -> Tensor:
@@ -115,6 +117,7 @@ def elbo(
     shares: Tensor,
     noise: Tensor,
     at_once: int | None = None,
+    told: Tensor | None = None,
 ) -> Tensor:
     """[B, N] evidence lower bound of images on a grid of noise levels, up to what has no model.
 
@@ -125,10 +128,27 @@ def elbo(
     ----------
     shares : [K + 1] of the noise schedule, rising; the first is where the last step ends.
     noise : [B, K, C, h, w].
+    told : as in `step_errors`.
     """
     prediction = denoise.base.prediction
     ratio = prediction.noise_to_signal(prediction.at(shares)).double().pow(-2)
     fall = (ratio[:-1] - ratio[1:]).to(clean.device, torch.float32)
     how = Measure(terms="clean", at_once=at_once)
-    errors = step_errors(denoise, clean, condition, shares[1:], noise, how=how)
+    errors = step_errors(denoise, clean, condition, shares[1:], noise, told, how)
     return -0.5 * clean[0].numel() * (errors * fall).sum(-1)
+
+
+def even_shares(prediction: Prediction, steps: int, ends: tuple[float, float] = ENDS) -> Tensor:
+    """[steps + 1] rising shares of the noise schedule, with as many decibels between any two.
+
+    Then `elbo` is as near to its limit of infinitely many steps with few of them: evenly apart in
+    time, the first one alone weighs more than all others together.
+    """
+    low, high = prediction.at(torch.tensor(ends))
+    first, last = (prediction.noise_to_signal(t[None]).double().log() for t in (low, high))
+    share = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    ratio = (first + (last - first) * share).exp().float()
+    timesteps = prediction.not_below(torch.zeros(steps + 1), ratio)
+    if prediction.alphas is not None:
+        timesteps = timesteps + 0.5  # `at` rounds down
+    return timesteps / prediction.timesteps

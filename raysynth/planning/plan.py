@@ -27,6 +27,7 @@ from raysynth.generators.recipe import AUTO, Recipe, candidates, recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
 from raysynth.planning import costs, sizes
+from raysynth.planning.audit_cost import auditing
 from raysynth.planning.preflight import check_configuration, strange_lenders, warnings_of
 from raysynth.scoring.scorer import evaluations_of
 from raysynth.stages.stage import Cost, function
@@ -123,7 +124,7 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     total = _total(config, costs.Sized(images, shape, recipes, tuned, bred))
     needed = math.ceil(total.host["object store"])
     _assume(config, list(recipes.values()), generators, assumptions)
-    assumptions += _judging(config, groups, generators)
+    assumptions += _judging(config, groups, generators) + auditing(config, groups)
     assumptions += strange_lenders(config, groups, counts["train"]) + few_measured(counts, groups)
     return Plan(
         generators=generators,

@@ -20,6 +20,7 @@ from raysynth.evaluation.results import INFERRED
 from raysynth.groups.groups import Groups, aligned_groups
 from raysynth.references.titles import title_of
 from raysynth.report.fidelity import warning
+from raysynth.stages.graph import stage_kind
 from raysynth.stages.run import Run
 from raysynth.storage.files import exists, read_json
 from raysynth.storage.tables import SPLITS, groups_of, read_table, split_files, train_counts_of
@@ -88,6 +89,7 @@ class Content:
     kept: np.ndarray  # [G] of them, those selected
     selection: dict[str, Any]  # the selection stage's facts
     fidelity: dict[str, Any]  # the stage's facts; none: an earlier version's run
+    audits: dict[str, dict[str, Any]]  # generator -> facts of the audit of its images
     adapters: list[dict[str, Any]]
     trials: pd.DataFrame
     best: dict[str, Any]
@@ -214,6 +216,7 @@ def read_content(config: Any, run: Run) -> Content:
         kept=np.bincount(made[kept.astype(bool)], minlength=groups.count),
         selection=dict(manifest["stages"]["selection"]["facts"]),
         fidelity=dict(manifest["stages"].get("fidelity", {}).get("facts", {})),
+        audits=_audits(manifest["stages"], config.generator),
         adapters=_adapters(folders.get("finetune")),
         trials=_read_trials(f"{folders['search']}/trials.parquet"),
         best=read_json(f"{folders['search']}/best.json") or {},
@@ -231,6 +234,15 @@ def read_content(config: Any, run: Run) -> Content:
         manifest=manifest,
         order=tuple(run.folders),
     )
+
+
+def _audits(stages: Mapping[str, Any], generator: str) -> dict[str, dict[str, Any]]:
+    """Generator -> facts of its audit; `generator`: of the stage that names none."""
+    return {
+        name.partition("/")[2] or generator: dict(stage["facts"])
+        for name, stage in stages.items()
+        if stage_kind(name) == "audit"
+    }
 
 
 def _adapters(folder: str | None) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ WHAT = {
     "clustering": "embeddings, k-means per group",
     "finetune": "fine-tuning of the base model",
     "synthesis": "generation and CLIP scores",
+    "audit": "which group's images a generated one owes what",
     "selection": "copies out, the best of each group kept",
     "fidelity": "kept images beside real ones: label, likeness, spread",
     "references": "real-only references and controls, on test once",
@@ -65,7 +66,7 @@ def render(
         stages=[
             (name, what, content.timings.get(name, 0.0))
             for name, what in WHAT.items()
-            if name != "grouping" or name in content.timings
+            if name not in ("grouping", "audit") or name in content.timings
         ],
         stopped=_stopped_early(content),
         style=style,

@@ -6,8 +6,11 @@ from typing import Any
 
 from raysynth.report.content import Content
 
-SELECTION = ("threshold", "copy_threshold", "copies", "kept_per_cluster", "validation_in_training")
-"""Facts of the selection that are numbers of a run; the last where there are any."""
+SELECTION = (
+    *("threshold", "copy_threshold", "copies", "kept_per_cluster"),
+    *("leaks", "validation_in_training"),
+)
+"""Facts of the selection that are numbers of a run; the last two where there are any."""
 
 
 def results(content: Content) -> dict[str, Any]:
@@ -18,11 +21,10 @@ def results(content: Content) -> dict[str, Any]:
     holds one number per group, in the order of the key `groups` (`measured_groups`, where test is
     measured in the data set's own groups and training is not grouped by these); a measure that
     does not exist is null. `shipped` is the method whose classifier is shipped, its margin, and why
-    in `words` (see `evaluation.shipping.shipped`). `fidelity`: the facts of
-    `fidelity.stage.run_fidelity`; `unfaithful`: what was done about images that do not show their
-    label, in words, or nothing. `found`, where a grouping method found the groups: what it says of
-    them; `inferred`: in words, where those of test are found too. `timings` are seconds;
-    `left_out`, `repeated`: images not in the table and why, and those there twice, in words.
+    in `words`. `fidelity`, `audits` (by generator): facts of these stages; `unfaithful`: what was
+    done about images that do not show their label, in words, or nothing. `found`, where a grouping
+    method found the groups: what it says of them; `inferred`: in words, where those of test are
+    found too. `timings`: seconds; `left_out`, `repeated`: images not in the table, or there twice.
     """
     groups, config = content.groups, content.config
     names, measured = groups.names, content.measured.groups
@@ -46,6 +48,7 @@ def results(content: Content) -> dict[str, Any]:
         "shipped": content.shipped,
         "fidelity": content.fidelity,
         "unfaithful": content.unfaithful,
+        **({"audits": content.audits} if content.audits else {}),
         "methods": content.results.get("methods", {}),
         "search": {"trials": len(content.trials), "best": content.best},
         "timings": content.timings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from raysynth.generators.recipe import AUTO
@@ -10,6 +11,12 @@ from raysynth.models.settings import clip_of
 from raysynth.networks.settings import searched_knobs
 from raysynth.stages.stage import Stage
 
+
+def _heeds(config: Any) -> bool:
+    """Whether an audit decides; that there is one is the stage's own check."""
+    return config.selection.leak != "none" and not config.audit.is_off
+
+
 SELECTION = Stage(
     "selection",
     "selection",
@@ -17,9 +24,12 @@ SELECTION = Stage(
     ("synthesis",),
     # What is done about unfaithful images does not decide who is kept.
     lambda config: {"knobs": decides(config.selection, "on_unfaithful")},
-    check="raysynth.selection.checks:check_scores",
+    check="raysynth.selection.checks:check",
     per_generator=True,
+    where=lambda config: not _heeds(config),
 )
+AUDITED_SELECTION = replace(SELECTION, reads=(*SELECTION.reads, "audit"), where=_heeds)
+"""The same where what images owe decides too."""
 CHOICE = Stage(
     "synthesis",
     "synthetic",

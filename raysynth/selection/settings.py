@@ -49,7 +49,12 @@ class SelectionConfig(Section):
         "Similarity to a training image (cosine of whitened embeddings) above which an image is a "
         "copy; auto: per group, by validation images; null: none is.",
     )
-
+    leak: Literal["none", "top1"] = knob(
+        "none",
+        "Whose images are dropped for what they owe to other groups; top1: those that owe another "
+        "group than the one asked for most, which an audit of all images says.",
+        neutral="none",
+    )
     on_unfaithful: Literal["stop", "go_on", "real_only"] = knob(
         "stop",
         "Where kept images of a group do not show their label (stage `fidelity`): stop the run, go "

@@ -2,17 +2,20 @@
 
 Basu et al. (arXiv 2511.08711): CLIP-Score = alpha * CLIP-Label + (1 - alpha) * CLIP-Centroid, the
 top 75 % are kept; their ablation keeps random ones. The cosines enter raw, as in the paper. The
-absolute threshold, the quotas per cluster and the rejection of copies are ours.
+absolute threshold, the quotas per cluster and the rejection of copies, and of images that owe most
+to another group (`selection.leak`), are ours.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raysynth.audit.attribution import read_leaks
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
@@ -50,40 +53,61 @@ AGAIN = "Fix: delete the synthesis stage's folder of the run and run again"
 
 
 def run_selection(
-    config: Sections, clusters: str, synthetic: str, groups: Groups, work: str, progress: Progress
+    config: Sections,
+    clusters: str,
+    synthetic: str,
+    groups: Groups,
+    work: str,
+    progress: Progress,
+    audit: str = "",
 ) -> dict[str, Any]:
     """Score and select the candidates of a synthetic table; writes work/selection.parquet.
 
     Parameters
     ----------
-    clusters, synthetic : folders or URIs of the clustering and the synthesis stage.
+    clusters, synthetic, audit : folders or URIs of the stages; "": no audit is heeded.
 
     Returns
     -------
     Facts: rows, kept (in all), kept_per_group; by group name: threshold (lowest score kept),
-    copy_threshold (cosine, None without), validation_in_training (`copies.duplicates`, where
-    there are any), dc_agreement (share of candidates that the Diffusion Classifier sees as their
-    group, where it looked); by group name and cluster: kept_per_cluster, copies.
+    copy_threshold (cosine, None without), and where there are any: validation_in_training
+    (`copies.duplicates`), dc_agreement (share of candidates that the Diffusion Classifier sees as
+    their group), leaks (owing another one most); by name and cluster: kept_per_cluster, copies.
     """
     progress.update("candidates selected")
+    settings = config[SelectionConfig]
     looked = JUDGED in scores_of([one.name for one in config[SynthesisConfig].scorers]).names
-    judged = [JUDGED] if looked else []
-    candidates = read_shards(synthetic, [*read_of(config[SelectionConfig]), *judged])
+    candidates = read_shards(synthetic, [*read_of(settings), *([JUDGED] if looked else [])])
     neighbours = read_neighbours(clusters)
-    limits = copy_thresholds(config[SelectionConfig], neighbours, groups)
-    twice = duplicates(config[SelectionConfig], neighbours, groups)
-    table = select(candidates, limits, config[SelectionConfig], groups, config.seed)
+    limits = copy_thresholds(settings, neighbours, groups)
+    twice = duplicates(settings, neighbours, groups)
+    leaks = read_leaks(audit, candidates) if audit else None
+    table = select(candidates, limits, settings, groups, config.seed, leaks)
     write_table(table, f"{work}/selection.parquet")
     facts = _facts(table, candidates["cluster"].to_numpy(), limits, groups)
-    if looked:
-        facts["dc_agreement"] = _agreement(candidates, groups)
+    facts |= {"dc_agreement": _agreement(candidates, groups)} if looked else {}
+    if leaks is not None:
+        facts["leaks"] = _of_groups(candidates, leaks, groups)
     if twice.any():
         facts["validation_in_training"] = dict(zip(groups.names, twice.tolist(), strict=True))
-        progress.say(f"  {said_of_duplicates(facts['validation_in_training'])}")
-    copies = sum(sum(of.values()) for of in facts["copies"].values())
-    if copies:
-        progress.say(f"  {copies:,} of {table.num_rows:,} candidates are copies and were rejected")
+    _say(facts, progress)
     return facts
+
+
+def _of_groups(candidates: pa.Table, chosen: NDArray[np.bool_], groups: Groups) -> dict[str, int]:
+    """Name of each group -> those of its candidates that are `chosen`, [N]."""
+    counts = np.bincount(candidates["group"].to_numpy()[chosen], minlength=groups.count)
+    return dict(zip(groups.names, counts.tolist(), strict=True))
+
+
+def _say(facts: dict[str, Any], progress: Progress) -> None:
+    """What is rejected, and what spoils the measure of copies."""
+    if "validation_in_training" in facts:
+        progress.say(f"  {said_of_duplicates(facts['validation_in_training'])}")
+    if copies := sum(sum(of.values()) for of in facts["copies"].values()):
+        progress.say(f"  {copies:,} of {facts['rows']:,} candidates are copies and were rejected")
+    if leaks := sum(facts.get("leaks", {}).values()):
+        progress.say(f"  {leaks:,} of {facts['rows']:,} candidates owe another group most")
 
 
 def read_of(config: SelectionConfig) -> dict[str, pa.DataType]:
@@ -98,6 +122,7 @@ def select(
     config: SelectionConfig,
     groups: Groups,
     seed: int,
+    leaks: NDArray[np.bool_] | None = None,
 ) -> pa.Table:
     """The selection table of candidates, in their order.
 
@@ -109,13 +134,12 @@ def select(
     candidates : the columns `read_of` of the synthetic table.
     limits : [G] cosine to the nearest training image from which an image is a copy.
     seed : of the run; with the image's id it decides what rules keep at random.
+    leaks : [N] candidates that leave with the copies.
 
     Raises
     ------
     DataError
-        If a group has no candidate, or none that is kept; or if the candidates are no table of a
-        synthesis stage: a column missing or of another type, an empty cell, a score that is no
-        number, an id twice, a group that there is not.
+        A group has no candidate, or none that is kept; or they are no synthetic table (`_checked`).
     """
     candidates, by = _checked(candidates, groups, config), SCORES[config.score]
     group = candidates["group"].to_numpy()
@@ -124,8 +148,9 @@ def select(
     ids = candidates["id"].to_numpy(zero_copy_only=False)
     rule, scored = RULES[config.rule], Scored(score, ids, seed)
     order = np.lexsort((ids, rule.order(scored)))
-    may = ~copy & rule.may(scored, config)
-    sizes = QUOTAS[config.quota].sizes(_could(config, group, score, copy, may, groups))
+    gone = Gone(copy, np.zeros_like(copy) if leaks is None else leaks)
+    may = gone.left & rule.may(scored, config)
+    sizes = QUOTAS[config.quota].sizes(_could(config, group, score, gone, may, groups))
     cluster = candidates["cluster"].to_numpy() if config.per_cluster else np.zeros_like(group)
     kept = np.zeros(len(group), bool)
     for g in range(groups.count):
@@ -204,11 +229,29 @@ def _first(rows: NDArray[Any], cluster: NDArray[Any], size: int) -> NDArray[Any]
     return rows[np.argsort(turn, kind="stable")[:size]]
 
 
+@dataclass(frozen=True)
+class Gone:
+    """Candidates, [N] each, that no rule is asked about: copies, and those that owe others."""
+
+    copy: NDArray[np.bool_]
+    leaks: NDArray[np.bool_]
+
+    @property
+    def left(self) -> NDArray[np.bool_]:
+        """[N] all others."""
+        found: NDArray[np.bool_] = ~self.copy & ~self.leaks
+        return found
+
+    def of(self, rows: NDArray[np.bool_]) -> Gone:
+        """Some of them."""
+        return Gone(self.copy[rows], self.leaks[rows])
+
+
 def _could(
     config: SelectionConfig,
     group: NDArray[Any],
     score: NDArray[np.float32],
-    copy: NDArray[np.bool_],
+    gone: Gone,
     may: NDArray[np.bool_],
     groups: Groups,
 ) -> list[int]:
@@ -216,28 +259,32 @@ def _could(
     for g in range(groups.count):
         own = group == g
         if not may[own].any():
-            raise DataError(_refusal(groups.name(g), config, score[own], copy[own]))
+            raise DataError(_refusal(groups.name(g), config, score[own], gone.of(own)))
     share = RULES[config.rule].share(config)
     return [kept_of(int(may[group == g].sum()), share) for g in range(groups.count)]
 
 
-def _refusal(
-    name: str, config: SelectionConfig, score: NDArray[np.float32], copy: NDArray[np.bool_]
-) -> str:
+def _refusal(name: str, config: SelectionConfig, score: NDArray[np.float32], gone: Gone) -> str:
     """Why nothing of a group can be kept, and what to do."""
     if not len(score):
         return (
             f"selection: no synthetic image of group {name}; expected candidates of every group. "
             "Fix: run the synthesis stage again"
         )
-    if copy.all():
+    if gone.copy.all():
         return (
-            f"selection.copy_threshold={config.copy_threshold}: all {len(copy)} candidates of "
+            f"selection.copy_threshold={config.copy_threshold}: all {len(score)} candidates of "
             f"group {name} are copies of training images; expected one at least that is not. Fix: "
             "train less (finetune.steps), or have the aligned group's model speak for small groups "
             "(finetune.min_images)"
         )
-    return RULES[config.rule].none(name, float(score[~copy].max()), config)
+    if not gone.left.any():
+        return (
+            f"selection.leak={config.leak}: all {len(score)} candidates of group {name} that are "
+            "no copies owe another group most; expected one at least that owes its own. Fix: "
+            "selection.leak=none, or more images of the group to train on"
+        )
+    return RULES[config.rule].none(name, float(score[gone.left].max()), config)
 
 
 def _agreement(candidates: pa.Table, groups: Groups) -> dict[str, float]:
@@ -269,4 +316,6 @@ def _facts(
 def build(work: Work) -> dict[str, Any]:
     """The stage's outputs, see `run_selection`."""
     clusters, synthetic = work.path("clustering"), work.path("synthesis")
-    return run_selection(work.config, clusters, synthetic, work.groups, work.folder, work.progress)
+    audit = work.path("audit") if work.config[SelectionConfig].leak != "none" else ""
+    given = (work.groups, work.folder, work.progress, audit)
+    return run_selection(work.config, clusters, synthetic, *given)

@@ -125,7 +125,7 @@ def up_to(nodes: Sequence[Node], last: str | None) -> list[Node]:
         raise ConfigError(
             f"until: got {last!r}, which this configuration has not; expected one of "
             f"{', '.join(dict.fromkeys(node.stage.name for node in nodes))}. Fix: until=one of "
-            "these (grouping: where grouping.method is not given)"
+            "these (grouping: where grouping.method is not given; audit: where it has a method)"
         )
     return list(nodes[: ends[-1] + 1])
 

@@ -112,6 +112,15 @@ def read_json(path: str, patience: float = PATIENCE_SECONDS) -> Any:
         ) from None
 
 
+def read_now(path: str) -> Any:
+    """A JSON file that another process writes and removes, past any cache; None: not there."""
+    open_storage(path)[0].invalidate_cache()
+    try:
+        return read_json(path, patience=0)
+    except DataError:  # a notice between processes: the next one is whole
+        return None
+
+
 def _a_folder(path: str) -> DataError:
     return DataError(
         f"{masked(path)}: a folder, expected a file that raysynth writes. Fix: move it away, and "

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from raysynth.models.condition import Condition
-from raysynth.models.likelihood import Measure, elbo, log_posterior, noise_of, step_errors
+from raysynth.models.likelihood import (
+    ENDS,
+    Measure,
+    elbo,
+    even_shares,
+    log_posterior,
+    noise_of,
+    step_errors,
+)
 from raysynth.models.prediction import Predicted, Prediction
 
 ALPHAS = torch.tensor([0.99, 0.9, 0.64, 0.36, 0.1])
@@ -123,3 +131,47 @@ def test_the_bound_is_the_divergence_of_the_reverse_steps():
         variance = beta * (1 - before) / (1 - now)
         total += float(mean.square().sum() / (2 * variance))
     assert found.shape == (1, 1) and found.item() == pytest.approx(-total, rel=1e-4)
+
+
+@pytest.mark.parametrize("alphas", [None, torch.linspace(0.999, 0.005, 1000)], ids=["flow", "T"])
+def test_even_shares_have_as_many_decibels_between_them(alphas):
+    kind = "flow_prediction" if alphas is None else "epsilon"
+    prediction = Prediction(kind, 1000, alphas)
+    shares = even_shares(prediction, 6)
+    decibels = prediction.snr_db(prediction.at(shares))
+    ends = prediction.snr_db(prediction.at(torch.tensor(ENDS)))
+    torch.testing.assert_close(decibels[[0, -1]], ends, rtol=1e-2, atol=0.05)
+    steps = decibels.diff()
+    torch.testing.assert_close(steps, steps.mean().expand(6), rtol=0.1, atol=0)
+
+
+def test_a_bound_of_even_shares_is_near_its_limit_with_few_steps():
+    """Of a network that is off by one in the noise at every level: the integral over log-SNR."""
+    prediction = Prediction("flow_prediction", 1000, None)
+
+    def denoise(x: Tensor, timestep: Tensor, told: Condition) -> Predicted:
+        signal, _ = prediction.levels(timestep)
+        return Predicted(prediction, x, timestep, signal.reciprocal() * told["own"])
+
+    network: Any = denoise
+    network.base = SimpleNamespace(prediction=prediction)
+    clean = torch.zeros(1, 1, 2, 2)  # and no noise either: the velocity's error is 1 / (1-s)
+    told, found = Condition({"own": torch.ones(1, 1, 1, 1)}), {}
+    for steps in (20, 2000):
+        noise = torch.zeros(1, steps, 1, 2, 2)
+        found[steps] = elbo(network, clean, told, even_shares(prediction, steps), noise).item()
+    limit = 4 * torch.log(torch.tensor(99.0)).item() * 2  # 4 numbers, ln(99^2) each way, by half
+    assert found[2000] == pytest.approx(-limit, rel=1e-2)
+    assert found[20] == pytest.approx(-limit, rel=0.75)
+    even_in_time = torch.linspace(*ENDS, 21)
+    noise = torch.zeros(1, 20, 1, 2, 2)
+    assert elbo(network, clean, told, even_in_time, noise).item() < -3 * limit
+
+
+def test_a_bound_may_be_under_the_own_condition_alone():
+    clean, guesses, noise = drawn(3, 1, 2, 2), drawn(4, 1, 2, 2, seed=1), drawn(3, 2, 1, 2, 2)
+    told, shares = Condition({"guess": guesses}), torch.tensor([0.1, 0.3, 0.9])
+    whole = elbo(Guesses("epsilon"), clean, told, shares, noise)  # type: ignore[arg-type]
+    own = torch.tensor([[2], [0], [3]])
+    some = elbo(Guesses("epsilon"), clean, told, shares, noise, told=own)  # type: ignore[arg-type]
+    torch.testing.assert_close(some, whole.gather(1, own))

@@ -537,3 +537,23 @@ def test_found_groups_stand_beside_the_data_sets_own(reported):
     page = render(few, [], [], {})
     assert "are known of 5 training images" in page and "30 in training" not in page
     assert "the weighted average is that over groups" in page
+
+
+def test_an_audit_is_a_table_of_groups(reported):
+    config, run, _, _ = reported
+    plain = read_content(config, run)
+    assert not plain.audits and 'id="audit"' not in render(plain, [], [], {})
+    assert "audits" not in results(plain)
+    row = dict.fromkeys(plain.groups.names, 0)
+    asked = {"pullover/grass": row | {"pullover/grass": 3, "coat/grass": 1}}
+    facts = {"rows": 4, "method": "guda", "own": 0.75, "asked": asked}
+    selection = plain.selection | {"leaks": row | {"coat/gravel": 5}}
+    content = replace(plain, audits={"shared": facts}, selection=selection)
+    page = render(content, [], [], {})
+    told = page[page.index('<section id="audit">') : page.index('<section id="copies">')]
+    assert "4 images of shared were audited (guda)" in told and "75.0 % owe most" in told
+    assert '<tr><td>pullover/grass <span class="pm">of 4</span></td>' in told
+    assert '--v:0.750">75.0</td>' in told and '--v:0.250">25.0</td>' in told
+    assert "were dropped, of all candidates:" in told and "coat/gravel 5" in told
+    assert results(content)["audits"] == {"shared": facts}
+    assert results(content)["selection"]["leaks"]["coat/gravel"] == 5

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pytest
 from rich.console import Console
 
+from raysynth.audit.attribution import write_attribution
 from raysynth.config.config import Config
 from raysynth.config.files import load_config
 from raysynth.errors import ConfigError, DataError
@@ -370,3 +371,30 @@ def test_a_rule_and_a_quota_from_outside(add_part):
     assert _selection_rule(SelectionConfig(rule="worst")) == "the worst"
     with pytest.raises(ConfigError, match="off, quantile, random, threshold, worst"):
         load_config(None, ["selection.rule=best"])
+
+
+def test_what_owes_another_group_most_is_dropped(tmp_path: Path):
+    clusters, synthetic, audit, work = (
+        str(tmp_path / name) for name in ("clusters", "synthetic", "audit", "work")
+    )
+    write_table(neighbours({0: [0.2], 1: [0.2]}), f"{clusters}/neighbours.parquet")
+    write_table(TABLE, f"{synthetic}/all.parquet")
+    write_manifest(synthetic, [ShardRecord("all.parquet", 0, 6, "")], {})
+    group = TABLE["group"].to_numpy()
+    best = kept(TABLE, keep=0.4)[1]  # of group 0
+    scores = np.eye(2)[np.where(np.array(TABLE["id"].to_pylist()) == best, 1 - group, group)]
+    write_attribution(TABLE["id"], scores, audit)
+    whole = ["audit.method=guda", "audit.images_per_group=null", "selection.keep=0.4"]
+    config = load_config(None, ["generator=shared", *whole, "selection.leak=top1"])
+    given = (clusters, synthetic, GROUPS, work)
+    facts = run_selection(config, *given, Progress(), audit)
+    assert facts["leaks"] == {"a/x": 1, "b/x": 0}
+    written = read_table(work)
+    names = written.filter(written["kept"])["id"].to_pylist()
+    assert len(names) == 2 and best not in names
+    unheeded = load_config(None, ["generator=shared", *whole])
+    assert "leaks" not in run_selection(unheeded, *given, Progress())
+    assert best in read_table(work).filter(read_table(work)["kept"])["id"].to_pylist()
+    write_attribution(TABLE["id"], np.eye(2)[np.ones(6, int)], audit)
+    with pytest.raises(DataError, match=r"leak=top1: all 4 candidates of group a/x .*Fix"):
+        run_selection(config, *given, Progress(), audit)

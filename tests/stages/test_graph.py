@@ -30,8 +30,8 @@ OF = {
     "search": ("search", *LATER),
 }
 """Section -> stages that a knob of it decides, of itself or through what they read."""
-NOWHERE = ("resources", "benchmark", "grouping")
-"""Sections that say where and how often a run is made; and one whose stage is not in every run."""
+NOWHERE = ("resources", "benchmark", "grouping", "audit")
+"""Sections that say where and how often a run is made; those whose stage is not in every run."""
 
 
 def with_knob(name: str, value: int, *overrides: str, **said: Any) -> Any:
@@ -123,5 +123,5 @@ def test_the_method_of_several_generators_has_a_choice():
     plain = [node.name for node in nodes_of(load_config())]
     several = [node.name for node in nodes_of(load_config(None, ["generator=auto"]))]
     everything = list(dict.fromkeys(each.name for each in METHOD))
-    assert plain == [name for name in everything if name != "grouping"]
+    assert plain == [name for name in everything if name not in ("grouping", "audit")]
     assert several.index("selection/edit") < several.index("synthesis") < several.index("selection")

@@ -1,0 +1,1 @@
+"""Which group's training images a generated image owes what."""
