@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from datadream import WEIGHTS, dreamt
 from experts import experts
+from imprecise import inferred_outfits
 from judging import judged_outfits
 from measure import finish, parser
 from mining import mined_outfits
@@ -130,6 +131,18 @@ def of_mining(found: Mapping[str, float]) -> dict[str, bool]:
     }
 
 
+def of_dmis(found: Mapping[str, float]) -> dict[str, bool]:
+    """Attributes that are hidden are inferred, better than by what is known alone."""
+    ends = ": recall"
+    recall = {name.removesuffix(ends): found[name] for name in found if name.endswith(ends)}
+    rivals = {"longer": "labels alone at equal CPU time", "gated": "gated pseudo-labels"}
+    return {
+        "recall of hidden attributes .93": recall["dmis"] >= 0.93,
+        "above labels alone by .04": recall["dmis"] >= recall["alone"] + 0.04,
+        "right where it is sure .9": found["dmis: right"] >= 0.9,
+    } | {f"above {said}": recall["dmis"] > recall[a] for a, said in rivals.items() if a in recall}
+
+
 def of_unknown(found: Mapping[str, float]) -> dict[str, bool]:
     """Whole runs without attribute labels."""
     near = {
@@ -145,6 +158,7 @@ def of_unknown(found: Mapping[str, float]) -> dict[str, bool]:
 CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = {
     "diffusion_classifier": (judged_outfits, of_judge),
     "conflict_mining": (mined_outfits, of_mining),
+    "dmis": (inferred_outfits, of_dmis),
     "unknown_attributes": (unknown_attributes, of_unknown),
     "cbdm": (lambda *given: separated(*given, arms=(CBDM,)), of_cbdm),
     "cell": (spread, of_cells),

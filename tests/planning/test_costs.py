@@ -161,6 +161,34 @@ def test_finding_groups_trains_a_classifier_looks_at_all_images_and_writes_them_
     assert cost.storage == costs.of_ingest(found, sized).storage
 
 
+def test_inferring_attributes_trains_the_base_and_looks_at_all_training_images():
+    asked = "grouping.method={name: dmis, steps: 10, batch_size: 8}"
+    found = load_config(None, ["dataset.hidden_attributes=0.5", asked])
+    (node,) = (node for node in nodes_of(found) if node.name == "grouping")
+    sized = costs.Sized(IMAGES, sizes.base_shape(found, []), {}, {})
+    cost = function(node.stage.cost)(found, sized)
+    unet = costs.training_cost(None, found.finetune, sized.shape)
+    rows, looks = 10 * 8 + 5 * 4 * 2, 5 * 4 * 2 * 2 + SPLITS["train"] * 2 * 6
+    assert cost.flops == {"grouping": rows * unet.training + looks * unet.forward}
+    assert cost.storage == costs.of_ingest(found, sized).storage
+
+
+def test_groups_are_planned_as_those_that_are_known():
+    config = load_config(None, ["dataset.hidden_attributes=0.5", "grouping.method=dmis"])
+    group = [0] * 3 + [1] + [-1] * 8 + [2, 3] + [-1] * 4
+    listing = pa.table(
+        {
+            "label": pa.array([0] * 12 + [1] * 6, pa.int32()),
+            "group": group,
+            "split": ["train"] * 18,
+        }
+    )
+    said: list[str] = []
+    planned, counts = sizes.planned_groups(config, OWN, listing, said)
+    assert planned == OWN and counts["train"].tolist() == [9, 3, 3, 3]
+    assert counts["test"].tolist() == [0] * 4 and "as those that are known" in said[0]
+
+
 def test_what_is_planned_with_before_groups_are_found():
     for attributes, groups in ((["grass", None], 2), (["grass", "gravel"], 4)):
         config = load_config(None, ["dataset.attributes=unknown"])
