@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from datadream import WEIGHTS, dreamt
 from experts import experts
-from imprecise import inferred_outfits
+from imprecise import ARMS, inferred_outfits
 from judging import judged_outfits
 from measure import finish, parser
 from mining import mined_outfits
@@ -133,8 +133,7 @@ def of_mining(found: Mapping[str, float]) -> dict[str, bool]:
 
 def of_dmis(found: Mapping[str, float]) -> dict[str, bool]:
     """Attributes that are hidden are inferred, better than by what is known alone."""
-    ends = ": recall"
-    recall = {name.removesuffix(ends): found[name] for name in found if name.endswith(ends)}
+    recall = {arm: found[f"{arm}: recall"] for arm in ARMS if f"{arm}: recall" in found}
     rivals = {"longer": "labels alone at equal CPU time", "gated": "gated pseudo-labels"}
     return {
         "recall of hidden attributes .93": recall["dmis"] >= 0.93,

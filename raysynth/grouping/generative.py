@@ -206,7 +206,7 @@ def fit(model: Model, train: Latents, seed: int) -> None:
     dice = np.random.default_rng([seed, STREAM])
     noise = torch.Generator().manual_seed(int(dice.integers(2**62)))
     optimizer = AdamW(model.network, knobs.learning_rate, WEIGHT_DECAY, knobs.steps)
-    if knobs.published:
+    if knobs.prior == "counts":
         group = train.groups(model.width)[train.rows(True)]
         counts = np.bincount(group, minlength=model.groups.count).reshape(-1, model.width)
         model.prior = torch.from_numpy(counts / counts.sum(1, keepdims=True)).float()

@@ -27,6 +27,7 @@ PUBLISHED: dict[str, Any] = {
     "confidence": 0.0,
     "classification_weight": 1.0,
     "temperature": "elbo",
+    "prior": "counts",
     "hard": False,
 }
 """What they do. Their steps, batches and rates are of models trained from nothing."""
@@ -54,13 +55,17 @@ class DmisKnobs(Section):
         "What mean errors are divided by; auto: under which known attributes are likeliest; elbo: "
         "the lower bound's own, 2 / size of a latent (theirs).",
     )
+    prior: Literal["counts", "uniform"] = knob(
+        "counts",
+        "Of the attributes in every class before an image is seen: as those that are known "
+        "(theirs), or all alike, where these were not drawn at random.",
+    )
     hard: bool = knob(
         False, "The likeliest attribute alone instead of the mixture: gated pseudo-labels."
     )
     published: bool = knob(
         False,
-        "Their settings of the five knobs above, posteriors by a moving average of the weights, "
-        "and a prior by the counts of known attributes in every class.",
+        "Their settings of the six knobs above, and posteriors by a moving average of the weights.",
     )
 
     @model_validator(mode="after")
