@@ -20,6 +20,7 @@ import torch
 from attribution import attributed
 from datadream import WEIGHTS, dreamt
 from experts import experts
+from imprecise import ARMS, inferred_outfits
 from judging import judged_outfits
 from measure import finish, keep, parser, report_of
 from mining import mined_outfits
@@ -133,6 +134,20 @@ def of_mining(found: Mapping[str, float]) -> dict[str, bool]:
     }
 
 
+def of_dmis(found: Mapping[str, float]) -> dict[str, bool]:
+    """Attributes that are hidden are inferred, better than by what is known alone."""
+    recall = {arm: found[f"{arm}: recall"] for arm in ARMS if f"{arm}: recall" in found}
+    bars = {"right where it is sure .9": found["dmis: right"] >= 0.9}
+    if "longer" not in recall:  # quick: too few steps for more
+        return bars | {"not below labels alone": recall["dmis"] >= recall["alone"]}
+    return bars | {
+        "recall of hidden attributes .93": recall["dmis"] >= 0.93,
+        "above labels alone by .04": recall["dmis"] >= recall["alone"] + 0.04,
+        "above labels alone at equal CPU time": recall["dmis"] > recall["longer"],
+        "above gated pseudo-labels": recall["dmis"] > recall["gated"],
+    }
+
+
 def of_unknown(found: Mapping[str, float]) -> dict[str, bool]:
     """Whole runs without attribute labels."""
     near = {
@@ -186,6 +201,7 @@ def of_guda(found: Mapping[str, float]) -> dict[str, bool]:
 CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = {
     "diffusion_classifier": (judged_outfits, of_judge),
     "conflict_mining": (mined_outfits, of_mining),
+    "dmis": (inferred_outfits, of_dmis),
     "unknown_attributes": (unknown_attributes, of_unknown),
     "cbdm": (lambda *given: separated(*given, arms=(CBDM,)), of_cbdm),
     "cell": (spread, of_cells),

@@ -19,7 +19,12 @@ from raysynth.datasets.listing import few_measured, split_counts
 from raysynth.errors import ConfigError, DamagedError, refusal_in
 from raysynth.method import FOLDERS, nodes_of
 from raysynth.models.hub import pinned
-from raysynth.planning.preflight import preflight, strange_lenders, warnings_of
+from raysynth.planning.preflight import (
+    grouping_warnings,
+    preflight,
+    strange_lenders,
+    warnings_of,
+)
 from raysynth.progress import Progress
 from raysynth.stages.graph import Contents, Node, stage_kind
 from raysynth.stages.run import Run
@@ -174,7 +179,8 @@ class _Runner:
             counts = split_counts(listing, groups)
             few = few_measured(counts, groups)
             lent = strange_lenders(self._config, groups, counts["train"])
-            for warning in [*warnings_of(self._config), *lent, *few]:
+            strange = grouping_warnings(self._config, groups)
+            for warning in [*warnings_of(self._config), *strange, *lent, *few]:
                 self._progress.say(f"  {warning}")
             self._checked = True
 

@@ -19,7 +19,7 @@ from raysynth.fidelity.settings import FidelityConfig
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.generator import GENERATORS, check_generator
 from raysynth.generators.recipe import AUTO
-from raysynth.grouping.settings import FINDING, GroupingConfig
+from raysynth.grouping.settings import FINDING, RESOLVING, GroupingConfig
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import NAME, Place, S, Section, digest_of, knob
 from raysynth.models.settings import BaseConfigSection
@@ -87,10 +87,14 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Config:
-        if self.dataset.attributes == "unknown" and self.grouping.is_given:
+        if not self.dataset.knows_attributes and self.grouping.is_given:
+            unknown = self.dataset.attributes == "unknown"
+            hidden = f"hidden_attributes: {self.dataset.hidden_attributes:g}"
             raise ValueError(
-                "dataset.attributes: unknown, but grouping.method=given takes those that the data "
-                f"set gives; expected a method that finds them. Fix: grouping.method={FINDING}"
+                f"dataset.{'attributes: unknown' if unknown else hidden}, but "
+                "grouping.method=given takes those that the data set gives; expected a method "
+                "that finds the others. "
+                f"Fix: grouping.method={FINDING if unknown else RESOLVING}"
             )
         if self.search.steps[1] == 0 and not self.classifier.starts_pretrained:
             raise ValueError("search.steps: [0, 0] needs a pretrained classifier.backbone")

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raysynth.datasets.damage import damaged
 from raysynth.datasets.files import clipped, reaching, some
+from raysynth.datasets.imprecise import imprecise_attributes
 from raysynth.datasets.layout import Dataset, layout_of
 from raysynth.datasets.settings import DatasetConfig
 from raysynth.datasets.shots import few_shots
@@ -56,6 +58,8 @@ def list_dataset(config: DatasetConfig, seed: int) -> tuple[Dataset, Groups, pa.
     if config.shots is not None:
         _require_known(listing, groups, "dataset.shots", "dataset.shots=null")
         listing = few_shots(listing, groups, config.shots, seed)
+    if config.hidden_attributes or config.wrong_attributes:
+        listing = _imprecise(listing, groups, config, seed)
     require_images(config, listing, groups)
     return dataset, groups, listing
 
@@ -66,8 +70,10 @@ def require_images(config: DatasetConfig, listing: pa.Table, groups: Groups) -> 
     Test images whose attributes are all known are measured in these groups.
     """
     counts = split_counts(listing, groups)
-    if config.attributes == "given":
+    if config.knows_attributes:
         return require_splits(counts, groups)
+    if config.attributes == "given":  # training's are hidden
+        require_splits({name: counts[name] for name in SPLITS[1:]}, groups)
     split, label = np.asarray(listing["split"].to_pylist()), listing["label"].to_numpy()
     for name in SPLITS:
         found = np.bincount(label[split == name], minlength=len(groups.label_names))
@@ -98,11 +104,38 @@ def split_counts(listing: pa.Table, groups: Groups) -> dict[str, np.ndarray]:
     return {name: group_counts(group[split == name], groups.count) for name in SPLITS}
 
 
+def known_counts(listing: pa.Table, groups: Groups, split: str = "train") -> np.ndarray:
+    """[K, A + 1] images of every class by attribute; last: those whose attribute is not known."""
+    rows = listing.filter(pc.equal(listing["split"], split))
+    label, group = rows["label"].to_numpy(), rows["group"].to_numpy()
+    labels, width = len(groups.label_names), len(groups.attribute_names)
+    known = group_counts(group, groups.count).reshape(labels, width)
+    unknown = np.bincount(label[group == UNKNOWN], minlength=labels)
+    return np.column_stack([known, unknown])
+
+
 def classes_alone(groups: Groups, listing: pa.Table) -> tuple[Groups, pa.Table]:
     """One group of every class, and the listing in these: what is known before groups are found."""
     place = listing.column_names.index("group")
     whole = Groups(groups.label_names, ("unknown",), groups.label_words, ("",))
     return whole, listing.set_column(place, "group", listing["label"].cast(pa.int32()))
+
+
+def _imprecise(listing: pa.Table, groups: Groups, config: DatasetConfig, seed: int) -> pa.Table:
+    """Training rows whose attributes, and the groups that follow, are hidden or wrong as asked."""
+    for key in ("hidden_attributes", "wrong_attributes"):
+        if getattr(config, key):
+            _require_known(listing, groups, f"dataset.{key}", f"dataset.{key}=0")
+    width, train = len(groups.attribute_names), pc.equal(listing["split"], "train").to_numpy()
+    attribute, label = listing["attribute"].to_numpy().copy(), listing["label"].to_numpy()
+    group = listing["group"].to_numpy()
+    shares = (config.hidden_attributes, config.wrong_attributes)
+    attribute[train] = imprecise_attributes(attribute[train], group[train], width, *shares, seed)
+    group = np.where(attribute == UNKNOWN, UNKNOWN, label * width + attribute)
+    for name, values in (("attribute", attribute), ("group", group)):
+        place = listing.column_names.index(name)
+        listing = listing.set_column(place, name, pa.array(values, pa.int32()))
+    return listing
 
 
 def _require_known(listing: pa.Table, groups: Groups, key: str, fix: str) -> None:

@@ -44,6 +44,7 @@ LISTING_SCHEMA = pa.schema(
         "label": pa.int32(),
         "attribute": pa.int32(),
         "split": pa.string(),
+        "ground": pa.int32(),
         "garment": pa.int32(),
         "tile": pa.int32(),
         "crop_x": pa.int32(),
@@ -128,7 +129,7 @@ class Outfits:
         """PNG bytes (32x32 RGB) of these listing rows, in their order; depends on the rows only."""
         cutouts = self.cutouts(rows["garment"].to_numpy())
         return [
-            garments.encode_png(compose(self.attributes[row["attribute"]], cutout, row))
+            garments.encode_png(compose(self.attributes[row["ground"]], cutout, row))
             for row, cutout in zip(rows.to_pylist(), cutouts, strict=True)
         ]
 
@@ -161,6 +162,7 @@ class Outfits:
             "label": np.full(count, label, np.int32),
             "attribute": np.full(count, attribute, np.int32),
             "split": np.full(count, split, dtype=object),
+            "ground": np.full(count, attribute, np.int32),  # what `attribute` says may be hidden
             "garment": chosen.astype(np.int32),
             "tile": rng.choice(deal_tiles(ground)[split], count).astype(np.int32),
             "crop_x": rng.integers(0, TILE - CROP, count, np.int32, endpoint=True),

@@ -80,6 +80,18 @@ class DatasetConfig(Section):
         "image, to simulate it.",
         neutral=0.0,
     )
+    hidden_attributes: Share = knob(
+        0.0,
+        "Share of the training images of every group whose attribute is left out, by seed, to "
+        "simulate labels that are missing; one of a group stays, unless all are hidden (1).",
+        neutral=0.0,
+    )
+    wrong_attributes: Share = knob(
+        0.0,
+        "Share of the training images of every group that are given another attribute, by seed, to "
+        "simulate wrong labels.",
+        neutral=0.0,
+    )
     max_megapixels: Annotated[float, Field(gt=0.0, le=178.0)] = knob(
         64.0,
         "Images of more million pixels are unreadable (by their header: a few bytes can declare "
@@ -104,8 +116,9 @@ class DatasetConfig(Section):
     attributes: Literal["given", "unknown"] = knob(
         "given",
         "given: every image has its attribute. unknown: those of training and validation images "
-        "are found by grouping.method (conflict_mining unless another is named); a folder's "
-        "metadata may do without the column `attribute`, or leave cells of it empty.",
+        "are found by grouping.method (conflict_mining unless another is named; dmis: those that "
+        "are missing); a folder's metadata may do without the column `attribute`, or leave cells "
+        "of it empty.",
         neutral="given",
     )
 
@@ -129,6 +142,11 @@ class DatasetConfig(Section):
                 "dataset.validation_share + dataset.test_share: nothing is left to train"
             )
         return self
+
+    @property
+    def knows_attributes(self) -> bool:
+        """Whether every image has its attribute."""
+        return self.attributes == "given" and not self.hidden_attributes
 
     @property
     def has_files(self) -> bool:

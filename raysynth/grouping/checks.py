@@ -17,7 +17,6 @@ def check(config: Any) -> None:
 
 
 def check_groups(config: Any, groups: Groups, counts: np.ndarray) -> None:
-    """Refuse classes too small for the method; `counts`: [G] training images; DataError."""
+    """Refuse images that the method cannot group; `counts`: [K, A + 1], see `Method`; DataError."""
     chosen = config.grouping.method
-    of_label = counts.reshape(len(groups.label_names), -1).sum(axis=1)
-    GROUPING[chosen.name].check_labels(chosen.knobs(GROUPING), groups, of_label)
+    GROUPING[chosen.name].check_images(chosen.knobs(GROUPING), groups, counts)

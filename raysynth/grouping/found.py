@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysynth.grouping.method import POSTERIOR
+from raysynth.grouping.method import KNOWN, POSTERIOR
 from raysynth.groups.groups import UNKNOWN, Groups
 from raysynth.storage.tables import read_table, split_files, write_table
 
@@ -24,11 +24,13 @@ FOUND = pa.schema(
         ("attribute", pa.int32()),
         ("group", pa.int32()),
         ("split", pa.string()),
+        (KNOWN, pa.bool_()),
         ("confidence", pa.float32()),
         (POSTERIOR, pa.list_(pa.float32())),
     ]
 )
-"""`posterior`: [A] how sure the method is of each attribute; `confidence`: of the found one."""
+"""`posterior`: [A] how sure the method is of each attribute; `confidence`: of the found one.
+`known`: the data set gives it."""
 UNSURE = 0.9
 """Confidence below which an image's group counts as unsure."""
 
@@ -56,12 +58,14 @@ def write_found(
     places = pc.index_in(table["id"], value_set=rows["id"].combine_chunks())
     for name in ("attribute", POSTERIOR):
         table = table.append_column(name, rows[name].take(places))
+    told = rows[KNOWN].take(places) if KNOWN in rows.column_names else None
     label, attribute = table["label"].to_numpy(), table["attribute"].to_numpy()
     posterior = np.array(table[POSTERIOR].to_pylist(), np.float32)
     confidence = posterior[np.arange(len(posterior)), attribute]
     group = label * len(groups.attribute_names) + attribute
     columns = {name: table[name] for name in ("id", "label", "attribute", "split", POSTERIOR)}
     columns |= {"group": pa.array(group), "confidence": pa.array(confidence)}
+    columns[KNOWN] = pa.array(np.zeros(len(table), bool)) if told is None else told
     found = [columns[field.name].cast(field.type) for field in FOUND]
     write_table(pa.table(found, schema=FOUND), path)
     train = np.asarray(table["split"].to_pylist()) == "train"

@@ -20,6 +20,8 @@ from raysynth.storage.tables import read_parts, split_files
 
 POSTERIOR = "posterior"
 """Column of `Grouped.rows`: [A] shares, how sure the method is of each attribute."""
+KNOWN = "known"
+"""Column of `Grouped.rows`: whether the attribute is the one that the data set gives."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Grouped:
     """The attributes that were found.
 
     `rows`: `id: string` and `attribute`, integers from 0; every image that was asked for once, in
-    any order; `posterior`, a list of shares per attribute, where the method knows how sure it is.
+    any order; `posterior`, a list of shares per attribute, where the method knows how sure it is;
+    `known`, where it keeps attributes that the data set gives.
     `words`: how prompts speak of an attribute, by index; a found one has no word of its own unless
     the method knows what its images show. `facts`: what it has to say for itself, JSON-able.
     """
@@ -73,6 +76,24 @@ def no_refusal_of_groups(knobs: Any, groups: Groups, counts: np.ndarray) -> None
     """It works with any number of images."""
 
 
+def no_warning(config: Any, knobs: Any, groups: Groups) -> Sequence[str]:
+    """Nothing to be said."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Images that pass the base's network: in training, and besides, forwards alone."""
+
+    trained: int
+    forward: int
+
+
+def no_passes(knobs: Any, attributes: int, images: int) -> Passes:
+    """It asks no base."""
+    return Passes(0, 0)
+
+
 @dataclass(frozen=True)
 class Method:
     """One name of `grouping.method`.
@@ -86,9 +107,11 @@ class Method:
     decided_by : what else of the configuration its answer depends on, JSON-able: the models that
         it loads, the trainings that it makes.
     check : (config, knobs), raises a ConfigError or ModelError for what cannot work, before Ray.
-    check_labels : (knobs, groups, [number of labels] training images): raises a DataError where a
-        class has too few.
+    check_images : (knobs, groups, [K, A + 1] training images of every class by the data set's
+        attribute, last those whose is not known): raises a DataError where it has too few.
+    warn : (config, knobs, groups), sentences on what can be run and is hardly meant.
     steps : (knobs), optimizer steps of a classifier that it trains on the real images.
+    passes : (knobs, attributes, training images), of the base's network, all weights trained.
     groups_test : its groups are what test is measured in too. Else test images are measured in the
         data set's own groups where it has attributes: what a classifier is fair to is no choice of
         the method that helped to train it.
@@ -101,15 +124,22 @@ class Method:
     decided_by: Callable[[Any], Mapping[str, Any]] = nothing_else
     groups_test: bool = False
     check: Callable[[Any, Any], None] = no_refusal
-    check_labels: Callable[[Any, Groups, np.ndarray], None] = no_refusal_of_groups
+    check_images: Callable[[Any, Groups, np.ndarray], None] = no_refusal_of_groups
+    warn: Callable[[Any, Any, Groups], Sequence[str]] = no_warning
     steps: Callable[[Any], int] = lambda knobs: 0
+    passes: Callable[[Any, int, int], Passes] = no_passes
 
 
 def attributes(
-    ids: Sequence[str], found: Sequence[int], posterior: np.ndarray | None = None
+    ids: Sequence[str],
+    found: Sequence[int],
+    posterior: np.ndarray | None = None,
+    known: np.ndarray | None = None,
 ) -> pa.Table:
-    """`Grouped.rows` of two lists, and of [N, A] shares where they are known."""
+    """`Grouped.rows` of two lists, and of [N, A] shares and [N] bool where they are told."""
     columns = {"id": pa.array(ids, pa.string()), "attribute": pa.array(found, pa.int64())}
     if posterior is not None:
         columns[POSTERIOR] = pa.array(list(posterior.astype(np.float32)), pa.list_(pa.float32()))
+    if known is not None:
+        columns[KNOWN] = pa.array(known, pa.bool_())
     return pa.table(columns)

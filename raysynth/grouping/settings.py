@@ -12,6 +12,8 @@ GROUPING: Registry[Any] = Registry("raysynth.grouping.methods", "grouping method
 GIVEN = "given"
 FINDING = "conflict_mining"
 """What `dataset.attributes: unknown` asks for unless another method is named."""
+RESOLVING = "dmis"
+"""What is named to those whose attributes are known of some images."""
 
 
 class GroupingConfig(Section):
@@ -19,8 +21,9 @@ class GroupingConfig(Section):
 
     method: chosen_part(GROUPING) = knob(  # type: ignore[valid-type]
         GIVEN,
-        "given: the data set's attributes; others find attributes of training and validation "
-        "images, and test stays measured in the data set's own groups where they are known.",
+        "given: the data set's attributes; dmis: these, and those that are missing; others find "
+        "attributes of training and validation images. Test stays measured in the data set's own "
+        "groups where they are known.",
         neutral=GIVEN,
     )
 

@@ -85,7 +85,8 @@ def run_grouping(
 def _found(grouped: Grouped, groups: Groups, found: bool) -> Groups:
     """The data set's labels with the attributes that were found."""
     names = (groups.label_names, grouped.names, groups.label_words, grouped.words)
-    made = Groups(*names, found=found)
+    own = grouped.names == groups.attribute_names
+    made = Groups(*names, aligned=groups.aligned if own else (), found=found)
     check_names(made)
     return made
 

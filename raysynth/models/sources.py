@@ -6,7 +6,8 @@ architecture, last: a wrong path is refused at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,14 @@ def check_base(base: BaseConfigSection, weights: bool = True) -> None:
     family.check(source)
     if weights and source != EMBEDDED:
         family.check_weights(source)
+
+
+def strange_words(texts: Sequence[str]) -> list[str]:
+    """Words of texts that are no token of the embedded base, which spells them letter by letter."""
+    tokenizer = json.loads((EMBEDDED / "tokenizer" / "tokenizer.json").read_text())
+    known = tokenizer["model"]["vocab"]
+    words = dict.fromkeys(word for text in texts for word in text.lower().split())
+    return [word for word in words if f"{word}</w>" not in known]
 
 
 def check_clip(base: BaseConfigSection, weights: bool = True) -> None:

@@ -249,15 +249,20 @@ def of_ingest(config: Config, sized: Sized) -> Cost:
 
 
 def of_grouping(config: Config, sized: Sized) -> Cost:
-    """The classifier that a method trains, and what it says of all images; the real table again."""
+    """What a method trains, and what that says of all images; the real table again."""
     images, chosen = sized.images, config.grouping.method
-    steps = GROUPING[chosen.name].steps(chosen.knobs(GROUPING))
+    method, knobs = GROUPING[chosen.name], chosen.knobs(GROUPING)
+    steps = method.steps(knobs)
     flops: dict[str, float] = {}
     if steps:
         phase = Phase("real", steps, 1.0, 0.0)
         flops = classifier_flops(config, images, [(Plan((phase,), (TRAINED,), 1), 1)])
         forward = RESNET_50_FLOPS * (images.classified_side / 224) ** 2
         flops["classifiers"] += forward * sum(images.splits.values())
+    passes = method.passes(knobs, images.attributes, images.splits["train"])
+    if passes.trained:
+        cost = training_cost(None, config.finetune, sized.shape)
+        flops["grouping"] = passes.trained * cost.training + passes.forward * cost.forward
     return Cost(flops) + of_ingest(config, sized)
 
 

@@ -28,7 +28,12 @@ from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
 from raysynth.planning import costs, sizes
 from raysynth.planning.audit_cost import auditing
-from raysynth.planning.preflight import check_configuration, strange_lenders, warnings_of
+from raysynth.planning.preflight import (
+    check_configuration,
+    grouping_warnings,
+    strange_lenders,
+    warnings_of,
+)
 from raysynth.scoring.scorer import evaluations_of
 from raysynth.stages.stage import Cost, function
 from raysynth.terminal import shown
@@ -105,12 +110,13 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     """
     groups, listing = check_configuration(config)
     assumptions = [f"{teraflops:g} TFLOP/s sustained per GPU (--tflops)"]
+    assumptions += grouping_warnings(config, groups)
     groups, counts = sizes.planned_groups(config, groups, listing, assumptions)
     each: dict[str, Config] = {one.generator: one for one in candidates(config)}
     recipes = {name: settled(recipe_of(one), counts["train"]) for name, one in each.items()}
     shape = sizes.base_shape(config, assumptions)
     splits = {name: int(n.sum()) for name, n in counts.items()}
-    images = sizes.image_sizes(config, splits, groups.count, shape, assumptions)
+    images = sizes.image_sizes(config, splits, groups, shape, assumptions)
     generators: dict[str, GeneratorPlan] = {}
     for name, one in each.items():
         same = [n for n in generators if training_inputs(each[n]) == training_inputs(one)]

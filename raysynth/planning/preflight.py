@@ -15,6 +15,7 @@ from raysynth.config.config import Config
 from raysynth.datasets.garments import CLASSES
 from raysynth.generators.lending import lending_group, settled, trained_groups
 from raysynth.generators.recipe import candidates, recipe_of
+from raysynth.grouping.settings import GROUPING
 from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
 from raysynth.stages.graph import Node
@@ -53,17 +54,14 @@ def check_configuration(config: Config) -> tuple[Groups, pa.Table]:
     for check, each in _declared(nodes, "check"):
         check(each)
 
-    from raysynth.datasets.listing import classes_alone, list_dataset, split_counts
+    from raysynth.datasets.listing import known_counts, list_dataset, split_counts
 
     _, groups, listing = list_dataset(config.dataset, config.seed)
-    counted = groups, listing
     # Found groups are looked at by the stages themselves, when they are there.
     finding = [node for node in nodes if node.stage.stands_for]
-    if finding:
-        nodes, counted = finding, classes_alone(groups, listing)
-    counts = split_counts(counted[1], counted[0])["train"]
-    for check, each in _declared(nodes, "check_groups"):
-        check(each, counted[0], counts)
+    counts = known_counts(listing, groups) if finding else split_counts(listing, groups)["train"]
+    for check, each in _declared(finding or nodes, "check_groups"):
+        check(each, groups, counts)
     return groups, listing
 
 
@@ -97,6 +95,12 @@ def warnings_of(config: Config) -> list[str]:
             "Stable Diffusion 1.x for base.name and a CLIP for base.clip, by folder or hub id"
         )
     return found
+
+
+def grouping_warnings(config: Config, groups: Groups) -> list[str]:
+    """What the method that groups can work with and is hardly meant; `groups`: the data set's."""
+    chosen = config.grouping.method
+    return list(GROUPING[chosen.name].warn(config, chosen.knobs(GROUPING), groups))
 
 
 def strange_lenders(config: Config, groups: Groups, counts: np.ndarray) -> list[str]:

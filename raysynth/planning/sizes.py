@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from raysynth.config.config import Config
-from raysynth.datasets.listing import classes_alone, split_counts
+from raysynth.datasets.listing import classes_alone, known_counts, split_counts
 from raysynth.groups.groups import UNKNOWN, Groups
 from raysynth.models.family import FAMILIES, USUAL, Family, family_of, reader_of
 from raysynth.models.sources import resolve
 from raysynth.selection.rule import RULES
+from raysynth.storage.tables import SPLITS
 from raysynth.synthesis.rebalance import INHERITED, Wanted, bred_per_image, shares_of
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
 PHOTOGRAPH = 512
@@ -63,6 +65,8 @@ class Images:
     real_side: int
     generated_side: int
     classified_side: int
+    attributes: int = 2
+    """Of every class."""
 
     @property
     def shared_bytes(self) -> float:
@@ -108,39 +112,57 @@ def planned_groups(
 ) -> tuple[Groups, dict[str, np.ndarray]]:
     """The groups that are planned with, and split -> [G] images of them.
 
-    Where a method is to find them, the data set's own if all are known; else one of every class.
+    Where a method is to find them, the data set's own if all are known, or as many in training as
+    those of known attribute are; else one of every class.
     """
     if config.grouping.is_given:
         return groups, split_counts(listing, groups)
-    known = not (listing["group"].to_numpy() == UNKNOWN).any() and len(groups.attribute_names) > 1
-    as_if = "they were the data set's own" if known else "every class was one group"
+    unknown = bool((listing["group"].to_numpy() == UNKNOWN).any())
+    some = unknown and len(groups.attribute_names) > 1
+    if some and known_counts(listing, groups)[:, :-1].all():
+        as_if, counts = "they were as those that are known", _spread(listing, groups)
+    elif some or len(groups.attribute_names) < 2:
+        groups, listing = classes_alone(groups, listing)
+        as_if, counts = "every class was one group", split_counts(listing, groups)
+    else:
+        as_if, counts = "they were the data set's own", split_counts(listing, groups)
     method = config.grouping.method.name
     assumptions.append(
         f"groups: those that {method} finds are not known yet; planned as if {as_if}"
     )
-    if not known:
-        groups, listing = classes_alone(groups, listing)
-    return groups, split_counts(listing, groups)
+    return groups, counts
+
+
+def _spread(listing: pa.Table, groups: Groups) -> dict[str, np.ndarray]:
+    """Split -> [G] images, those of unknown attribute as their class's known training ones."""
+    known = known_counts(listing, groups)[:, :-1]
+    shares = known / known.sum(axis=1, keepdims=True)
+    found = {split: known_counts(listing, groups, split) for split in SPLITS}
+    return {
+        split: np.rint(counts[:, :-1] + counts[:, -1:] * shares).astype(np.int64).ravel()
+        for split, counts in found.items()
+    }
 
 
 def image_sizes(
-    config: Config, splits: dict[str, int], groups: int, shape: Shape, assumptions: list[str]
+    config: Config, splits: dict[str, int], groups: Groups, shape: Shape, assumptions: list[str]
 ) -> Images:
     """The run's images; says what is assumed of them."""
     known = config.dataset.stored_side
     real = known or PHOTOGRAPH
     if known is None:
         assumptions.append(f"real images of {real} x {real} pixels (dataset.image_size is not set)")
-    made, selection = groups * config.synthesis.images_per_group, config.selection
+    made, selection = groups.count * config.synthesis.images_per_group, config.selection
     share = RULES[selection.rule].share(selection)
     return Images(
         splits,
-        groups,
+        groups.count,
         made,
         round(made * share),
         real,
         config.synthesis.image_size or shape.side,
         config.classifier.image_size or real,
+        len(groups.attribute_names),
     )
 
 

@@ -36,7 +36,8 @@ class Stage:
     check: str = ""
     """(config): refuses, before any listing or Ray, what cannot work."""
     check_groups: str = ""
-    """(config, groups, [G] training images): the same, once the data set is listed."""
+    """(config, groups, [G] training images): the same, once the data set is listed. Of a stage that
+    stands for another: [K, A + 1], of every class by attribute, last those of unknown attribute."""
     check_read: Mapping[str, str] = field(default_factory=dict)
     """Stage -> (config, its facts): refuses what this one cannot use, as soon as that is made."""
     cost: str = ""

@@ -17,6 +17,7 @@ from raysynth.stages.stage import Cost, function
 from raysynth.training.two_stage import configured, plan_of
 
 SPLITS = {"train": 1000, "validation": 100, "test": 300}
+OWN = Groups(("a", "b"), ("grass", "gravel"), ("a", "b"), ("grass", "gravel"))
 IMAGES = sizes.Images(SPLITS, 4, 800, 600, 32, 32, 32)
 REFERENCE = ["references.steps=40", "references.evaluations=8", "references.jtt_steps=10"]
 
@@ -72,7 +73,7 @@ def test_generation_costs_what_its_size_costs():
     flops = {}
     for size in (None, 32, 64):
         config = load_config(None, [] if size is None else [f"synthesis.image_size={size}"])
-        images = sizes.image_sizes(config, SPLITS, 4, shape, [])
+        images = sizes.image_sizes(config, SPLITS, OWN, shape, [])
         flops[size] = costs.generation_flops(recipe_of(config), config, shape, images)
     assert flops[None] == flops[32]
     assert flops[64] > 3.5 * flops[32], "all grows with the pixels but what is made of the text"
@@ -84,7 +85,7 @@ def test_guidance_within_an_interval_costs_less():
     for interval in ("[0.0, 1.0]", "[0.55, 1.0]"):
         term = f"{{name: classifier_free, interval: {interval}}}"
         config = load_config(None, [f"synthesis.guidance=[{term}]"])
-        images = sizes.image_sizes(config, SPLITS, 4, shape, [])
+        images = sizes.image_sizes(config, SPLITS, OWN, shape, [])
         flops.append(costs.generation_flops(recipe_of(config), config, shape, images))
     assert flops[1] == pytest.approx(flops[0] * 9 / 12)
 
@@ -95,7 +96,7 @@ def test_host_memory_is_that_of_decoded_images():
         update={"classifier": config.classifier.model_copy(update={"image_size": 224})}
     )
     said: list[str] = []
-    images = sizes.image_sizes(config, SPLITS, 4, sizes.base_shape(config, []), said)
+    images = sizes.image_sizes(config, SPLITS, OWN, sizes.base_shape(config, []), said)
     assert "real images of 512 x 512" in said[0]
     one, kept = 3 * 224 * 224, 4 * 800 // 2
     sized = costs.Sized(images, sizes.base_shape(config, []), {}, {})
@@ -160,6 +161,34 @@ def test_finding_groups_trains_a_classifier_looks_at_all_images_and_writes_them_
     assert cost.storage == costs.of_ingest(found, sized).storage
 
 
+def test_inferring_attributes_trains_the_base_and_looks_at_all_training_images():
+    asked = "grouping.method={name: dmis, steps: 10, batch_size: 8}"
+    found = load_config(None, ["dataset.hidden_attributes=0.5", asked])
+    (node,) = (node for node in nodes_of(found) if node.name == "grouping")
+    sized = costs.Sized(IMAGES, sizes.base_shape(found, []), {}, {})
+    cost = function(node.stage.cost)(found, sized)
+    unet = costs.training_cost(None, found.finetune, sized.shape)
+    rows, looks = 10 * 8 + 5 * 4 * 2, 5 * 4 * 2 * 2 + SPLITS["train"] * 2 * 6
+    assert cost.flops == {"grouping": rows * unet.training + looks * unet.forward}
+    assert cost.storage == costs.of_ingest(found, sized).storage
+
+
+def test_groups_are_planned_as_those_that_are_known():
+    config = load_config(None, ["dataset.hidden_attributes=0.5", "grouping.method=dmis"])
+    group = [0] * 3 + [1] + [-1] * 8 + [2, 3] + [-1] * 4
+    listing = pa.table(
+        {
+            "label": pa.array([0] * 12 + [1] * 6, pa.int32()),
+            "group": group,
+            "split": ["train"] * 18,
+        }
+    )
+    said: list[str] = []
+    planned, counts = sizes.planned_groups(config, OWN, listing, said)
+    assert planned == OWN and counts["train"].tolist() == [9, 3, 3, 3]
+    assert counts["test"].tolist() == [0] * 4 and "as those that are known" in said[0]
+
+
 def test_what_is_planned_with_before_groups_are_found():
     for attributes, groups in ((["grass", None], 2), (["grass", "gravel"], 4)):
         config = load_config(None, ["dataset.attributes=unknown"])
@@ -171,8 +200,7 @@ def test_what_is_planned_with_before_groups_are_found():
                 "split": ["train"] * 4,
             }
         )
-        own = Groups(("a", "b"), ("grass", "gravel"), ("a", "b"), ("grass", "gravel"))
         said: list[str] = []
-        planned, counts = sizes.planned_groups(config, own, listing, said)
+        planned, counts = sizes.planned_groups(config, OWN, listing, said)
         assert planned.count == groups and counts["train"].tolist() == [4 // groups] * groups
         assert ("every class was one group" in said[0]) == (groups == 2)

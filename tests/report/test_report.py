@@ -509,6 +509,10 @@ def test_accuracies_of_inferred_groups_are_never_said_to_be_measured(reported, t
     assert "WGA of inferred groups" in page and "Accuracy of each inferred group" in page
     assert "Most of a class show: pullover grass, coat gravel;" in page
     assert "<td>98.7</td><td>1.2</td>" in page and "<td>–</td><td>–</td>" in page
+    kept = FOUND | {"inferred": {"train": 1234, "validation": 0}, "known": 56, "own": {}}
+    other = render(replace(inferred, grouping={"found": kept}), [], [], {})
+    said = "It inferred the attributes of 1,234 train, 0 validation images, and kept those that are"
+    assert said in other and "also of 56 training" in other and "decided nothing" not in other
     # Classes are known: pullover's accuracy is that of its groups, by their test images.
     erm = next(m for m in inferred.methods if m.name == "erm")
     uneven = replace(inferred, counts=inferred.counts | {"test": np.array([30, 10, 5, 5])})

@@ -119,8 +119,8 @@ def _check_captioner(name: str, revision: str | None) -> None:
         )
 
 
-def _check_labels(knobs: ConflictMiningKnobs, groups: Groups, counts: np.ndarray) -> None:
-    needed = 2 * knobs.least
+def _check_images(knobs: ConflictMiningKnobs, groups: Groups, counts: np.ndarray) -> None:
+    needed, counts = 2 * knobs.least, counts.sum(axis=1)
     if (few := np.flatnonzero(counts < needed)).size:
         sizes = ", ".join(f"{groups.label_names[y]}: {counts[y]}" for y in few.tolist())
         raise DataError(
@@ -165,6 +165,6 @@ PART = Method(
     Knobs=ConflictMiningKnobs,
     decided_by=_decided_by,
     check=_check,
-    check_labels=_check_labels,
+    check_images=_check_images,
     steps=lambda knobs: knobs.steps,
 )
