@@ -65,7 +65,7 @@ class TinySampler:
     def denoise(self, seeds: np.ndarray) -> np.ndarray:
         return seeds
 
-    def decode(self, seeds: np.ndarray) -> np.ndarray:
+    def decode(self, seeds: np.ndarray, specs: pa.Table) -> np.ndarray:
         photo = self.photos[seeds % 4]
         starts = seeds % (len(self.grain) // 2)
         grain = [self.grain[start : start + photo[0].size] for start in starts]
@@ -89,7 +89,7 @@ class SleepingSampler(TinySampler):
         time.sleep(self.seconds["unet"] * len(seeds))
         return seeds
 
-    def decode(self, seeds: np.ndarray) -> np.ndarray:
+    def decode(self, seeds: np.ndarray, specs: pa.Table) -> np.ndarray:
         time.sleep(self.seconds["decode"] * len(seeds))
         return super().decode(seeds)
 

@@ -16,7 +16,7 @@ SETTLED = ("engine", "per", *(field.name for field in fields(Budget)))
 """Knobs of `finetune` that are told as the recipe settled them, the generator's own or not."""
 
 
-SAMPLED = ("guidance_scale", "steps", "gaussian_above")
+SAMPLED = ("guidance_scale", "steps", "gaussian_above", "colours")
 """Knobs of `synthesis` that are told as the recipe settled them."""
 
 
@@ -67,6 +67,7 @@ def synthesis_inputs(config: Any) -> dict[str, Any]:
         "generator": {"name": recipe.name, "guidance_scale": recipe.guidance_scale},
         "knobs": decides(config.synthesis, *SAMPLED, *unread) | {"steps": recipe.steps},
         **({"begins": recipe.begins} if recipe.midway else {}),
+        **({"colours": "matched"} if recipe.recolours else {}),
         "prompts": decides(config.prompts),
         "min_images": recipe.min_images,
         # Until 2026-11-28 the other label's word was a negative prompt there.

@@ -21,7 +21,7 @@ from raysynth.scoring.scorer import evaluations_of
 from raysynth.stages.stage import Cost
 from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.schedules.even import even_levels
-from raysynth.synthesis.settings import MASK_DRAWS
+from raysynth.synthesis.settings import MASK_DRAWS, PILOTS
 from raysynth.training.plan import Phase, Plan
 from raysynth.training.two_stage import configured, plan_of
 
@@ -64,7 +64,8 @@ def generation_flops(recipe: Recipe, config: Config, shape: Shape, images: Image
     levels = even_levels(recipe.begins, recipe.steps).tolist()
     evaluations = recipe.evaluations(guide.evaluations(levels), MASK_DRAWS)
     live = config.finetune.text_encoder and recipe.training is not None
-    return images.candidates * evaluations * forward_flops(config, shape, images, live)
+    pilots = min(PILOTS * images.groups, images.candidates) if recipe.recolours else 0
+    return (images.candidates + pilots) * evaluations * forward_flops(config, shape, images, live)
 
 
 def scoring_flops(config: Config, shape: Shape, images: Images) -> float:

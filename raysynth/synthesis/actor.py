@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from raysynth.models.device import use_threads
 from raysynth.scoring.scorer import open_scorers
+from raysynth.synthesis import colours
 from raysynth.synthesis.sources import SOURCE_IMAGE
 from raysynth.synthesis.specs import SPECS
 from raysynth.synthesis.task import Sampler, Task
@@ -32,7 +33,8 @@ class DiffusionSampler:
         self.generate = ImageGenerator(task.drawing, task.scoring.adapters, task.names)
         self.score = open_scorers(task.drawing.synthesis.scorers, task.scoring)
         self.contrasts, self.aims = task.contrasts, tuple(task.drawing.way.aims)
-        self.denoise, self.decode = self.generate.denoise, self.generate.decode
+        self.denoise, way = self.generate.denoise, task.drawing.way
+        self.colours = colours.read(way.colours) if way.colours else None
 
     def prepare(self, specs: pa.Table) -> Any:
         """Noise and text states, the images that are edited, and what parts them."""
@@ -48,6 +50,15 @@ class DiffusionSampler:
             {name: specs[name].to_pylist() for name in self.aims},
             specs["path"].to_pylist() if "path" in specs.column_names else None,
         )
+
+    def draw(self, specs: pa.Table) -> np.ndarray:
+        """[B, side, side, 3] uint8 images of specs, one step after the other."""
+        return self.decode(self.denoise(self.prepare(specs)), specs)
+
+    def decode(self, latents: Any, specs: pa.Table) -> np.ndarray:
+        """Images, in the colours of their groups' real ones where the recipe says so."""
+        pixels = self.generate.decode(latents)
+        return pixels if self.colours is None else self.colours(pixels, specs["group"].to_numpy())
 
 
 class Synthesizer:
@@ -75,7 +86,7 @@ class Synthesizer:
             with watch.part("unet"):
                 latents = self.sampler.denoise(batch)
             with watch.part("decode"):
-                images = self.sampler.decode(latents)
+                images = self.sampler.decode(latents, specs)
             with watch.part("score"):
                 scores = self.sampler.score(images, specs, latents)
         rows = specs.select(self.columns).append_column("pixels", _pixels(images))

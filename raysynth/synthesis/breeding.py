@@ -74,8 +74,7 @@ class Breeder:
 
     def drawn(self, specs: pa.Table) -> np.ndarray:
         """[B, side, side, 3] uint8 images of specs."""
-        sampler = self._sampler
-        return sampler.decode(sampler.denoise(sampler.prepare(specs)))
+        return self._sampler.draw(specs)
 
     @cached_property
     def _sampler(self) -> DiffusionSampler:

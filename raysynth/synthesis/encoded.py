@@ -1,4 +1,4 @@
-"""Latents of a run's training images: of as many as fit, small groups whole."""
+"""Pixels and latents of a run's training images: of as many as fit, small groups whole."""
 
 from __future__ import annotations
 
@@ -21,15 +21,22 @@ def real_latents(base: Base, real: str, side: int) -> tuple[Tensor, np.ndarray]:
     Parameters
     ----------
     base : with its autoencoder.
-    real : folder or URI of the real table.
-    side : of the images, pixels.
+    real, side : see `real_pixels`.
+    """
+    pixels, group = real_pixels(real, side)
+    batches = np.array_split(pixels, -(-len(pixels) // images_at_once(side, ENCODE_BATCH)))
+    return torch.cat([encode(base, some).float().cpu() for some in batches]), group
+
+
+def real_pixels(real: str, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """[N, side, side, 3] uint8 pixels and [N] groups of training images.
+
+    `real`: folder or URI of the real table; `side`: pixels.
     """
     table = read_table(real, ["id", "group"], split_files(real, "train")).sort_by("id")
     group = table["group"].to_numpy()
     rows = evenly(group, min(IMAGES, max(1, PIXELS // side**2)))
-    pixels = read_images(real, table["id"].take(rows).to_pylist(), side)
-    batches = np.array_split(pixels, -(-len(pixels) // images_at_once(side, ENCODE_BATCH)))
-    return torch.cat([encode(base, some).float().cpu() for some in batches]), group[rows]
+    return read_images(real, table["id"].take(rows).to_pylist(), side), group[rows]
 
 
 def evenly(group: np.ndarray, most: int) -> np.ndarray:

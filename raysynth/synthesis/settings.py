@@ -16,6 +16,8 @@ from raysynth.synthesis.schedule import SCHEDULES
 
 MASK_DRAWS = 4
 """Noises that a mask is averaged over (DiffEdit's are 10; 8 overlap no better, decisions/021)."""
+PILOTS = 64
+"""Images of each group that drawn colours are measured on, at most."""
 
 GUIDED: Any = {"name": "classifier_free", "interval": (0.3, 1.0)}
 """At the lowest levels guidance changes next to nothing and is a second evaluation: seven of eight
@@ -111,6 +113,12 @@ class SynthesisConfig(Section):
     rebalance: RebalanceConfig = knob(
         RebalanceConfig(),
         "Breeding of images that show their group's attribute, where prompts do not name it.",
+    )
+    colours: Literal["drawn", "matched"] | None = knob(
+        None,
+        "matched: each image's mean colour is moved, so that those of a group lie as in its real "
+        "images; drawn: as the model drew them. None: matched where images begin at their group's "
+        "Gaussian. Edited images keep those of what they are made of.",
     )
     batch_size: Count = knob(64, "Images denoised at once.", width=True)
     compile: bool | Literal["auto"] = knob(

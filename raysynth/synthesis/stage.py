@@ -32,6 +32,7 @@ from raysynth.synthesis.collect import Collector
 from raysynth.synthesis.encode import encode_rows
 from raysynth.synthesis.levels import settled_way
 from raysynth.synthesis.masks import contrasts
+from raysynth.synthesis.pilots import coloured
 from raysynth.synthesis.rebalance import shares_of
 from raysynth.synthesis.shards import (
     MANIFEST,
@@ -66,8 +67,7 @@ def run_synthesis(
 
     Leaves in `work` shards `group-<g>-<nnnnn>.parquet` of the synthetic table, each of one group
     with at most `synthesis.rows_per_shard` rows, timeline.feather (when each actor did what) and
-    manifest.json, written last. An attempt that was cut off is gone on with: images that are on
-    disk are not generated again.
+    manifest.json, written last. Images that a cut-off attempt left on disk are not drawn again.
 
     Parameters
     ----------
@@ -77,8 +77,8 @@ def run_synthesis(
     Returns
     -------
     Facts: rows, groups {name: rows}, generated (in this attempt), resumed, images_per_second,
-    start_seconds (until the first batch), utilisation (see `timeline`), levels (of the solver's
-    steps, unless its own), aims (of guidance: {term: each group's}), rebalance (see `breed`).
+    start_seconds (until the first batch), utilisation (see `timeline`), levels (unless the solver's
+    own), aims (of guidance: {term: each group's}), rebalance (see `breed`), colours (`coloured`).
     """
     if _finished(work) is None:
         check_solver(config)
@@ -86,8 +86,9 @@ def run_synthesis(
         way = settled_way(config, recipe, real, groups, work)
         _say(way, groups, progress)
         voices, task = _planned(config, recipe, adapters, clusters, groups, counts, way)
-        specs, bred = _specs(config, voices, task, counts, work, progress)
-        generate(task, specs, work, progress, real, bred)
+        specs, more = _specs(config, voices, task, counts, work, progress)
+        task, more["colours"] = coloured(task, specs, real, work)
+        generate(task, specs, work, progress, real, more)
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"
     _clear(work)
@@ -131,20 +132,20 @@ def _specs(
     counts: np.ndarray,
     work: str,
     progress: Progress,
-) -> tuple[pa.Table, dict[str, Any] | None]:
-    """The specs of all images; where these are bred, what it took to find them."""
+) -> tuple[pa.Table, dict[str, Any]]:
+    """The specs of all images; where these are bred, what it took to find them (`rebalance`)."""
     asked, groups = Asked.of(config, task.drawing.recipe), task.scoring.groups
     rebalance = asked.synthesis.rebalance
     if not rebalance.on:
         sources = _sources(config, asked.recipe, task.scoring.clusters, groups, counts)
-        return specs_of(asked, voices, groups, sources, task.drawing.way.aims), None
+        return specs_of(asked, voices, groups, sources, task.drawing.way.aims), {}
     shares = shares_of(counts, groups)
     breeds = breeds_of(rebalance, voices, groups, shares)
     with closing(Breeders(task, shares)) as look:
         specs, took = breed(look, task, asked, breeds, work, progress)
     told = (f"{name} {each['images_per_accepted']:.1f}" for name, each in took.items())
     progress.say(f"  images drawn per accepted one: {', '.join(told)}")
-    return specs, took
+    return specs, {"rebalance": took}
 
 
 def _sources(
@@ -171,11 +172,11 @@ def generate(
     work: str,
     progress: Progress,
     real: str = "",
-    bred: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Fill `work` with what the specs ask for; raises StageError when some of it is missing.
 
-    `real`: folder of the real table, where specs edit its images. `bred`: the facts of `breed`.
+    `real`: folder of the real table, where specs edit its images. `more`: facts beside its own.
     """
     began = time.time()
     groups = task.scoring.groups
@@ -192,10 +193,10 @@ def generate(
             f"synthesis: {collector.done} of {collector.total} images are on disk after the last "
             f"one was generated; {missing} cannot be written. Fix: run again, it goes on from there"
         )
-    timeline = collector.timeline
-    timeline = timeline.filter(pc.greater_equal(timeline["start"], began))  # of this attempt
+    times = collector.timeline
+    timeline = times.filter(pc.greater_equal(times["start"], began))  # of this attempt
     write_timeline(timeline, work)
-    told = {"levels": task.drawing.way.levels, "aims": task.drawing.way.aims, "rebalance": bred}
+    told = {"levels": (way := task.drawing.way).levels, "aims": way.aims, **(more or {})}
     facts = {
         "groups": {name: _rows_of(records, g) for g, name in enumerate(groups.names)},
         "shards": len(records),

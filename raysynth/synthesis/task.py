@@ -41,7 +41,7 @@ class Sampler(Protocol):
     def denoise(self, batch: Any) -> Any:
         """Latents; returns when the device has finished them."""
 
-    def decode(self, latents: Any) -> np.ndarray:
+    def decode(self, latents: Any, specs: pa.Table) -> np.ndarray:
         """[B, side, side, 3] uint8 images."""
 
     def score(self, images: np.ndarray, specs: pa.Table, latents: Any) -> Mapping[str, pa.Array]:

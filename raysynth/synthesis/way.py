@@ -19,3 +19,5 @@ class Way:
     """File or URI of what guidance learnt of the real images (`fits`); empty: nothing."""
     aims: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Name of a guidance term that is fitted -> [G] aims of each group, see `guidance.Fit`."""
+    colours: str = ""
+    """File or URI of what drawn images' colours are moved by (`colours`); empty: they stay."""

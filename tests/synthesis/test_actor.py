@@ -54,7 +54,7 @@ def make_task(**synthesis: Any) -> Task:
             time.sleep(0.02)
             return seeds
 
-        def decode(self, seeds: np.ndarray) -> np.ndarray:
+        def decode(self, seeds: np.ndarray, specs: pa.Table) -> np.ndarray:
             colour = (seeds % 251).astype(np.uint8)
             return np.broadcast_to(colour[:, None, None, None], (len(seeds), 8, 8, 3)).copy()
 
