@@ -45,7 +45,7 @@ from raysynth.synthesis.specs import group_voices, image_seed
 from raysynth.synthesis.task import Drawing
 
 SEVERITIES, STEPS, BATCH, EACH, GOLD, LEVELS = (0.99, 0.9), 100, 16, 50, 2, 10
-QUICK_STEPS, QUICK_EACH, QUICK_IMAGES = 30, 6, 800
+QUICK_STEPS, QUICK_EACH, QUICK_IMAGES = 15, 6, 800
 MEANS = 400
 """Validation images that the search for the nearest ones is given: groups' means alone."""
 FULL, GUDA = "full", "guda"
