@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +78,7 @@ def load_captioner(
     load = transformers.AutoModelForImageTextToText.from_pretrained
     loaded = load_or_explain(what, source, lambda: load(source, **options))
     model = frozen(complete(what, source, loaded), device, plain=False)
-    processor, tokenizer = (
-        load_or_explain(what, source, partial(kind.from_pretrained, source, **hub))
-        for kind in (transformers.AutoImageProcessor, transformers.AutoTokenizer)
-    )
+    kinds = (transformers.AutoImageProcessor, transformers.AutoTokenizer)
+    parts = (partial(kind.from_pretrained, source, **hub) for kind in kinds)
+    processor, tokenizer = (load_or_explain(what, source, part) for part in parts)
     return Captioner(model, processor, tokenizer, device, dtype)
