@@ -26,6 +26,7 @@ from separation import CBDM, OVERLAP, separated
 from spread import spread
 from towers import adapted
 from unknown import unknown_attributes
+from unseen import unseen_group
 
 Bars = Callable[[Mapping[str, float]], dict[str, bool]]
 """Means over seeds -> what is judged -> whether it holds."""
@@ -130,6 +131,19 @@ def of_mining(found: Mapping[str, float]) -> dict[str, bool]:
     }
 
 
+def of_unseen(found: Mapping[str, float]) -> dict[str, bool]:
+    """CoInD: words add up, nothing else is lost, and a group without images shows both of its own.
+
+    Bars of ours, set before anything was measured.
+    """
+    return {
+        "independence gap 30 % smaller than without": found["gap: coind / off"] <= 0.7,
+        "own error within 1 % of that without": abs(found["error: coind / off"] - 1) <= 0.01,
+        "unseen group: both words shown more often than without": found["right: coind"]
+        > found["right: off"],
+    }
+
+
 def of_unknown(found: Mapping[str, float]) -> dict[str, bool]:
     """Whole runs without attribute labels."""
     near = {
@@ -148,6 +162,7 @@ CHECKS: dict[str, tuple[Callable[[Path, int, bool], dict[str, float]], Bars]] = 
     "unknown_attributes": (unknown_attributes, of_unknown),
     "cbdm": (lambda *given: separated(*given, arms=(CBDM,)), of_cbdm),
     "cell": (spread, of_cells),
+    "coind": (unseen_group, of_unseen),
     "gsure": (occluded, of_damage),
     "clip_lora": (adapted, of_towers),
     "datadream": (dreamt, of_datadream),

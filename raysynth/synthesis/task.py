@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,10 +15,12 @@ from raysynth.clustering.settings import ClusteringConfig
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import Recipe, recipe_of
 from raysynth.groups.groups import Groups
+from raysynth.groups.prompts import each_alone
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.scoring.scorer import Scoring
+from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.masks import Contrast
 from raysynth.synthesis.settings import SynthesisConfig
 from raysynth.synthesis.way import Way
@@ -55,6 +57,8 @@ class Drawing:
     """From which noise, at which levels; from `levels.settled_way`."""
     experts: tuple[int, str] = (1, "mass")
     """`finetune.experts` and `experts_by`."""
+    alone: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Prompt -> those of its label and its attribute alone; empty where guidance asks neither."""
 
     @classmethod
     def of(
@@ -62,13 +66,23 @@ class Drawing:
         config: Sections,
         recipe: Recipe | None = None,
         way: Way = WAY,
+        groups: Groups | None = None,
     ) -> Drawing:
-        """Of a configuration; `recipe`: where it is settled already."""
+        """Of a configuration.
+
+        Parameters
+        ----------
+        recipe : where it is settled already.
+        groups : of the data set, whose words guidance may ask for one by one; None: it does not.
+        """
         tuned = config[FinetuneConfig]
         shape = LoraShape(tuned.targets, tuned.rank, tuned.alpha, tuned.text_encoder)
         base, synthesis = config[BaseConfigSection], config[SynthesisConfig]
-        experts = (tuned.experts, tuned.experts_by)
-        return cls(base, synthesis, recipe or recipe_of(config), shape, way, experts)
+        experts, recipe = (tuned.experts, tuned.experts_by), recipe or recipe_of(config)
+        alone: Mapping[str, tuple[str, str]] = {}
+        if groups and guide_of(synthesis.guidance, recipe.guidance_scale).alone:
+            alone = each_alone(config[PromptConfig], groups)
+        return cls(base, synthesis, recipe, shape, way, experts, alone)
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,7 @@ class Task:
         adapters, clusters : folders or URIs of the fine-tuning and the clustering stage.
         given : other fields; `recipe`, where it is settled already; `way`.
         """
-        drawing = Drawing.of(config, given.pop("recipe", None), given.pop("way", WAY))
+        drawing = Drawing.of(config, given.pop("recipe", None), given.pop("way", WAY), groups)
         sections = (config[BaseConfigSection], config[ClusteringConfig], config[PromptConfig])
         scoring = Scoring(*sections, groups, clusters, adapters)
         return cls(drawing, scoring, names, config[ResourcesConfig], **given)
