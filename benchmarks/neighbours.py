@@ -122,9 +122,11 @@ def of_mining(found: Mapping[str, float]) -> dict[str, bool]:
     """A biased network finds what conflicts, the better for generalised cross-entropy."""
     gce = [value for name, value in found.items() if name.startswith("gce")]
     ce = [value for name, value in found.items() if name.startswith("ce")]
+    drawn = [value for name, value in found.items() if name.startswith("synthetic P@K")]
     return {
         "generalised cross-entropy: P@K .95 in the worse class": min(gce) >= 0.95,
         "cross-entropy alone .10 lower": statistics.mean(gce) >= statistics.mean(ce) + 0.1,
+        "on drawn images: not below cross-entropy on real ones": min(drawn) >= min(ce),
         "found number: recall .95": found["recall"] >= 0.95,
         "found number: precision .5": found["precision"] >= 0.5,
         "the words are the grounds": found["words"] == 1,
@@ -134,7 +136,8 @@ def of_mining(found: Mapping[str, float]) -> dict[str, bool]:
 def of_unseen(found: Mapping[str, float]) -> dict[str, bool]:
     """CoInD: words add up, nothing else is lost, and a group without images shows both of its own.
 
-    Bars of ours, set before anything was measured.
+    Bars of ours, set before anything was measured. The grounds got other words afterwards: by their
+    own ones the base drew the fourth group right without the term.
     """
     return {
         "independence gap 30 % smaller than without": found["gap: coind / off"] <= 0.7,

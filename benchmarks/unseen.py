@@ -1,12 +1,14 @@
 """A group that is never seen, drawn by a model of the others: with and without CoInD.
 
 One model of three of outfits' four groups, evenly large, without any coat on grass; 100 steps of 16
-images, everything else at its defaults. `off`; `words`: the term's one-sided prompts without its
-weight; `coind`; `longer`: without the term, at its CPU time. On held-out images (16 of each group,
-6 noise levels): `gap`, the mean of || h(y,a) - h(y) - h(a) + h() ||^2 (all groups; `unseen gap`: of
-the fourth), and the own error of the three groups (`error`) and of the fourth (`unseen error`). Of
-images that are asked for the fourth group: `right`, share in which the judge sees its garment and
-its ground; `composed`, the same of images that are guided by either word.
+images, everything else at its defaults. The grounds are called plain red and plain blue, so that
+the base's own knowledge of their words does not answer. `off`; `words`: the term's one-sided
+prompts without its weight; `coind`; `any`: cells without images too; `longer`: without the term, at
+its CPU time. On held-out images (16 of each group, 6 noise levels): `gap`, the mean of || h(y,a) -
+h(y) - h(a) + h() ||^2 in thousandths (all groups; `unseen gap`: of the fourth), and the own error
+of the three groups (`error`) and of the fourth (`unseen error`). Of images that are asked for the
+fourth group: `right`, share in which the judge sees its garment and its ground; `composed`, the
+same of images that are guided by either word.
 """
 
 from __future__ import annotations
@@ -47,15 +49,20 @@ from raysynth.synthesis.task import Drawing
 
 UNSEEN, STEPS, LONGER, QUICK_STEPS, BATCH = 2, 100, 400, 30, 16
 EACH, LEVELS, AT_ONCE, IMAGES, QUICK_IMAGES = 16, 6, 128, 200, 100
-OFF, WORDS, COIND, LONG = "off", "words", "coind", "longer"
-TERMS: dict[str, list[Any]] = {WORDS: [{"name": COIND, "weight": 0.0}], COIND: [COIND]}
+OFF, WORDS, COIND, ANY, LONG = "off", "words", "coind", "any", "longer"
+WORDS_OF_GROUNDS = {"grass": "plain red", "gravel": "plain blue"}
+TERMS: dict[str, list[Any]] = {
+    WORDS: [{"name": COIND, "weight": 0.0}],
+    COIND: [COIND],
+    ANY: [{"name": COIND, "cells": "any"}],
+}
 
 
 def unseen_group(folder: Path, seed: int, quick: bool) -> dict[str, float]:
     """All numbers of one seed."""
     torch.set_num_threads(1)
     bed, found = bed_of(folder, seed), {}
-    for arm in (OFF, WORDS, COIND) if quick else (OFF, WORDS, COIND, LONG):
+    for arm in (OFF, WORDS, COIND, *(() if quick else (ANY, LONG))):
         model = bed.trained(arm, quick)
         one = {**model.said(), "CPU s": model.seconds}
         for name, guidance in (("right", None), ("composed", "composed")):
@@ -70,7 +77,8 @@ def configured(seed: int, arm: str, quick: bool, guidance: str | None = None) ->
     """The configuration of an arm; `guidance`: the one term of it, None: as usual."""
     steps = {LONG: LONGER}.get(arm, QUICK_STEPS if quick else STEPS)
     tuned = {"per": "all", "steps": steps, "batch_size": BATCH, "terms": TERMS.get(arm, [])}
-    given = {"seed": seed, "generator": "shared", "dataset": {"severity": 0.5}, "finetune": tuned}
+    dataset = {"severity": 0.5, "attribute_words": WORDS_OF_GROUNDS}
+    given = {"seed": seed, "generator": "shared", "dataset": dataset, "finetune": tuned}
     return Config.model_validate(
         given | ({} if guidance is None else {"synthesis": {"guidance": [guidance]}})
     )
@@ -155,8 +163,8 @@ class Model:
         errors = step_errors(denoise, clean, told, shares, noise, own, how).mean((1, 2))
         gaps = torch.stack(apart).mean(0)
         return {
-            "gap": float(gaps.mean()),
-            "unseen gap": float(gaps[fourth].mean()),
+            "gap": 1e3 * float(gaps.mean()),
+            "unseen gap": 1e3 * float(gaps[fourth].mean()),
             "error": float(errors[~fourth].mean()),
             "unseen error": float(errors[fourth].mean()),
         }

@@ -60,6 +60,14 @@ class Grouped:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Draws:
+    """What a method asks of the base's network: rows that it is trained on, forwards besides."""
+
+    trained: int = 0
+    forwards: int = 0
+
+
 def nothing_else(config: Sections) -> Mapping[str, Any]:
     """Its own knobs, the seed and the images decide alone."""
     return {}
@@ -88,7 +96,8 @@ class Method:
     check : (config, knobs), raises a ConfigError or ModelError for what cannot work, before Ray.
     check_labels : (knobs, groups, [number of labels] training images): raises a DataError where a
         class has too few.
-    steps : (knobs), optimizer steps of a classifier that it trains on the real images.
+    steps : (knobs), optimizer steps of a classifier that it trains.
+    draws : (knobs), what it asks of the base, adapters on which it trains.
     groups_test : its groups are what test is measured in too. Else test images are measured in the
         data set's own groups where it has attributes: what a classifier is fair to is no choice of
         the method that helped to train it.
@@ -103,6 +112,7 @@ class Method:
     check: Callable[[Any, Any], None] = no_refusal
     check_labels: Callable[[Any, Groups, np.ndarray], None] = no_refusal_of_groups
     steps: Callable[[Any], int] = lambda knobs: 0
+    draws: Callable[[Any], Draws] = lambda knobs: Draws()
 
 
 def attributes(

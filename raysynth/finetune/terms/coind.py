@@ -7,8 +7,8 @@ h(y) + h(a) - h(), and the Fisher divergence of the joint from that is
 a weight (released: 1). Their model learns each word alone by dropping conditions one by one (.2
 each, so .16 of the images have the label alone, .16 the attribute alone). Ours: the difference is
 of what the base predicts (theirs: noise), so that the weight's unit is the base's own loss; of the
-four predictions one is that which the image is trained on (theirs: four more); and a cell may be
-one without images.
+four predictions one is that which the image is trained on (theirs: four more); and, if asked, cells
+without images.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class CoindKnobs(Section):
         "under their attribute alone (theirs: 0.16 of all).",
     )
     cells: Literal["own", "any"] = knob(
-        "any",
+        "own",
         "Cells of label and attribute that add up: those of the images (theirs), or also those of "
         "an image's one word with any other word, trained on or not.",
     )
