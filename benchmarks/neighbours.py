@@ -123,10 +123,11 @@ def of_mining(found: Mapping[str, float]) -> dict[str, bool]:
     gce = [value for name, value in found.items() if name.startswith("gce")]
     ce = [value for name, value in found.items() if name.startswith("ce")]
     drawn = [value for name, value in found.items() if name.startswith("synthetic P@K")]
-    return {
+    said = "on drawn images: not below cross-entropy on real ones"
+    bars = {said: min(drawn) >= min(ce)} if drawn else {}  # of full runs
+    return bars | {
         "generalised cross-entropy: P@K .95 in the worse class": min(gce) >= 0.95,
         "cross-entropy alone .10 lower": statistics.mean(gce) >= statistics.mean(ce) + 0.1,
-        "on drawn images: not below cross-entropy on real ones": min(drawn) >= min(ce),
         "found number: recall .95": found["recall"] >= 0.95,
         "found number: precision .5": found["precision"] >= 0.5,
         "the words are the grounds": found["words"] == 1,
