@@ -55,16 +55,13 @@ def drawn_images(
 ) -> ImageSet:
     """`knobs.images` images, as many of each class as of any, of the training images' size.
 
+    Raises StageError where the base cannot be trained on them.
+
     Parameters
     ----------
     real : folder of the real table, which has the training images.
     knobs : of `methods.conflict_mining`.
     seed : the run's.
-
-    Raises
-    ------
-    StageError
-        The base cannot be trained on them.
     """
     from raysynth.cluster.settings import ResourcesConfig
     from raysynth.finetune.packs import Pack
