@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.lending import check_groups, settled, trained_groups
 from raysynth.generators.recipe import Recipe, Training
 from raysynth.groups.groups import Groups, aligned_groups
-from raysynth.groups.prompts import spoken
+from raysynth.groups.prompts import alone, spoken
 from raysynth.groups.settings import PromptConfig
 
 SHARED = -1
@@ -68,6 +68,8 @@ class Job:
     """Number of its part of the noise levels; -1: all of them."""
     without: int = -1
     """Group that it is to forget, of a model that an audit trains; -1: none."""
+    alone: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """Of each group that the model speaks for, the prompts of its label and its attribute alone."""
 
     @property
     def work(self) -> int:
@@ -124,7 +126,14 @@ def _with_prompts(job: Job, prompts: PromptConfig, groups: Groups, token: bool) 
     said = {g: spoken(prompts, groups, g, token=words) for g in present}
     others = [g for g in _spoken_for(job, groups) if g not in present]
     unseen = {g: spoken(prompts, groups, g, token=words) for g in others}
-    return replace(job, prompts=said, plain_prompts=plain, unseen=unseen)
+    sides = {
+        g: (
+            alone(prompts, groups, g, "label", token=words),
+            alone(prompts, groups, g, "attribute", token=words),
+        )
+        for g in (*present, *others)
+    }
+    return replace(job, prompts=said, plain_prompts=plain, unseen=unseen, alone=sides)
 
 
 def _spoken_for(job: Job, groups: Groups) -> list[int]:

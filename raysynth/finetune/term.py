@@ -1,7 +1,7 @@
 """Terms: what is added to an objective's loss, of every row of a batch by itself.
 
 A term is a file of `raysynth/finetune/terms` (`settings.TERMS`). It compares what the model says of
-a noisy image under its own prompt (`Noised.predicted`) with what it says under another. A term uses
+a noisy image under its own prompt (`Noised.predicted`) with what it says under others. A term uses
 the row's own adapter alone, so an adapter comes out the same in any pack; it steers the training,
 and early stopping measures the objective without it.
 """
@@ -66,13 +66,16 @@ class Term(Protocol):
         """How often the network is called; memory and costs are counted by it."""
 
     def partners(self, group: int, spoken: Sequence[int], groups: Groups, knobs: Any) -> list[int]:
-        """Groups whose prompts an image of `group` may be seen under, of those in `spoken`.
+        """Groups that an image of `group` is compared with, of those in `spoken`.
 
         A model that none of its groups has any in cannot be trained with the term.
         """
 
     def extra(self, material: Material, start: Beginning, knobs: Any) -> Material:
-        """The material with all else that the term reads of its rows, see `Objective.extra`."""
+        """The material with all else that the term reads of its rows, see `Objective.extra`.
+
+        And with other prompts of draws, where the term wants images shown under these.
+        """
 
     def __call__(self, batch: Noised, knobs: Any) -> Tensor:
         """[B] what is added to the losses; zero where `batch.differs` says so, by `torch.where`."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from raysynth.errors import StageError
 from raysynth.grouping.captions import vocabulary_of
+from raysynth.grouping.generated import drawn_images
 from raysynth.grouping.mining import Sides, log_odds, mine, two_words
 from raysynth.groups.groups import Groups
 from raysynth.groups.prompts import spoken
@@ -115,7 +116,11 @@ def mined(asked: Asked, cpus: float) -> Mined:
     use_threads(cpus)
     size, names = asked.blueprint.classifier.image_size, asked.groups.label_names
     train = load_real(asked.real, "train", size)
-    network = biased_network(train, asked.groups, asked.blueprint, asked.knobs, asked.knobs.q)
+    learnt = train
+    if asked.knobs.biased_on == "synthetic":
+        told = (asked.groups, asked.prompts, asked.blueprint.base, asked.knobs)
+        learnt = drawn_images(asked.real, train, *told, asked.blueprint.seed)
+    network = biased_network(learnt, asked.groups, asked.blueprint, asked.knobs, asked.knobs.q)
     odds = _odds(network, train)
     count = asked.knobs.top_k if isinstance(asked.knobs.top_k, int) else None
     sides = mine(odds, train.label, count, asked.knobs.least, asked.knobs.most)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import string
+from typing import Literal
+
 from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
+
+Side = Literal["label", "attribute"]
 
 
 def spoken(prompts: PromptConfig, groups: Groups, group: int, *, token: str | None = None) -> str:
@@ -11,9 +16,46 @@ def spoken(prompts: PromptConfig, groups: Groups, group: int, *, token: str | No
 
     `token`: the rare token to insert; None takes the configured one, "" drops it.
     """
-    text = prompts.template.format(
+    return _filled(prompts.template, prompts, groups, group, token)
+
+
+def alone(
+    prompts: PromptConfig, groups: Groups, group: int, side: Side, *, token: str | None = None
+) -> str:
+    """The prompt of a group that says its label, or its attribute, and nothing of the other.
+
+    `a photo of a {token} {label} on {attribute}`: the label alone is `a photo of a {token} {label}`
+    and the attribute alone `a photo of a {token} on {attribute}`. The other word goes, with the
+    text between it and what is filled in before it.
+    """
+    kept = ""
+    for number, (text, field, _, _) in enumerate(string.Formatter().parse(prompts.template)):
+        said = text.replace("{", "{{").replace("}", "}}")
+        if field is None or field in ("token", side):
+            kept += said + ("" if field is None else f"{{{field}}}")
+        elif number == 0:
+            kept += said
+    return _filled(kept, prompts, groups, group, token).strip(" ,;:.")
+
+
+def _filled(
+    template: str, prompts: PromptConfig, groups: Groups, group: int, token: str | None
+) -> str:
+    text = template.format(
         token=prompts.token if token is None else token,
         label=groups.label_words[groups.label(group)],
         attribute=groups.attribute_words[groups.attribute(group)],
     )
     return " ".join(text.split())
+
+
+def each_alone(prompts: PromptConfig, groups: Groups) -> dict[str, tuple[str, str]]:
+    """Prompt of a group, with and without the rare token -> its label's alone, its attribute's."""
+    return {
+        spoken(prompts, groups, g, token=token): (
+            alone(prompts, groups, g, "label", token=token),
+            alone(prompts, groups, g, "attribute", token=token),
+        )
+        for token in (None, "")
+        for g in range(groups.count)
+    }

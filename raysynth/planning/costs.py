@@ -11,7 +11,7 @@ from raysynth.config.config import Config
 from raysynth.finetune.packs import looks_of, passes_of
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.finetune.term import terms_of
-from raysynth.generators.recipe import Recipe, Training, candidates
+from raysynth.generators.recipe import BUDGETS, Recipe, Training, candidates
 from raysynth.grouping.settings import GROUPING
 from raysynth.heads.spec import TRAINED
 from raysynth.models.sources import CLIP
@@ -39,6 +39,8 @@ RESNET_50_FLOPS = 8.2e9
 FLOAT_BYTES = 4
 CLIP_SIDE = 224
 """Side of the images that CLIP sees, pixels."""
+LORA = Training("lora", "all", BUDGETS["lora", True])
+"""Adapters of a model of several groups."""
 GPUS_GB = (24, 40, 80)
 
 
@@ -250,14 +252,20 @@ def of_ingest(config: Config, sized: Sized) -> Cost:
 
 
 def of_grouping(config: Config, sized: Sized) -> Cost:
-    """What a method trains, and what that says of all images; the real table again."""
+    """What a method trains, and what that says of all images; the real table again.
+
+    And what it trains and draws with the base.
+    """
     images, chosen = sized.images, config.grouping.method
     method, knobs = GROUPING[chosen.name], chosen.knobs(GROUPING)
-    steps = method.steps(knobs)
+    steps, draws = method.steps(knobs), method.draws(knobs)
     flops: dict[str, float] = {}
+    if draws.trained or draws.forwards:
+        cost = training_cost(LORA, FinetuneConfig(), sized.shape)
+        flops["grouping"] = draws.trained * cost.training + draws.forwards * cost.forward
     if steps:
         phase = Phase("real", steps, 1.0, 0.0)
-        flops = classifier_flops(config, images, [(Plan((phase,), (TRAINED,), 1), 1)])
+        flops |= classifier_flops(config, images, [(Plan((phase,), (TRAINED,), 1), 1)])
         forward = RESNET_50_FLOPS * (images.classified_side / 224) ** 2
         flops["classifiers"] += forward * sum(images.splits.values())
     passes = method.passes(knobs, images.attributes, images.splits["train"])

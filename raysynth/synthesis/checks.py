@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from raysynth.errors import ConfigError
-from raysynth.generators.recipe import recipe_of
+from raysynth.generators.recipe import Recipe, recipe_of
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Sections
 from raysynth.scoring.scorer import check_scorers
-from raysynth.synthesis.guidance import guide_of
+from raysynth.synthesis.guidance import ATTRIBUTE, LABEL, Guide, guide_of
 from raysynth.synthesis.settings import SynthesisConfig
 from raysynth.synthesis.solver import check_repeatable, check_solver
 
@@ -30,10 +30,13 @@ def check_guidance(config: Sections) -> None:
     Raises
     ------
     ConfigError
-        See `guide_of`; or a term that is fitted to real images guides images that are edited.
+        See `guide_of`; or a term that is fitted to real images guides images that are edited; or
+        one is of single words, which prompts do not have or a model does not tell apart.
     """
     recipe = recipe_of(config)
     guide = guide_of(config[SynthesisConfig].guidance, recipe.guidance_scale)
+    if guide.alone:
+        _check_words(guide, recipe, config[PromptConfig])
     if guide.fitted and recipe.edits:
         raise ConfigError(
             f"synthesis.guidance: {guide.fitted[0].name} with generator={recipe.name}, whose "
@@ -60,3 +63,21 @@ def check_rebalance(config: Sections) -> None:
             "generator=shared, or synthesis.rebalance.judge=none"
         )
     check_repeatable(config)
+
+
+def _check_words(guide: Guide, recipe: Recipe, prompts: PromptConfig) -> None:
+    """Refuse to ask for label and attribute one by one where they cannot be; ConfigError."""
+    name = next(term.name for term in guide.terms if {LABEL, ATTRIBUTE} & {*term.rows})
+    if "attribute" not in prompts.fields:
+        raise ConfigError(
+            f"synthesis.guidance: {name} asks for the attribute's word alone; got prompts.template="
+            f"{prompts.template!r} without {{attribute}}. Fix: speak of the attribute, e.g. "
+            f"{PromptConfig().template!r}, or synthesis.guidance=[classifier_free]"
+        )
+    if recipe.training is not None and not recipe.training.shared:
+        raise ConfigError(
+            f"synthesis.guidance: {name} adds up what labels and attributes look like apart from "
+            f"each other; got generator={recipe.name}, whose models know one group each; expected "
+            "one that speaks for several. Fix: generator=shared with finetune.terms=[coind], or "
+            "synthesis.guidance=[classifier_free]"
+        )

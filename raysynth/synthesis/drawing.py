@@ -23,7 +23,15 @@ from raysynth.storage.tables import decode_bytes
 from raysynth.synthesis import fits, gaussian
 from raysynth.synthesis.compiled import Compiler, can_compile
 from raysynth.synthesis.denoise import Edited, denoise, draw_noise, latent_shape
-from raysynth.synthesis.guidance import EMPTY, NEGATIVE, PROMPT, Guide, guide_of
+from raysynth.synthesis.guidance import (
+    ATTRIBUTE,
+    EMPTY,
+    LABEL,
+    NEGATIVE,
+    PROMPT,
+    Guide,
+    guide_of,
+)
 from raysynth.synthesis.lineage import Lineage, lineage_of
 from raysynth.synthesis.masks import LEVEL as MASK_LEVEL
 from raysynth.synthesis.masks import Contrast, attribute_mask, spread_over
@@ -89,6 +97,7 @@ class ImageGenerator:
         self.decoded_at_once = synthesis.decode_batch_size or images_at_once(
             self.side, DECODE_BATCH
         )
+        self.alone = {"": ("", ""), **drawing.alone}
         self._conditions: dict[str, Condition] = {}
         self._reading = threading.Lock()
         self.compile: Compiler | None = None
@@ -138,10 +147,10 @@ class ImageGenerator:
         """
         parts = []
         pixels = None if sources is None else decode_bytes(sources, self.side)
+        said = self._said(prompts, negatives)
         for rows in self.bank.parts(adapters):
             mine = [seeds[row] for row in rows]
             noise, generators, dice = self._noise(rows, mine, paths)
-            said = {NEGATIVE: negatives, EMPTY: [""] * len(prompts), PROMPT: prompts}
             spoken = [said[name][row] for name in self.guide.rows for row in rows]
             names = [adapters[row] for row in rows]
             real = None if pixels is None else pixels[rows]
@@ -255,6 +264,16 @@ class ImageGenerator:
         drawn = (part.contrast, part.seeds, self.margin)
         mask = attribute_mask(denoiser, self.solver, latents, *drawn)
         return Edited(latents, self.strength, mask, spread_over(self.outside, part.seeds))
+
+    def _said(
+        self, prompts: Sequence[str], negatives: Sequence[str]
+    ) -> Mapping[str, Sequence[str]]:
+        """What each of `Guide.rows` says, of B specs."""
+        said = {NEGATIVE: negatives, EMPTY: [""] * len(prompts), PROMPT: prompts}
+        if not self.guide.alone:
+            return said
+        words = [self.alone[prompt] for prompt in prompts]
+        return {**said, LABEL: [word[0] for word in words], ATTRIBUTE: [word[1] for word in words]}
 
     def _text(self, prompts: Sequence[str]) -> Condition:
         # Calls prepare their batches beside each other, and a tokenizer's padding is a state of it.

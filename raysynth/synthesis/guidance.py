@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from raysynth.models.prediction import Predicted
 
 NEGATIVE, EMPTY, PROMPT = "negative", "empty", "prompt"
-ROWS = (NEGATIVE, EMPTY, PROMPT)
-"""Conditions that a spec has: its negative prompt, no words, its prompt."""
+LABEL, ATTRIBUTE = "label", "attribute"
+ROWS = (NEGATIVE, EMPTY, LABEL, ATTRIBUTE, PROMPT)
+"""Conditions that a spec has: its negative prompt, no words, its label alone, its attribute alone,
+its prompt."""
 
 
 EVERYWHERE = (0.0, 1.0)
@@ -110,6 +112,14 @@ class Fitted(Guidance, Protocol):
         """What is learnt of [N, C, H, W] latents and their [N] groups; `seed`: the run's."""
 
 
+@runtime_checkable
+class Instead(Guidance, Protocol):
+    """A way to guide that makes the prompt's prediction itself: none is before it."""
+
+    without_prompt: bool
+    """Always: where it is applied, the prompt is not evaluated."""
+
+
 GUIDANCE: Registry[Guidance] = Registry("raysynth.synthesis.guidances", "guidance term")
 
 
@@ -171,10 +181,18 @@ class Guide:
         aim_of = {name: Aim(fits[name], group, aims[name]) for name in names}
         return replace(self, terms=tuple(replace(t, aim=aim_of.get(t.name)) for t in self.terms))
 
+    @property
+    def alone(self) -> bool:
+        """Whether steps may evaluate the label's word, or the attribute's, by itself."""
+        return LABEL in self.rows or ATTRIBUTE in self.rows
+
     @cached_property
     def rows(self) -> tuple[str, ...]:
-        """What a step may evaluate, the prompt last."""
-        return _rows(self.terms)
+        """What a step may evaluate, the prompt last, if any step evaluates it."""
+        rows, first = _rows(self.terms), self.terms[:1]
+        if PROMPT in rows or first[0].interval == EVERYWHERE:
+            return rows
+        return (*rows, PROMPT)
 
     def rows_at(self, level: float) -> tuple[str, ...]:
         """Those of `rows` that a step at this level evaluates, in their order."""
@@ -205,10 +223,11 @@ class Guide:
 
 
 def _rows(terms: Sequence[Term]) -> tuple[str, ...]:
-    """Each row that terms ask for once, the prompt last."""
+    """Each row that terms ask for once, the prompt last; without it where the first needs none."""
     asked = dict.fromkeys(row for term in terms for row in term.rows)
     asked.pop(PROMPT, None)
-    return (*asked, PROMPT)
+    instead = bool(terms) and isinstance(terms[0].guidance, Instead)
+    return tuple(asked) if instead else (*asked, PROMPT)
 
 
 def guide_of(chosen: Sequence[Chosen], scale: float) -> Guide:
@@ -217,9 +236,10 @@ def guide_of(chosen: Sequence[Chosen], scale: float) -> Guide:
     Raises
     ------
     ConfigError
-        A term needs a row that specs have not, or is fitted to real images twice.
+        A term needs a row that specs have not, takes the place of one before it, or is fitted to
+        real images twice.
     """
-    terms = []
+    terms: list[Term] = []
     for one in chosen:
         guidance, knobs = GUIDANCE[one.name], one.knobs(GUIDANCE)
         rows = tuple(guidance.conditions(scale, knobs))
@@ -227,6 +247,11 @@ def guide_of(chosen: Sequence[Chosen], scale: float) -> Guide:
             raise ConfigError(
                 f"synthesis.guidance: {one.name} needs the condition {others[0]!r}; expected some "
                 f"of {', '.join(ROWS)}. Fix: another guidance term"
+            )
+        if terms and isinstance(guidance, Instead):
+            raise ConfigError(
+                f"synthesis.guidance: {one.name} after {terms[-1].name}, of which it would leave "
+                f"nothing; expected it first. Fix: synthesis.guidance=[{one.name}], or leave it out"
             )
         terms.append(Term(one.name, guidance, knobs, rows))
     guide = Guide(tuple(terms), scale)

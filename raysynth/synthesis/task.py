@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,10 +15,12 @@ from raysynth.clustering.settings import ClusteringConfig
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import Recipe, recipe_of
 from raysynth.groups.groups import Groups
+from raysynth.groups.prompts import each_alone
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.scoring.scorer import Scoring
+from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.masks import Contrast
 from raysynth.synthesis.settings import SynthesisConfig
 from raysynth.synthesis.way import Way
@@ -62,6 +64,8 @@ class Drawing:
     """`finetune.experts` and `experts_by`."""
     compiled: bool = False
     """Whether compiling the network for full batches was asked for, or pays by itself."""
+    alone: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Prompt -> those of its label and its attribute alone; empty where guidance asks neither."""
 
     @property
     def told(self) -> pa.Schema:
@@ -75,14 +79,24 @@ class Drawing:
         config: Sections,
         recipe: Recipe | None = None,
         way: Way = WAY,
+        groups: Groups | None = None,
     ) -> Drawing:
-        """Of a configuration; `recipe`: where it is settled already."""
+        """Of a configuration.
+
+        Parameters
+        ----------
+        recipe : where it is settled already.
+        groups : of the data set, whose words guidance may ask for one by one; None: it does not.
+        """
         tuned = config[FinetuneConfig]
         shape = LoraShape(tuned.targets, tuned.rank, tuned.alpha, tuned.text_encoder)
         base, synthesis = config[BaseConfigSection], config[SynthesisConfig]
-        experts = (tuned.experts, tuned.experts_by)
+        experts, recipe = (tuned.experts, tuned.experts_by), recipe or recipe_of(config)
+        alone: Mapping[str, tuple[str, str]] = {}
+        if groups and guide_of(synthesis.guidance, recipe.guidance_scale).alone:
+            alone = each_alone(config[PromptConfig], groups)
         compiled = synthesis.compile is True
-        return cls(base, synthesis, recipe or recipe_of(config), shape, way, experts, compiled)
+        return cls(base, synthesis, recipe, shape, way, experts, compiled, alone)
 
 
 @dataclass(frozen=True)
@@ -118,7 +132,7 @@ class Task:
         given : other fields; `recipe`, where it is settled already; `way`; `images`, how many
             there are to draw, by which `synthesis.compile: auto` is settled.
         """
-        drawing = Drawing.of(config, given.pop("recipe", None), given.pop("way", WAY))
+        drawing = Drawing.of(config, given.pop("recipe", None), given.pop("way", WAY), groups)
         many = given.pop("images", 0) >= PAYS_FROM * drawing.synthesis.actors
         if drawing.synthesis.compile == "auto" and many:
             drawing = replace(drawing, compiled=True)

@@ -29,6 +29,7 @@ from tests.finetune.conftest import GROUPS
 FILE = "pytorch_lora_weights.safetensors"
 CBDM = {"name": "cbdm", "tau": 2.0}
 OVERLAP = {"name": "overlap", "margin": 50.0}
+COIND = {"name": "coind", "weight": 2.0}
 SHARED = {"engine": "lora", "per": "class", "learning_rate": 1e-2}
 """A LoRA for each class: two adapters of several groups in one pack."""
 
@@ -154,7 +155,14 @@ def test_without_terms_losses_and_gradients_are_bit_for_bit_what_they_were(room,
     assert found[0][1].any()
 
 
-@pytest.mark.parametrize("term", [{"name": "cbdm", "tau": 0}, {"name": "overlap", "weight": 0}])
+@pytest.mark.parametrize(
+    "term",
+    [
+        {"name": "cbdm", "tau": 0},
+        {"name": "overlap", "weight": 0},
+        {"name": "coind", "weight": 0, "alone": 0},
+    ],
+)
 def test_a_term_without_weight_trains_the_same_bits(room, tmp_path, term):
     plain = trained(room, tmp_path / "plain")
     weightless = trained(room, tmp_path / "weightless", terms=[term])
@@ -172,7 +180,7 @@ def test_terms_decide_what_is_made_and_none_do_not():
 # On is exact ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("term", [CBDM, OVERLAP], ids=["cbdm", "overlap"])
+@pytest.mark.parametrize("term", [CBDM, OVERLAP, COIND], ids=["cbdm", "overlap", "coind"])
 def test_an_adapter_is_the_same_alone_packed_and_resumed(
     room, tmp_path, monkeypatch, cut_off, term
 ):
@@ -276,7 +284,7 @@ def test_early_stopping_measures_the_plain_loss(room, tmp_path):
 
 def test_passes_are_counted_where_memory_and_costs_are(room, tmp_path):
     found = {}
-    for name in ("", "cbdm", "overlap"):
+    for name in ("", "cbdm", "overlap", "coind"):
         terms = [name] if name else []
         config = room.config("shared", **SHARED, terms=terms, prior_weight=1.0, accumulation=2)
         pack, own = room.pack(config, tmp_path), recipe_of(config).training
@@ -284,7 +292,8 @@ def test_passes_are_counted_where_memory_and_costs_are(room, tmp_path):
         assert rows_per_image(own, config.finetune) == 2 * rows
         found[name] = (rows, forwards(own, config.finetune, [10, 20]))
     first = 2 * 2 * BINS * IMAGES
-    assert found == {"": (2, 0), "cbdm": (4, 0), "overlap": (2, 30 * 2 * 2 + first)}
+    some = {"": (2, 0), "cbdm": (4, 0), "overlap": (2, 30 * 2 * 2 + first), "coind": (8, 0)}
+    assert found == some
 
 
 @pytest.mark.parametrize("generator", ["vanilla", "lora", "dreambooth", "clustered_dreambooth"])
@@ -309,6 +318,8 @@ def test_terms_that_pull_against_each_other_are_refused():
         ("attribute", "{name: cbdm, partners: same_label}"),
         ("class", "{name: cbdm, partners: same_attribute}"),
         ("class", "{name: overlap, negatives: label}"),
+        ("class", "coind"),
+        ("attribute", "coind"),
     ],
 )
 def test_a_model_that_knows_nobody_to_compare_with_is_refused(per, term):

@@ -15,11 +15,12 @@ from pydantic import Field, field_validator, model_validator
 
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.errors import ConfigError, DataError
-from raysynth.grouping.method import Grouped, Method, Ungrouped, attributes
+from raysynth.grouping.method import Draws, Grouped, Method, Ungrouped, attributes
+from raysynth.grouping.settings import GROUPING
 from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Count, Named, Place, Rate, Section, Share, decides, knob
-from raysynth.models.settings import BaseConfigSection, clip_of
+from raysynth.models.settings import BaseConfigSection, base_of, clip_of
 from raysynth.networks.settings import FINAL, OWN_TRAINING
 
 EMBEDDED_WORDS = (
@@ -47,6 +48,19 @@ class ConflictMiningKnobs(Section):
     least: Count = knob(2, "auto: images of a class that conflict at least.")
     most: Annotated[Share, Field(gt=0.0, le=0.5)] = knob(
         0.2, "auto: share of a class that conflicts at most."
+    )
+    biased_on: Literal["real", "synthetic"] = knob(
+        "real",
+        "What the biased network learns: the training images, or images that the base draws of "
+        "each class once it has learnt them by class alone, among which there are none to learn by "
+        "heart (Diffusing DeBias). The training images are ranked by it in both.",
+    )
+    base_steps: Count = knob(240, "synthetic: optimizer steps of the base, of 16 images.")
+    images: Annotated[int, Field(ge=2)] = knob(
+        1000, "synthetic: images that are drawn, of all classes together."
+    )
+    guidance_scale: Annotated[float, Field(ge=0)] = knob(
+        2.0, "synthetic: CFG weight that they are drawn with; <= 1: off."
     )
     vocabulary: tuple[Named, ...] | None = knob(
         None,
@@ -87,7 +101,7 @@ def _words(config: Any, knobs: ConflictMiningKnobs) -> tuple[str, ...] | None:
 
 
 def _check(config: Any, knobs: ConflictMiningKnobs) -> None:
-    from raysynth.models.sources import check_clip
+    from raysynth.models.sources import check_base, check_clip
 
     if _words(config, knobs) is None:
         raise ConfigError(
@@ -104,6 +118,8 @@ def _check(config: Any, knobs: ConflictMiningKnobs) -> None:
     check_clip(config.base)
     if knobs.captioner:
         _check_captioner(knobs.captioner, knobs.captioner_revision)
+    if knobs.biased_on == "synthetic":
+        check_base(config.base)
 
 
 def _check_captioner(name: str, revision: str | None) -> None:
@@ -149,22 +165,40 @@ def _group(images: Ungrouped, knobs: ConflictMiningKnobs) -> Grouped:
 
 
 def _decided_by(config: Any) -> Mapping[str, Any]:
-    """The network and how images reach it, what CLIP is asked, and by which CLIP."""
+    """The network and how images reach it, what CLIP is asked, and by which CLIP.
+
+    And the base that draws, and its rare token.
+    """
     network = decides(config.classifier, "flip", "crop_padding", *OWN_TRAINING, *FINAL)
+    knobs = config.grouping.method.knobs(GROUPING)
+    drawn = {"base": base_of(config.base), "token": config.prompts.token}
     return {
         "network": network,
         "clip": clip_of(config.base),
         "template": config.prompts.template,
+        **(drawn if knobs.biased_on == "synthetic" else {}),
     }
+
+
+def _draws(knobs: ConflictMiningKnobs) -> Draws:
+    from raysynth.grouping.generated import BATCH, evaluations
+
+    if knobs.biased_on == "real":
+        return Draws()
+    return Draws(knobs.base_steps * BATCH, knobs.images * evaluations(knobs.guidance_scale))
 
 
 PART = Method(
     title="Conflict mining",
-    source="DiffuBias (Ko et al. 2024, arXiv 2411.16079); number, confidence and words are ours",
+    source=(
+        "DiffuBias (Ko et al. 2024, arXiv 2411.16079); `synthetic`: Diffusing DeBias (Ciranni et "
+        "al. 2025, arXiv 2502.09564); number, confidence and words are ours"
+    ),
     group=_group,
     Knobs=ConflictMiningKnobs,
     decided_by=_decided_by,
     check=_check,
     check_images=_check_images,
     steps=lambda knobs: knobs.steps,
+    draws=_draws,
 )
