@@ -24,7 +24,7 @@ GROUPING = Stage(
     _decided_by,
     check="raysynth.grouping.checks:check",
     check_groups="raysynth.grouping.checks:check_groups",
-    cost="raysynth.planning.costs:of_grouping",
+    cost="raysynth.planning.grouping_cost:of_grouping",
     stands_for="ingest",
     where=lambda config: not config.grouping.is_given,
 )

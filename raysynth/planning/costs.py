@@ -12,8 +12,6 @@ from raysynth.finetune.packs import looks_of, passes_of
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.finetune.term import terms_of
 from raysynth.generators.recipe import BUDGETS, Recipe, Training, candidates
-from raysynth.grouping.settings import GROUPING
-from raysynth.heads.spec import TRAINED
 from raysynth.models.sources import CLIP
 from raysynth.planning.sizes import Images, Shape
 from raysynth.references.settings import ReferencesConfig
@@ -22,7 +20,7 @@ from raysynth.stages.stage import Cost
 from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.schedules.even import even_levels
 from raysynth.synthesis.settings import MASK_DRAWS, PILOTS
-from raysynth.training.plan import Phase, Plan
+from raysynth.training.plan import Plan
 from raysynth.training.two_stage import configured, plan_of
 
 if TYPE_CHECKING:
@@ -249,30 +247,6 @@ def of_ingest(config: Config, sized: Sized) -> Cost:
     """The real table."""
     images = sized.images
     return Cost(storage={"real": sum(images.splits.values()) * images.real_side**2 * PNG_BYTES})
-
-
-def of_grouping(config: Config, sized: Sized) -> Cost:
-    """What a method trains, and what that says of all images; the real table again.
-
-    And what it trains and draws with the base.
-    """
-    images, chosen = sized.images, config.grouping.method
-    method, knobs = GROUPING[chosen.name], chosen.knobs(GROUPING)
-    steps, draws = method.steps(knobs), method.draws(knobs)
-    flops: dict[str, float] = {}
-    if draws.trained or draws.forwards:
-        cost = training_cost(LORA, FinetuneConfig(), sized.shape)
-        flops["grouping"] = draws.trained * cost.training + draws.forwards * cost.forward
-    if steps:
-        phase = Phase("real", steps, 1.0, 0.0)
-        flops |= classifier_flops(config, images, [(Plan((phase,), (TRAINED,), 1), 1)])
-        forward = RESNET_50_FLOPS * (images.classified_side / 224) ** 2
-        flops["classifiers"] += forward * sum(images.splits.values())
-    passes = method.passes(knobs, images.attributes, images.splits["train"])
-    if passes.trained:
-        cost = training_cost(None, config.finetune, sized.shape)
-        flops["grouping"] = passes.trained * cost.training + passes.forward * cost.forward
-    return Cost(flops) + of_ingest(config, sized)
 
 
 def of_clustering(config: Config, sized: Sized) -> Cost:

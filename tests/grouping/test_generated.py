@@ -19,6 +19,7 @@ from raysynth.groups.groups import Groups
 from raysynth.networks.images import ImageSet
 from raysynth.pipeline import stage_digests
 from raysynth.planning import costs, sizes
+from raysynth.planning.grouping_cost import of_grouping
 from raysynth.progress import Progress
 from raysynth.training.data import load_real
 from tests.grouping.test_conflict_mining import SMALL, write_outfits
@@ -96,9 +97,9 @@ def test_what_it_decides_and_costs():
     images = sizes.Images({"train": 10, "validation": 2, "test": 2}, 4, 8, 6, 32, 32, 32)
     sized = costs.Sized(images, shape, {}, {})
     cost = costs.training_cost(costs.LORA, other.finetune, shape)
-    asked = costs.of_grouping(other, sized).flops
+    asked = of_grouping(other, sized).flops
     assert asked["grouping"] == 240 * 16 * cost.training + 12000 * cost.forward
-    assert "grouping" not in costs.of_grouping(real, sized).flops
+    assert "grouping" not in of_grouping(real, sized).flops
 
 
 def test_values_out_of_bounds_are_refused():
