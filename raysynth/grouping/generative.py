@@ -25,7 +25,7 @@ from raysynth.grouping.mixture import (
     mixture_losses,
 )
 from raysynth.groups.groups import UNKNOWN, Groups
-from raysynth.groups.prompts import spoken
+from raysynth.groups.prompts import alone, spoken
 from raysynth.groups.settings import PromptConfig
 from raysynth.models.base import load_base
 from raysynth.models.condition import Condition
@@ -124,10 +124,8 @@ class Model:
             self.judge = Denoiser(self.base, average, cast)
         groups = asked.groups
         told = [spoken(asked.prompts, groups, g) for g in range(groups.count)]
-        told += [
-            " ".join(f"a photo of a {asked.prompts.token} {word}".split())
-            for word in groups.label_words
-        ]
+        first = (groups.of_label(label)[0] for label in range(len(groups.label_names)))
+        told += [alone(asked.prompts, groups, g, "label") for g in first]
         self.told: Condition = self.base.condition(told)
         self.prior: Tensor | None = None
         """[K, A] of the attributes in every class; None: all alike."""
