@@ -9,10 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from measure import RESULTS
-from neighbours import CHECKS
+from neighbours import CHECKS, KEPT
 
-FOLDER = RESULTS / "neighbours"
 INTRO = """
 Does each system of the literature do its job? Every check compares a part with its own absence, on
 outfits with the embedded base: mean over seeds, their standard deviation, the seeds. Bars are of
@@ -61,7 +59,7 @@ def page(reports: Mapping[str, Mapping[str, Any]]) -> str:
 
 def kept() -> dict[str, Any]:
     """Check -> its report, of those that were measured as a whole."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
+    return {path.stem: json.loads(path.read_text()) for path in sorted(KEPT.glob("*.json"))}
 
 
 if __name__ == "__main__":
