@@ -4,7 +4,7 @@
 
 A check prints its numbers, seed by seed and their means, and its bars, which are of the means;
 exits 1 when one is missed. A check of all three seeds is kept in `results/neighbours`, each by
-itself. `--quick`: one seed and fewer images, of the checks whose bars all hold by what is kept, as a
+itself. `--quick`: one seed and fewer images, of the checks whose bars all hold by what is kept: a
 check of regressions.
 """
 
