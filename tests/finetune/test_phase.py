@@ -20,6 +20,7 @@ class Named:
     group: int = 0
     cluster: int = 0
     bin: int = -1
+    without: int = -1
 
 
 def row(images, batch, at=0) -> Any:

@@ -152,7 +152,7 @@ def test_a_plan_counts_its_evaluations():
     shape, images = sizes.base_shape(load_config(), []), sizes.Images({}, 4, 800, 600, 32, 32, 32)
     found = {}
     for scorers in ("clip, copies", "clip, copies, diffusion_classifier"):
-        config = load_config(None, [f"synthesis.scorers=[{scorers}]"])
+        config = load_config(None, [f"synthesis.scorers=[{scorers}]", "synthesis.colours=drawn"])
         recipes = {config.generator: recipe_of(config)}
         found[scorers] = costs.of_synthesis(config, costs.Sized(images, shape, recipes, {})).flops
         assert evaluations_of(config.synthesis.scorers, 4) == (20 if "diff" in scorers else 0)

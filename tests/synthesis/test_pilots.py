@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raysynth.config.files import load_config
 from raysynth.generators.recipe import recipe_of
+from raysynth.planning.costs import Sized, of_synthesis
+from raysynth.planning.sizes import Images, base_shape
 from raysynth.progress import Progress
 from raysynth.storage.tables import decode_images
 from raysynth.synthesis import colours
@@ -74,3 +77,13 @@ def test_images_of_a_run_have_the_colours_of_real_ones(
     assert (ratio > 0.6).all() and (ratio < 1.5).all(), "16 real images, and clipped pixels"
     assert "colours" not in plain and facts["colours"].keys() == set(GROUPS.names)
     assert facts["colours"]["pullover/grass"] != 1
+
+
+def test_a_plan_counts_the_pilots():
+    shape, images = base_shape(load_config(), []), Images({}, 4, 800, 600, 32, 32, 32)
+    found = {}
+    for asked in ("drawn", "matched"):
+        config = load_config(None, [f"synthesis.colours={asked}"])
+        sized = Sized(images, shape, {config.generator: recipe_of(config)}, {})
+        found[asked] = of_synthesis(config, sized).flops["generation"]
+    assert found["matched"] == pytest.approx(found["drawn"] * (800 + 4 * PILOTS) / 800)
