@@ -176,7 +176,7 @@ def recipe_of(config: Any) -> Recipe:
         edits=generator.sampling.edits,
         masked=masked,
         begins=begins,
-        recolours=_recolours(synthesis, begins, generator.sampling.edits),
+        recolours=synthesis.colours == "matched" and not generator.sampling.edits,
         steps=synthesis.steps or (STEPS_MIDWAY if begins < 1 else STEPS),
         strength=synthesis.strength or (1.0 if masked else generator.sampling.strength),
         guidance_scale=guidance if synthesis.guidance_scale is None else synthesis.guidance_scale,
@@ -195,12 +195,6 @@ def _begins(synthesis: Any, drawn: bool) -> float:
     if synthesis.gaussian_above is not None:
         return float(synthesis.gaussian_above)
     return BEGINS if synthesis.solver in ANYWHERE else 1.0
-
-
-def _recolours(synthesis: Any, begins: float, edits: bool) -> bool:
-    """Whether colours are moved; those of edited images are real ones' already."""
-    asked = begins < 1 if synthesis.colours is None else synthesis.colours == "matched"
-    return asked and not edits
 
 
 def _training(generator: Generator, settings: Any) -> tuple[Training | None, float]:

@@ -114,11 +114,10 @@ class SynthesisConfig(Section):
         RebalanceConfig(),
         "Breeding of images that show their group's attribute, where prompts do not name it.",
     )
-    colours: Literal["drawn", "matched"] | None = knob(
-        None,
+    colours: Literal["drawn", "matched"] = knob(
+        "drawn",
         "matched: each image's mean colour is moved, so that those of a group lie as in its real "
-        "images; drawn: as the model drew them. None: matched where images begin at their group's "
-        "Gaussian. Edited images keep those of what they are made of.",
+        "images; drawn: as the model drew them. Edited images keep those of what they are made of.",
     )
     batch_size: Count = knob(64, "Images denoised at once.", width=True)
     compile: bool | Literal["auto"] = knob(
