@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import GradScalerKwargs
 from torch import Tensor
 
 from raysynth.adapters.rows import Rows
@@ -70,3 +73,14 @@ class LossScale:
     def tolerates(self, finite: Tensor) -> Tensor:
         """[S] bool, rows whose gradient is finite, or may become so at a lower scale."""
         return finite | (self.values > LEAST) if self.dynamic else finite
+
+
+def accelerator_of(precision: str, cpu: bool) -> Accelerator:
+    """Of this training alone: a process that trained in another precision keeps its state."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(
+        mixed_precision=precision,  # not told of accumulation: `step` takes the mean
+        cpu=cpu,
+        device_placement=False,
+        kwargs_handlers=[GradScalerKwargs(enabled=False)],  # LossScale has one scale per adapter
+    )

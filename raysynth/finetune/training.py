@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import GradScalerKwargs
 from torch import Tensor
 
 from raysynth.adapters.record import read_adapter
@@ -42,7 +41,7 @@ from raysynth.finetune.objective import Objective, OfImages
 from raysynth.finetune.packs import Pack, Report
 from raysynth.finetune.phase import Phase, Row, lay_out
 from raysynth.finetune.prior import add_prior, draw_priors
-from raysynth.finetune.scaling import LossScale
+from raysynth.finetune.scaling import LossScale, accelerator_of
 from raysynth.finetune.settings import OBJECTIVES
 from raysynth.finetune.term import Added, Beginning, terms_of
 from raysynth.models.base import load_base
@@ -122,12 +121,7 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
         draw_priors(pack, jobs)
     base = replace(load_base(pack.base, ("vae", "text", "scheduler")), live=settings.text_encoder)
     precision = precision_of(settings, pack.base)
-    accelerator = Accelerator(
-        mixed_precision=precision,  # not told of accumulation: `step` takes the mean
-        cpu=base.device.type == "cpu",
-        device_placement=False,
-        kwargs_handlers=[GradScalerKwargs(enabled=False)],  # LossScale has one scale per adapter
-    )
+    accelerator = accelerator_of(precision, base.device.type == "cpu")
     trainee, fit = fit_slots(pack, jobs, base, accelerator, partial(build_trainee, pack))
     slots, device = len(trainee.rows.values), trainee.rows.values.device
     optimizer = torch.optim.AdamW(

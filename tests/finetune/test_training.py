@@ -139,8 +139,10 @@ def test_gradient_checkpointing_changes_no_result(room, tmp_path):
     assert_same(weights(tmp_path / "off", "2-0"), weights(tmp_path / "on", "2-0"))
 
 
-def test_bfloat16_trains(room, tmp_path):
-    assert train_pack(room.pack(room.config(precision="bfloat16"), tmp_path, ["2-0"]), quiet) == {}
+def test_one_process_trains_in_one_precision_after_another(room, tmp_path):
+    for precision in ("bfloat16", "float32"):
+        config = room.config(precision=precision)
+        assert train_pack(room.pack(config, tmp_path / precision, ["2-0"]), quiet) == {}
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():
