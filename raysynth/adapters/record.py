@@ -24,6 +24,11 @@ class LoraShape:
     text: bool = False
     """Whether they are on the text encoder too."""
 
+    @classmethod
+    def of(cls, finetune: Any) -> LoraShape:
+        """Of the section of that name, of a room above."""
+        return cls(finetune.targets, finetune.rank, finetune.alpha, finetune.text_encoder)
+
 
 @dataclass(frozen=True)
 class Adapter:

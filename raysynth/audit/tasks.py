@@ -8,8 +8,6 @@ from typing import Any
 import ray
 
 POLL_SECONDS = 1.0
-RETRIES = 3
-"""Times that a task begins again whose worker died; it goes on from what is there."""
 
 
 def until_done(tasks: Sequence[Any], look: Callable[[], None]) -> list[Any]:

@@ -176,8 +176,7 @@ def full_models(base: BaseConfigSection, pack: Pack, names: Sequence[str]) -> tu
     roles: tuple[Any, ...] = ("model", "scheduler", *(("text",) if live else ()))
     found = replace(load_base(base, roles), live=live)
     round_weights(found.network, found.dtype)
-    shape = LoraShape(settings.targets, settings.rank, settings.alpha, live)
-    return found, open_bank(found, pack.parents, names, pack.training, shape)
+    return found, open_bank(found, pack.origin, names, pack.training, LoraShape.of(settings))
 
 
 def redirected(pack: Pack, similar: Callable[[], np.ndarray], knobs: Any) -> Pack:

@@ -12,10 +12,10 @@ import numpy as np
 from raysynth.adapters.record import LoraShape, read_adapter
 from raysynth.audit.differences import Compared, compare
 from raysynth.audit.method import Generated, Owed
-from raysynth.audit.tasks import RETRIES, until_done
+from raysynth.audit.tasks import until_done
 from raysynth.audit.unlearning import redirected, unlearners
 from raysynth.cluster.settings import ResourcesConfig
-from raysynth.cluster.tasks import on_worker
+from raysynth.cluster.tasks import RETRIES, on_worker
 from raysynth.errors import StageError, StorageError
 from raysynth.finetune.jobs import plan_jobs
 from raysynth.finetune.packs import Pack, split_into_packs
@@ -176,7 +176,7 @@ def _asked(generated: Generated, pack: Pack, knobs: Any) -> Compared:
     return Compared(
         base=pack.base,
         training=pack.training,
-        shape=LoraShape(settings.targets, settings.rank, settings.alpha, settings.text_encoder),
+        shape=LoraShape.of(settings),
         full=pack.parents,
         without=pack.work,
         models=models,

@@ -10,6 +10,8 @@ import ray
 from raysynth.cluster.capacity import is_local
 from raysynth.cluster.settings import ResourcesConfig
 
+RETRIES = 3
+"""Times that a task or an actor begins again whose worker died, where it finds what is done."""
 POOL = {"env_vars": {"RAYSYNTH_WORKER": "1"}}
 """Ray gives a task any idle worker of its runtime environment. With one of their own the tasks of
 all stages find the processes that hold torch already, 3 CPU seconds each, and no other does."""

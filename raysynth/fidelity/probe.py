@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.tasks import on_worker
-from raysynth.groups.balance import image_weights
+from raysynth.groups.balance import evenly_of_each, image_weights
 from raysynth.groups.groups import Groups
 from raysynth.heads.regression import fit_heads
 from raysynth.models.clip import load_clip
@@ -92,13 +92,6 @@ def _folds(group: NDArray[Any], rng: np.random.Generator) -> Iterator[NDArray[np
     return (fold == each for each in range(FOLDS))
 
 
-def thinned(group: NDArray[Any], most: int) -> NDArray[np.int64]:
-    """Rows of at most `most` images of each group, every so many-th: images lie by cluster."""
-    rows = (np.flatnonzero(group == g) for g in np.unique(group))
-    places = [r[:: -(-len(r) // most)] for r in rows]
-    return np.concatenate(places) if places else np.zeros(0, np.int64)
-
-
 def recognised(
     blueprint: Blueprint,
     resources: ResourcesConfig,
@@ -110,7 +103,7 @@ def recognised(
 
     The probe is fitted to the real training images. `batch`: images embedded at once.
     """
-    some = {name: each.take(thinned(each.group, PROBED)) for name, each in images.items()}
+    some = {name: each.take(evenly_of_each(each.group, PROBED)) for name, each in images.items()}
     task = on_worker(_recognised, resources)
     return ray.get(task.remote(blueprint, data, some, batch, resources.cpus_per_worker))
 

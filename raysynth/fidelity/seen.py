@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raysynth.fidelity.encoder import Embed
-from raysynth.fidelity.probe import thinned
 from raysynth.fidelity.statistics import border, plain
+from raysynth.groups.balance import evenly_of_each
 from raysynth.storage.tables import decode_images, read_parts, read_table, split_files
 from raysynth.synthesis.shards import read_shard_parts
 
@@ -102,7 +102,7 @@ def choose(tables: Tables, most: int, groups: int) -> Chosen:
 
 
 def _some(table: pa.Table, most: int) -> tuple[str, ...]:
-    rows = thinned(table["group"].to_numpy(), most)
+    rows = evenly_of_each(table["group"].to_numpy(), most)
     return tuple(table["id"].take(pa.array(rows)).to_pylist())
 
 

@@ -13,6 +13,7 @@ import torch
 
 from raysynth.finetune.draws import dice_of
 from raysynth.finetune.material import Material
+from raysynth.finetune.partners import all_texts
 from raysynth.finetune.term import Beginning
 from raysynth.groups.groups import Groups
 from raysynth.models.condition import Condition
@@ -80,15 +81,13 @@ def with_alone(
 
 def _told(material: Material, start: Beginning) -> tuple[Condition, Rows]:
     """The material's texts, and after them those that it lacks; where they are."""
-    job, first = start.job, len(material.texts)
-    order, unseen = sorted(job.prompts), sorted(job.unseen)
-    members = [*order, *unseen]
-    sides = [[job.alone[g][side] for g in members] for side in (0, 1)]
-    said = start.base.condition([*(job.unseen[g] for g in unseen), *sides[0], *sides[1]])
-    more = first + len(unseen) + np.arange(len(members))
-    both = np.array([*range(len(order)), *(first + k for k in range(len(unseen)))])
-    rows = Rows(members, both, more, more + len(members), empty=len(order))
-    return Condition.cat([material.texts, said]), rows
+    job = start.job
+    texts, row_of = all_texts(material, job, start.base)
+    members, both = list(row_of), np.array(list(row_of.values()))
+    said = start.base.condition([job.alone[g][side] for side in (0, 1) for g in members])
+    more = len(texts) + np.arange(len(members))
+    rows = Rows(members, both, more, more + len(members), empty=len(job.prompts))
+    return Condition.cat([texts, said]), rows
 
 
 def _drawn(

@@ -17,7 +17,7 @@ from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.lending import check_groups, settled, trained_groups
 from raysynth.generators.recipe import Recipe, Training
 from raysynth.groups.groups import Groups, aligned_groups
-from raysynth.groups.prompts import alone, spoken
+from raysynth.groups.prompts import both_alone, spoken
 from raysynth.groups.settings import PromptConfig
 
 SHARED = -1
@@ -126,13 +126,7 @@ def _with_prompts(job: Job, prompts: PromptConfig, groups: Groups, token: bool) 
     said = {g: spoken(prompts, groups, g, token=words) for g in present}
     others = [g for g in _spoken_for(job, groups) if g not in present]
     unseen = {g: spoken(prompts, groups, g, token=words) for g in others}
-    sides = {
-        g: (
-            alone(prompts, groups, g, "label", token=words),
-            alone(prompts, groups, g, "attribute", token=words),
-        )
-        for g in (*present, *others)
-    }
+    sides = {g: both_alone(prompts, groups, g, token=words) for g in (*present, *others)}
     return replace(job, prompts=said, plain_prompts=plain, unseen=unseen, alone=sides)
 
 

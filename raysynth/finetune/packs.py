@@ -36,9 +36,10 @@ class Pack:
     parents: str = ""
     """Folder or URI of the models that jobs go on from; "": those in `work`."""
 
-    def parent(self, job: Job) -> str:
-        """Folder or URI of the model that a job goes on from."""
-        return f"{self.parents or self.work}/{job.parent}"
+    @property
+    def origin(self) -> str:
+        """Folder or URI of the models that jobs go on from."""
+        return self.parents or self.work
 
     def folder(self, job: Job) -> str:
         """Folder or URI of a job's adapter and checkpoints."""

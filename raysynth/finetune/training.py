@@ -203,7 +203,7 @@ def _admit(loop: Loop, queue: list[Job]) -> dict[str, str]:
     failed = {}
     taken = {learner.slot for learner in loop.learners}
     free = [slot for slot in range(loop.slots) if slot not in taken]
-    while free and (job := next_of(queue, loop.pack.parents or loop.pack.work)):
+    while free and (job := next_of(queue, loop.pack.origin)):
         queue.remove(job)
         try:
             loop.learners.append(_enter(loop, job, free[0]))
@@ -226,7 +226,7 @@ def _enter(loop: Loop, job: Job, slot: int) -> Learner:
         for term in loop.terms:  # before a checkpoint is read: the weights are the base's
             material = term.extra(material, start)
         if job.parent:
-            loop.trainee.load(slot, pack.parent(job))
+            loop.trainee.load(slot, f"{pack.origin}/{job.parent}")
     if loop.pack.training.budget.prior_weight:
         material = add_prior(material, job, loop.base, pack)
     learner = Learner(job, slot, material, held_out)

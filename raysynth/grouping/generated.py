@@ -155,9 +155,9 @@ def _drawn(
     from raysynth.synthesis.specs import image_seed
     from raysynth.synthesis.task import Drawing
 
-    tuned, synthesis = FinetuneConfig(), _synthesis(knobs.guidance_scale)
-    shape = LoraShape(tuned.targets, tuned.rank, tuned.alpha, tuned.text_encoder)
-    generate = ImageGenerator(Drawing(base, synthesis, recipe, shape), work, [NAME])
+    synthesis = _synthesis(knobs.guidance_scale)
+    drawing = Drawing(base, synthesis, recipe, LoraShape.of(FinetuneConfig()))
+    generate = ImageGenerator(drawing, work, [NAME])
     label = np.arange(knobs.images) % len(prompts)
     seeds = [image_seed(seed, y, 0, n // len(prompts)) for n, y in enumerate(label.tolist())]
     parts = []

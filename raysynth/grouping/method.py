@@ -63,14 +63,6 @@ class Grouped:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Draws:
-    """What a method asks of the base's network: rows that it is trained on, forwards besides."""
-
-    trained: int = 0
-    forwards: int = 0
-
-
 def nothing_else(config: Sections) -> Mapping[str, Any]:
     """Its own knobs, the seed and the images decide alone."""
     return {}
@@ -91,15 +83,19 @@ def no_warning(config: Any, knobs: Any, groups: Groups) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Passes:
-    """Images that pass the base's network: in training, and besides, forwards alone."""
+    """Images that pass the base's network: in training, and besides, forwards alone.
 
-    trained: int
-    forward: int
+    `adapters`: LoRA is what is trained, by the defaults of `finetune`; else all weights.
+    """
+
+    trained: int = 0
+    forward: int = 0
+    adapters: bool = False
 
 
 def no_passes(knobs: Any, attributes: int, images: int) -> Passes:
     """It asks no base."""
-    return Passes(0, 0)
+    return Passes()
 
 
 @dataclass(frozen=True)
@@ -119,8 +115,7 @@ class Method:
         attribute, last those whose is not known): raises a DataError where it has too few.
     warn : (config, knobs, groups), sentences on what can be run and is hardly meant.
     steps : (knobs), optimizer steps of a classifier that it trains on the real images.
-    draws : (knobs), what it asks of the base, adapters on which it trains.
-    passes : (knobs, attributes, training images), of the base's network, all weights trained.
+    passes : (knobs, attributes, training images), of the base's network.
     groups_test : its groups are what test is measured in too. Else test images are measured in the
         data set's own groups where it has attributes: what a classifier is fair to is no choice of
         the method that helped to train it.
@@ -137,7 +132,6 @@ class Method:
     warn: Callable[[Any, Any, Groups], Sequence[str]] = no_warning
     steps: Callable[[Any], int] = lambda knobs: 0
     passes: Callable[[Any, int, int], Passes] = no_passes
-    draws: Callable[[Any], Draws] = lambda knobs: Draws()
 
 
 def attributes(

@@ -9,10 +9,10 @@ Shapes: H images of unknown attribute, N of a known one, A attributes, [C, h, w]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
+
+from raysynth.groups.balance import image_weights
 
 TEMPERATURES = tuple(0.0005 * 2**k for k in range(8))
 """What mean errors are divided by, to be chosen from."""
@@ -59,16 +59,10 @@ def likeliest_temperature(errors: Tensor, attribute: Tensor, group: Tensor) -> f
     ----------
     errors : [N, A] mean errors; attribute : [N] the true ones; group : [N].
     """
-    rows, weight = torch.arange(len(errors)), balanced(group)
+    rows = torch.arange(len(errors))
+    weight = torch.from_numpy(image_weights(group.numpy(), "balanced"))
 
     def likelihood(temperature: float) -> float:
         return float((weight * (-errors / temperature).log_softmax(1)[rows, attribute]).sum())
 
     return max(TEMPERATURES, key=likelihood)
-
-
-def balanced(group: Sequence[int] | Tensor) -> Tensor:
-    """[N] weights of images that sum to 1, every group alike."""
-    numbers = torch.as_tensor(group)
-    sizes = torch.bincount(numbers)
-    return 1.0 / (sizes[numbers] * (sizes > 0).sum())

@@ -73,3 +73,13 @@ def draw_balanced(group: NDArray[Any], count: int, groups: int, seed: int) -> ND
         for g in range(groups)
     ]
     return np.sort(np.concatenate(rows))
+
+
+def evenly_of_each(group: NDArray[Any], most: int) -> NDArray[np.int64]:
+    """Rows of at most `most` images of each group, every so many-th: images lie by cluster.
+
+    `group`: [N] of all images.
+    """
+    rows = (np.flatnonzero(group == g) for g in np.unique(group))
+    places = [r[:: -(-len(r) // most)] for r in rows]
+    return np.concatenate(places) if places else np.zeros(0, np.int64)

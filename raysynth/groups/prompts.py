@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from typing import Literal
 
+from raysynth.errors import ConfigError
 from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
 
@@ -38,6 +39,23 @@ def alone(
     return _filled(kept, prompts, groups, group, token).strip(" ,;:.")
 
 
+def both_alone(
+    prompts: PromptConfig, groups: Groups, group: int, *, token: str | None = None
+) -> tuple[str, str]:
+    """The prompts of a group's label and of its attribute, each alone."""
+    label = alone(prompts, groups, group, "label", token=token)
+    return label, alone(prompts, groups, group, "attribute", token=token)
+
+
+def check_attribute(prompts: PromptConfig, why: str) -> None:
+    """Refuse a template that does not name the attribute; ConfigError. `why`: what it is for."""
+    if "attribute" not in prompts.fields:
+        raise ConfigError(
+            f"prompts.template: {prompts.template!r} has no {{attribute}}, so {why}; expected it "
+            f"in the template. Fix: prompts.template={PromptConfig().template!r}"
+        )
+
+
 def _filled(
     template: str, prompts: PromptConfig, groups: Groups, group: int, token: str | None
 ) -> str:
@@ -52,10 +70,7 @@ def _filled(
 def each_alone(prompts: PromptConfig, groups: Groups) -> dict[str, tuple[str, str]]:
     """Prompt of a group, with and without the rare token -> its label's alone, its attribute's."""
     return {
-        spoken(prompts, groups, g, token=token): (
-            alone(prompts, groups, g, "label", token=token),
-            alone(prompts, groups, g, "attribute", token=token),
-        )
+        spoken(prompts, groups, g, token=token): both_alone(prompts, groups, g, token=token)
         for token in (None, "")
         for g in range(groups.count)
     }

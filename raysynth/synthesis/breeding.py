@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 from typing import Any
@@ -18,6 +18,7 @@ import pyarrow as pa
 import ray
 from ray.util import ActorPool
 
+from raysynth.cluster.tasks import RETRIES
 from raysynth.cluster.workers import actor_pool
 from raysynth.errors import DataError, RaysynthError
 from raysynth.groups.groups import Groups
@@ -38,7 +39,6 @@ FOLDER = "lineages"
 """Of the rounds' answers, below the stage's attempt."""
 VOICE, DRAWN, ACCEPTED = "voice", "drawn", "accepted"
 ANSWER = pa.schema([(VOICE, pa.int32()), *LINEAGE, (DRAWN, pa.bool_()), (ACCEPTED, pa.bool_())])
-RETRIES = 3
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,7 @@ class Breeder:
 
         `shares`: [G] of the classes' training images, see `shares_of`.
         """
-        drawing, self.shares = task.drawing, np.asarray(shares)
-        unscored = drawing.synthesis.model_copy(update={"scorers": ()})
-        self.task = replace(task, drawing=replace(drawing, synthesis=unscored))
+        self.task, self.shares = task.unscored, np.asarray(shares)
 
     def look(self, specs: pa.Table) -> pa.Table:
         """[B] specs with VOICE and LINEAGE -> ANSWER, in their order."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from raysynth.cluster.settings import ResourcesConfig
-from raysynth.cluster.tasks import on_worker
+from raysynth.cluster.tasks import RETRIES, on_worker
 from raysynth.errors import ConfigError, DataError
 from raysynth.generators.recipe import Recipe
 from raysynth.groups.groups import Groups
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from raysynth.synthesis.noise import Spectrum
 
 FILE, GAUSSIANS, FITS = "levels.json", "gaussians.safetensors", "guidance.safetensors"
-RETRIES = 3
 
 
 def settled_way(config: Sections, recipe: Recipe, real: str, groups: Groups, work: str) -> Way:

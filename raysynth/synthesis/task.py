@@ -89,7 +89,7 @@ class Drawing:
         groups : of the data set, whose words guidance may ask for one by one; None: it does not.
         """
         tuned = config[FinetuneConfig]
-        shape = LoraShape(tuned.targets, tuned.rank, tuned.alpha, tuned.text_encoder)
+        shape = LoraShape.of(tuned)
         base, synthesis = config[BaseConfigSection], config[SynthesisConfig]
         experts, recipe = (tuned.experts, tuned.experts_by), recipe or recipe_of(config)
         alone: Mapping[str, tuple[str, str]] = {}
@@ -113,6 +113,12 @@ class Task:
     """[G] of the images that are edited for each group; None: no masks."""
     sampler: Callable[[Task], Sampler] | None = None
     """Opens what samples, in the actor, where another than the base model stands in."""
+
+    @property
+    def unscored(self) -> Task:
+        """The same without scorers, of images that are looked at and not kept."""
+        plain = self.drawing.synthesis.model_copy(update={"scorers": ()})
+        return replace(self, drawing=replace(self.drawing, synthesis=plain))
 
     @classmethod
     def of(

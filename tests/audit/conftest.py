@@ -12,9 +12,10 @@ from raysynth.audit.methods.guda import GudaKnobs
 from raysynth.audit.unlearning import redirected, unlearners
 from raysynth.finetune.packs import Pack
 from raysynth.finetune.training import train_pack
-from tests.finetune.conftest import GROUPS, cut_off, fresh_accelerate, room
+from tests.finetune.conftest import GROUPS, cut_off, room
 
-__all__ = ["cut_off", "fresh_accelerate", "room"]
+__all__ = ["cut_off", "room"]
+
 KNOBS = GudaKnobs(steps=6, learning_rate=2e-3, timesteps=3)
 LORA = {"engine": "lora", "per": "all", "learning_rate": 1e-2, "steps": 6, "batch_size": 4}
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from raysynth.fidelity.probe import PROBED, cross_fitted, fit_probe, thinned, told_apart
+from raysynth.fidelity.probe import PROBED, cross_fitted, fit_probe, told_apart
+from raysynth.groups.balance import evenly_of_each
 from tests.training.tiny import tiny_groups
 
 GROUPS = tiny_groups()
@@ -22,7 +23,7 @@ def features(group: np.ndarray, strength: float, width: int = 48) -> torch.Tenso
 
 def test_the_probe_looks_at_every_cluster():
     """Images lie by group, and within one by cluster: thirds of 300 images here."""
-    rows = thinned(np.repeat([0, 1], [900, 30]), PROBED)
+    rows = evenly_of_each(np.repeat([0, 1], [900, 30]), PROBED)
     assert (rows < 900).sum() <= PROBED and (rows >= 900).sum() == 30
     by_cluster = np.bincount(rows[rows < 900] // 300)
     assert len(by_cluster) == 3 and by_cluster.min() == by_cluster.max() >= 50

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from raysynth.config.config import Config
 from raysynth.finetune import training
@@ -90,14 +89,6 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
     write_table(table, f"{folder}/clusters/clusters.parquet")
     base = write_base(folder / "base")
     return Room(base, f"{folder}/real", f"{folder}/clusters")
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """accelerate keeps one precision per process; each test chooses its own."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

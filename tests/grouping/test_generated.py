@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from accelerate.state import AcceleratorState
 
 from raysynth.config.files import load_config
 from raysynth.errors import ConfigError, StageError
 from raysynth.finetune import training
 from raysynth.grouping import generated
 from raysynth.grouping.generated import drawn_images
+from raysynth.grouping.method import Passes
 from raysynth.grouping.methods.conflict_mining import PART, ConflictMiningKnobs
 from raysynth.grouping.stage import run_grouping
 from raysynth.groups.groups import Groups
@@ -26,14 +26,6 @@ from tests.grouping.test_conflict_mining import SMALL, write_outfits
 
 SYNTHETIC = "grouping.method={name: conflict_mining, biased_on: synthetic, steps: 60, most: 0.4}"
 FEW = ConflictMiningKnobs(biased_on="synthetic", base_steps=2, images=6)
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """accelerate keeps one precision per process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +83,8 @@ def test_what_it_decides_and_costs():
     token = load_config(None, ["grouping.method=conflict_mining", "prompts.token=abc"])
     assert stage_digests(token)["grouping"] == stage_digests(real)["grouping"]
     knobs = ConflictMiningKnobs(biased_on="synthetic", guidance_scale=2.0)
-    assert PART.draws(knobs) == type(PART.draws(knobs))(240 * 16, 1000 * 2 * 6)
-    assert PART.draws(ConflictMiningKnobs()) == type(PART.draws(knobs))()
+    assert PART.passes(knobs, 2, 100) == Passes(240 * 16, 1000 * 2 * 6, adapters=True)
+    assert PART.passes(ConflictMiningKnobs(), 2, 100) == Passes()
     shape = sizes.base_shape(other, [])
     images = sizes.Images({"train": 10, "validation": 2, "test": 2}, 4, 8, 6, 32, 32, 32)
     sized = costs.Sized(images, shape, {}, {})

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from raysynth.grouping.mixture import (
     TEMPERATURES,
-    balanced,
     classification_losses,
     elbo_temperature,
     likeliest_temperature,
     mixture_losses,
 )
+from raysynth.groups.balance import image_weights
 
 
 def drawn():
@@ -68,5 +69,5 @@ def test_the_likeliest_temperature_is_the_one_that_made_the_attributes():
 
 
 def test_every_group_weighs_alike():
-    weight = balanced([3, 0, 3, 3])
+    weight = image_weights(np.array([3, 0, 3, 3]), "balanced")
     assert weight.sum() == pytest.approx(1) and weight[1] == pytest.approx(0.5)

@@ -9,13 +9,13 @@ import pytest
 
 from raysynth.config.files import load_config
 from raysynth.generators.recipe import recipe_of
+from raysynth.groups.balance import evenly_of_each
 from raysynth.planning.costs import Sized, of_synthesis
 from raysynth.planning.sizes import Images, base_shape
 from raysynth.progress import Progress
 from raysynth.storage.tables import decode_images
 from raysynth.synthesis import colours
 from raysynth.synthesis.encoded import real_pixels
-from raysynth.synthesis.pilots import pilot_rows
 from raysynth.synthesis.settings import PILOTS
 from raysynth.synthesis.shards import read_shards
 from raysynth.synthesis.stage import run_synthesis
@@ -30,7 +30,7 @@ def real(tmp_path_factory) -> str:
 
 def test_pilots_are_spread_over_a_groups_images():
     group = np.repeat([0, 1, 3], [1000, 10, PILOTS])
-    rows = pilot_rows(group)
+    rows = evenly_of_each(group, PILOTS)
     counts = np.bincount(group[rows], minlength=4)
     assert counts[1] == 10 and counts[3] == PILOTS and 0.9 * PILOTS <= counts[0] <= PILOTS
     assert rows[0] == 0 and rows[counts[0] - 1] > 950, "all clusters of the group"

@@ -17,6 +17,7 @@ from raysynth.errors import ConfigError
 from raysynth.generators.lending import settled
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
+from raysynth.groups.prompts import check_attribute
 from raysynth.knobs import Count, Rate, Section, Share, knob
 
 NAME = "audit.method=guda"
@@ -55,12 +56,8 @@ def _check(config: Any, knobs: GudaKnobs) -> None:
         )
     if training.scope == "attribute":
         raise ConfigError(_no_anchor("finetune.per=attribute"))
-    if "attribute" not in config.prompts.fields:
-        raise ConfigError(
-            f"prompts.template: {config.prompts.template!r} has no {{attribute}}, so {NAME} has no "
-            "other prompt of a label to draw instead; expected it in the template. Fix: "
-            "prompts.template='a photo of a {token} {label} on {attribute}'"
-        )
+    why = f"{NAME} has no other prompt of a label to draw instead"
+    check_attribute(config.prompts, why)
     if config.finetune.experts > 1:
         raise ConfigError(
             f"{NAME}: got finetune.experts={config.finetune.experts}, models for some noise levels "

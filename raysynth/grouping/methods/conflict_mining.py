@@ -15,9 +15,10 @@ from pydantic import Field, field_validator, model_validator
 
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.errors import ConfigError, DataError
-from raysynth.grouping.method import Draws, Grouped, Method, Ungrouped, attributes
+from raysynth.grouping.method import Grouped, Method, Passes, Ungrouped, attributes, no_passes
 from raysynth.grouping.settings import GROUPING
 from raysynth.groups.groups import Groups
+from raysynth.groups.prompts import check_attribute
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Count, Named, Place, Rate, Section, Share, decides, knob
 from raysynth.models.settings import BaseConfigSection, base_of, clip_of
@@ -109,12 +110,7 @@ def _check(config: Any, knobs: ConflictMiningKnobs) -> None:
             f"{config.base.clip} knows of these images cannot be guessed; expected words for what "
             f"their attribute may be, or a captioner. Fix: {KEY}"
         )
-    if "attribute" not in config.prompts.fields:
-        raise ConfigError(
-            f"prompts.template: {config.prompts.template!r} has no {{attribute}}, so prompts would "
-            "not say what conflict_mining finds; expected it in the template. Fix: "
-            "prompts.template='a photo of a {token} {label} on {attribute}'"
-        )
+    check_attribute(config.prompts, "prompts would not say what conflict_mining finds")
     check_clip(config.base)
     if knobs.captioner:
         _check_captioner(knobs.captioner, knobs.captioner_revision)
@@ -180,12 +176,13 @@ def _decided_by(config: Any) -> Mapping[str, Any]:
     }
 
 
-def _draws(knobs: ConflictMiningKnobs) -> Draws:
+def _passes(knobs: ConflictMiningKnobs, attributes: int, images: int) -> Passes:
     from raysynth.grouping.generated import BATCH, evaluations
 
     if knobs.biased_on == "real":
-        return Draws()
-    return Draws(knobs.base_steps * BATCH, knobs.images * evaluations(knobs.guidance_scale))
+        return no_passes(knobs, attributes, images)
+    drawn = knobs.images * evaluations(knobs.guidance_scale)
+    return Passes(knobs.base_steps * BATCH, drawn, adapters=True)
 
 
 PART = Method(
@@ -200,5 +197,5 @@ PART = Method(
     check=_check,
     check_images=_check_images,
     steps=lambda knobs: knobs.steps,
-    draws=_draws,
+    passes=_passes,
 )

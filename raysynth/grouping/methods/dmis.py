@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from raysynth.cluster.settings import ResourcesConfig
-from raysynth.errors import ConfigError, DataError
+from raysynth.errors import DataError
 from raysynth.grouping.method import Grouped, Method, Passes, Ungrouped, attributes
 from raysynth.groups.groups import UNKNOWN, Groups
+from raysynth.groups.prompts import check_attribute
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Count, Rate, Section, Share, decides, knob
 from raysynth.models.settings import BaseConfigSection, base_of
@@ -85,12 +86,7 @@ class DmisKnobs(Section):
 def _check(config: Any, knobs: DmisKnobs) -> None:
     from raysynth.models.sources import check_base
 
-    if "attribute" not in config.prompts.fields:
-        raise ConfigError(
-            f"prompts.template: {config.prompts.template!r} has no {{attribute}}, so the base "
-            "would be told nothing of what dmis infers; expected it in the template. Fix: "
-            "prompts.template='a photo of a {token} {label} on {attribute}'"
-        )
+    check_attribute(config.prompts, "the base would be told nothing of what dmis infers")
     check_base(config.base)
 
 
