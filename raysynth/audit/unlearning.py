@@ -37,8 +37,8 @@ from raysynth.models.loading import round_weights
 from raysynth.models.prediction import Predicted
 from raysynth.models.settings import BaseConfigSection
 
-ANCHOR, WEIGHT, MODEL = "anchor", "weight", "model"
-"""What rows have besides: another prompt, their share of the loss, the number of the full model."""
+ANCHOR, WEIGHT = "anchor", "weight"
+"""What rows have besides: another prompt, and their share of the loss."""
 SLOWER = 0.5
 """A rate of its own, as adapters want ten times that of full weights: at 1e-4 they forget nothing
 in 60 steps (benchmarks/attribution.py)."""
@@ -107,8 +107,6 @@ class Redirect:
     """Of the full models: family and schedule."""
     bank: Bank
     """The full models, frozen."""
-    models: tuple[str, ...]
-    """Their names, by the number that rows have."""
     groups: Groups
     similar: np.ndarray
     """[G, G] cosines of the groups' prompts."""
@@ -134,13 +132,12 @@ class Redirect:
         chances = anchor_shares(similar, self.knobs.beta, self.knobs.uniform)
         drawn = dice_of(job, seed, ANCHOR).choice(len(anchors), own.shape, p=chances)
         asked = np.where(forget, np.array([row_of[g] for g in anchors])[drawn], own)
-        model = np.full(own.shape, self.models.index(job.parent), np.float32)
-        values = {WEIGHT: weights(forget, self.knobs.preserve), MODEL: model}
+        share = weights(forget, self.knobs.preserve)
         return replace(
             material,
             texts=texts,
             also={ANCHOR: torch.from_numpy(asked).to(device)},
-            values={name: torch.from_numpy(value).to(device) for name, value in values.items()},
+            values={WEIGHT: torch.from_numpy(share).to(device)},
         )
 
     def losses(self, batch: Noised, denoise: Denoiser, knobs: Section) -> Tensor:
@@ -151,10 +148,7 @@ class Redirect:
 
     def _full(self, batch: Noised) -> Denoiser:
         """The full model of every row."""
-        names = [self.models[0]] * len(batch.x)
-        if len(self.models) > 1:
-            names = [self.models[int(n)] for n in batch.values[MODEL].tolist()]
-        return Denoiser(self.base, self.bank.use(names, 1))
+        return Denoiser(self.base, self.bank.use([job.parent for job in batch.jobs], 1))
 
 
 def weights(forget: np.ndarray, preserve: float) -> np.ndarray:
@@ -187,4 +181,4 @@ def redirected(pack: Pack, similar: Callable[[], np.ndarray], knobs: Any) -> Pac
     choice = any(len(anchors_of(job, job.without, pack.groups)) > 1 for job in pack.jobs)
     many = pack.groups.count
     cosines = similar() if choice else np.ones((many, many))
-    return replace(pack, objective=Redirect(base, bank, models, pack.groups, cosines, knobs))
+    return replace(pack, objective=Redirect(base, bank, pack.groups, cosines, knobs))

@@ -47,11 +47,22 @@ class Trainee:
 
 
 def precision_of(settings: FinetuneConfig, base: BaseConfigSection) -> str:
-    """accelerate's name of the precision to train in."""
+    """accelerate's name of the precision to train in.
+
+    `auto` is no float16 where gradients of gradients are taken: they leave its range.
+    """
     if settings.precision != "auto":
         return ACCELERATE[settings.precision]
     dtype = pick_dtype("auto", pick_device(base.device))
+    if dtype == torch.float16 and second_order(settings):
+        return "no"
     return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "no")
+
+
+def second_order(settings: FinetuneConfig) -> bool:
+    """Whether the objective takes gradients of gradients."""
+    objective = OBJECTIVES[settings.objective.name]
+    return isinstance(objective, OfImages) and objective.twice
 
 
 def build_trainee(pack: Pack, slots: int) -> Trainee:
@@ -114,9 +125,8 @@ def _load_model(pack: Pack, dtype: str) -> Base:
     live = pack.settings.text_encoder
     base = replace(load_base(section, ("model", "text") if live else ("model",)), live=live)
     rows = pack.training.budget.batch_size
-    objective = OBJECTIVES[pack.settings.objective.name]
-    twice = isinstance(objective, OfImages) and objective.twice
-    pick_attention(base, "plain" if twice else pack.base.attention, rows, backward=True)
+    kernel = "plain" if second_order(pack.settings) else pack.base.attention
+    pick_attention(base, kernel, rows, backward=True)
     if pack.settings.gradient_checkpointing:
         base.model.enable_gradient_checkpointing()
     return base

@@ -7,7 +7,7 @@ scales and clips.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -57,6 +57,8 @@ class Noised:
     """Name -> [B] float32 numbers of the rows, by the names that `extra` gave them."""
     images: Mapping[str, Tensor] = field(default_factory=dict)
     """Name -> [B, ...] float32 what is known of the rows' images (`OfImages`); 0: nothing is."""
+    jobs: Sequence[Job] = ()
+    """Whose each of the B rows is; on the host, so that to ask waits for no device."""
     draw_probe: Callable[[], Tensor] | None = None
     """Draws [B, C, h, w] normal numbers besides the noise, the same at every call."""
 

@@ -69,6 +69,8 @@ class Phase:
     """[P, B] weight of each row in each adapter's loss."""
     columns: list[Tensor]
     """Which of its own rows each adapter's laid-out rows are; repeats fill its last run."""
+    jobs: list[Job]
+    """[B] whose each laid-out row is."""
 
     def noise(self, micro: int, seed: int, probe: bool = False) -> Tensor:
         """[2, B, C, h, w] normal numbers of a micro-batch: for the latents' spread, as noise.
@@ -102,6 +104,7 @@ class Phase:
             differs={name: other[micro] != own for name, other in self.also.items()},
             values={name: value[micro] for name, value in self.values.items()},
             images={name: value[self.entries[micro]] for name, value in self.images.items()},
+            jobs=self.jobs,
             draw_probe=lambda: self.noise(micro, seed, probe=True)[0],
         )
 
@@ -137,6 +140,7 @@ def lay_out(rows: Sequence[Row], micro_batches: int, before: Phase | None = None
         uniform=beside([own.uniform for own in each]),
         weights=_weights(rows, columns).to(moments.device),
         columns=columns,
+        jobs=[row.job for row, own in zip(rows, columns, strict=True) for _ in own],
     )
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from raysynth.config.files import load_config
 from raysynth.datasets.damage import ENDING, KEPT, encoded_mask
 from raysynth.errors import ConfigError
-from raysynth.finetune import training
+from raysynth.finetune import engines, training
 from raysynth.finetune.checks import check_finetune
 from raysynth.finetune.damaged import latent_noise, leak, missing_pixels, missing_positions
 from raysynth.finetune.objectives.gsure import (
@@ -300,3 +300,14 @@ def test_what_it_costs_and_that_it_decides():
     assert passes_of(recipe_of(config).training, config.finetune) == 2
     plain = load_config(None, ["generator=lora"])
     assert training_inputs(config) != training_inputs(plain)
+
+
+def test_auto_is_no_float16_where_second_derivatives_leave_its_range(monkeypatch):
+    monkeypatch.setattr(engines, "pick_dtype", lambda *_: torch.float16)
+    base = load_config(None, []).base
+    plain, second = (
+        load_config(None, given).finetune
+        for given in ([], ["finetune.objective=gsure", "dataset.missing=0.3"])
+    )
+    assert engines.precision_of(plain, base) == "fp16"
+    assert engines.precision_of(second, base) == "no"
