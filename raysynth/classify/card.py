@@ -39,12 +39,13 @@ Tells {labels} apart in images whose {attributes} must not matter. {training}{in
 
 ## Load
 ```python
-{load}from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-processor = AutoImageProcessor.from_pretrained("path/to/this/folder")
-model = AutoModelForImageClassification.from_pretrained("path/to/this/folder").eval()
+folder = "path/to/this/folder"
+processor = AutoImageProcessor.from_pretrained(folder)
+model = AutoModelForImageClassification.from_pretrained(folder{trust}).eval()
 ```
-
+{code}
 ## Data set
 `{dataset}`, severity {severity} (share of bias-aligned training images within a class), run seed
 {run_seed}. Synthetic images: {images}.{commits}
@@ -72,6 +73,11 @@ data set's.
 ## Limits
 Measured on the groups above only: other attributes may carry other biases. {limit}The worst group's
 accuracy rests on few test images of that group. Not for decisions about people.
+"""
+OWN_CODE = """
+transformers has no such architecture: `trust_remote_code=True` runs the two Python files of this
+folder, which need torch and transformers alone. Where raysynth is installed,
+`import raysynth.networks.pretrained` does instead, and no file of the folder is run.
 """
 SYNTHETIC_LIMIT = "Synthetic images\nbring along what the base model knows and believes. "
 
@@ -111,7 +117,7 @@ class Origin:
 
 
 def model_card(origin: Origin, own: bool) -> str:
-    """Markdown with the Hub's metadata header; `own`: loading the model takes raysynth's import."""
+    """Markdown with the Hub's metadata header; `own`: loading the model takes its folder's code."""
     config, groups = origin.config, origin.groups
     return CARD.format(
         tags=", ".join(
@@ -121,7 +127,8 @@ def model_card(origin: Origin, own: bool) -> str:
         attributes=" or ".join(map(plain, groups.attribute_names)),
         training=_training(origin),
         inferred=f"\n\n{INFERRED[:1].upper()}{INFERRED[1:]}." * groups.found,
-        load="import raysynth.networks.pretrained  # registers the model\n" if own else "",
+        trust=", trust_remote_code=True" if own else "",
+        code=OWN_CODE if own else "",
         dataset=config[DatasetConfig].name,
         severity=config[DatasetConfig].severity,
         run_seed=config.seed,

@@ -1,6 +1,6 @@
 """Where shipped classifiers' cards of version 0.1 import the small network from."""
 
-from raysynth.networks.saved import (
+from raysynth.networks.pretrained import (
     ClipClassifier,
     ClipClassifierConfig,
     SmallResNet,

@@ -19,8 +19,9 @@ from transformers import CLIPModel, CLIPTokenizer, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 from raysynth.models.loading import limit_tokenizer, load_or_explain
+from raysynth.networks.modeling_raysynth import ClipClassifier, ClipClassifierConfig
 from raysynth.networks.pretrained import KEY, read_clip
-from raysynth.networks.saved import ClipClassifier, ClipClassifierConfig, label_settings
+from raysynth.networks.saved import label_settings
 from raysynth.networks.settings import ClassifierConfig
 
 RANK, ALPHA, DROPOUT = 16, 32, 0.1

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysynth.networks.small import Block, SmallNetwork
+from raysynth.networks.residual import Block
+from raysynth.networks.small import SmallNetwork
 
 
 @dataclass(frozen=True)

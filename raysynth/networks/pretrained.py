@@ -30,13 +30,13 @@ from raysynth.models.architecture import FAULTS, NO_CODE, of_layers
 from raysynth.models.headers import read_config, reason_of
 from raysynth.models.loading import complete, load_or_explain, quiet_transformers
 from raysynth.models.sources import PROCESSORS, pixel_statistics, variant_of
-from raysynth.networks.saved import (
+from raysynth.networks.modeling_raysynth import (
     ClipClassifier,
     ClipClassifierConfig,
     SmallResNet,
     SmallResNetConfig,
-    label_settings,
 )
+from raysynth.networks.saved import label_settings
 from raysynth.networks.settings import ClassifierConfig
 
 __all__ = [

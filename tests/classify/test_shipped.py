@@ -1,16 +1,21 @@
-"""Classifiers that version 0.1 shipped: their folders load, to the same numbers."""
+"""Shipped folders load to the same numbers: version 0.1's, and in a process without raysynth."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+
+from raysynth.networks.network import build_network
+from tests.training.tiny import SIDE, tiny_blueprint, tiny_groups, tiny_images
 
 CONFIG = {
     "architectures": ["SmallResNet"],
@@ -70,3 +75,48 @@ with torch.no_grad():
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     np.testing.assert_allclose(json.loads(found.stdout.splitlines()[-1]), LOGITS, rtol=1e-4)
+
+
+STRANGER = """
+import json, sys
+import numpy as np, torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+folder = sys.argv[1]
+image = Image.fromarray(np.load(sys.argv[2]))
+model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True).eval()
+processor = AutoImageProcessor.from_pretrained(folder)
+with torch.no_grad():
+    logits = model(**processor(image, return_tensors="pt")).logits[0]
+found = pipeline("image-classification", model=folder, trust_remote_code=True)(image)
+assert not any(name.split(".")[0] == "raysynth" for name in sys.modules)
+print(json.dumps([logits.tolist(), {each["label"]: each["score"] for each in found}]))
+"""
+
+
+@pytest.mark.parametrize("backbone", ["small", "clip"])
+def test_who_has_never_heard_of_raysynth_loads_it_and_sees_the_same(tmp_path, backbone):
+    given = [] if backbone == "small" else ["classifier.backbone=clip"]
+    side = SIDE if backbone == "small" else 32
+    network = build_network(tiny_blueprint(*given), tiny_groups(), side, 0)
+    network.save_pretrained(str(tmp_path / "model"))
+    image = np.random.default_rng(0).integers(0, 255, (side, side, 3)).astype(np.uint8)
+    np.save(tmp_path / "image.npy", image)
+    images = tiny_images([1, 0, 0, 0], tiny_groups(), 0, side=side)
+    images = replace(images, pixels=image[None].transpose(0, 3, 1, 2))
+    own = network.outputs(images)[1][0]
+    hidden = tmp_path / "elsewhere"  # neither an installed raysynth nor one beside it is found
+    (hidden / "raysynth").mkdir(parents=True)
+    (hidden / "raysynth" / "__init__.py").write_text("raise ImportError('it is not there')")
+    found = subprocess.run(
+        [sys.executable, "-c", STRANGER, str(tmp_path / "model"), str(tmp_path / "image.npy")],
+        capture_output=True,
+        text=True,
+        cwd=hidden,
+        env=os.environ | {"HF_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(hidden)},
+    )
+    assert found.returncode == 0, found.stderr
+    logits, scores = json.loads(found.stdout.splitlines()[-1])
+    np.testing.assert_allclose(logits, own.tolist(), atol=2e-3)
+    chances = torch.tensor(logits).softmax(0).tolist()
+    assert scores == pytest.approx(dict(zip(network.label_names, chances, strict=True)), abs=1e-3)

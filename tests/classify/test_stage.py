@@ -91,7 +91,7 @@ def test_results_model_card_and_resume(ray_local, tmp_path):
 
     card = (work / "model" / "README.md").read_text()
     named = ("Intended use", "Limits", "Data set", "WGA", "| a/1 | 24 |", "Why this model")
-    for word in (*named, "import raysynth.networks.pretrained"):
+    for word in (*named, "trust_remote_code=True"):
         assert word in card
     assert facts["shipped"] == results["shipped"] and results["shipped"]["words"][9:40] in card
     assert all(len(method["units"]) == 2 for method in results["methods"].values())
