@@ -15,7 +15,13 @@ from measure import run
 SEVERITIES = (0.95, 0.99)
 ALONE = ("references.names=[erm]", "references.controls=[]")
 """Nothing besides that is compared with."""
-QUICK = ("search.trials=1", "synthesis.images_per_group=100", "classifier.seeds=1")
+BUDGETS = (
+    *("references.seeds=1", "references.steps=200", "search.trials=3", "search.ratios=[0.15,0.3]"),
+    *("search.steps=[150,450]", "classifier.seeds=1", "classifier.steps=300"),
+    *("classifier.batch_size=64", "synthesis.images_per_group=400"),
+)
+"""Those of configs/benchmarks/outfits_fresh.yaml, for both."""
+QUICK = ("search.trials=1", "synthesis.images_per_group=100")
 
 
 def unknown_attributes(folder: Path, seed: int, quick: bool) -> dict[str, float]:
@@ -23,9 +29,8 @@ def unknown_attributes(folder: Path, seed: int, quick: bool) -> dict[str, float]
     found: dict[str, float] = {}
     for severity in SEVERITIES[1:] if quick else SEVERITIES:
         for attributes in ("given", "unknown"):
-            methods = _methods(
-                folder, seed, severity, attributes, (*ALONE, *(QUICK if quick else ()))
-            )
+            more = (*ALONE, *BUDGETS, *(QUICK if quick else ()))
+            methods = _methods(folder, seed, severity, attributes, more)
             found[f"{severity} {attributes}"] = methods["raysynth"]["wga"]["mean"]
             if attributes == "given":
                 found[f"{severity} erm"] = methods["erm"]["wga"]["mean"]
