@@ -116,6 +116,9 @@ def export(
         int | None,
         typer.Option("--seed", help="Training seed; default: the best one on validation."),
     ] = None,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Also as model.onnx (needs raysynth[onnx]).")
+    ] = False,
 ) -> None:
     """Save any trained method of a finished run: model, preprocessor and card; trains nothing."""
     config = load_config(*split_arguments(arguments or []))
@@ -126,7 +129,7 @@ def export(
     from raysynth.export import export as save
 
     with in_words():
-        print(save(config, method, to, seed))
+        print(save(config, method, to, seed, onnx))
 
 
 @app.command("config")

@@ -26,6 +26,7 @@ from raysynth.evaluation.shipping import candidates
 from raysynth.groups.groups import Groups
 from raysynth.knobs import digest_of
 from raysynth.method import FOLDERS, nodes_of
+from raysynth.networks.onnx import check_onnx
 from raysynth.references.titles import title_of
 from raysynth.stages.graph import Node
 from raysynth.stages.run import MANIFEST
@@ -64,7 +65,9 @@ class Finished:
         return found
 
 
-def export(config: Config, method: str, folder: str, seed: int | None = None) -> str:
+def export(
+    config: Config, method: str, folder: str, seed: int | None = None, onnx: bool = False
+) -> str:
     """Save a trained method's classifier to a new or empty folder or URI; says what was saved.
 
     Parameters
@@ -72,14 +75,18 @@ def export(config: Config, method: str, folder: str, seed: int | None = None) ->
     config : the run's, or its name and storage only.
     method : a row of the run's table that is trained: a reference, a mixture, or raysynth.
     seed : index of the training seed; None: the one of the best validation score.
+    onnx : whether it is saved in ONNX too.
 
     Raises
     ------
     ConfigError
-        No such method or seed, no finished run of these settings, or a folder that is not empty.
+        No such method or seed, no finished run of these settings, a folder that is not empty, or no
+        package that writes ONNX.
     DataError
         The training's weights are not there any more.
     """
+    if onnx:
+        check_onnx()
     if exists(folder) and sizes_below(folder):
         raise ConfigError(
             f"--to: {masked(folder)} is not empty; expected a new or empty folder. Fix: another one"
@@ -93,6 +100,7 @@ def export(config: Config, method: str, folder: str, seed: int | None = None) ->
         units,
         Origin(run.config, truth.groups, truth.counts, run.methods, run.shipped, final),
         folder,
+        onnx,
     )
     wga = row["validation"]["wga"]["seeds"][seed]
     return f"{title_of(method)}, seed {seed}, validation WGA {100 * wga:.1f} %: {masked(folder)}"

@@ -118,8 +118,10 @@ def test_the_command_names_a_run_as_others_do(finished, tmp_path, monkeypatch, c
     code, said = command(monkeypatch, capsys, "usb", *place, "--to", str(tmp_path / "usb"))
     assert code == 0 and "USB mixing, seed " in said
     file = run.path("config.yaml")
-    code, said = command(monkeypatch, capsys, "usb", file, "--to", str(tmp_path / "again"))
-    assert code == 0 and (tmp_path / "again" / "config.json").exists()
+    to = tmp_path / "again"
+    code, said = command(monkeypatch, capsys, "usb", file, "--to", str(to), "--onnx")
+    assert code == 0 and {"config.json", "model.onnx"} <= {path.name for path in to.iterdir()}
+    assert "`model.onnx` takes `pixel_values`" in (to / "README.md").read_text()
     refusals = {
         ("usbs", *place, "--to", str(tmp_path / "a")): "Did you mean 'usb'?",
         ("xyz", *place, "--to", str(tmp_path / "a")): "expected one of resampling, erm_balanced_",

@@ -79,6 +79,10 @@ transformers has no such architecture: `trust_remote_code=True` runs the two Pyt
 folder, which need torch and transformers alone. Where raysynth is installed,
 `import raysynth.networks.pretrained` does instead, and no file of the folder is run.
 """
+ONNX = """
+`model.onnx` takes `pixel_values` [batch, 3, size, size] float32 and gives `logits`; the names of
+the labels, the size and the mean and deviation of pixels in [0, 1] are in its metadata, as JSON.
+"""
 SYNTHETIC_LIMIT = "Synthetic images\nbring along what the base model knows and believes. "
 
 
@@ -116,8 +120,11 @@ class Origin:
         return any(not phase["images"].startswith("real") for phase in phases) or any(heads)
 
 
-def model_card(origin: Origin, own: bool) -> str:
-    """Markdown with the Hub's metadata header; `own`: loading the model takes its folder's code."""
+def model_card(origin: Origin, own: bool, onnx: bool = False) -> str:
+    """Markdown with the Hub's metadata header.
+
+    `own`: loading the model takes its folder's code. `onnx`: it is there in ONNX too.
+    """
     config, groups = origin.config, origin.groups
     return CARD.format(
         tags=", ".join(
@@ -128,7 +135,7 @@ def model_card(origin: Origin, own: bool) -> str:
         training=_training(origin),
         inferred=f"\n\n{INFERRED[:1].upper()}{INFERRED[1:]}." * groups.found,
         trust=", trust_remote_code=True" if own else "",
-        code=OWN_CODE if own else "",
+        code=OWN_CODE * own + ONNX * onnx,
         dataset=config[DatasetConfig].name,
         severity=config[DatasetConfig].severity,
         run_seed=config.seed,

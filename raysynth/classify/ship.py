@@ -37,12 +37,16 @@ def units_of(
     return own_units(config, work, groups, size)
 
 
-def ship(units: Units, origin: Origin, folder: str) -> None:
-    """Save a classifier with its card to a folder or URI, which is made."""
+def ship(units: Units, origin: Origin, folder: str, onnx: bool = False) -> None:
+    """Save a classifier with its card to a folder or URI, which is made; `onnx`: in ONNX too."""
     use_threads(units.resources.cpus_per_worker)
     network = load_unit(units, origin.final.record, origin.final.head)
     with tempfile.TemporaryDirectory() as local:
         network.save_pretrained(local)
-        card = model_card(origin, network.own)
+        if onnx:
+            from raysynth.networks.onnx import write_onnx
+
+            write_onnx(network, local)
+        card = model_card(origin, network.own, onnx)
         (Path(local) / "README.md").write_text(card, encoding="utf-8")
         put_folder(local, folder)

@@ -128,7 +128,7 @@ class Network:
 
     @property
     def own(self) -> bool:
-        """Whether transformers knows the model only by raysynth's code, which is saved beside it."""
+        """Whether transformers knows the model only by code of ours, saved beside it."""
         return type(self.model).__module__.startswith("raysynth.")
 
     def predict(self, images: ImageSet) -> NDArray[np.int64]:
