@@ -212,6 +212,7 @@ class Run:
         record = self._read_record(self._shelf.record(place))
         if record is None or record["digest"] != digest or "sizes" not in record:
             return None
+        record = {**record, "folder": self._shelf.relative(place)}
         if not self._shelf.renames:
             if not self._whole(place, record):
                 self._forget(name, place)
