@@ -25,8 +25,13 @@ from raysynth.storage.tables import count_rows, read_parts
 from raysynth.synthesis.shards import read_manifest
 from raysynth.terminal import clipped, masked, shown
 
-TABLE = "ingest"
-"""The stage whose rows are those of all its Parquet files."""
+TABLES = {
+    "ingest": "",
+    "clustering": "clusters.parquet",
+    "selection": "selection.parquet",
+    "search": "trials.parquet",
+}
+"""Stage -> the file that has the rows of its record; "": all of its Parquet files together."""
 SHARDS = "synthesis"
 """The stage whose own manifest says the rows of each."""
 SHOWN = 10
@@ -173,9 +178,10 @@ def _check(name: str, place: str, record: Mapping[str, Any], display: Progress) 
             found.append(each)
             display.update("files", len(found), len(whole))
     faults += [fault for fault, _ in found if fault]
-    total, expected = sum(count for _, count in found), record.get("rows")
-    if stage_kind(name) == TABLE and not faults and total != expected:
-        faults.append(f"{masked(place)}: {total} rows, expected {expected}")
+    of = TABLES.get(stage_kind(name))
+    total = sum(count for file, (_, count) in zip(whole, found, strict=True) if of in ("", file))
+    if of is not None and not faults and total != record.get("rows"):
+        faults.append(f"{masked(place)}/{of}: {total} rows, expected {record.get('rows')}")
     return Checked(name, len(sizes), sum(sizes.values()), tuple(faults))
 
 

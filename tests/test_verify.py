@@ -168,7 +168,9 @@ def test_rows_are_counted_where_a_record_of_before_has_neither_sizes_nor_hashes(
     verify(run.root, Progress())
     capsys.readouterr()
     write_table(table(29), f"{run.folder('ingest')}/train-00000.parquet")
-    assert f"{run.folder('ingest')}: 39 rows, expected 40" in told(run, capsys)
+    assert f"{run.folder('ingest')}/: 39 rows, expected 40" in told(run, capsys)
+    write_table(table(59), f"{run.folder('selection')}/selection.parquet")
+    assert "selection.parquet: 59 rows, expected 60" in told(run, capsys)
     shard = f"{run.folder('synthesis')}/group-0-1.parquet"
     shards = json.loads(Path(run.folder("synthesis"), "manifest.json").read_text())
     for each in shards["shards"]:
