@@ -43,7 +43,8 @@ from raysynth.storage.files import (
 from raysynth.storage.hashes import hashes_below, take_notes
 from raysynth.terminal import masked
 
-SECONDS = ".seconds"
+SECONDS, FACTS = ".seconds", ".facts.json"
+"""In a working folder: what was spent on it, and, once all outputs are there, what was made."""
 BROKEN = ".broken"
 NAMED = 5
 """Damaged files that are said by name; the others are counted."""
@@ -181,6 +182,8 @@ class Run:
         sweep(work)
         make_folder(work)
         spent = self._spent(work)
+        if (made := self._made(work)) is not None:
+            return made, spent
         start = time.time()
         try:
             facts = build(work)
@@ -189,7 +192,15 @@ class Run:
             with contextlib.suppress(OSError, StorageError):  # a statistic: it hides no error
                 if exists(work):
                     write_atomic(f"{work}/{SECONDS}", str(seconds).encode(), patience=0)
+        write_atomic(f"{work}/{FACTS}", as_json(facts))  # a kill from here on costs no work
         return facts, seconds
+
+    def _made(self, work: str) -> dict[str, Any] | None:
+        """The facts of a stage whose outputs are all there, but that was not recorded."""
+        with contextlib.suppress(DataError):
+            made = read_json(f"{work}/{FACTS}")
+            return made if isinstance(made, dict) else None
+        return None
 
     def _recorded(self, name: str, digest: str) -> dict[str, Any] | None:
         """The record of a stage that is named as finished, and is there as it was."""
@@ -213,16 +224,17 @@ class Run:
         if record is None or record["digest"] != digest or "sizes" not in record:
             return None
         record = {**record, "folder": self._shelf.relative(place)}
-        if not self._shelf.renames:
-            if not self._whole(place, record):
-                self._forget(name, place)
-                return None
-        elif not misfits(work, record["sizes"]):  # first: in its place may be other inputs' outputs
-            move(work, place)
-        elif misfits(place, record["sizes"]):
-            return None
         if self._shelf.renames:
+            if not misfits(work, record["sizes"]):  # first: in place may be other inputs' outputs
+                self._settle(work, place)
+            elif misfits(place, record["sizes"]):
+                return None
             remove(work)
+        elif self._whole(place, record):
+            self._settle(work, place)
+        else:
+            self._forget(name, place)
+            return None
         self._vouch(place, record)
         return record
 
@@ -260,8 +272,8 @@ class Run:
     def _publish(self, work: str, place: str, record: Mapping[str, Any]) -> dict[str, Any]:
         """Record what is in the finished working folder; on a disk, move it to its place."""
         sweep(work)
-        remove(f"{work}/{SECONDS}")
         sizes, told = take_notes(work)
+        sizes = {file: size for file, size in sizes.items() if file not in (SECONDS, FACTS)}
         folder = self._shelf.relative(place)
         read = {file: size for file, size in sizes.items() if file not in told}
         complete = {
@@ -272,10 +284,16 @@ class Run:
             "sha256": dict(sorted((told | hashes_below(work, read)).items())),
         }
         write_atomic(self._shelf.record(place), as_json(complete))
-        if self._shelf.renames:
-            move(work, place)
+        self._settle(work, place)
         self._vouch(place, complete)
         return complete
+
+    def _settle(self, work: str, place: str) -> None:
+        """Put a recorded stage in its place, without what only a working folder has."""
+        for name in (SECONDS, FACTS):
+            remove(f"{work}/{name}")
+        if self._shelf.renames:
+            move(work, place)
 
     def _vouch(self, place: str, record: Mapping[str, Any]) -> None:
         """Say beside a folder that runs share that it is complete."""

@@ -395,32 +395,46 @@ def test_other_inputs_leave_the_old_outputs_until_the_new_ones_are_recorded(tmp_
 
 
 @pytest.mark.parametrize("shared", [None, "stages"])
-def test_killed_around_the_record_finds_its_work_where_nothing_is_renamed(
-    tmp_path, monkeypatch, shared
+@pytest.mark.parametrize("disk", [False, True])
+@pytest.mark.parametrize(
+    ("dies_at", "builds", "skipped"),
+    [
+        ("before /.facts.json", True, False),
+        ("after /.facts.json", False, False),
+        ("before /.records/", False, False),
+        ("after /.records/", False, True),
+    ],
+)
+def test_killed_around_its_record_a_stage_finds_its_work(
+    tmp_path, monkeypatch, disk, shared, dies_at, builds, skipped
 ):
-    run, real = on_memory(tmp_path.name, shared), runs.write_atomic
-    for when, built in (("before", True), ("after", False)):
+    def opened() -> Run:
+        if not disk:
+            return on_memory(tmp_path.name, shared)
+        config = load_config(None, [f"storage_path={tmp_path}", "name=t"])
+        return open_run(config, shared and f"{tmp_path}/{shared}")
 
-        def killed(path: str, data: bytes, when=when, **more) -> None:
-            if when == "after":
-                real(path, data, **more)
-            if "/.records/" in path:
-                raise KeyboardInterrupt
+    real, (when, what) = runs.write_atomic, dies_at.split()
+
+    def killed(path: str, data: bytes, **more) -> None:
+        if what not in path or when == "after":
             real(path, data, **more)
+        if what in path:
+            raise KeyboardInterrupt
 
-        with monkeypatch.context() as patch:
-            patch.setattr(runs, "write_atomic", killed)
-            with pytest.raises(KeyboardInterrupt):
-                run.stage("ingest", {"when": when}, on_any(run, "one"))
-        found = []
+    run, found = opened(), []
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_atomic", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.stage("ingest", {"a": 1}, on_any(run, "one"))
 
-        def build(work: str, found=found) -> dict:
-            found.append(sizes_below(work).keys() - {".seconds"})
-            return {"rows": 1}
+    def build(work: str) -> dict:
+        found.append(sizes_below(work).keys() - {".seconds"})
+        return {"rows": 1}
 
-        again = on_memory(tmp_path.name, shared).stage("ingest", {"when": when}, build)
-        assert found == ([{"one"}] if built else []) and again.skipped is not built
-        assert sizes_below(again.path) == {"one": 3}
+    again = opened().stage("ingest", {"a": 1}, build)
+    assert found == ([{"one"}] if builds else []) and again.skipped is skipped
+    assert again.facts == {"rows": 1} and sizes_below(again.path) == {"one": 3}
 
 
 @pytest.mark.parametrize("shared", [None, "stages"])
