@@ -252,7 +252,7 @@ def stop(processes: Sequence[Born]) -> None:
 
 
 def born(pid: int) -> Born:
-    """A running process's pid and start."""
+    """A process as it can be recognised later."""
     import psutil
 
     return pid, psutil.Process(pid).create_time()

@@ -46,6 +46,8 @@ from raysynth.terminal import masked
 SECONDS, FACTS = ".seconds", ".facts.json"
 """In a working folder: what was spent on it, and, once all outputs are there, what was made."""
 BROKEN = ".broken"
+CONFIG = "config.yaml"
+"""The configuration of a run, as it was resolved when the run began."""
 NAMED = 5
 """Damaged files that are said by name; the others are counted."""
 
@@ -79,7 +81,7 @@ class Run:
             self.filesystem.makedirs(self._root, exist_ok=True)
             hold()
             text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-            write_atomic(self.path("config.yaml"), text.encode(), patience=0)
+            write_atomic(self.path(CONFIG), text.encode(), patience=0)
         except StorageError as error:
             cause = error.__cause__
             if cause is None or is_away(cause) or is_full(cause):
