@@ -33,7 +33,6 @@ from raysynth.clustering.neighbours import Neighbours
 from raysynth.config.config import Config
 from raysynth.config.files import load_config
 from raysynth.generators.recipe import recipe_of
-from raysynth.method import FOLDERS
 from raysynth.models.base import load_base
 from raysynth.models.clip import load_clip
 from raysynth.pipeline import run_pipeline
@@ -72,9 +71,9 @@ def configuration(storage: str, steps: int, images: int, more: Sequence[str] = (
 
 def recalls(run: Run) -> list[dict[str, Any]]:
     """Share of VAE copies that are called copies and whose original is named, by space."""
-    config, clusters = run.config, run.path(FOLDERS["clustering"])
+    config, clusters = run.config, run.folder("clustering")
     table, validation = read_embeddings(clusters), read_embeddings(clusters, "validation.parquet")
-    real = read_table(run.path(FOLDERS["ingest"]))
+    real = read_table(run.folder("ingest"))
     groups = groups_of(real.schema)
     row_of = {name: row for row, name in enumerate(real["id"].to_pylist())}
     group, clip = table["group"].to_numpy(), load_clip(config.base)
@@ -130,10 +129,10 @@ def trained(config: Config) -> tuple[Run, list[dict[str, Any]], Image.Image | No
     """Similarities and copies of one training, and its most similar pairs."""
     run = run_pipeline(config, until="selection")
     facts = run.manifest()["stages"]["selection"]["facts"]
-    real = read_table(run.path(FOLDERS["ingest"]), ["id", "image"])
-    groups = groups_of(read_table(run.path(FOLDERS["ingest"])).schema)
+    real = read_table(run.folder("ingest"), ["id", "image"])
+    groups = groups_of(read_table(run.folder("ingest")).schema)
     row_of = {name: row for row, name in enumerate(real["id"].to_pylist())}
-    synthetic = read_shards(run.path(FOLDERS["synthesis"]))
+    synthetic = read_shards(run.folder("synthesis"))
     rows: list[dict[str, Any]] = []
     pairs: list[Image.Image] = []
     for g in CONFLICTING:

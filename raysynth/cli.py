@@ -132,6 +132,45 @@ def export(
         print(save(config, method, to, seed, onnx))
 
 
+@app.command()
+def verify(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN | [CONFIG.yaml] [section.key=value ...]",
+            help="A run's folder or URI, or the configuration that it was run with.",
+            show_default=False,
+        ),
+    ] = None,
+    again: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--redo",
+            metavar="STAGE",
+            help="Forget this stage and what was made of it: the next run makes them again.",
+        ),
+    ] = None,
+) -> None:
+    """Check every file of a run's finished stages: sizes, SHA-256, rows, weights."""
+    from raysynth.config.storage import resolve_storage
+    from raysynth.progress import Progress
+
+    file, settings = split_arguments(arguments or [])
+    if file is None or file.endswith((".yaml", ".yml")):
+        config = load_config(file, settings)
+        root = f"{config.storage_path.rstrip('/')}/{config.name}"
+    elif settings:
+        raise ConfigError(f"a RUN takes no settings, got {settings[0]!r}. Fix: leave them out")
+    else:
+        root = resolve_storage(file).rstrip("/")
+    require_filesystem(root, "RUN")
+    from raysynth.verify import redo
+    from raysynth.verify import verify as check
+
+    with in_words(), Progress() as display:
+        (redo(root, again, display) if again else check(root, display))
+
+
 @app.command("config")
 def show_config(
     arguments: Arguments = None,

@@ -29,7 +29,7 @@ from raysynth.method import FOLDERS, nodes_of
 from raysynth.networks.onnx import check_onnx
 from raysynth.references.titles import title_of
 from raysynth.stages.graph import Node
-from raysynth.stages.run import MANIFEST
+from raysynth.stages.record import MANIFEST, recorded_folder
 from raysynth.storage import tables
 from raysynth.storage.files import exists, read_json, read_record, sizes_below
 from raysynth.terminal import clipped, masked, shown
@@ -150,7 +150,7 @@ def read_finished(config: Config) -> Finished:
     for node in (*references.upstream.values(), references, last):
         _check_made(node, stages, root)
     folders = {
-        name: f"{root}/{FOLDERS[node.stage.name]}"
+        name: f"{root}/{recorded_folder(node.name, stages[node.name], FOLDERS, shared=False)}"
         for name, node in (("ingest", real), ("references", references), (LAST, last))
     }
     if not exists(folders[LAST]):

@@ -53,18 +53,21 @@ def run_pipeline(
     if until is not None and until not in FOLDERS:
         raise ConfigError(f"until: got {until!r}, expected one of {', '.join(FOLDERS)}")
     config = pinned(config)
-    run = open_run(config, shared)
-    with progress or Progress() as display, Session(config, run.root) as session:
-        run.say = lambda text: display.say(f"  {text}")
+    root = f"{config.storage_path.rstrip('/')}/{config.name}"
+    with progress or Progress() as display, Session(config, root) as session:
+        run = open_run(config, shared, lambda: session.hold(display))
+        run.say, run.held = lambda text: display.say(f"  {text}"), session.check
         told = config.model_dump(mode="json")
         with open_trackers(config.trackers, run.root, config.name, told, run.say) as trackers:
             _whole(run, lambda: _Runner(config, run, session, display, trackers).go(until))
     return run
 
 
-def open_run(config: Config, shared: str | None = None) -> Run:
-    """The folder of a run of the method."""
-    return Run(config, FOLDERS, shared)
+def open_run(
+    config: Config, shared: str | None = None, hold: Callable[[], None] = lambda: None
+) -> Run:
+    """The folder of a run of the method; for `hold` see `Run`."""
+    return Run(config, FOLDERS, shared, hold)
 
 
 def stage_digests(

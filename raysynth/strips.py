@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
+from raysynth.errors import DataError
 from raysynth.storage.tables import decode_images, read_parts
+from raysynth.terminal import masked
 
 COLUMNS = 6
 ROWS = 3
@@ -34,13 +36,19 @@ def spaced(count: int, most: int) -> np.ndarray:
 
 
 def thumbnails(folder: str, ids: Sequence[str]) -> dict[str, Image.Image]:
-    """Reduced images by id; a table may exceed memory."""
+    """Reduced images by id; a table may exceed memory. DataError: some are not there."""
     found: dict[str, Image.Image] = {}
     for rows in read_parts(folder, ["id", "image"], ids=pa.array(ids, pa.string())):
         for position, identity in enumerate(rows["id"].to_pylist()):
             image = Image.fromarray(decode_images(rows["image"].slice(position, 1))[0])
             image.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.LANCZOS)
             found[identity] = image
+    if missing := set(ids) - set(found):
+        raise DataError(
+            f"{masked(folder)}: {len(missing)} of {len(set(ids))} images are not there, e.g. "
+            f"{min(missing)}; expected all of its table. Fix: raysynth verify RUN says which file "
+            "has changed, and how it is made again"
+        )
     return found
 
 

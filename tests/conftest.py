@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -46,8 +48,8 @@ def ray_local():
 
 
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """An S3 of its own process (moto): the environment that leads s3fs, pyarrow and Ray to it."""
+def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str], Path]]:
+    """An S3 of its own process (moto): how to reach it, and its log."""
     pytest.importorskip("s3fs")
     pytest.importorskip("moto.server")
     with socket.socket() as free:
@@ -64,7 +66,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
                     break
             assert server.poll() is None, log.read_text()
             time.sleep(0.1)
-        yield {
+        environment = {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
@@ -72,9 +74,31 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
             "AWS_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+        yield environment, log
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.fixture(scope="session")
+def s3_server(s3_process: tuple[dict[str, str], Path]) -> dict[str, str]:
+    """The environment that leads s3fs, pyarrow and Ray to an S3 of the tests' own."""
+    return s3_process[0]
+
+
+@pytest.fixture
+def s3_requests(s3_process: tuple[dict[str, str], Path]) -> Callable[[], list[str]]:
+    """What that S3 has been asked since the test began: `PUT /bucket/key?parameters`, in order."""
+    before = s3_process[1].stat().st_size
+
+    def since() -> list[str]:
+        with s3_process[1].open("rb") as log:
+            log.seek(before)
+            lines = log.read().decode(errors="replace").splitlines()
+        found = [re.search(r'"([A-Z]+ /\S*) HTTP/', line) for line in lines]
+        return [unquote(match[1]) for match in found if match]
+
+    return since
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ config
 parts method
 planning
 ahead
-pipeline export
+pipeline export verify
 benchmark
 cli
 __main__

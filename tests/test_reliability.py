@@ -11,15 +11,21 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load
 
+from raysynth.cluster.lease import LEASE
+from raysynth.cluster.local import LOCAL_ENVIRONMENT
 from raysynth.errors import StorageError
-from raysynth.pipeline import run_pipeline
+from raysynth.pipeline import open_run, run_pipeline
+from raysynth.progress import Progress
 from raysynth.storage import files as storage
 from raysynth.synthesis.shards import read_shards
+from raysynth.verify import verify
 from tests.test_pipeline import MINIATURE, USUAL, miniature
 
 ALONE = ["resources.workers=1", "clustering.actors=1", "synthesis.actors=1"]
@@ -33,16 +39,16 @@ SMALL = [
 LAST = "synthesis"
 
 
-def images(root: str) -> dict[str, str]:
-    """Id -> sha256 of the image's bytes."""
-    table = read_shards(f"{root}/synthetic")
+def images(folder: str) -> dict[str, str]:
+    """Id -> sha256 of the image's bytes, of the synthetic table in a folder or URI."""
+    table = read_shards(folder)
     bytes_of = [image["bytes"] for image in table["image"].to_pylist()]
     made = [hashlib.sha256(data).hexdigest() for data in bytes_of]
     return dict(zip(table["id"].to_pylist(), made, strict=True))
 
 
 def run_on(folder: Path, until: str | None = LAST) -> dict[str, str]:
-    return images(run_pipeline(miniature(folder, *SMALL), until=until).root)
+    return images(run_pipeline(miniature(folder, *SMALL), until=until).folder("synthesis"))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +105,8 @@ def test_a_file_of_the_same_size_and_other_content_is_made_again(plain, capsys, 
     changed[place(changed)] ^= 1
     file.write_bytes(changed)
     small = miniature(folder, *SMALL, "search.trials=0", f"selection.alpha=0.{len(changed)}")
-    assert images(run_pipeline(small, until="classification").root) == before
+    run = run_pipeline(small, until="classification")
+    assert images(run.folder("synthesis")) == before
     assert f"{file}: " in (said := capsys.readouterr().out) and "makes it again" in said
 
 
@@ -157,7 +164,7 @@ def test_killed_between_publishing_and_naming_it_is_not_generated_again(plain, t
     command = [sys.executable, "-c", KILLED, "run", *given]
     killed = subprocess.run(command, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert images(f"{tmp_path}/mini") == before
+    assert images(f"{tmp_path}/mini/synthetic") == before
     capsys.readouterr()
     assert run_on(tmp_path) == before
     assert len(skipped(capsys.readouterr().out)) == 4
@@ -171,14 +178,71 @@ def test_a_path_is_no_pattern(plain, tmp_path):
     assert (folder / "mini/report/index.html").exists()
 
 
+ON_TWO_NODES = """
+import os, sys
+from ray.cluster_utils import Cluster
+from raysynth.cli import main
+node = {"num_cpus": 2, "object_store_memory": 200_000_000}
+cluster = Cluster(True, head_node_args={**node, "include_dashboard": False})
+cluster.add_node(**node)
+cluster.wait_for_nodes()
+os.environ["RAY_ADDRESS"] = cluster.address
+for _ in range(2):
+    try:
+        main()
+    except SystemExit as left:
+        if left.code:
+            raise
+cluster.shutdown()
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.cluster
-def test_the_whole_pipeline_on_s3(plain, s3):
-    given = [f"storage_path={s3}", *MINIATURE, *SMALL]
-    command = [sys.executable, "-m", "raysynth.cli", "run", *given]
-    first = subprocess.run(command, capture_output=True, text=True)
-    assert first.returncode == 0, first.stdout[-2000:] + first.stderr[-4000:]
-    assert images(f"{s3}/mini") == plain[1]
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 0 and skipped(again.stdout) == USUAL
-    assert not [name for name in storage.sizes_below(f"{s3}/mini") if ".partial/" in name]
+def test_the_whole_pipeline_on_two_nodes_that_share_nothing_but_s3(plain, s3, s3_requests):
+    """Twice: the second run skips every stage."""
+    wide = ["resources.workers=2", "clustering.actors=2", "synthesis.actors=2"]
+    given = [f"storage_path={s3}", *MINIATURE, *SMALL, *wide]
+    command = [sys.executable, "-c", ON_TWO_NODES, "run", *given]
+    done = subprocess.run(command, capture_output=True, text=True, env=own_ray())
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert skipped(done.stdout) == USUAL
+    config = miniature(Path("x"), *SMALL).model_copy(update={"storage_path": s3})
+    run = open_run(config)
+    assert images(run.folder("synthesis")) == plain[1]
+    assert not [name for name in storage.sizes_below(run.root) if "partial" in name]
+    assert not storage.exists(f"{run.root}/{LEASE}")
+    verify(run.root, Progress())
+
+
+def own_ray() -> dict[str, str]:
+    """The environment without what this session's Ray set, for a Ray cluster of a test's own."""
+    return {key: value for key, value in os.environ.items() if key not in LOCAL_ENVIRONMENT} | {
+        "RAY_TMPDIR": tempfile.mkdtemp(prefix="rn", dir="/tmp")
+    }
+
+
+MANY = ["synthesis.images_per_group=64", "synthesis.batch_size=32", "synthesis.rows_per_shard=64"]
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_an_object_store_is_asked_little(s3, s3_requests):
+    """Requests of a generation that its folder's names are in: its inputs, blocks, shards, record.
+
+    Before blocks were written by one request each: 1.3 an image, 21 a block.
+    """
+    given = [f"storage_path={s3}", *MINIATURE, *SMALL, *MANY, "synthesis.scorers=[clip]"]
+    script = "from raysynth.cli import job; job('synthesis')"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *given], capture_output=True, text=True, env=own_ray()
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    asked = [each for each in s3_requests() if "/synthetic-" in each]
+    blocks = {
+        each.rsplit("/", 1)[-1] for each in asked if each.startswith("PUT") and "/blocks/" in each
+    }
+    kinds = Counter(each.partition(" ")[0] for each in asked)
+    print(f"{len(asked)} requests for 256 images in {len(blocks)} blocks: {dict(kinds)}")
+    assert len(blocks) == 8
+    assert len(asked) <= 0.3 * 256 and len(asked) <= 6 * len(blocks)

@@ -10,6 +10,7 @@ Shape suffixes: P adapters, K runs of b equal rows (B = K b), I in, O out, r ran
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 
 from raysynth.errors import ConfigError, ModelError
 from raysynth.storage.files import make_folder, open_storage, write_atomic
+from raysynth.storage.hashes import note_hashes
 
 
 @dataclass
@@ -194,6 +196,7 @@ class GroupedLoRA:
         )
         make_folder(folder)
         write_atomic(f"{folder}/{LORA_WEIGHT_NAME_SAFE}", data)
+        note_hashes(folder, {LORA_WEIGHT_NAME_SAFE: hashlib.sha256(data).hexdigest()})
 
     def _settings(self) -> dict[str, Any]:
         """PEFT's configuration of each adapted part of the model, `<part>.<key>`."""

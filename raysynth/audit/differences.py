@@ -18,6 +18,7 @@ from torch import Tensor
 
 from raysynth.adapters.banks import Bank, of_text, open_bank
 from raysynth.adapters.record import LoraShape
+from raysynth.errors import DataError
 from raysynth.generators.recipe import Training
 from raysynth.models.base import load_base
 from raysynth.models.condition import Condition
@@ -31,6 +32,7 @@ from raysynth.models.settings import BaseConfigSection
 from raysynth.storage.files import exists
 from raysynth.storage.tables import decode_images, read_parts, write_table
 from raysynth.synthesis.shards import shard_files
+from raysynth.terminal import masked
 
 ENCODED = 64
 """Images encoded at once, at most."""
@@ -127,8 +129,18 @@ def compare(asked: Compared, parts: Mapping[str, pa.Table], cpus: float) -> None
 
 
 def read_pixels(synthetic: str, ids: pa.ChunkedArray) -> np.ndarray:
-    """[N, H, W, 3] uint8 images of the synthetic table, in the order of `ids`."""
+    """[N, H, W, 3] uint8 images of the synthetic table, in the order of `ids`.
+
+    DataError: some are not there.
+    """
     wanted = ids.combine_chunks()
     found = list(read_parts(synthetic, ["id", "image"], shard_files(synthetic), wanted))
-    table = pa.concat_tables(found)
-    return decode_images(table["image"].take(pc.index_in(wanted, table["id"].combine_chunks())))
+    table = pa.concat_tables(found) if found else pa.table({"id": [], "image": []})
+    place = pc.index_in(wanted, table["id"].combine_chunks().cast(wanted.type))
+    if place.null_count:
+        raise DataError(
+            f"{masked(synthetic)}: {place.null_count} of {len(wanted)} images are not there; "
+            "expected those that its manifest names. Fix: raysynth verify RUN says which file has "
+            "changed, and how it is made again"
+        )
+    return decode_images(table["image"].take(place))

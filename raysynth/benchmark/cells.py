@@ -19,7 +19,7 @@ from raysynth.models.hub import pinned
 from raysynth.pipeline import stage_digests
 from raysynth.planning.preflight import preflight
 from raysynth.references.settings import CONTROLS, REAL_ONLY
-from raysynth.stages.run import shared_name
+from raysynth.stages.record import shared_name
 from raysynth.terminal import clipped, shown
 
 LAST_STAGE = "classification"

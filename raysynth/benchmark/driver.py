@@ -126,7 +126,6 @@ def run_benchmark(
     failed: dict[str, Failure] = {}
     with progress or Progress() as display:
         stages = frozenset().union(*(cell.folders for cell in cells))
-        display.stage("benchmark")
         waiting = f"{len(board.waiting)} cells are "
         display.say(
             f"{len(cells)} cells of {len(stages)} stages; {len(stages & board.done)} are there, "
@@ -135,6 +134,8 @@ def run_benchmark(
         # The table of what is finished may be asked for while another driver runs the rest.
         if board.waiting and not finished_only:
             with Session(config, root) as session:
+                session.hold(display)
+                display.stage("benchmark")
                 check_cells(board.waiting)
                 session.start()
                 failed = _run_cells(config, root, board, display)

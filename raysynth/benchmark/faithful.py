@@ -10,7 +10,7 @@ import pandas as pd
 
 from raysynth.benchmark.cells import Cell
 from raysynth.errors import DataError
-from raysynth.stages.run import shared_name
+from raysynth.stages.record import shared_name
 from raysynth.storage.files import read_record
 
 STAGE = "fidelity"

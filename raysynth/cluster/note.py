@@ -65,9 +65,9 @@ class SessionNote:
                 return
             os.close(folder)
         print(
-            "raysynth: a second driver of this run on this machine will not be noticed: there is "
-            f"no folder for its lock ({', '.join(str(path) for path in _places())}). Fix: make one "
-            "of these a folder of yours that nobody else may enter (chmod 700)",
+            "raysynth: what this run's Ray leaves behind if it is killed will not be ended by the "
+            f"next start: there is no folder for a note ({', '.join(map(str, _places()))}). Fix: "
+            "make one of these a folder of yours that nobody else may enter (chmod 700)",
             file=sys.stderr,
         )
 
@@ -75,7 +75,7 @@ class SessionNote:
         """Name what is to be ended if this process cannot; where that fails, nothing is named."""
         if self._folder is None:
             return
-        content = json.dumps({"driver": _born(os.getpid()), "ray": processes}).encode()
+        content = json.dumps({"driver": born(os.getpid()), "ray": processes}).encode()
         unfinished = f"{self._name}.tmp"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._remove(unfinished)
@@ -251,7 +251,8 @@ def stop(processes: Sequence[Born]) -> None:
             process.kill()
 
 
-def _born(pid: int) -> Born:
+def born(pid: int) -> Born:
+    """A process as it can be recognised later."""
     import psutil
 
     return pid, psutil.Process(pid).create_time()

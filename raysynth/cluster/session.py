@@ -19,8 +19,10 @@ from raysynth.cluster.capacity import (
     local_cpus,
     logical_cpus,
 )
+from raysynth.cluster.lease import Lease
 from raysynth.cluster.local import guard_token, held_signals, join, start_local
 from raysynth.cluster.note import SessionNote, children
+from raysynth.progress import Progress
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -40,8 +42,9 @@ ENVIRONMENT = {
 class Session:
     """Ray for one run, started at the first stage that needs it; a context manager.
 
-    A second driver of the same run on this machine is refused; what a killed driver's local Ray
-    left behind is stopped first, so that it cannot write into the run any more.
+    A second driver of the same run is refused: on this machine by the kernel's lock, anywhere by
+    the lease on the run's storage (`hold`). What a killed driver's local Ray left behind is stopped
+    first, so that it cannot write into the run any more.
     """
 
     def __init__(self, config: Demand, root: str) -> None:
@@ -51,12 +54,11 @@ class Session:
         self._signal = 0
         self._before: Any = None
         self._root = root
-        self._note = SessionNote(root)
+        self._note, self._lease = SessionNote(root), Lease(root)
 
     def __enter__(self) -> Session:
         self._note.take()
-        # In a worker, as in a benchmark's tasks, SIGTERM is Ray's.
-        if threading.current_thread() is threading.main_thread() and not _ray_runs():
+        if _in_charge():
             self._before = signal.signal(signal.SIGTERM, self._leave)
         return self
 
@@ -66,7 +68,7 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt) and not self._lease.lost:
             stopped = f"raysynth: stopped. The same command goes on with {self._root}"
             print(stopped, file=sys.stderr, flush=True)
         try:
@@ -76,11 +78,23 @@ class Session:
                 with held_signals():  # who is impatient presses Ctrl-C twice
                     ray.shutdown()
         finally:
+            self._lease.release()
             self._note.release()
             if self._before is not None:
                 signal.signal(signal.SIGTERM, self._before)
         if self._signal:
             sys.exit(128 + self._signal)
+        if error is None or isinstance(error, KeyboardInterrupt):
+            self.check()
+
+    def hold(self, display: Progress) -> None:
+        """Take the lease of the run on its storage; see `Lease.take` for what is raised."""
+        display.stage("lease")
+        self._lease.take(display, interrupts=_in_charge())
+
+    def check(self) -> None:
+        """Raise StorageError where another driver has taken the run over."""
+        self._lease.check()
 
     @property
     def spare(self) -> bool:
@@ -136,6 +150,11 @@ class Session:
         """SIGTERM, of schedulers and `ray job stop`: as Ctrl-C, instead of Ray's stack trace."""
         self._signal = number
         raise KeyboardInterrupt  # Ray's waits pass on no other exception of a signal handler
+
+
+def _in_charge() -> bool:
+    """Whether signals are this driver's: in a worker, as in a benchmark's tasks, they are Ray's."""
+    return threading.current_thread() is threading.main_thread() and not _ray_runs()
 
 
 def _hush() -> None:

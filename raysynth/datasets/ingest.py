@@ -25,7 +25,8 @@ from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
 from raysynth.stages.stage import Work
-from raysynth.storage.files import exists, remove
+from raysynth.storage.files import exists, remove, write_atomic
+from raysynth.storage.hashes import note_hashes
 from raysynth.storage.tables import (
     IMAGE,
     REAL,
@@ -33,8 +34,8 @@ from raysynth.storage.tables import (
     STORED,
     read_parts,
     read_table,
+    to_parquet,
     with_groups,
-    write_table,
 )
 
 ROWS_PER_FILE = 1000
@@ -96,6 +97,7 @@ def _write(
     """Write the chunks' files; the images' sides, and file -> its images' hashes."""
     sides: set[int] = set()
     hashes: dict[str, list[bytes]] = {}
+    files: dict[str, str] = {}
     if not todo:
         return sides, hashes
     blocks = ray.data.from_arrow(todo).map_batches(
@@ -109,8 +111,10 @@ def _write(
     for batch in blocks.iter_batches(batch_size=1, batch_format="pyarrow"):
         done += batch["rows"][0].as_py()
         sides.update(batch["sides"][0].as_py())
-        hashes[batch["file"][0].as_py()] = batch["hashes"][0].as_py()
+        file = batch["file"][0].as_py()
+        hashes[file], files[file] = batch["hashes"][0].as_py(), batch["sha256"][0].as_py()
         progress.update("images", done, total)
+    note_hashes(work, files)
     return sides, hashes
 
 
@@ -143,7 +147,8 @@ def _write_chunk(chunk: pa.Table, dataset: Dataset, groups: Groups, work: str) -
     )
     file = chunk["file"][0].as_py()
     damage.keep(dataset, kept, good, f"{work}/{file}")  # first: a table that is there is whole
-    write_table(table, f"{work}/{file}")
+    data = to_parquet(table)
+    write_atomic(f"{work}/{file}", data)
     sides = {side for image in good for side in _size(image)}
     ends = [min(sides), max(sides)] if sides else []
     return pa.table(
@@ -152,6 +157,7 @@ def _write_chunk(chunk: pa.Table, dataset: Dataset, groups: Groups, work: str) -
             "rows": [len(images)],
             "sides": pa.array([ends], pa.list_(pa.int64())),
             "hashes": pa.array([_hashes(column)], pa.list_(pa.binary())),
+            "sha256": [hashlib.sha256(data).hexdigest()],
         }
     )
 

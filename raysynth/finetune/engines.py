@@ -21,7 +21,8 @@ from raysynth.models.device import DTYPES, pick_device, pick_dtype
 from raysynth.models.family import Base, layers_of
 from raysynth.models.loading import round_weights
 from raysynth.models.settings import BaseConfigSection
-from raysynth.storage.files import put_folder
+from raysynth.storage.files import put_folder, sizes_below
+from raysynth.storage.hashes import hashes_below, note_hashes
 
 ACCELERATE = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 """accelerate's names of the precisions."""
@@ -115,6 +116,8 @@ def _full_trainee(base: Base) -> Trainee:
         with tempfile.TemporaryDirectory() as scratch:
             unet.save_pretrained(f"{scratch}/{part}")
             put_folder(f"{scratch}/{part}", f"{folder}/{part}")
+            known = hashes_below(f"{scratch}/{part}", sizes_below(f"{scratch}/{part}"))
+        note_hashes(f"{folder}/{part}", known)
 
     trainee = Trainee(unet, rows, enter, lambda _: None, load, save, lambda _: trainee)
     return trainee

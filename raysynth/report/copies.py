@@ -10,6 +10,7 @@ from raysynth.report.content import Content
 from raysynth.stages.run import Run
 from raysynth.storage.tables import read_table
 from raysynth.strips import Strip, mosaic, thumbnails
+from raysynth.synthesis.shards import read_shards
 
 PAIRS = 8
 KINDS = {"rejected as copies": "copy", "most similar that were kept": "kept"}
@@ -53,5 +54,5 @@ def pair_sheets(content: Content, run: Run) -> list[PairSheet]:
 
 def _candidates(run: Run) -> pd.DataFrame:
     selection = read_table(run.folder("selection")).to_pandas()
-    synthetic = read_table(run.folder("synthesis"), COLUMNS).to_pandas()
+    synthetic = read_shards(run.folder("synthesis"), COLUMNS).to_pandas()
     return selection.merge(synthetic, on="id").sort_values("id")

@@ -24,6 +24,7 @@ from raysynth.strips import (
     spaced,
     thumbnails,
 )
+from raysynth.synthesis.shards import read_shards
 
 EDITED = "edited"
 KINDS = ("real", EDITED, "kept", "rejected")
@@ -73,7 +74,7 @@ def _choose(content: Content, run: Run) -> tuple[dict[Key, list[str]], dict[Key,
     folder = run.folder("clustering")
     real = read_table(folder, ["id", "group", "cluster"], [f"{folder}/clusters.parquet"])
     frame = real.to_pandas().assign(kind="real").sort_values("id")
-    synthetic = read_table(run.folder("synthesis"), ["id", "cluster", "source"]).to_pandas()
+    synthetic = read_shards(run.folder("synthesis"), ["id", "cluster", "source"]).to_pandas()
     selection = read_table(run.folder("selection")).to_pandas()
     made = selection.merge(synthetic, on="id").sort_values("score", ascending=False)
     made["kind"] = np.where(made["kept"], "kept", "rejected")

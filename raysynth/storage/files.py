@@ -182,6 +182,32 @@ def _replace(name: str, data: bytes | memoryview) -> None:
         raise
 
 
+def create(path: str, data: bytes, patience: float = PATIENCE_SECONDS) -> bool:
+    """Write a small file unless there is one: whether it was written.
+
+    Of two that do it at once one alone succeeds, on storages that can tell: disks, S3, GCS.
+    """
+    storage, name = open_storage(path, patience)
+    try:
+        if storage.is_disk:
+            patiently(lambda: _write_new(name, data), path, patience)
+        else:
+            storage.pipe_file(name, data, mode="create")
+    except FileExistsError:
+        return False
+    except (TypeError, ValueError, NotImplementedError):  # a file system that cannot tell
+        if storage.exists(name):
+            return False
+        storage.pipe_file(name, data)
+    return True
+
+
+def _write_new(name: str, data: bytes) -> None:
+    os.makedirs(os.path.dirname(name), exist_ok=True)
+    with open(name, "xb") as file:
+        file.write(data)
+
+
 def sizes_below(folder: str) -> dict[str, int]:
     """Bytes of every file below a folder or URI, by its name relative to it."""
     storage, root = open_storage(folder)

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +17,14 @@ from PIL import Image, ImageOps
 
 from raysynth.errors import DamagedError, DataError
 from raysynth.groups.groups import Groups
-from raysynth.storage.files import make_folder, open_storage, patiently, write_atomic
+from raysynth.storage.files import Storage, make_folder, open_storage, patiently, write_atomic
 from raysynth.terminal import masked
 
 STORED = ("PNG", "JPEG", "WEBP")
 """Formats of the tables' images: no other parser is asked to read them."""
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+IMAGE_COLUMN = "image"
+"""Nearly all bytes of a table."""
 REAL = pa.schema(
     [
         ("id", pa.string()),
@@ -151,9 +154,8 @@ def read_parts(
     storage, _ = open_storage(folder)
     wanted = list(columns) if columns else None
     for name in files if files is not None else parquet_files(folder):
-        # Some rows: without the read-ahead of file systems that fetch more than is asked for.
-        cache = {} if ids is None else {"cache_type": "none"}
-        with _reading(name), storage.open(name, "rb", **cache) as file:
+        all_of_it = ids is None and (wanted is None or IMAGE_COLUMN in wanted)
+        with _reading(name), _opened(storage, name, whole=all_of_it, ahead=ids is None) as file:
             opened = partial(pq.ParquetFile, file, page_checksum_verification=True)
             parquet = patiently(opened, name)
             _require(parquet, wanted, name)
@@ -169,6 +171,17 @@ def read_parts(
                 if pc.any(mine).as_py():
                     yield read(partial(parquet.read_row_group, number, columns=wanted)).filter(mine)
                 first += rows
+
+
+def _opened(storage: Storage, name: str, *, whole: bool, ahead: bool) -> Any:
+    """A file as Arrow reads it.
+
+    An object store is asked once where the whole is wanted. Without `ahead`, of a few rows, file
+    systems do not fetch more than is asked for.
+    """
+    if whole and not storage.is_disk:
+        return pa.BufferReader(storage.cat_file(name))
+    return storage.open(name, "rb", **({} if ahead else {"cache_type": "none"}))
 
 
 def count_rows(folder: str, files: Sequence[str]) -> int:

@@ -25,6 +25,7 @@ from raysynth.progress import Progress
 from raysynth.scoring.columns import scores_of
 from raysynth.stages.stage import Work
 from raysynth.storage.files import remove, sizes_below
+from raysynth.storage.hashes import note_hashes
 from raysynth.storage.tables import read_table
 from raysynth.synthesis.actor import Synthesizer
 from raysynth.synthesis.breeding import FOLDER, Breeders, breed, breeds_of
@@ -284,12 +285,14 @@ def _rows_of(records: Sequence[Any], group: int) -> int:
 
 def _clear(work: str) -> None:
     """Leave only what the manifest names, and what a run notes in hidden files."""
-    kept = {*(record.file for record in shard_records(work)), MANIFEST, TIMELINE}
+    records = shard_records(work)
+    kept = {*(record.file for record in records), MANIFEST, TIMELINE}
     for name in SCRATCH:
         remove(f"{work}/{name}")
     for name in sizes_below(work):
         if name not in kept and not name.startswith("."):
             remove(f"{work}/{name}")
+    note_hashes(work, {record.file: record.sha256 for record in records if record.sha256})
 
 
 def build(work: Work) -> dict[str, Any]:

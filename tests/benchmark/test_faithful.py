@@ -10,7 +10,7 @@ import pytest
 
 from raysynth.benchmark.cells import plan_cells
 from raysynth.benchmark.faithful import fidelity_markdown, fidelity_of, summary
-from raysynth.stages.run import shared_name
+from raysynth.stages.record import shared_name
 from tests.benchmark.test_benchmark import planned
 
 

@@ -189,9 +189,7 @@ def test_a_folder_that_is_not_ours_alone_is_not_used(folder, monkeypatch, tmp_pa
             folder.rename(tmp_path / "elsewhere")
             folder.symlink_to(tmp_path / "elsewhere") if odd == "link" else folder.touch()
         SessionNote(RUN).take()
-        assert "a second driver of this run on this machine will not be noticed" in (
-            capsys.readouterr().err
-        )
+        assert "leaves behind if it is killed will not be ended" in capsys.readouterr().err
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
         note = SessionNote(RUN)
         note.take()

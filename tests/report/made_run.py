@@ -16,7 +16,9 @@ from raysynth.method import FOLDERS
 from raysynth.pipeline import open_run
 from raysynth.scoring.columns import SYNTHETIC
 from raysynth.stages.run import Run
+from raysynth.storage.hashes import sha256_of
 from raysynth.storage.tables import REAL, encode_png, with_groups, write_table
+from raysynth.synthesis.shards import ShardRecord, write_manifest
 from raysynth.synthesis.timeline import SPAN, utilisation, write_timeline
 
 GROUPS = Groups(
@@ -129,6 +131,7 @@ def _adapters(rng: np.random.Generator) -> list[dict]:
 
 
 def _synthetic(work: str, draw: Draw, rng: np.random.Generator, edits: bool) -> None:
+    records = []
     for group in range(GROUPS.count):
         rows = []
         for index in range(CANDIDATES):
@@ -158,7 +161,10 @@ def _synthetic(work: str, draw: Draw, rng: np.random.Generator, edits: bool) -> 
                 }
             )
         table = pa.Table.from_pylist(rows, with_groups(SYNTHETIC, GROUPS))
-        write_table(table, f"{work}/group-{group}-00000.parquet")
+        file = f"group-{group}-00000.parquet"
+        write_table(table, f"{work}/{file}")
+        records.append(ShardRecord(file, group, len(rows), sha256_of(f"{work}/{file}")))
+    write_manifest(work, records, {})
 
 
 def _generation(work: str) -> dict:

@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from raysynth.classify.card import training_in_words
-from raysynth.errors import DataError
+from raysynth.errors import DamagedError, DataError
 from raysynth.evaluation.results import INFERRED
 from raysynth.evaluation.shipping import in_words, shipped
 from raysynth.progress import Progress
@@ -27,6 +27,8 @@ from raysynth.report.results import results
 from raysynth.report.sheets import contact_sheets
 from raysynth.report.stage import file_names, run_report
 from raysynth.report.summary import print_summary
+from raysynth.storage.tables import read_table, write_table
+from raysynth.strips import thumbnails
 from tests.report.made_run import (
     ACCURACY,
     CANDIDATES,
@@ -561,3 +563,14 @@ def test_an_audit_is_a_table_of_groups(reported):
     assert "were dropped, of all candidates:" in told and "coat/gravel 5" in told
     assert results(content)["audits"] == {"shared": facts}
     assert results(content)["selection"]["leaks"]["coat/gravel"] == 5
+
+
+def test_images_that_are_not_there_are_not_left_out_in_silence(tmp_path):
+    config, run = make_run(tmp_path)
+    content = read_content(config, run)
+    with pytest.raises(DataError, match=r"1 of 2 images are not there, e\.g\. nobody.*verify"):
+        thumbnails(run.folder("ingest"), ["nobody", "real-0-0000"])
+    shard = Path(run.folder("synthesis"), "group-1-00000.parquet")
+    write_table(read_table(str(shard.parent), files=[str(shard)]).slice(0, 5), str(shard))
+    with pytest.raises(DamagedError, match=r"group-1-00000\.parquet: 5 rows, expected 12"):
+        pair_sheets(content, run)

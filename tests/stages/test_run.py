@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -14,8 +15,10 @@ import pytest
 from raysynth.config.files import load_config
 from raysynth.errors import ConfigError
 from raysynth.pipeline import open_run
+from raysynth.stages import run as runs
 from raysynth.stages.run import Run
-from raysynth.storage.files import sizes_below, write_atomic
+from raysynth.storage.files import open_storage, sizes_below, write_atomic
+from raysynth.storage.hashes import note_hashes
 
 
 def run_in(folder: Path, *overrides: str) -> Run:
@@ -340,3 +343,158 @@ def test_advice_is_for_the_cause(tmp_path):
     with pytest.raises(ConfigError, match=r"\*\*\*@host") as found:
         open_run(load_config(None, ["storage_path=nosuchscheme://me:word@host", "name=t"]))
     assert "word" not in str(found.value)
+
+
+def on_memory(name: str, shared: str | None = None) -> Run:
+    """A run on what is no disk; `shared`: a folder beside it."""
+    config = load_config(None, ["name=t"]).model_copy(update={"storage_path": f"memory://{name}"})
+    return open_run(config, shared and f"memory://{name}/{shared}")
+
+
+@pytest.mark.parametrize("shared", [None, "stages"])
+def test_where_nothing_can_be_renamed_a_stage_is_built_where_it_stays(
+    tmp_path, monkeypatch, shared
+):
+    def never_moved(*_: str) -> None:
+        raise AssertionError("copied")
+
+    monkeypatch.setattr(runs, "move", never_moved)
+    run, seen = on_memory(tmp_path.name, shared), []
+
+    def build(work: str) -> dict:
+        write_atomic(f"{work}/one", b"1")
+        seen.append(work)
+        return {}
+
+    made = run.stage("ingest", {"a": 1}, build)
+    assert seen == [made.path] == [run.folder("ingest")] and made.digest in made.path
+    assert sizes_below(made.path) == {"one": 1}
+    again = on_memory(tmp_path.name, shared).stage("ingest", {"a": 1}, write("never"))
+    assert again.skipped and again.path == made.path
+
+
+def test_other_inputs_leave_the_old_outputs_until_the_new_ones_are_recorded(tmp_path):
+    run = on_memory(tmp_path.name)
+    old = run.stage("synthesis/edit", {"a": 1}, on_any(run, "one"))
+
+    def cut(work: str) -> dict:
+        write_atomic(f"{work}/half", b"")
+        raise KeyboardInterrupt
+
+    for other in (2, 3):
+        with pytest.raises(KeyboardInterrupt):
+            run.stage("synthesis/edit", {"a": other}, cut)
+        assert sizes_below(old.path) == {"one": 3} and run.folder("synthesis/edit") == old.path
+    half = [name for name in sizes_below(f"{run.root}/variants") if name.endswith("half")]
+    assert len(half) == 1  # what was begun for the inputs before is gone
+    new = run.stage("synthesis/edit", {"a": 3}, on_any(run, "two"))
+    assert sizes_below(new.path) == {"half": 0, "two": 3} and sizes_below(old.path) == {}
+    records = [name for name in sizes_below(run.root) if name.startswith(".records/")]
+    assert records == [f".records/variants/edit/synthetic-{new.digest}.json"]
+    assert run.stage("synthesis/edit", {"a": 1}, on_any(run, "one")).path == old.path
+
+
+@pytest.mark.parametrize("shared", [None, "stages"])
+@pytest.mark.parametrize("disk", [False, True])
+@pytest.mark.parametrize(
+    ("dies_at", "builds", "skipped"),
+    [
+        ("before /.facts.json", True, False),
+        ("after /.facts.json", False, False),
+        ("before /.records/", False, False),
+        ("after /.records/", False, True),
+    ],
+)
+def test_killed_around_its_record_a_stage_finds_its_work(
+    tmp_path, monkeypatch, disk, shared, dies_at, builds, skipped
+):
+    def opened() -> Run:
+        if not disk:
+            return on_memory(tmp_path.name, shared)
+        config = load_config(None, [f"storage_path={tmp_path}", "name=t"])
+        return open_run(config, shared and f"{tmp_path}/{shared}")
+
+    real, (when, what) = runs.write_atomic, dies_at.split()
+
+    def killed(path: str, data: bytes, **more) -> None:
+        if what not in path or when == "after":
+            real(path, data, **more)
+        if what in path:
+            raise KeyboardInterrupt
+
+    run, found = opened(), []
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_atomic", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.stage("ingest", {"a": 1}, on_any(run, "one"))
+
+    def build(work: str) -> dict:
+        found.append(sizes_below(work).keys() - {".seconds"})
+        return {"rows": 1}
+
+    again = opened().stage("ingest", {"a": 1}, build)
+    assert found == ([{"one"}] if builds else []) and again.skipped is skipped
+    assert again.facts == {"rows": 1} and sizes_below(again.path) == {"one": 3}
+
+
+@pytest.mark.parametrize("shared", [None, "stages"])
+def test_a_damaged_stage_is_made_again_from_nothing_where_nothing_is_renamed(tmp_path, shared):
+    """The rest of it must not pass for work of a cut-off attempt; after a kill that is kept."""
+    run = on_memory(tmp_path.name, shared)
+    made = run.stage("ingest", {"a": 1}, on_any(run, "one", "two"))
+    write_atomic(f"{made.path}/two", b"harm done")
+    there = []
+
+    def cut(work: str) -> dict:
+        there.append(sorted(sizes_below(work).keys() - {".seconds"}))
+        write_atomic(f"{work}/half", b"")
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            on_memory(tmp_path.name, shared).stage("ingest", {"a": 1}, cut)
+    assert there == [[], ["half"]]
+
+
+def test_a_run_of_before_is_known_where_nothing_is_renamed(tmp_path):
+    """Its record names no folder, and its stages lie in folders without a digest."""
+    run = on_memory(tmp_path.name)
+    made = run.stage("ingest", {"a": 1}, on_any(run, "one"))
+    manifest = run.manifest()
+    del manifest["stages"]["ingest"]["folder"]
+    write_atomic(f"{run.root}/manifest.json", json.dumps(manifest).encode())
+    storage, path = open_storage(run.root)
+    storage.mv(made.path.removeprefix("memory:/"), f"{path}/real", recursive=True)
+    same = on_memory(tmp_path.name).stage("ingest", {"a": 1}, write("never"))
+    assert same.skipped and same.path == f"{run.root}/real" == run.folder("ingest")
+    other = run.stage("ingest", {"a": 2}, on_any(run, "two"))
+    assert sizes_below(f"{run.root}/real") == {} and sizes_below(other.path) == {"two": 3}
+
+
+def test_a_record_says_the_content_of_every_file_and_notes_of_writers_are_believed(tmp_path):
+    run = run_in(tmp_path)
+
+    def build(work: str) -> dict:
+        for name in ("one", "below/two", "below/three"):
+            write_atomic(f"{work}/{name}", name.encode())
+        note_hashes(f"{work}/below", {"two": "as told", "gone": "0"})
+        return {}
+
+    made = run.stage("ingest", {"a": 1}, build)
+    assert sorted(sizes_below(made.path)) == ["below/three", "below/two", "one"]
+    assert run.manifest()["stages"]["ingest"]["sha256"] == {
+        "below/three": hashlib.sha256(b"below/three").hexdigest(),
+        "below/two": "as told",
+        "one": hashlib.sha256(b"one").hexdigest(),
+    }
+
+
+@pytest.mark.parametrize("folder", ["../other", "/etc", "a//b", "", 1, ".", "a/../../b"])
+def test_a_record_that_leads_out_of_its_run_is_not_believed(tmp_path, folder):
+    run = run_in(tmp_path)
+    run.stage("ingest", {"a": 1}, write("one"))
+    manifest = json.loads((tmp_path / "t/manifest.json").read_text())
+    manifest["stages"]["ingest"]["folder"] = folder
+    (tmp_path / "t/manifest.json").write_text(json.dumps(manifest))
+    run = run_in(tmp_path)
+    assert run.stage("ingest", {"a": 1}, write("one")).path == str(tmp_path / "t/real")

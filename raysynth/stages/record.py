@@ -1,0 +1,98 @@
+"""A finished stage's record: what was made, of which files, by which versions; and where it lies.
+
+A run's manifest holds the records of its stages by name, and may say where runs share theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from raysynth.stages.graph import stage_kind
+
+RECORDS = ".records"
+MANIFEST = "manifest.json"
+SHARED = "shared"
+"""Key of the manifest: folder or URI where the run's stages lie, if that is not its own."""
+PACKAGES = ("raysynth", "torch", "ray", "diffusers", "transformers", "peft")
+
+
+def shared_name(name: str, digest: str) -> str:
+    """A stage's folder where runs share stages: the same for every variant of equal digest."""
+    return f"{stage_kind(name)}-{digest}"
+
+
+def own_name(name: str, folders: Mapping[str, str], digest: str = "") -> str:
+    """A stage's folder below its run's own; `digest`: in its name, where no folder is renamed."""
+    kind, _, variant = name.partition("/")
+    folder = f"{folders[kind]}-{digest}" if digest else folders[kind]
+    return f"variants/{variant}/{folder}" if variant else folder
+
+
+def recorded_folder(
+    name: str, record: Mapping[str, Any], folders: Mapping[str, str], *, shared: bool
+) -> str:
+    """Where a finished stage lies, below the folder of all stages.
+
+    The record says it; of records of before, which do not, it is known.
+    """
+    if folder := record.get("folder"):
+        return str(folder)
+    return shared_name(name, record["digest"]) if shared else own_name(name, folders)
+
+
+def is_manifest(value: Any) -> bool:
+    """Whether a file's JSON is a manifest of stages' records."""
+    stages = value.get("stages") if isinstance(value, dict) else None
+    return (
+        isinstance(stages, dict)
+        and isinstance(value.get(SHARED, ""), str)
+        and all(is_record(record) for record in stages.values())
+    )
+
+
+def is_record(value: Any) -> bool:
+    """Whether a value has what a stage's record is asked for."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("digest"), str)
+        and isinstance(value.get("facts"), dict)
+        and isinstance(value.get("seconds"), int | float)
+        and 0 <= value["seconds"] < float("inf")
+        and _all_are(int, value.get("sizes", {}))
+        and _all_are(str, value.get("sha256", {}))
+        and _is_below(value.get("folder", "x"))
+    )
+
+
+def _all_are(kind: type, values: Any) -> bool:
+    return isinstance(values, dict) and all(isinstance(each, kind) for each in values.values())
+
+
+def _is_below(folder: Any) -> bool:
+    """Whether a record's folder is a name below the folder of stages, and leads nowhere else."""
+    return (
+        isinstance(folder, str)
+        and re.fullmatch(r"[^\\\0]+", folder) is not None
+        and not {"", ".", ".."} & set(folder.split("/"))
+    )
+
+
+def as_json(value: Any) -> bytes:
+    """A record or a manifest as it is written."""
+    return json.dumps(value, indent=1, default=str).encode()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
