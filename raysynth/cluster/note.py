@@ -75,7 +75,7 @@ class SessionNote:
         """Name what is to be ended if this process cannot; where that fails, nothing is named."""
         if self._folder is None:
             return
-        content = json.dumps({"driver": _born(os.getpid()), "ray": processes}).encode()
+        content = json.dumps({"driver": born(os.getpid()), "ray": processes}).encode()
         unfinished = f"{self._name}.tmp"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._remove(unfinished)
@@ -94,6 +94,20 @@ class SessionNote:
         os.close(self._lock)
         os.close(self._folder)
         self._lock = self._folder = None
+
+    def driver(self) -> Born | None:
+        """The process that drives the run on this machine now; None: none that is known."""
+        for path in _places():
+            folder = open_private(path)
+            if folder is None:
+                continue
+            try:
+                driver = self._read(folder)[0]
+            finally:
+                os.close(folder)
+            if driver is not None and alive(driver) is not None:
+                return driver
+        return None
 
     @property
     def _note_name(self) -> str:
@@ -251,7 +265,8 @@ def stop(processes: Sequence[Born]) -> None:
             process.kill()
 
 
-def _born(pid: int) -> Born:
+def born(pid: int) -> Born:
+    """A process as it can be recognised later."""
     import psutil
 
     return pid, psutil.Process(pid).create_time()

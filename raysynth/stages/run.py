@@ -45,6 +45,8 @@ RECORDS = ".records"
 SECONDS = ".seconds"
 BROKEN = ".broken"
 MANIFEST = "manifest.json"
+CONFIG = "config.yaml"
+"""The configuration of a run, as it was resolved when the run began."""
 NAMED = 5
 """Damaged files that are said by name; the others are counted."""
 PACKAGES = ("raysynth", "torch", "ray", "diffusers", "transformers", "peft")
@@ -69,7 +71,7 @@ class Run:
             self.filesystem, self._root = open_storage(self.root, patience=0)
             self.filesystem.makedirs(self._root, exist_ok=True)
             text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-            write_atomic(self.path("config.yaml"), text.encode(), patience=0)
+            write_atomic(self.path(CONFIG), text.encode(), patience=0)
         except StorageError as error:
             cause = error.__cause__
             if cause is None or is_away(cause) or is_full(cause):
