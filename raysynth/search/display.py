@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
@@ -11,7 +12,16 @@ from raysynth.progress import Progress
 
 # Tune pickles its callbacks into the experiment's folder; a display holds a lock and a thread, so
 # it stays outside, and a restored experiment finds the new driver's one here.
-_display: list[tuple[Progress, int]] = []
+_display: list[_Display] = []
+
+
+@dataclass
+class _Display:
+    progress: Progress
+    total: int
+    """Number of trials."""
+    told: bool = False
+    """Whether what is kept has been shown."""
 
 
 class TrialProgress(tune.Callback):
@@ -19,6 +29,14 @@ class TrialProgress(tune.Callback):
 
     def __init__(self) -> None:
         self.best = 0.0
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """The first look at what an experiment that was cut off has kept."""
+        if _display and not _display[-1].told:
+            _display[-1].told = True
+            scores = [t.metric_analysis.get("validation_wga", {}).get("max", 0.0) for t in trials]
+            self.best = max([self.best, *scores])
+            self._show(trials)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -33,17 +51,18 @@ class TrialProgress(tune.Callback):
 
     def _show(self, trials: list[Any]) -> None:
         if _display:
-            progress, total = _display[-1]
+            display = _display[-1]
             done = sum(trial.is_finished() for trial in trials)
-            progress.update(f"trials (best validation WGA {self.best:.3f})", done, total)
+            what = f"trials (best validation WGA {self.best:.3f})" if self.best else "trials"
+            display.progress.update(what, done, display.total)
 
 
 @contextmanager
 def shown_on(progress: Progress, total: int) -> Any:
     """While open, `TrialProgress` writes to this display; `total`: number of trials."""
-    _display.append((progress, total))
+    _display.append(_Display(progress, total))
     try:
-        progress.update("trials", 0, total)
+        progress.update("starting trials")
         yield
     finally:
         _display.pop()
