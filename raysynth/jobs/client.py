@@ -22,6 +22,8 @@ PATIENCE_SECONDS = 120.0
 AGENT_SECONDS = 60.0
 """How long a head that has just started may know no agent that starts a job."""
 POLL_SECONDS = 1.0
+LAST_TRIES = 5
+"""For the rest of the log of a job that has ended."""
 QUIET_SECONDS = 60.0
 """A log without a word for so long may be a connection that was lost without a word."""
 LONGEST_REASON = 600
@@ -106,8 +108,8 @@ class Jobs:
         """
         from aiohttp import ClientError
 
-        log, answered = _Log(self._client, name, show), time.monotonic()
         self.info(name)
+        log, answered, tries = _Log(self._client, name, show), time.monotonic(), 0
         while True:
             try:
                 asyncio.run(log.tail())
@@ -117,13 +119,12 @@ class Jobs:
             try:
                 found = self.info(name)
             except StageError:
-                whole = False
                 if time.monotonic() - answered > PATIENCE_SECONDS:
                     raise
             else:
-                answered = time.monotonic() if whole else answered
-                late = time.monotonic() - answered > PATIENCE_SECONDS
-                if found.status.is_terminal() and (whole or late):
+                answered = time.monotonic()
+                tries += found.status.is_terminal()
+                if tries and (whole or tries == LAST_TRIES):
                     return found
             time.sleep(POLL_SECONDS)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
@@ -12,16 +11,7 @@ from raysynth.progress import Progress
 
 # Tune pickles its callbacks into the experiment's folder; a display holds a lock and a thread, so
 # it stays outside, and a restored experiment finds the new driver's one here.
-_display: list[_Display] = []
-
-
-@dataclass
-class _Display:
-    progress: Progress
-    total: int
-    """Number of trials."""
-    told: bool = False
-    """Whether what is kept has been shown."""
+_display: list[tuple[Progress, int]] = []
 
 
 class TrialProgress(tune.Callback):
@@ -29,11 +19,16 @@ class TrialProgress(tune.Callback):
 
     def __init__(self) -> None:
         self.best = 0.0
+        self.begun = False
+
+    def setup(self, *given: Any, **info: Any) -> None:
+        """An experiment begins, or goes on."""
+        self.begun = False
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """The first look at what an experiment that was cut off has kept."""
-        if _display and not _display[-1].told:
-            _display[-1].told = True
+        """At the first step: what an experiment that was cut off has kept."""
+        if not self.begun:
+            self.begun = True
             scores = [t.metric_analysis.get("validation_wga", {}).get("max", 0.0) for t in trials]
             self.best = max([self.best, *scores])
             self._show(trials)
@@ -51,16 +46,16 @@ class TrialProgress(tune.Callback):
 
     def _show(self, trials: list[Any]) -> None:
         if _display:
-            display = _display[-1]
+            progress, total = _display[-1]
             done = sum(trial.is_finished() for trial in trials)
             what = f"trials (best validation WGA {self.best:.3f})" if self.best else "trials"
-            display.progress.update(what, done, display.total)
+            progress.update(what, done, total)
 
 
 @contextmanager
 def shown_on(progress: Progress, total: int) -> Any:
     """While open, `TrialProgress` writes to this display; `total`: number of trials."""
-    _display.append(_Display(progress, total))
+    _display.append((progress, total))
     try:
         progress.update("starting trials")
         yield

@@ -16,6 +16,8 @@ def trial(score: float | None, *, ended: bool) -> SimpleNamespace:
 def test_kept_trials_and_their_best_are_shown_at_once():
     said, callback = Said(), TrialProgress()
     trials = [trial(0.25, ended=True), trial(0.75, ended=True), trial(None, ended=False)]
+    callback.begun = True  # as an experiment's pickle has it
+    callback.setup()
     with shown_on(said, 12):
         assert said.counts == [(0, 0)], "no number before it is known"
         callback.on_step_begin(0, trials)
