@@ -41,7 +41,7 @@ class Status:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
-        found = {"run": self.root, "state": self.state, "age": self.age}
+        found = {"run": masked(self.root), "state": self.state, "age": self.age}
         note = {"note": self.note} if self.note else {}
         return found | dict(self.record) | {"made": list(self.made)} | note
 

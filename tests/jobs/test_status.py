@@ -164,6 +164,18 @@ def test_a_run_without_a_status_is_known_by_its_manifest(tmp_path):
     assert "made      ingest 3.2 s, clustering 2 min" in in_words(status)
 
 
+def test_neither_ray_nor_torch_is_needed(tmp_path):
+    put(tmp_path)
+    code = (
+        "import sys; from raysynth.jobs.look import look; look(sys.argv[1], as_json=False);"
+        "print([m for m in ('ray', 'torch', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
 def test_no_run_is_refused_with_the_runs_that_are_there(tmp_path):
     (tmp_path / "birds").mkdir()
     (tmp_path / "birds" / "config.yaml").write_text("")
