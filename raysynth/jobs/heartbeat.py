@@ -125,8 +125,8 @@ class Pace:
 
     def at(self, now: float, done: float) -> float | None:
         """The rate with one more look at a count; None: nothing has been done yet."""
-        if self._seen and done < self._seen[-1][1]:
-            self._seen.clear()  # another count
+        if self._seen and (done < self._seen[-1][1] or done == self._seen[0][1]):
+            self._seen.clear()  # another count; or one that has not begun to grow
         self._seen.append((now, done))
         while len(self._seen) > 2 and self._seen[1][0] < now - WINDOW_SECONDS:
             self._seen.popleft()

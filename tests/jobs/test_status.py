@@ -204,7 +204,7 @@ def test_the_rate_is_of_the_last_minutes_and_not_of_what_was_kept():
     pace = Pace()
     assert pace.at(0.0, 500) is None
     assert pace.at(10.0, 500) is None
-    assert pace.at(20.0, 600) == pytest.approx(5.0)
+    assert pace.at(20.0, 600) == pytest.approx(10.0), "workers started until 10"
     for second in range(30, 1000, 10):
         rate = pace.at(float(second), 600 + 2 * (second - 20))
     assert rate == pytest.approx(2.0)

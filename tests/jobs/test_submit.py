@@ -157,7 +157,7 @@ said, codes = [], {}
 for name in commands:
     codes[name] = exit_code(jobs.follow(name, said.append))
     jobs.follow(name, lambda text: None)  # an ended one is followed to its end
-jobs.submit("lost", "true", {"pip": {"packages": ["/nowhere/at-all.whl"]}}, "/runs/a")
+jobs.submit("lost", "true", {"working_dir": "gcs://_ray_pkg_0123456789abcdef.zip"}, "/runs/a")
 codes["lost"] = exit_code(jobs.follow("lost", lambda text: None))
 print(json.dumps([codes, "".join(said), jobs.log("twice")]))
 """
