@@ -13,10 +13,22 @@ from typing import Annotated
 import typer
 import yaml
 
-from raysynth.config.files import load_config
+from raysynth.config.config import Config
+from raysynth.config.files import load_config, split_arguments
 from raysynth.config.storage import require_filesystem
 from raysynth.endings import EXIT_CODES, in_words
 from raysynth.errors import ConfigError, RaysynthError
+from raysynth.jobs.commands import (
+    Address,
+    Id,
+    Installed,
+    Until,
+    Wait,
+    logs,
+    status,
+    stop,
+    submit,
+)
 from raysynth.terminal import masked, shown
 
 Arguments = Annotated[
@@ -52,9 +64,48 @@ def root(
 
 
 @app.command()
-def run(arguments: Arguments = None) -> None:
+def run(arguments: Arguments = None, until: Until = None) -> None:
     """Run every stage; finished ones are skipped, an interrupted one goes on where it was."""
-    run_until(None, arguments or [])
+    run_until(until, arguments or [])
+
+
+for each in (submit, status, logs, stop):
+    app.command()(each)
+
+
+@app.command()
+def resume(
+    folder: Annotated[str, typer.Argument(metavar="RUN", help="The run's folder or URI.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[section.key=value ...]", help="Other settings.", show_default=False
+        ),
+    ] = None,
+    until: Until = None,
+    as_job: Annotated[bool, typer.Option("--submit", help="As a Ray job, see `submit`.")] = False,
+    address: Address = None,
+    name: Id = None,
+    wait: Wait = True,
+    installed: Installed = False,
+) -> None:
+    """Go on with a run by the configuration that its folder keeps, up to the stage asked before."""
+    from raysynth.jobs.folder import configuration_of, root_of, until_of
+
+    with in_words():
+        root = root_of([folder])
+        config = configuration_of(root, overrides or [])
+        until = until or until_of(root)
+    if not as_job:
+        if address or name:
+            raise ConfigError(
+                "--address, --id: are of a job. Fix: --submit beside them, or neither"
+            )
+        return _run(config, until)
+    from raysynth.jobs.submit import order_again, submitted
+
+    order = order_again(config, until)
+    sys.exit(submitted(order, address, name, wait=wait, installed=installed))
 
 
 @app.command()
@@ -211,7 +262,10 @@ def parts(
 
 def run_until(stage: str | None, arguments: Sequence[str]) -> None:
     """Run the pipeline up to a stage (None: all of it), then say what came out and where."""
-    config = load_config(*split_arguments(arguments))
+    _run(load_config(*split_arguments(arguments)), stage)
+
+
+def _run(config: Config, stage: str | None) -> None:
     require_filesystem(config.storage_path)
     # torch and ray load here, so that a wrong configuration is refused at once.
     from raysynth.pipeline import run_pipeline
@@ -224,16 +278,6 @@ def run_until(stage: str | None, arguments: Sequence[str]) -> None:
             print_summary(folder)
         else:
             print(folder)
-
-
-def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """`[CONFIG.yaml] [section.key=value ...]` as (path or None, overrides).
-
-    Only the first argument can be a path, and only if it holds no `=`.
-    """
-    if arguments and "=" not in arguments[0]:
-        return arguments[0], list(arguments[1:])
-    return None, list(arguments)
 
 
 def job(until: str | None = None) -> None:

@@ -60,6 +60,14 @@ def in_words(folder: str | None = None) -> Iterator[None]:
         raise own or _in_own_words(error, folder) from error
 
 
+def exit_code_of(error: Exception) -> int:
+    """The code with which a command ends that raises this."""
+    own = refusal_in(error)
+    if own is not None:
+        return own.exit_code
+    return (StorageError if _passes(_root(error)) else FaultError).exit_code
+
+
 def _in_own_words(error: Exception, folder: str | None) -> RaysynthError:
     root = _root(error)
     reason = " ".join(without_advice(root).split())

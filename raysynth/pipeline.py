@@ -17,6 +17,7 @@ from raysynth.datasets.contents import source_digest
 from raysynth.datasets.declared import INGEST
 from raysynth.datasets.listing import few_measured, split_counts
 from raysynth.errors import ConfigError, DamagedError, refusal_in
+from raysynth.jobs.heartbeat import Heartbeat
 from raysynth.method import FOLDERS, nodes_of
 from raysynth.models.hub import pinned
 from raysynth.planning.preflight import (
@@ -58,8 +59,11 @@ def run_pipeline(
         run = open_run(config, shared, lambda: session.hold(display))
         run.say, run.held = lambda text: display.say(f"  {text}"), session.check
         told = config.model_dump(mode="json")
-        with open_trackers(config.trackers, run.root, config.name, told, run.say) as trackers:
-            _whole(run, lambda: _Runner(config, run, session, display, trackers).go(until))
+        with (
+            Heartbeat(run.root, display, until) as beat,
+            open_trackers(config.trackers, run.root, config.name, told, run.say) as trackers,
+        ):
+            _whole(run, lambda: _Runner(config, run, session, display, trackers, beat).go(until))
     return run
 
 
@@ -114,9 +118,15 @@ class _Runner:
     """One pass over the stages of a run."""
 
     def __init__(
-        self, config: Config, run: Run, session: Session, progress: Progress, trackers: Trackers
+        self,
+        config: Config,
+        run: Run,
+        session: Session,
+        progress: Progress,
+        trackers: Trackers,
+        beat: Heartbeat,
     ) -> None:
-        self._config, self._run, self._session = config, run, session
+        self._config, self._run, self._session, self._beat = config, run, session, beat
         self._progress, self._trackers, self._checked = progress, trackers, False
 
     def go(self, last: str | None) -> None:
@@ -124,6 +134,7 @@ class _Runner:
         self._progress.stage("ingest")
         self._progress.update("content of the data set's files")
         nodes = nodes_of(self._config, last, _contents({}))
+        self._beat.stages = [node.name for node in nodes]
         done: dict[str, Done] = {}
         with Ahead(self._progress) as ahead:
             for node in nodes:
@@ -148,6 +159,7 @@ class _Runner:
     def _settle(self, node: Node, made: Done, done: dict[str, Done], nodes: Sequence[Node]) -> None:
         """A stage is there, and what later ones cannot use of it is refused."""
         done[node.name] = made
+        self._beat.made = list(done)
         self._check_read(node, done, nodes)
 
     def _equal(self, node: Node, done: Mapping[str, Done]) -> Done | None:

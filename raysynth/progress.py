@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from types import TracebackType
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.text import Text
@@ -13,6 +14,16 @@ from rich.text import Text
 from raysynth.terminal import shown
 
 HEARTBEAT_SECONDS = 5.0
+
+
+class Standing(NamedTuple):
+    """How far a stage is: `what` `done`/`total`, in its `seconds`-th second."""
+
+    stage: str
+    what: str
+    done: float
+    total: float
+    seconds: float
 
 
 class Progress:
@@ -69,15 +80,22 @@ class Progress:
         self._others.append(other)
         return other
 
-    def _line(self, indent: str = "") -> Text:
+    def standing(self) -> list[Standing]:
+        """How far the stage is, and those that run beside it."""
         with self._lock:
-            count = f" {self._done:.0f}/{self._total:.0f}" if self._total else ""
             seconds = time.monotonic() - self._start
-            told = f" {shown(self._what)}{count} ({seconds:.0f} s)"
-            line = Text.assemble(indent, (self._name, "bold"), told)
-        for other in self._others:
-            if other._name:
-                line.append("; ").append_text(other._line())
+            own = Standing(self._name, self._what, self._done, self._total, seconds)
+        return [
+            own,
+            *(each for other in list(self._others) for each in other.standing() if each.stage),
+        ]
+
+    def _line(self, indent: str = "") -> Text:
+        line = Text(indent)
+        for number, (name, what, done, total, seconds) in enumerate(self.standing()):
+            count = f" {done:.0f}/{total:.0f}" if total else ""
+            told = f" {shown(what)}{count} ({seconds:.0f} s)"
+            line.append("; " if number else "").append(name, "bold").append(told)
         return line
 
     def _beat(self) -> None:

@@ -43,6 +43,7 @@ report
 config
 parts method
 planning
+jobs
 ahead
 pipeline export verify
 benchmark

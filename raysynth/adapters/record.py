@@ -12,6 +12,10 @@ from raysynth.errors import DataError
 from raysynth.storage.files import read_json, write_atomic
 from raysynth.terminal import masked
 
+RECORD, CHECKPOINT = "adapter.json", "checkpoint.safetensors"
+"""Files of an adapter's folder: what says that it is complete, and what its training goes on from.
+"""
+
 
 @dataclass(frozen=True)
 class LoraShape:
@@ -93,13 +97,13 @@ def read_adapters(folder: str) -> list[Adapter]:
 
 def write_adapter(adapter: Adapter, folder: str) -> None:
     """Write `adapter.json`, which says that this adapter's folder is complete."""
-    write_atomic(f"{folder}/adapter.json", json.dumps(_record_of(adapter), indent=1).encode())
+    write_atomic(f"{folder}/{RECORD}", json.dumps(_record_of(adapter), indent=1).encode())
 
 
 def read_adapter(folder: str) -> Adapter | None:
     """The record of a trained adapter's folder; None while it is not complete, or not readable."""
     with contextlib.suppress(DataError):  # trained again
-        return _adapter_of(read_json(f"{folder}/adapter.json"))
+        return _adapter_of(read_json(f"{folder}/{RECORD}"))
     return None
 
 

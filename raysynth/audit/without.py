@@ -19,6 +19,7 @@ from raysynth.cluster.tasks import RETRIES, on_worker
 from raysynth.errors import StageError, StorageError
 from raysynth.finetune.jobs import plan_jobs
 from raysynth.finetune.packs import Pack, split_into_packs
+from raysynth.finetune.reached import Reached
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.finetune.training import train_pack
 from raysynth.generators.recipe import recipe_of
@@ -98,16 +99,16 @@ def _unlearnt(generated: Generated, pack: Pack, knobs: Any) -> None:
     packs = split_into_packs(todo, "auto", resources.workers)
     said = [f"{folder}/{number}.json" for number in range(len(packs))]
     prompts, cpus = generated.config[PromptConfig], resources.cpus_per_worker
-    total = sum(job.steps for job in pack.jobs)
-    before = total - sum(job.steps for job in todo)
+    reached = Reached(pack.jobs, todo, pack.settings, pack.work)
 
     def look() -> None:
         with contextlib.suppress(StorageError):  # a count: the trainings go on without it
-            steps = sum(sum((read_now(path) or {}).values()) for path in said)
-            progress.update(
-                f"{len(pack.jobs)} models without a group, steps", before + steps, total
-            )
+            for path in said:
+                reached.take_in(read_now(path) or {})
+        what = f"{len(pack.jobs)} models without a group, steps"
+        progress.update(what, reached.done, reached.total)
 
+    look()
     tasks = [
         task.remote(replace(pack, jobs=own), knobs, prompts, path, cpus)
         for own, path in zip(packs, said, strict=True)

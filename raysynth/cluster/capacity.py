@@ -64,8 +64,8 @@ def _host_and_port(address: str) -> tuple[str, int]:
         raise ConfigError(
             f"resources.address or RAY_ADDRESS: got {address}, expected host:port of a Ray head, "
             f"such as 10.0.0.5:6379{f'; {client}' if scheme == 'ray' else ''}. Fix: submit the run "
-            "as a job, which runs on the head (docs/cluster.md): `ray job submit --address "
-            "http://HEAD:8265 --working-dir . -- python jobs/full_pipeline.py ...`"
+            "as a job, which runs on the head (docs/cluster.md): `raysynth submit ... --address "
+            "http://HEAD:8265`"
         )
     match = HOST_AND_PORT.fullmatch(address)
     if match is None or not 0 < int(match[2]) < 1 << 16:

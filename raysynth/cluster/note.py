@@ -95,6 +95,20 @@ class SessionNote:
         os.close(self._folder)
         self._lock = self._folder = None
 
+    def driver(self) -> Born | None:
+        """The process that drives the run on this machine now; None: none that is known."""
+        for path in _places():
+            folder = open_private(path)
+            if folder is None:
+                continue
+            try:
+                driver = self._read(folder)[0]
+            finally:
+                os.close(folder)
+            if driver is not None and alive(driver) is not None:
+                return driver
+        return None
+
     @property
     def _note_name(self) -> str:
         return f"{self._name}.json"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, get_args, get_origin
 
 import yaml
@@ -22,8 +22,12 @@ LONGEST_REASON = 1000
 """Characters of what the YAML reader says."""
 
 
-def load_config(path: str | None = None, overrides: Iterable[str] = ()) -> Config:
+def load_config(
+    path: str | None = None, overrides: Iterable[str] = (), *, in_job: bool | None = None
+) -> Config:
     """The configuration of a run: defaults, then the YAML file, then `section.key=value` overrides.
+
+    `in_job`: whether it is for a Ray job; None: whether this process is one's.
 
     Raises
     ------
@@ -37,13 +41,26 @@ def load_config(path: str | None = None, overrides: Iterable[str] = ()) -> Confi
         config = Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError(explain(error, path)) from None
-    config = config.model_copy(update={"storage_path": resolve_storage(config.storage_path)})
+    storage = resolve_storage(config.storage_path, in_job)
+    config = config.model_copy(update={"storage_path": storage})
     check_apart(config)
     return config
 
 
-def read_config(path: str) -> Config:
+def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """`[CONFIG.yaml] [section.key=value ...]` as (path or None, overrides).
+
+    Only the first argument can be a path, and only if it holds no `=`.
+    """
+    if arguments and "=" not in arguments[0]:
+        return arguments[0], list(arguments[1:])
+    return None, list(arguments)
+
+
+def read_config(path: str, overrides: Iterable[str] = ()) -> Config:
     """The configuration that a run wrote to a path or URI, as it was then resolved.
+
+    `overrides`: `section.key=value`, for going on with the run.
 
     Raises
     ------
@@ -55,6 +72,8 @@ def read_config(path: str) -> Config:
     storage, name = open_storage(path)
     try:
         values = _parsed(storage.cat_file(name), _told(path))
+        for override in overrides:
+            _apply_override(values, override)
         return Config.model_validate(values)
     except FileNotFoundError:
         raise ConfigError(f"{_told(path)}: no such file. Fix: name a run's folder") from None

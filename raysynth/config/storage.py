@@ -43,8 +43,8 @@ PACKAGES = {
 EXPECTED = "expected a folder that every worker sees, or a URI such as s3://bucket/runs"
 
 
-def resolve_storage(storage_path: str) -> str:
-    """An absolute folder or a URI that a run can be stored at.
+def resolve_storage(storage_path: str, in_job: bool | None = None) -> str:
+    """An absolute folder or a URI that a run can be stored at; `in_job`: see `load_config`.
 
     A job's working directory is an unpacked copy that is deleted with the job, so what is written
     to a relative path there would be lost (Ray docs, runtime environments).
@@ -57,7 +57,9 @@ def resolve_storage(storage_path: str) -> str:
     if "://" in storage_path:
         _check_protocol(storage_path)
         return storage_path
-    if not os.path.isabs(storage_path) and os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+    if in_job is None:
+        in_job = bool(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
+    if in_job and not os.path.isabs(storage_path):
         raise ConfigError(
             f"storage_path: got the relative path {storage_path!r} inside a Ray job, whose working "
             "directory is a temporary copy; expected an absolute path on storage that every node "

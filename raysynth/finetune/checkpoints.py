@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from raysynth.adapters.record import CHECKPOINT
 from raysynth.storage.files import make_folder, open_storage, remove, write_atomic
 
-FILE = "checkpoint.safetensors"
 NUMBERS = {"step": int, "best_loss": float, "best_step": int}
 
 
@@ -49,12 +49,12 @@ def write_checkpoint(checkpoint: Checkpoint, folder: str) -> None:
         tensors["terms"] = checkpoint.terms.contiguous()
     metadata = {name: str(getattr(checkpoint, name)) for name in NUMBERS}
     make_folder(folder)
-    write_atomic(f"{folder}/{FILE}", safetensors.torch.save(tensors, metadata))
+    write_atomic(f"{folder}/{CHECKPOINT}", safetensors.torch.save(tensors, metadata))
 
 
 def read_checkpoint(folder: str) -> Checkpoint | None:
     """The last checkpoint of an adapter; None when there is none, or none that can be read."""
-    storage, path = open_storage(f"{folder}/{FILE}")
+    storage, path = open_storage(f"{folder}/{CHECKPOINT}")
     try:
         data = storage.cat_file(path)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -66,4 +66,4 @@ def read_checkpoint(folder: str) -> Checkpoint | None:
 
 def drop_checkpoint(folder: str) -> None:
     """Remove the checkpoint of a finished adapter."""
-    remove(f"{folder}/{FILE}")
+    remove(f"{folder}/{CHECKPOINT}")

@@ -24,6 +24,7 @@ from raysynth.finetune.checks import check_partners
 from raysynth.finetune.experts import complete
 from raysynth.finetune.jobs import Job, plan_jobs
 from raysynth.finetune.packs import Pack, split_into_packs
+from raysynth.finetune.reached import Reached
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import Training, recipe_of
 from raysynth.groups.groups import Groups
@@ -84,7 +85,7 @@ def run_finetune(
     todo = [job for job in jobs if not complete(work, job, settings)]
     packs = split_into_packs(todo, settings.adapters_per_worker, workers)
     shared = _Shared(config, recipe.training, groups, real, work, turn=uuid.uuid4().hex)
-    failed = _run_packs(packs, jobs, shared, progress) if todo else {}
+    failed = _run_packs(packs, Reached(jobs, todo, settings, work), shared, progress)
     trained = [a for job in jobs if (a := read_adapter(f"{work}/{job.name}")) is not None]
     if failed:
         raise _some_failed(failed, len(jobs))
@@ -109,9 +110,12 @@ def _some_failed(failed: dict[str, str], count: int) -> StageError:
 
 
 def _run_packs(
-    packs: list[list[Job]], jobs: list[Job], shared: _Shared, progress: Progress
+    packs: list[list[Job]], reached: Reached, shared: _Shared, progress: Progress
 ) -> dict[str, str]:
     """One Ray Train run per pack from threads, as many at once as workers; reasons of failures."""
+    if not packs:
+        return {}
+    progress.update("starting workers", reached.done, reached.total)
     resources, work = shared.config[ResourcesConfig], shared.work
     at_once = min(resources.workers, len(packs))
     # Workers that would stay idle lend their CPUs to those that run.
@@ -130,18 +134,17 @@ def _run_packs(
         futures = {
             name: future for run in runs for future in [pool.submit(train, run)] for name in run
         }
-        _follow(futures, named, jobs, work, progress)
+        _follow(futures, list(named), reached, work, progress)
         # One pack's crash ends the run of all: each gets one of its own.
         crashed = together and len(named) > 1 and futures[next(iter(named))].exception()
         again = [name for name in named if crashed and _left(named[name], shared)]
         futures |= {name: pool.submit(train, [name]) for name in again}
-        _follow(futures, named, jobs, work, progress)
+        _follow(futures, list(named), reached, work, progress)
     finally:
         # Ctrl-C does not wait for the trainings, which end when they see that their turn is over.
         remove(_turn_path(work))
         pool.shutdown(wait=False, cancel_futures=True)
-    total = sum(job.steps for job in jobs)
-    progress.update(f"{len(jobs)} adapters, steps", total, total)
+    progress.update(reached.what, reached.total, reached.total)
     failed: dict[str, str] = {}
     for name, pack in named.items():
         last = _said(work, name)
@@ -152,20 +155,19 @@ def _run_packs(
 
 def _follow(
     futures: dict[str, Future[None]],
-    packs: dict[str, list[Job]],
-    jobs: list[Job],
+    packs: list[str],
+    reached: Reached,
     work: str,
     progress: Progress,
 ) -> None:
     """Show how far all packs are until their runs have ended."""
-    total = sum(job.steps for job in jobs)
-    done = finished = total - sum(job.steps for pack in packs.values() for job in pack)
     while True:
         ended = all(future.done() for future in futures.values())
         with contextlib.suppress(StorageError):  # a count: the trainings go on without it
-            done = finished + sum(sum(_said(work, name)["steps"].values()) for name in packs)
-        what = f"{len(jobs)} adapters, steps" if done > finished else "starting workers"
-        progress.update(what, done, total)
+            for name in packs:
+                reached.take_in(_said(work, name)["steps"])
+        what = reached.what if reached.heard else "starting workers"
+        progress.update(what, reached.done, reached.total)
         if ended:
             return
         time.sleep(POLL_SECONDS)

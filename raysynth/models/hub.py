@@ -32,15 +32,20 @@ OWN = ("embedded", "small", "auto")
 """Names that are none of the hub's."""
 
 
+def named_models(config: BaseModel) -> dict[str, str]:
+    """`section.knob` -> folder or hub id of the run's models that are not raysynth's own."""
+    named = {f"{s}.{knob}": getattr(getattr(config, s), knob) for s, knob, _ in MODELS}
+    return {key: name for key, name in named.items() if name not in (*OWN, CLIP)}
+
+
 def hub_models(config: BaseModel) -> list[tuple[str, str, str, str | None]]:
     """Section, knob of the revision, hub id and revision of the run's models of the hub."""
-    found = []
-    for section, named, revision in MODELS:
-        part = getattr(config, section)
-        name = getattr(part, named)
-        if name not in (*OWN, CLIP) and not is_path(name):
-            found.append((section, revision, name, getattr(part, revision)))
-    return found
+    named = named_models(config)
+    return [
+        (section, revision, name, getattr(getattr(config, section), revision))
+        for section, knob, revision in MODELS
+        if (name := named.get(f"{section}.{knob}")) is not None and not is_path(name)
+    ]
 
 
 def pinned(config: C, strict: bool = True) -> C:

@@ -19,6 +19,19 @@ class TrialProgress(tune.Callback):
 
     def __init__(self) -> None:
         self.best = 0.0
+        self.begun = False
+
+    def setup(self, *given: Any, **info: Any) -> None:
+        """An experiment begins, or goes on."""
+        self.begun = False
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """At the first step: what an experiment that was cut off has kept."""
+        if not self.begun:
+            self.begun = True
+            scores = [t.metric_analysis.get("validation_wga", {}).get("max", 0.0) for t in trials]
+            self.best = max([self.best, *scores])
+            self._show(trials)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -35,7 +48,8 @@ class TrialProgress(tune.Callback):
         if _display:
             progress, total = _display[-1]
             done = sum(trial.is_finished() for trial in trials)
-            progress.update(f"trials (best validation WGA {self.best:.3f})", done, total)
+            what = f"trials (best validation WGA {self.best:.3f})" if self.best else "trials"
+            progress.update(what, done, total)
 
 
 @contextmanager
@@ -43,7 +57,7 @@ def shown_on(progress: Progress, total: int) -> Any:
     """While open, `TrialProgress` writes to this display; `total`: number of trials."""
     _display.append((progress, total))
     try:
-        progress.update("trials", 0, total)
+        progress.update("starting trials")
         yield
     finally:
         _display.pop()

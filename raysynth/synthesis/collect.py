@@ -76,6 +76,7 @@ class Collector:
         return pa.concat_tables(self.spans).sort_by("start")
 
     def __enter__(self) -> Collector:
+        self.progress.update("images generated", self.done, self.total)
         self._thread.start()
         return self
 

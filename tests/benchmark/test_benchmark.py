@@ -31,6 +31,7 @@ from raysynth.errors import ConfigError, StageError
 from raysynth.progress import Progress
 from raysynth.storage.files import write_atomic
 from tests.test_pipeline import miniature
+from tests.training.test_units import Said
 
 ROWS = {
     "vanilla": {"generator": "vanilla"},
@@ -229,7 +230,13 @@ def test_cells_know_the_cluster_of_their_driver(ray_local, tmp_path, monkeypatch
     config = config.model_copy(update={"dataset": FOLDER})
     [cell] = plan_cells(config)
     board = Board(f"{tmp_path}/stages", [cell])
-    failed = _run_cells(config, str(tmp_path), board, Progress(Console(file=io.StringIO())))
+    name = f"ingest-{cell.stages['ingest']}"
+    write_atomic(f"{tmp_path}/stages/{name}/a", b"four")
+    record = {"digest": cell.stages["ingest"], "sizes": {"a": 4}}
+    write_atomic(f"{tmp_path}/stages/{name}.json", json.dumps(record).encode())
+    said = Said()
+    failed = _run_cells(config, str(tmp_path), board, said)
+    assert said.counts[0] == (1, len(cell.folders)), "a benchmark begins where it was"
     assert "/data/birds" in failed[cell.name].reason and failed[cell.name].code == 2
     written = yaml.safe_load((tmp_path / f"runs/{cell.name}/config.yaml").read_text())
     assert written["resources"]["address"] == "10.0.0.1:6379"

@@ -20,6 +20,7 @@ from raysynth.progress import Progress
 from raysynth.search.stage import run_search
 from raysynth.training.two_stage import plan_of
 from tests.networks.test_build import tiny_transformer
+from tests.training.test_units import Said
 from tests.training.tiny import tiny_config, tiny_groups, write_tiny_run
 
 
@@ -181,7 +182,8 @@ def test_a_stopped_search_goes_on(ray_local, tmp_path, number):
     deadline = time.time() + 120
     while time.time() < deadline and driver.poll() is None:
         results = list(tune_folder.glob("run_trial*/result.json"))
-        if any(file.stat().st_size for file in results) and list(tune_folder.glob("experiment_*")):
+        begun = sum(file.stat().st_size > 0 for file in results)
+        if begun > 1 and list(tune_folder.glob("experiment_*")):  # so that the first has ended
             break
         time.sleep(0.2)
     assert driver.poll() is None, "the driver ended before it could be stopped"
@@ -194,6 +196,8 @@ def test_a_stopped_search_goes_on(ray_local, tmp_path, number):
     with Session(config, str(tmp_path)):
         pass  # stops the Ray of the killed driver
     paths = [str(tmp_path / name) for name in ("real", "synthetic", "selection", "work")]
-    facts = run_search(config, *paths[:3], tiny_groups(), paths[3], Progress())
+    said = Said()
+    facts = run_search(config, *paths[:3], tiny_groups(), paths[3], said)
     assert facts["rows"] == 4
+    assert next(done for done, total in said.counts if total) >= 1, "it begins where it was"
     assert before <= set(tune_folder.glob("run_trial*"))  # the same experiment went on

@@ -155,9 +155,11 @@ def test_a_failure_in_the_middle_is_gone_on_with(
     marked = {name for name in mark(committed(tmp_path)) if name.startswith("g1-")}
     assert marked, "nothing of group 1 was finished before the failure"
 
-    facts = synthesize(config, full_folder, clusters_folder, tmp_path)
+    counts: list[float] = []
+    look = Watch(lambda done, total: counts.append(done) if total else None)
+    facts = synthesize(config, full_folder, clusters_folder, tmp_path, look)
     table = read_shards(str(tmp_path), ["id", "prompt"])
-    assert facts["resumed"] >= len(marked)
+    assert counts[0] == facts["resumed"] >= len(marked)
     assert facts["generated"] == 48 - facts["resumed"]
     assert (
         table["id"].to_pylist()

@@ -20,6 +20,17 @@ def tiny_units(folder: Path) -> Units:
     return Units(str(folder), tiny_blueprint(), resources, tiny_groups(), SIDE)
 
 
+class Said(Progress):
+    """Remembers how far it was told to be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: list[tuple[float, float]] = []
+
+    def update(self, what: str, done: float = 0, total: float = 0) -> None:
+        self.counts.append((done, total))
+
+
 def test_followers_are_trained_and_none_twice(ray_local, tmp_path):
     first = Plan((Phase("real", 4, 3e-3, 0.01),), (TRAINED,), evaluations=1)
     second = replace(first, seed=1)
@@ -28,9 +39,12 @@ def test_followers_are_trained_and_none_twice(ray_local, tmp_path):
     def then(records):
         return [first, second] if first in records else []
 
-    for _ in range(2):
-        records = run_units(tiny_units(tmp_path), [first], data, Progress(), "trainings", then)
+    for kept in (0, 2):
+        said = Said()
+        records = run_units(tiny_units(tmp_path), [first], data, said, "trainings", then)
         assert set(records) == {first, second}
+        assert said.counts[0][0] == kept, "a run that goes on begins where it was"
+        assert said.counts[-1] == (2, 2)
     assert len(list(tmp_path.glob("*.json"))) == 2
 
 

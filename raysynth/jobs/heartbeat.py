@@ -1,0 +1,179 @@
+"""A driver's sign of life: a small file in the run's folder, written while the run is at work.
+
+It is no output of any stage, nothing is decided by it, and no error of writing it reaches the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+from raysynth.cluster.note import born
+from raysynth.endings import exit_code_of
+from raysynth.errors import RaysynthError, reason_of
+from raysynth.progress import Progress, Standing
+from raysynth.storage.files import open_storage, read_json, write_atomic
+from raysynth.terminal import clipped, masked, shown
+
+STATUS = "status.json"
+"""The file's name in the run's folder."""
+DISK_SECONDS, STORE_SECONDS = 5.0, 15.0
+"""Between two writes: to a disk, and to an object store, where each is a request that is paid."""
+LAST_SECONDS = 3.0
+"""To wait for the last write: a run that is stopped ends all the same."""
+WINDOW_SECONDS = 300.0
+"""Of the rate."""
+LONGEST_ERROR = 2000
+FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
+"""How an attempt ended."""
+KILLED = "ended without a word: killed, out of memory, or its machine was lost"
+
+
+class Heartbeat:
+    """Writes `<run>/status.json` from a thread of its own; a context manager around the run."""
+
+    def __init__(self, root: str, progress: Progress, until: str | None = None) -> None:
+        """`root`: folder or URI of the run; `until`: the last stage that was asked for."""
+        self.stages: Sequence[str] = ()
+        """Names of the run's stages, in order, once they are known."""
+        self.made: Sequence[str] = ()
+        """Those that are there, made now or before."""
+        self._path, self._progress, self._until = f"{root}/{STATUS}", progress, until
+        self._started = time.time()
+        self._paces: dict[tuple[str, float], Pace] = {}
+        self._unwritten = 0
+        self._ended: dict[str, Any] | None = None
+        self._error: dict[str, Any] | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        now = time.time()
+        if isinstance(error, Exception):
+            code = exit_code_of(error)
+            self._error = {"at": now, "code": code, "text": _in_a_few_lines(error)}
+            self._ended = {"at": now, "how": FAILED, "code": code}
+        else:
+            self._ended = {"at": now, "how": STOPPED if error else FINISHED, "code": None}
+        self._stop.set()
+        self._thread.join(LAST_SECONDS)
+
+    def _work(self) -> None:
+        before = _quietly(lambda: read_json(self._path, patience=0))
+        kept = _kept(before if isinstance(before, dict) else {})
+        storage = _quietly(lambda: open_storage(self._path)[0])
+        every = DISK_SECONDS if storage is None or storage.is_disk else STORE_SECONDS
+        while True:
+            last = self._stop.is_set()
+            try:
+                data = json.dumps(self._record(kept, every), default=str).encode()
+                write_atomic(self._path, data, patience=0)
+            except Exception:  # whatever it is: the run goes on, and the next record counts it
+                self._unwritten += 1
+            if last:
+                return
+            self._stop.wait(every)
+
+    def _record(self, kept: dict[str, Any], every: float) -> dict[str, Any]:
+        """What the file says now; `kept`: what is true of earlier attempts."""
+        attempt = kept["attempts"] + 1
+        return {
+            "attempts": attempt,
+            "first_started": kept["first_started"] or self._started,
+            "started": self._started,
+            "updated": time.time(),
+            "every": every,
+            "until": self._until,
+            "driver": _driver(),
+            "stages": list(self.stages),
+            "made": list(self.made),
+            "now": [self._pace(each) for each in self._progress.standing()],
+            "ended": self._ended,
+            "last_error": {"attempt": attempt, **self._error} if self._error else kept["error"],
+            "unwritten": self._unwritten,
+        }
+
+    def _pace(self, at: Standing) -> dict[str, Any]:
+        """How far a stage is, with its rate per second and the seconds that are left at it."""
+        pace = self._paces.setdefault((at.stage, at.total), Pace())
+        rate = pace.at(time.monotonic(), at.done)
+        left = max(at.total - at.done, 0.0) / rate if rate and at.total else None
+        return {**at._asdict(), "rate": rate, "left": left}
+
+
+class Pace:
+    """How much is done a second, over the last minutes; what was there at first is no work."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, float]] = deque()
+
+    def at(self, now: float, done: float) -> float | None:
+        """The rate with one more look at a count; None: nothing has been done yet."""
+        if self._seen and (done < self._seen[-1][1] or done == self._seen[0][1]):
+            self._seen.clear()  # another count; or one that has not begun to grow
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and self._seen[1][0] < now - WINDOW_SECONDS:
+            self._seen.popleft()
+        start, first = self._seen[0]
+        seconds = now - start
+        return (done - first) / seconds if seconds > 0 and done > first else None
+
+
+def _kept(before: dict[str, Any]) -> dict[str, Any]:
+    """Attempts, first start and last error of the attempts before this one.
+
+    `before`: the record that they left; one of another form says nothing.
+    """
+    attempts, first = before.get("attempts"), before.get("first_started")
+    error = before.get("last_error")
+    if before and before.get("ended") is None:
+        error = {"at": before.get("updated"), "attempt": attempts, "code": None, "text": KILLED}
+    return {
+        "attempts": attempts if isinstance(attempts, int) else 0,
+        "first_started": first if isinstance(first, int | float) else None,
+        "error": error if isinstance(error, dict) else None,
+    }
+
+
+def _driver() -> dict[str, Any]:
+    """This process, so that it can be recognised."""
+    pid, start = born(os.getpid())
+    return {"host": socket.gethostname(), "pid": pid, "born": start, "job": submission_id()}
+
+
+def submission_id() -> str | None:
+    """The id of the Ray job whose script this process is; None: it is none."""
+    try:
+        config = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+        found = config["metadata"]["job_submission_id"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return str(found)
+
+
+def _in_a_few_lines(error: Exception) -> str:
+    text = str(error) if isinstance(error, RaysynthError) else reason_of(error)
+    return clipped(shown(masked(text), lines=True), LONGEST_ERROR)
+
+
+def _quietly(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception:  # a storage's, of whatever class
+        return None

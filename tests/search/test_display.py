@@ -1,0 +1,27 @@
+"""Trials that an experiment has kept are shown with its first step."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from raysynth.search.display import TrialProgress, shown_on
+from tests.training.test_units import Said
+
+
+def trial(score: float | None, *, ended: bool) -> SimpleNamespace:
+    analysis = {} if score is None else {"validation_wga": {"max": score}}
+    return SimpleNamespace(metric_analysis=analysis, is_finished=lambda: ended)
+
+
+def test_kept_trials_and_their_best_are_shown_at_once():
+    said, callback = Said(), TrialProgress()
+    trials = [trial(0.25, ended=True), trial(0.75, ended=True), trial(None, ended=False)]
+    callback.begun = True  # as an experiment's pickle has it
+    callback.setup()
+    with shown_on(said, 12):
+        assert said.counts == [(0, 0)], "no number before it is known"
+        callback.on_step_begin(0, trials)
+        callback.on_step_begin(1, trials)
+        assert said.counts[1:] == [(2, 12)] and callback.best == 0.75
+        callback.on_trial_complete(2, [trial(0.5, ended=True)] * 3, trial(0.5, ended=True))
+        assert said.counts[-1] == (3, 12) and callback.best == 0.75
