@@ -21,6 +21,7 @@ from raysynth.cluster.capacity import (
 )
 from raysynth.cluster.local import guard_token, held_signals, join, start_local
 from raysynth.cluster.note import SessionNote, children
+from raysynth.cluster.stopping import say_stopped
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -67,8 +68,7 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         if isinstance(error, KeyboardInterrupt):
-            stopped = f"raysynth: stopped. The same command goes on with {self._root}"
-            print(stopped, file=sys.stderr, flush=True)
+            say_stopped(self._root)
         try:
             if self.started:
                 import ray

@@ -1,0 +1,80 @@
+"""A command that is told to stop has ended seconds later, whatever it waits for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from raysynth.cluster.stopping import LEAVE_SECONDS, in_time
+
+STUCK = """
+import ctypes, subprocess, sys
+import psutil
+from raysynth.cluster.local import held_signals
+from raysynth.cluster.stopping import in_time
+
+with in_time() as leave, held_signals():
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print(child.pid, flush=True)
+    while True:
+        ctypes.CDLL(None).poll(None, 0, 600_000)  # in C, as Ray's core: no handler of Python's runs
+"""
+WAITS = """
+import threading, time
+from raysynth.cluster.stopping import in_time
+
+with in_time() as leave:
+    threading.Thread(target=time.sleep, args=(600,)).start()  # Python would wait for it
+    print("waits", flush=True)
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        leave(130)
+"""
+
+
+def stopped(script: str, number: int) -> tuple[int, float, str, str]:
+    """Exit code, seconds to the end, standard output and error of a signalled script."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        first = process.stdout.readline()
+        before = time.monotonic()
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return process.returncode, time.monotonic() - before, first, errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_stuck_is_left_with_its_processes(number):
+    code, seconds, first, errors = stopped(STUCK, number)
+    assert code == 128 + number
+    assert errors == "raysynth: stopped. The same command goes on where it was\n"
+    assert LEAVE_SECONDS <= seconds < 20  # 2.6 s; the machine of a test may be busy
+    child = int(first)
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+def test_who_leaves_after_a_signal_waits_for_no_thread():
+    code, seconds, _, errors = stopped(WAITS, signal.SIGINT)
+    assert code == 130 and seconds < 20
+    assert "Traceback" not in errors
+
+
+def test_without_a_signal_nothing_is_left_behind():
+    files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    with pytest.raises(SystemExit) as left, in_time() as leave:
+        leave(3)
+    assert left.value.code == 3
+    assert signal.set_wakeup_fd(-1) == -1
+    assert len(os.listdir("/proc/self/fd")) == files and threading.active_count() == threads
