@@ -2,11 +2,11 @@
 
     python benchmarks/stopping.py [--signals TERM INT] [--moments NAME ...] [--repeat N] [--busy N]
 
-A miniature run is started as its command, signalled once it is seen at the moment, and started again
-for the next one: it goes on where it was. `exit` is the time to the command's end, `gone` until no
-process of its session is left, Ray's and the workers. Bar: 5 s to the command's end. `--busy N` does
-the same beside N processes that keep a core busy each; `--stacks` prints where the driver is, each
-second after the signal.
+A miniature run is started as its command, signalled once it is seen at the moment, and started
+again for the next one: it goes on where it was. `exit` is the time to the command's end, `gone`
+until no process of its session is left, Ray's and the workers. Bar: 5 s to the command's end.
+`--busy N` does the same beside N processes that keep a core busy each; `--stacks` prints where the
+driver is, each second after the signal.
 """
 
 from __future__ import annotations

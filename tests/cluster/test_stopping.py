@@ -55,14 +55,24 @@ def stopped(script: str, number: int) -> tuple[int, float, str, str]:
     return process.returncode, time.monotonic() - before, first, errors
 
 
+def runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_is_stuck_is_left_with_its_processes(number):
     code, seconds, first, errors = stopped(STUCK, number)
     assert code == 128 + number
     assert errors == "raysynth: stopped. The same command goes on where it was\n"
     assert LEAVE_SECONDS <= seconds < 20  # 2.6 s; the machine of a test may be busy
-    child = int(first)
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    deadline = time.monotonic() + 20
+    while runs(int(first)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not runs(int(first))
 
 
 def test_who_leaves_after_a_signal_waits_for_no_thread():
