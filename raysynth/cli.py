@@ -18,7 +18,7 @@ from raysynth.config.files import load_config
 from raysynth.config.storage import require_filesystem
 from raysynth.endings import EXIT_CODES, in_words
 from raysynth.errors import ConfigError, RaysynthError
-from raysynth.terminal import masked, shown
+from raysynth.json_lines import to_stderr
 
 Arguments = Annotated[
     list[str] | None,
@@ -218,7 +218,7 @@ def _refusing(call: Callable[[], object]) -> None:
             with in_words():
                 call()
         except RaysynthError as error:
-            print(shown(masked(f"raysynth: {error}"), lines=True), file=sys.stderr)
+            to_stderr(str(error), "error", exit_code=error.exit_code)
             leave(error.exit_code)
         except KeyboardInterrupt:
             leave(130)

@@ -17,6 +17,7 @@ from raysynth.datasets.contents import source_digest
 from raysynth.datasets.declared import INGEST
 from raysynth.datasets.listing import few_measured, split_counts
 from raysynth.errors import ConfigError, DamagedError, refusal_in
+from raysynth.log import Log, of_libraries
 from raysynth.method import FOLDERS, nodes_of
 from raysynth.models.hub import pinned
 from raysynth.planning.preflight import (
@@ -54,7 +55,13 @@ def run_pipeline(
         raise ConfigError(f"until: got {until!r}, expected one of {', '.join(FOLDERS)}")
     config = pinned(config)
     run = open_run(config, shared)
-    with progress or Progress() as display, Session(config, run.root) as session:
+    with (
+        progress or Progress() as display,
+        Log(run.root, config.name) as log,
+        of_libraries(log),
+        Session(config, run.root) as session,
+    ):
+        display.log = log
         run.say = lambda text: display.say(f"  {text}")
         told = config.model_dump(mode="json")
         with open_trackers(config.trackers, run.root, config.name, told, run.say) as trackers:
@@ -168,7 +175,8 @@ class _Runner:
         stage = self._run.stage(node.name, node.inputs, build)
         how = "unchanged" if stage.skipped else f"{stage.seconds:.1f} s"
         rows = f"{stage.facts['rows']:,} rows" if stage.facts.get("rows") is not None else ""
-        progress.say(f"{node.name:<15} {how:>10}  {rows}", mark="✓")
+        seconds = round(stage.seconds, 1)
+        progress.say(f"{node.name:<15} {how:>10}  {rows}", mark="✓", seconds=seconds)
         self._trackers.record(node.name, stage.facts | {"seconds": stage.seconds})
         return stage
 
@@ -181,7 +189,7 @@ class _Runner:
             lent = strange_lenders(self._config, groups, counts["train"])
             strange = grouping_warnings(self._config, groups)
             for warning in [*warnings_of(self._config), *strange, *lent, *few]:
-                self._progress.say(f"  {warning}")
+                self._progress.say(f"  {warning}", level="warning")
             self._checked = True
 
     def _check_read(self, node: Node, done: Mapping[str, Done], nodes: Sequence[Node]) -> None:

@@ -16,12 +16,13 @@ FLOORS = """
 terminal
 errors
 values
+json_lines
 progress
 knobs
 registry
 groups
 storage
-stages strips
+stages strips log
 models trackers
 cluster
 endings

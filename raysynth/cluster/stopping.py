@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
+from raysynth.json_lines import to_stderr
+
 LEAVE_SECONDS = 2.5
 """From the signal until the process leaves by force; `ray job stop` kills 3 s after its SIGTERM."""
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -28,7 +30,7 @@ def say_stopped(root: str = "") -> None:
     """How to go on; `root`: the run's folder."""
     _said.set()
     where = f" with {root}" if root else " where it was"
-    print(f"raysynth: stopped. The same command goes on{where}", file=sys.stderr, flush=True)
+    to_stderr(f"stopped. The same command goes on{where}", "warning")
 
 
 @contextmanager
