@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from raysynth.ahead import Ahead
+from raysynth.cluster.losses import Losses
 from raysynth.cluster.session import Session
 from raysynth.config.config import Config
 from raysynth.datasets.contents import source_digest
@@ -26,7 +27,7 @@ from raysynth.planning.preflight import (
     strange_lenders,
     warnings_of,
 )
-from raysynth.progress import Progress
+from raysynth.progress import Event, Progress
 from raysynth.stages.graph import Contents, Node, stage_kind
 from raysynth.stages.run import Run
 from raysynth.stages.stage import Done, Work, function
@@ -63,10 +64,22 @@ def run_pipeline(
     ):
         display.log = log
         run.say = lambda text: display.say(f"  {text}")
+        session.losses = Losses(partial(_say_lost, display), partial(_keep_rays, log))
         told = config.model_dump(mode="json")
         with open_trackers(config.trackers, run.root, config.name, told, run.say) as trackers:
             _whole(run, lambda: _Runner(config, run, session, display, trackers).go(until))
     return run
+
+
+def _say_lost(display: Progress, told: str) -> None:
+    """What was lost, what is kept, and that the user need not do anything."""
+    kept = f"kept: {display.reached}; " if display.reached else ""
+    display.say(f"  {told}; {kept}it goes on by itself", level="warning")
+
+
+def _keep_rays(log: Log, text: str) -> None:
+    """What Ray said itself, for the log alone."""
+    log.keep(Event("", f"Ray: {text}", "warning"))
 
 
 def open_run(config: Config, shared: str | None = None) -> Run:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -20,8 +21,10 @@ from raysynth.cluster.capacity import (
     logical_cpus,
 )
 from raysynth.cluster.local import guard_token, held_signals, join, start_local
+from raysynth.cluster.losses import Losses, heard
 from raysynth.cluster.note import SessionNote, children
 from raysynth.cluster.stopping import say_stopped
+from raysynth.json_lines import to_stderr
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -53,6 +56,9 @@ class Session:
         self._before: Any = None
         self._root = root
         self._note = SessionNote(root)
+        self.losses = Losses(to_stderr, lambda text: None)
+        """Is told what Ray says of lost workers and nodes."""
+        self._heard = ExitStack()
 
     def __enter__(self) -> Session:
         self._note.take()
@@ -69,6 +75,7 @@ class Session:
     ) -> None:
         if isinstance(error, KeyboardInterrupt):
             say_stopped(self._root)
+        self.losses.ending = True
         try:
             if self.started:
                 import ray
@@ -76,6 +83,7 @@ class Session:
                 with held_signals():  # who is impatient presses Ctrl-C twice
                     ray.shutdown()
         finally:
+            self._heard.close()
             self._note.release()
             if self._before is not None:
                 signal.signal(signal.SIGTERM, self._before)
@@ -114,6 +122,7 @@ class Session:
         else:
             with held_signals() as stopping:
                 self._start(stopping)
+            self._heard.enter_context(heard(self.losses))
         _hush()
 
     def _start(self, stopping: list[int]) -> None:

@@ -31,6 +31,18 @@ class TrialProgress(tune.Callback):
         """A trial ended, by itself or by the scheduler."""
         self._show(trials)
 
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial failed, or its process was lost."""
+        if _display:
+            kept = sum(each.status == "TERMINATED" for each in trials)
+            _display[-1][0].say(
+                f"  trial {trials.index(trial) + 1} was lost; {kept} finished trials are kept, and "
+                "the others go on",
+                level="warning",
+                trial=trial.trial_id,
+            )
+        self._show(trials)
+
     def _show(self, trials: list[Any]) -> None:
         if _display:
             progress, total = _display[-1]
