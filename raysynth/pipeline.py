@@ -20,6 +20,7 @@ from raysynth.datasets.listing import few_measured, split_counts
 from raysynth.errors import ConfigError, DamagedError, refusal_in
 from raysynth.log import Log, of_libraries
 from raysynth.method import FOLDERS, nodes_of
+from raysynth.metrics import STAGE_PROGRESS, WORKER_RESTARTS, add, put
 from raysynth.models.hub import pinned
 from raysynth.planning.preflight import (
     grouping_warnings,
@@ -62,7 +63,7 @@ def run_pipeline(
         of_libraries(log),
         Session(config, run.root) as session,
     ):
-        display.log = log
+        display.log, display.meter = log, _meter
         run.say = lambda text: display.say(f"  {text}")
         session.losses = Losses(partial(_say_lost, display), partial(_keep_rays, log))
         told = config.model_dump(mode="json")
@@ -73,8 +74,13 @@ def run_pipeline(
 
 def _say_lost(display: Progress, told: str) -> None:
     """What was lost, what is kept, and that the user need not do anything."""
+    add(WORKER_RESTARTS)
     kept = f"kept: {display.reached}; " if display.reached else ""
     display.say(f"  {told}; {kept}it goes on by itself", level="warning")
+
+
+def _meter(stage: str, share: float) -> None:
+    put(STAGE_PROGRESS, share, stage=stage)
 
 
 def _keep_rays(log: Log, text: str) -> None:
@@ -190,6 +196,7 @@ class _Runner:
         rows = f"{stage.facts['rows']:,} rows" if stage.facts.get("rows") is not None else ""
         seconds = round(stage.seconds, 1)
         progress.say(f"{node.name:<15} {how:>10}  {rows}", mark="✓", seconds=seconds)
+        _meter(node.name, 1.0)
         self._trackers.record(node.name, stage.facts | {"seconds": stage.seconds})
         return stage
 

@@ -43,6 +43,8 @@ class Progress:
         )
         self.log: Callable[[Event], None] = lambda event: None
         """Is told what the display is told."""
+        self.meter: Callable[[str, float], None] = lambda stage, share: None
+        """Is told every moment how much of a stage is done, 0 to 1, where that is known."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._name, self._what, self._done, self._total = "", "", 0.0, 0.0
@@ -104,7 +106,7 @@ class Progress:
     def beside(self) -> Beside:
         """The display of a stage that runs beside this one's: in the same line, behind it."""
         other = Beside(self.console)
-        other.log = self.log
+        other.log, other.meter = self.log, self.meter
         self._others.append(other)
         return other
 
@@ -119,11 +121,14 @@ class Progress:
                 line.append("; ").append_text(other._line())
         return line
 
-    def _log_progress(self) -> None:
+    def _tell(self, *, logs: bool) -> None:
+        """Tell meter and, if it is time, log how far the stage is."""
         with self._lock:
             name, what, done, total = self._name, self._what, self._done, self._total
             seconds = round(time.monotonic() - self._start, 1)
-        if name:
+        if name and total:
+            self.meter(name, done / total)
+        if name and logs:
             count = {"done": done, "total": total} if total else {}
             self.log(Event(name, what, "progress", {**count, "seconds": seconds}))
 
@@ -132,10 +137,10 @@ class Progress:
         while not self._stop.wait(0.5 if self._status else 1.0):
             if not self._name:
                 continue
-            if time.monotonic() - logged >= LOGGED_SECONDS:
-                logged = time.monotonic()
-                for each in (self, *self._others):
-                    each._log_progress()
+            due = time.monotonic() - logged >= LOGGED_SECONDS
+            logged = time.monotonic() if due else logged
+            for each in (self, *self._others):
+                each._tell(logs=due)
             if self._status:
                 self._status.update(self._line())
             elif time.monotonic() - last >= HEARTBEAT_SECONDS:

@@ -17,7 +17,7 @@ terminal
 errors
 values
 json_lines
-progress
+metrics progress
 knobs
 registry
 groups

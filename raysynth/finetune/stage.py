@@ -28,6 +28,7 @@ from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import Training, recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
+from raysynth.json_lines import CONTEXT
 from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.progress import Progress
@@ -221,6 +222,7 @@ def _fit(packs: dict[str, list[Job]], shared: _Shared, cpus: float) -> None:
             "real": shared.real,
             "work": work,
             "turn": shared.turn,
+            "run": CONTEXT.get("run", ""),
             "cpus": cpus,
         },
         scaling_config=ScalingConfig(
@@ -253,6 +255,7 @@ def train_worker(given: dict[str, Any]) -> None:
     from raysynth.models.device import use_threads
 
     use_threads(given["cpus"])
+    CONTEXT["run"] = given["run"]  # a metric says whose it is
     name, jobs = list(given["packs"].items())[get_context().get_world_rank()]
     pack = Pack(
         jobs=[Job(**job) for job in jobs],

@@ -7,6 +7,7 @@ from typing import Any
 
 from ray import tune
 
+from raysynth.metrics import TRIAL_WGA, put
 from raysynth.progress import Progress
 
 # Tune pickles its callbacks into the experiment's folder; a display holds a lock and a thread, so
@@ -24,7 +25,9 @@ class TrialProgress(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A trial reported."""
-        self.best = max(self.best, result.get("validation_wga", 0.0))
+        reached = result.get("validation_wga", 0.0)
+        self.best = max(self.best, reached)
+        put(TRIAL_WGA, reached, trial=trial.trial_id)
         self._show(trials)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -16,9 +16,9 @@ DIED = (
     "troubleshoot the problem, check the logs for the dead worker. Lease ID: 00db4ca5 Worker ID: "
     "68b34a92 Node ID: 078690af Worker IP address: 10.0.0.5 Worker port: 43633 Worker PID: 22112 "
     "Worker exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly exits with a "
-    "connection error code 2. End of file. Some common causes include: (1) the process was killed by the OOM "
-    "killer due to high memory usage, (2) ray stop --force was called, or (3) the worker crashed "
-    "unexpectedly due to SIGSEGV or another unexpected error."
+    "connection error code 2. End of file. Some common causes include: (1) the process was killed "
+    "by the OOM killer due to high memory usage, (2) ray stop --force was called, or (3) the "
+    "worker crashed unexpectedly due to SIGSEGV or another unexpected error."
 )
 RETRIED = (
     "Task MapWorker(MapBatches(Synthesizer)).submit failed. There are infinite retries remaining, "
