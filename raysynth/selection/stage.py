@@ -102,8 +102,8 @@ def _of_groups(candidates: pa.Table, chosen: NDArray[np.bool_], groups: Groups) 
 
 
 def _say(facts: dict[str, Any], progress: Progress) -> None:
-    put(IMAGES_ACCEPTED, facts["kept"])
     """What is rejected, and what spoils the measure of copies."""
+    put(IMAGES_ACCEPTED, facts["kept"])
     if "validation_in_training" in facts:
         progress.say(f"  {said_of_duplicates(facts['validation_in_training'])}")
     if copies := sum(sum(of.values()) for of in facts["copies"].values()):
