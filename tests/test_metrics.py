@@ -12,6 +12,7 @@ import pytest
 
 from raysynth import metrics
 from raysynth.metrics import DECLARED, IMAGES_GENERATED, STAGE_PROGRESS
+from tests.test_dashboard import expressions
 from tests.test_pipeline import MINIATURE
 
 SCRAPED = """
@@ -84,6 +85,9 @@ def test_a_run_is_seen_at_the_endpoint(tmp_path):
     assert {stage: done[stage] for stage in stages} == dict.fromkeys(stages, 1.0)
     assert found["ray_raysynth_storage_retries_total"] == {(): 2.0}
     assert found["ray_raysynth_storage_errors_total"] == {(): 1.0}
+    asked = {name for each in expressions() for name in re.findall(r"\bray_node_\w+", each)}
+    there = set(re.findall(r"^ray_node_\w+", told["text"], re.MULTILINE))
+    assert {name for name in asked if "_gpus" not in name and "_gram" not in name} <= there
 
 
 def test_without_ray_nothing_is_told_and_nothing_fails(monkeypatch):
