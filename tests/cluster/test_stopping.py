@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from raysynth.cluster.stopping import LEAVE_SECONDS, in_time
+from tests.test_pipeline import MINIATURE
 
 STUCK = """
 import ctypes, subprocess, sys
@@ -79,6 +80,42 @@ def test_who_leaves_after_a_signal_waits_for_no_thread():
     code, seconds, _, errors = stopped(WAITS, signal.SIGINT)
     assert code == 130 and seconds < 20
     assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("moment", "number"), [("Ray starts", signal.SIGINT), ("✓ ingest", signal.SIGTERM)]
+)
+def test_a_run_ends_soon_after_a_signal_and_leaves_nothing(tmp_path, moment, number):
+    """3 s on a quiet machine, of which 2.5 are patience; a busy one gets five times as long."""
+    given = [f"storage_path={tmp_path}", *MINIATURE, "finetune.steps=2000"]
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    with (tmp_path / "out").open("wb") as out:
+        run = subprocess.Popen(
+            [sys.executable, "-u", "-m", "raysynth", "run", *given],
+            env=environment,
+            stdout=out,
+            stderr=out,
+        )
+    process, daemons = psutil.Process(run.pid), []
+    try:
+        while run.poll() is None:
+            daemons = process.children(recursive=True)
+            starts = any(each.name() == "gcs_server" for each in daemons)
+            if starts if moment == "Ray starts" else moment in (tmp_path / "out").read_text():
+                break
+            time.sleep(0.1)
+        before = time.monotonic()
+        run.send_signal(number)
+        run.wait(60)
+    finally:
+        run.kill()
+    said = (tmp_path / "out").read_text()
+    assert run.returncode == 128 + number, said
+    assert time.monotonic() - before < 15
+    assert "raysynth: stopped. The same command goes on" in said and "Traceback" not in said
+    assert daemons and not psutil.wait_procs(daemons, timeout=20)[1]
 
 
 def test_without_a_signal_nothing_is_left_behind():
