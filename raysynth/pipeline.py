@@ -194,8 +194,8 @@ class _Runner:
         stage = self._run.stage(node.name, node.inputs, build)
         how = "unchanged" if stage.skipped else f"{stage.seconds:.1f} s"
         rows = f"{stage.facts['rows']:,} rows" if stage.facts.get("rows") is not None else ""
-        seconds = round(stage.seconds, 1)
-        progress.say(f"{node.name:<15} {how:>10}  {rows}", mark="✓", seconds=seconds)
+        told = {"skipped": stage.skipped, "seconds": round(stage.seconds, 1)}
+        progress.say(f"{node.name:<15} {how:>10}  {rows}", "✓", "info", **told)
         _meter(node.name, 1.0)
         self._trackers.record(node.name, stage.facts | {"seconds": stage.seconds})
         return stage

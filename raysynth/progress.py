@@ -75,9 +75,10 @@ class Progress:
     def stage(self, name: str) -> None:
         """A stage begins."""
         with self._lock:
+            before = self._name
             self._name, self._what, self._done, self._total = name, "", 0.0, 0.0
             self._start = time.monotonic()
-        if name:
+        if name not in ("", before):
             self.log(Event(name, f"{name} begins"))
 
     def update(self, what: str, done: float = 0, total: float = 0) -> None:
@@ -95,7 +96,7 @@ class Progress:
 
     def note(self, text: str, level: str = "info", **numbers: Any) -> None:
         """A line for the log alone."""
-        self.log(Event(self._name, text.strip(), level, numbers))
+        self.log(Event(self._name, " ".join(text.split()), level, numbers))
 
     @property
     def reached(self) -> str:
@@ -130,7 +131,7 @@ class Progress:
             self.meter(name, done / total)
         if name and logs:
             count = {"done": done, "total": total} if total else {}
-            self.log(Event(name, what, "progress", {**count, "seconds": seconds}))
+            self.log(Event(name, what or "at work", "progress", {**count, "seconds": seconds}))
 
     def _beat(self) -> None:
         last = logged = time.monotonic()
