@@ -24,6 +24,7 @@ LEAVE_SECONDS = 2.5
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 _said = threading.Event()
+_own = threading.Event()
 
 
 def say_stopped(root: str = "") -> None:
@@ -31,6 +32,15 @@ def say_stopped(root: str = "") -> None:
     _said.set()
     where = f" with {root}" if root else " where it was"
     to_stderr(f"stopped. The same command goes on{where}", "warning")
+
+
+def interrupt_self() -> None:
+    """KeyboardInterrupt in the main thread, for a reason of this process's own.
+
+    Nobody waits for its end, which has as long as it takes.
+    """
+    _own.set()
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 @contextmanager
@@ -83,7 +93,9 @@ def _watch(signals: int, came: list[int]) -> None:
         for number in os.read(signals, 64):
             if not number:
                 return
-            if number in STOPS and not came:
+            if number == signal.SIGINT and _own.is_set():
+                _own.clear()
+            elif number in STOPS and not came:
                 came.append(number)
                 end = time.monotonic() + LEAVE_SECONDS
         left = max(0.0, end - time.monotonic()) if came else None

@@ -41,6 +41,21 @@ with in_time() as leave:
 """
 
 
+OWN = f"""
+import time
+from raysynth.cluster.stopping import in_time, interrupt_self
+
+print("begins", flush=True)
+with in_time() as leave:
+    try:
+        interrupt_self()
+        time.sleep(600)
+    except KeyboardInterrupt:
+        time.sleep({LEAVE_SECONDS + 1})
+        leave(3)
+"""
+
+
 def stopped(script: str, number: int) -> tuple[int, float, str, str]:
     """Exit code, seconds to the end, standard output and error of a signalled script."""
     process = subprocess.Popen(
@@ -74,6 +89,11 @@ def test_what_is_stuck_is_left_with_its_processes(number):
     while runs(int(first)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not runs(int(first))
+
+
+def test_a_run_that_ends_itself_is_given_time():
+    done = subprocess.run([sys.executable, "-c", OWN], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3 and done.stderr == ""
 
 
 def test_who_leaves_after_a_signal_waits_for_no_thread():
