@@ -14,7 +14,7 @@ from types import TracebackType
 from raysynth.progress import Beside, Progress
 from raysynth.stages.stage import Done
 
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 1.0
 """For stages to hear that a run was stopped. Who pressed Ctrl-C waits no longer: what is not done
 is gone on with, as after a kill."""
 FAULT_SECONDS = 60.0

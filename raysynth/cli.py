@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 import yaml
 
+from raysynth.cluster.stopping import in_time
 from raysynth.config.config import Config
 from raysynth.config.files import load_config, split_arguments
 from raysynth.config.storage import require_filesystem
@@ -29,7 +30,7 @@ from raysynth.jobs.commands import (
     stop,
     submit,
 )
-from raysynth.terminal import masked, shown
+from raysynth.json_lines import to_stderr
 
 Arguments = Annotated[
     list[str] | None,
@@ -298,14 +299,17 @@ def _refusing(call: Callable[[], object]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a name ends no run
             stream.reconfigure(errors="backslashreplace")
-    try:
-        with in_words():
-            call()
-    except RaysynthError as error:
-        print(shown(masked(f"raysynth: {error}"), lines=True), file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with in_time() as leave:
+        try:
+            with in_words():
+                call()
+        except RaysynthError as error:
+            to_stderr(str(error), "error", exit_code=error.exit_code)
+            leave(error.exit_code)
+        except KeyboardInterrupt:
+            leave(130)
+        except SystemExit as stopped:
+            leave(stopped.code)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ import platform
 import shlex
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from raysynth.errors import (
     without_advice,
 )
 from raysynth.storage.faults import AWAY, FULL, PACKAGES
+from raysynth.storage.files import write_atomic
 from raysynth.terminal import clipped, masked, shown
 
 EXIT_CODES = """\
@@ -35,6 +37,10 @@ REMOTE = frozenset((*PACKAGES, "urllib3", "requests"))
 PASSING = {*AWAY, *FULL, *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)}
 """What the system refuses for reasons outside the run."""
 LONGEST_REASON = 400
+NAME = "raysynth-traceback-"
+"""How the names of the files with full tracebacks begin."""
+PUT_SECONDS = 10.0
+"""For such a file to be written to another storage than a disk."""
 
 
 @contextmanager
@@ -43,7 +49,7 @@ def in_words(folder: str | None = None) -> Iterator[None]:
 
     Parameters
     ----------
-    folder : the run's folder or URI, if one is known: a local one takes the traceback.
+    folder : the run's folder or URI, if one is known: it takes the traceback.
 
     Raises
     ------
@@ -124,18 +130,39 @@ def _where(error: BaseException) -> str:
 
 
 def _write_traceback(error: BaseException, folder: str | None) -> str:
-    """Path of the file that has the full traceback; "" where none can be written."""
+    """Path or URI of the file that has the full traceback; "" where none can be written."""
     command = masked(shlex.join(sys.argv))
     head = f"raysynth {version('raysynth')}, Python {platform.python_version()}: {command}\n"
     text = head + masked("".join(traceback.format_exception(error)))
     data = text.encode(errors="backslashreplace")
+    if (
+        folder
+        and "://" in folder
+        and (uri := _put(f"{folder}/{NAME}{os.urandom(4).hex()}.txt", data))
+    ):
+        return uri
     places = [folder] if folder and "://" not in folder and os.path.isdir(folder) else []
     for place in (*places, None):  # None: the temporary folder
         try:
-            handle, path = tempfile.mkstemp(".txt", "raysynth-traceback-", place)
+            handle, path = tempfile.mkstemp(".txt", NAME, place)
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
         except OSError:
             continue
         return path
     return ""
+
+
+def _put(uri: str, data: bytes) -> str:
+    """The URI once the data is there; "" where the storage, which may be the error, is too slow."""
+    put: list[str] = []
+
+    def work() -> None:
+        with suppress(Exception):
+            write_atomic(uri, data, patience=0)
+            put.append(masked(uri))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(PUT_SECONDS)
+    return put[0] if put else ""

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from raysynth.ahead import Ahead
+from raysynth.cluster.losses import Losses
 from raysynth.cluster.session import Session
 from raysynth.config.config import Config
 from raysynth.datasets.contents import source_digest
@@ -18,7 +19,9 @@ from raysynth.datasets.declared import INGEST
 from raysynth.datasets.listing import few_measured, split_counts
 from raysynth.errors import ConfigError, DamagedError, refusal_in
 from raysynth.jobs.heartbeat import Heartbeat
+from raysynth.log import Log, of_libraries
 from raysynth.method import FOLDERS, nodes_of
+from raysynth.metrics import STAGE_PROGRESS, WORKER_RESTARTS, add, put
 from raysynth.models.hub import pinned
 from raysynth.planning.preflight import (
     grouping_warnings,
@@ -26,7 +29,7 @@ from raysynth.planning.preflight import (
     strange_lenders,
     warnings_of,
 )
-from raysynth.progress import Progress
+from raysynth.progress import Event, Progress
 from raysynth.stages.graph import Contents, Node, stage_kind
 from raysynth.stages.run import Run
 from raysynth.stages.stage import Done, Work, function
@@ -57,14 +60,38 @@ def run_pipeline(
     root = f"{config.storage_path.rstrip('/')}/{config.name}"
     with progress or Progress() as display, Session(config, root) as session:
         run = open_run(config, shared, lambda: session.hold(display))
-        run.say, run.held = lambda text: display.say(f"  {text}"), session.check
-        told = config.model_dump(mode="json")
-        with (
-            Heartbeat(run.root, display, until) as beat,
-            open_trackers(config.trackers, run.root, config.name, told, run.say) as trackers,
-        ):
-            _whole(run, lambda: _Runner(config, run, session, display, trackers, beat).go(until))
+        with Log(run.root, config.name) as log, of_libraries(log):
+            display.log, display.meter = log, _meter
+            run.say, run.held = lambda text: display.say(f"  {text}"), session.check
+            session.losses = Losses(partial(_say_lost, display), partial(_keep_rays, log))
+            _watched(run, session, display, until)
     return run
+
+
+def _watched(run: Run, session: Session, display: Progress, until: str | None) -> None:
+    """All stages up to one, seen from outside while they are made."""
+    config, told = run.config, run.config.model_dump(mode="json")
+    with (
+        Heartbeat(run.root, display, until) as beat,
+        open_trackers(config.trackers, run.root, config.name, told, run.say) as trackers,
+    ):
+        _whole(run, lambda: _Runner(config, run, session, display, trackers, beat).go(until))
+
+
+def _say_lost(display: Progress, told: str) -> None:
+    """What was lost, what is kept, and that the user need not do anything."""
+    add(WORKER_RESTARTS)
+    kept = f"kept: {display.reached}; " if display.reached else ""
+    display.say(f"  {told}; {kept}it goes on by itself", level="warning")
+
+
+def _meter(stage: str, share: float) -> None:
+    put(STAGE_PROGRESS, share, stage=stage)
+
+
+def _keep_rays(log: Log, text: str) -> None:
+    """What Ray said itself, for the log alone."""
+    log.keep(Event("", f"Ray: {text}", "warning"))
 
 
 def open_run(
@@ -183,7 +210,9 @@ class _Runner:
         stage = self._run.stage(node.name, node.inputs, build)
         how = "unchanged" if stage.skipped else f"{stage.seconds:.1f} s"
         rows = f"{stage.facts['rows']:,} rows" if stage.facts.get("rows") is not None else ""
-        progress.say(f"{node.name:<15} {how:>10}  {rows}", mark="✓")
+        told = {"skipped": stage.skipped, "seconds": round(stage.seconds, 1)}
+        progress.say(f"{node.name:<15} {how:>10}  {rows}", "✓", "info", **told)
+        _meter(node.name, 1.0)
         self._trackers.record(node.name, stage.facts | {"seconds": stage.seconds})
         return stage
 
@@ -196,7 +225,7 @@ class _Runner:
             lent = strange_lenders(self._config, groups, counts["train"])
             strange = grouping_warnings(self._config, groups)
             for warning in [*warnings_of(self._config), *strange, *lent, *few]:
-                self._progress.say(f"  {warning}")
+                self._progress.say(f"  {warning}", level="warning")
             self._checked = True
 
     def _check_read(self, node: Node, done: Mapping[str, Done], nodes: Sequence[Node]) -> None:

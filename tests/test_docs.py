@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from raysynth.config.files import load_config
+from raysynth.metrics import table
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -67,6 +68,12 @@ def test_lines_are_wrapped(file):
         if len(re.sub(r"https?://\S+", "", line)) > WIDTH and not line.startswith(("|", "!["))
     ]
     assert not long
+
+
+def test_the_table_of_metrics_is_the_declared_one():
+    text = (ROOT / "docs/cluster.md").read_text()
+    written = text.partition("<!-- metrics -->\n")[2].partition("<!-- end of metrics -->")[0]
+    assert written == table()
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/results.md"])

@@ -8,6 +8,7 @@ import stat
 import sys
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from raysynth import cli
@@ -79,6 +80,14 @@ def test_a_traceback_without_a_run_is_in_the_temporary_folder():
         path = Path(str(told.value).rpartition("is in ")[2].rstrip(")"))
         assert "KeyError" in path.read_text()
         path.unlink()
+
+
+def test_a_traceback_of_a_run_on_an_object_store_lies_with_it():
+    with pytest.raises(FaultError) as told, in_words("memory://ends/run"):
+        _ = {}["x"]
+    uri = str(told.value).rpartition("is in ")[2].rstrip(")")
+    assert uri.startswith("memory://ends/run/raysynth-traceback-")
+    assert "KeyError" in fsspec.filesystem("memory").cat_file(uri.removeprefix("memory:/")).decode()
 
 
 def test_the_outermost_of_our_own_errors_is_told():

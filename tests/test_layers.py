@@ -16,12 +16,13 @@ FLOORS = """
 terminal
 errors
 values
-progress
+json_lines
+metrics progress
 knobs
 registry
 groups
 storage
-stages strips
+stages strips log
 models trackers
 cluster
 endings

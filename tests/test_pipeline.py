@@ -200,6 +200,17 @@ def test_every_stage_leaves_its_folder_and_its_record(finished):
         assert all(os.path.exists(finished.path(path)) for path in outputs)
 
 
+def test_the_log_tells_of_every_stage(finished):
+    files = sorted(Path(finished.path("log")).iterdir())
+    assert [file.name[:5] for file in files] == [f"{n:04d}-" for n in range(1, len(files) + 1)]
+    lines = files[0].read_text().splitlines()
+    begun = [line.split()[2] for line in lines if line.endswith(" begins")]
+    assert set(begun) >= set(USUAL)
+    for name in USUAL:
+        assert any(f" {name} " in line and "seconds=" in line for line in lines), name
+    assert lines[-1].endswith("the run is done")
+
+
 def test_results_have_every_method_and_number(finished):
     results = json.loads(Path(finished.path("report/results.json")).read_text())
     methods = {"erm", "resampling", "erm_balanced_head", "raysynth"}

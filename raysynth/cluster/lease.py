@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import threading
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from raysynth.cluster.note import alive, born
+from raysynth.cluster.stopping import interrupt_self
 from raysynth.errors import ConfigError, StorageError
 from raysynth.knobs import digest_of
 from raysynth.progress import Progress
@@ -144,7 +144,7 @@ class Lease:
             "same command again: what is finished is kept"
         )
         if self._interrupts:
-            os.kill(os.getpid(), signal.SIGINT)
+            interrupt_self()
 
     def _is_mine(self, there: Any) -> bool:
         return isinstance(there, dict) and there.get("session") == self._session

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -21,7 +22,10 @@ from raysynth.cluster.capacity import (
 )
 from raysynth.cluster.lease import Lease
 from raysynth.cluster.local import guard_token, held_signals, join, start_local
+from raysynth.cluster.losses import Losses, heard
 from raysynth.cluster.note import SessionNote, children
+from raysynth.cluster.stopping import say_stopped
+from raysynth.json_lines import to_stderr
 from raysynth.progress import Progress
 
 ENVIRONMENT = {
@@ -55,6 +59,9 @@ class Session:
         self._before: Any = None
         self._root = root
         self._note, self._lease = SessionNote(root), Lease(root)
+        self.losses = Losses(to_stderr, lambda text: None)
+        """Is told what Ray says of lost workers and nodes."""
+        self._heard = ExitStack()
 
     def __enter__(self) -> Session:
         self._note.take()
@@ -69,8 +76,8 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         if isinstance(error, KeyboardInterrupt) and not self._lease.lost:
-            stopped = f"raysynth: stopped. The same command goes on with {self._root}"
-            print(stopped, file=sys.stderr, flush=True)
+            say_stopped(self._root)
+        self.losses.ending = True
         try:
             if self.started:
                 import ray
@@ -78,6 +85,7 @@ class Session:
                 with held_signals():  # who is impatient presses Ctrl-C twice
                     ray.shutdown()
         finally:
+            self._heard.close()
             self._lease.release()
             self._note.release()
             if self._before is not None:
@@ -128,6 +136,7 @@ class Session:
         else:
             with held_signals() as stopping:
                 self._start(stopping)
+            self._heard.enter_context(heard(self.losses))
         _hush()
 
     def _start(self, stopping: list[int]) -> None:

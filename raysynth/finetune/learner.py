@@ -146,7 +146,7 @@ def finish(
     trainee.save(learner.slot, folder)
     curve = learner.losses
     write_atomic(f"{folder}/losses.json", json.dumps([round(v, 6) for v in curve]).encode())
-    record = record_of(learner.job, pack.training, pack.groups, learner.done, _at_the_end(curve))
+    record = record_of(learner.job, pack.training, pack.groups, learner.done, at_the_end(curve))
     if learner.terms:
         record = replace(record, terms=_write_terms(learner, folder, pack))
     if told := learner.material.noted.get(pack.settings.objective.name):
@@ -155,7 +155,7 @@ def finish(
     drop_checkpoint(folder)
 
 
-def _at_the_end(curve: Sequence[float]) -> float:
+def at_the_end(curve: Sequence[float]) -> float:
     """The mean over the last tenth."""
     tail = curve[-max(1, len(curve) // 10) :]
     return sum(tail) / len(tail)
@@ -170,7 +170,7 @@ def _write_terms(learner: Learner, folder: str, pack: Pack) -> dict[str, float]:
         for name, curve in curves.items()
     }
     write_atomic(f"{folder}/terms.json", json.dumps(told).encode())
-    return {name: _at_the_end(curve) for name, curve in curves.items()}
+    return {name: at_the_end(curve) for name, curve in curves.items()}
 
 
 def _to_next(done: int, every: int) -> int:

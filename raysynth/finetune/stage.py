@@ -29,6 +29,7 @@ from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import Training, recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
+from raysynth.json_lines import CONTEXT
 from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.progress import Progress
@@ -134,12 +135,12 @@ def _run_packs(
         futures = {
             name: future for run in runs for future in [pool.submit(train, run)] for name in run
         }
-        _follow(futures, list(named), reached, work, progress)
+        _follow(futures, named, reached, shared, progress)
         # One pack's crash ends the run of all: each gets one of its own.
         crashed = together and len(named) > 1 and futures[next(iter(named))].exception()
         again = [name for name in named if crashed and _left(named[name], shared)]
         futures |= {name: pool.submit(train, [name]) for name in again}
-        _follow(futures, list(named), reached, work, progress)
+        _follow(futures, named, reached, shared, progress)
     finally:
         # Ctrl-C does not wait for the trainings, which end when they see that their turn is over.
         remove(_turn_path(work))
@@ -155,22 +156,44 @@ def _run_packs(
 
 def _follow(
     futures: dict[str, Future[None]],
-    packs: list[str],
+    packs: dict[str, list[Job]],
     reached: Reached,
-    work: str,
+    shared: _Shared,
     progress: Progress,
 ) -> None:
-    """Show how far all packs are until their runs have ended."""
+    """Show how far all packs are until their runs have ended, and which have begun again."""
+    attempts = dict.fromkeys(packs, 1)
     while True:
         ended = all(future.done() for future in futures.values())
         with contextlib.suppress(StorageError):  # a count: the trainings go on without it
             for name in packs:
-                reached.take_in(_said(work, name)["steps"])
+                said = _said(shared.work, name)
+                reached.take_in(said["steps"])
+                if said.get("attempt", 1) > attempts[name]:
+                    attempts[name] = said["attempt"]
+                    _say_again(name, packs[name], said, shared, progress)
         what = reached.what if reached.heard else "starting workers"
         progress.update(what, reached.done, reached.total)
         if ended:
             return
         time.sleep(POLL_SECONDS)
+
+
+def _say_again(
+    name: str, pack: list[Job], said: dict[str, Any], shared: _Shared, progress: Progress
+) -> None:
+    """A pack goes on in another worker than it began in."""
+    allowed = 1 + shared.config[FinetuneConfig].max_failures
+    attempt, step = said["attempt"], sum(said["steps"].values())
+    of = f" of {allowed}" if attempt <= allowed else ""
+    progress.say(
+        f"  {name}: a worker was lost; attempt {attempt}{of} goes on at step {step:,} of "
+        f"{sum(job.steps for job in pack):,}, which is kept",
+        level="warning",
+        pack=name,
+        pack_attempt=attempt,
+        step=step,
+    )
 
 
 def _left(pack: list[Job], shared: _Shared) -> list[Job]:
@@ -200,6 +223,7 @@ def _fit(packs: dict[str, list[Job]], shared: _Shared, cpus: float) -> None:
             "real": shared.real,
             "work": work,
             "turn": shared.turn,
+            "run": CONTEXT.get("run", ""),
             "cpus": cpus,
         },
         scaling_config=ScalingConfig(
@@ -232,6 +256,7 @@ def train_worker(given: dict[str, Any]) -> None:
     from raysynth.models.device import use_threads
 
     use_threads(given["cpus"])
+    CONTEXT["run"] = given["run"]  # a metric says whose it is
     name, jobs = list(given["packs"].items())[get_context().get_world_rank()]
     pack = Pack(
         jobs=[Job(**job) for job in jobs],
@@ -244,20 +269,29 @@ def train_worker(given: dict[str, Any]) -> None:
         real=given["real"],
         work=given["work"],
     )
-    reached: dict[str, int] = {}
+    attempt, reached = _before(given["work"], name, pack.jobs)
 
     def report(done: dict[str, int], failed: dict[str, str], fit: str = "") -> None:
         with contextlib.suppress(StorageError):  # a notice: the training goes on without it
             if read_now(_turn_path(given["work"])) != given["turn"]:
                 raise _TurnOver
             reached.update(done)
-            text = json.dumps({"steps": reached, "failed": failed, "fit": fit})
+            said = {"steps": reached, "failed": failed, "fit": fit, "attempt": attempt}
+            text = json.dumps(said)
             write_atomic(_said_path(given["work"], name), text.encode(), patience=0)
 
     make_folder(_said_path(given["work"], name).rsplit("/", 1)[0])
     # Not told to Ray: its report waits for all workers of a run, and packs end at different times.
     with contextlib.suppress(_TurnOver):
         train_pack(pack, report)
+
+
+def _before(work: str, name: str, jobs: list[Job]) -> tuple[int, dict[str, int]]:
+    """The number of a pack's attempt in this run of the stage; adapters that it finds complete."""
+    said = _said(work, name)
+    complete = {job.name: job.steps for job in jobs}
+    steps = {job: step for job, step in said["steps"].items() if step == complete.get(job)}
+    return said.get("attempt", 0) + 1, steps
 
 
 def _turn_path(work: str) -> str:

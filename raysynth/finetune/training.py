@@ -29,6 +29,7 @@ from raysynth.finetune.experts import expanded, next_of, within
 from raysynth.finetune.jobs import Job
 from raysynth.finetune.learner import (
     Learner,
+    at_the_end,
     ema_decay,
     finish,
     learning_rate_factor,
@@ -44,6 +45,7 @@ from raysynth.finetune.prior import add_prior, draw_priors
 from raysynth.finetune.scaling import LossScale, accelerator_of
 from raysynth.finetune.settings import OBJECTIVES
 from raysynth.finetune.term import Added, Beginning, terms_of
+from raysynth.metrics import ADAPTER_LOSS, put
 from raysynth.models.base import load_base
 from raysynth.models.condition import Condition
 from raysynth.models.denoiser import Denoiser
@@ -107,6 +109,8 @@ def train_pack(pack: Pack, report: Report) -> dict[str, str]:
             phase = _next_phase(loop, phase)
             _run(loop, phase, partial(report, failed=failed))
             done = {learner.job.name: learner.done for learner in loop.learners}
+            for learner in loop.learners:
+                put(ADAPTER_LOSS, at_the_end(learner.losses), adapter=learner.job.name)
             failed |= _settle(loop)
             report(done, failed)
         failed |= {job.name: f"{job.parent} is not there to go on from" for job in queue}

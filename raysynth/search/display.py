@@ -7,6 +7,7 @@ from typing import Any
 
 from ray import tune
 
+from raysynth.metrics import TRIAL_WGA, put
 from raysynth.progress import Progress
 
 # Tune pickles its callbacks into the experiment's folder; a display holds a lock and a thread, so
@@ -37,11 +38,25 @@ class TrialProgress(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A trial reported."""
-        self.best = max(self.best, result.get("validation_wga", 0.0))
+        reached = result.get("validation_wga", 0.0)
+        self.best = max(self.best, reached)
+        put(TRIAL_WGA, reached, trial=trial.trial_id)
         self._show(trials)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended, by itself or by the scheduler."""
+        self._show(trials)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial failed, or its process was lost."""
+        if _display:
+            kept = sum(each.status == "TERMINATED" for each in trials)
+            _display[-1][0].say(
+                f"  trial {trials.index(trial) + 1} was lost; {kept} finished trials are kept, and "
+                "the others go on",
+                level="warning",
+                trial=trial.trial_id,
+            )
         self._show(trials)
 
     def _show(self, trials: list[Any]) -> None:

@@ -19,6 +19,7 @@ from raysynth.audit.attribution import read_leaks
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
+from raysynth.metrics import IMAGES_ACCEPTED, put
 from raysynth.progress import Progress
 from raysynth.scoring.columns import scores_of
 from raysynth.selection.checks import NEAREST
@@ -102,6 +103,7 @@ def _of_groups(candidates: pa.Table, chosen: NDArray[np.bool_], groups: Groups) 
 
 def _say(facts: dict[str, Any], progress: Progress) -> None:
     """What is rejected, and what spoils the measure of copies."""
+    put(IMAGES_ACCEPTED, facts["kept"])
     if "validation_in_training" in facts:
         progress.say(f"  {said_of_duplicates(facts['validation_in_training'])}")
     if copies := sum(sum(of.values()) for of in facts["copies"].values()):

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from raysynth.errors import DataError
+from raysynth.metrics import STORAGE_ERRORS, STORAGE_RETRIES, add
 from raysynth.storage.faults import is_away, storage_error
 from raysynth.terminal import masked
 
@@ -79,12 +80,14 @@ def patiently(call: Callable[[], T], path: str, patience: float = PATIENCE_SECON
             return call()
         except Exception as error:
             if is_away(error) and time.monotonic() + pause < deadline:
+                add(STORAGE_RETRIES)
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
                 continue
             failure = storage_error(error, path)
             if failure is None:
                 raise
+            add(STORAGE_ERRORS)
             raise failure from error
 
 

@@ -14,6 +14,7 @@ import ray
 from raysynth.cluster.workers import TASK_CPUS
 from raysynth.errors import RaysynthError, StorageError, reason_of
 from raysynth.groups.groups import Groups
+from raysynth.metrics import IMAGES_GENERATED, add
 from raysynth.progress import Progress
 from raysynth.storage.files import open_storage
 from raysynth.storage.tables import read_table
@@ -99,7 +100,9 @@ class Collector:
 
     def step(self) -> None:
         """One look: new blocks, shards that became whole, block files that nobody needs."""
+        before = self.done
         self._read_checkpoint()
+        add(IMAGES_GENERATED, self.done - before)
         self._gather(timeout=0)
         self._write_some()
         self.progress.update("images generated", self.done, self.total)

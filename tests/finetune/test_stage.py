@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import psutil
 import pyarrow as pa
 import pytest
 import ray
@@ -79,6 +80,42 @@ def test_trainings_end_with_their_driver_where_ray_goes_on(ray_local, room, tmp_
         assert time.monotonic() < until, "the workers train on"
         time.sleep(0.5)
     assert not list(tmp_path.glob("*/adapter.json"))
+
+
+class Killing(Said):
+    """Ends a training worker by force, once it has kept something; remembers what is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.killed, self.said = 0, []
+
+    def update(self, what: str, done: float = 0, total: float = 0) -> None:
+        super().update(what, done, total)
+        if done > 200 and not self.killed:
+            workers = [
+                each
+                for each in psutil.Process().children(recursive=True)
+                if "RayTrainWorker" in "".join(each.cmdline())
+            ]
+            workers[0].kill()
+            self.killed = workers[0].pid
+
+    def say(self, text: str, mark: str = "", level: str = "info", **numbers: object) -> None:
+        self.said.append(text)
+
+
+@pytest.mark.slow
+def test_a_lost_worker_is_said_with_what_is_kept(ray_local, room, tmp_path):
+    config = room.config(steps=400, checkpoint_steps=20)
+    said = Killing()
+    facts = run_finetune(config, room.real, room.clusters, GROUPS, str(tmp_path), said)
+    assert facts["rows"] == 4 and said.killed
+    lost = [text for text in said.said if "was lost" in text]
+    assert lost and all("a worker was lost; attempt 2 of 3 goes on at step " in t for t in lost)
+    steps = [
+        int(text.rpartition("at step ")[2].partition(" ")[0].replace(",", "")) for text in lost
+    ]
+    assert max(steps) >= 20
 
 
 def test_nothing_left_to_train_starts_no_worker(room, tmp_path):
