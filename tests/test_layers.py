@@ -43,7 +43,7 @@ report
 config
 parts method
 planning
-ahead
+ahead doctor
 pipeline export
 benchmark
 cli
