@@ -60,15 +60,20 @@ def ray_node(env: Mapping[str, str], *flags: str) -> Iterator[subprocess.Popen[b
 
 
 @contextmanager
-def ray_head(env: Mapping[str, str], *flags: str) -> Iterator[str]:
-    """The address of a head of its own."""
-    import ray
-
-    address = f"{ray.util.get_node_ip_address()}:{free_port()}"
+def ray_head(env: Mapping[str, str], *flags: str, port: int = 0) -> Iterator[str]:
+    """The address of a head of its own; `port`: one that a file names already."""
+    address = address_at(port or free_port())
     folder = tempfile.mkdtemp(prefix="rh", dir="/tmp")
     own = ("--head", f"--port={address.rpartition(':')[2]}", f"--temp-dir={folder}")
     with ray_node(env, *own, "--include-dashboard=false", *flags):
         yield address
+
+
+def address_at(port: int) -> str:
+    """A port of this machine, as Ray names it."""
+    import ray
+
+    return f"{ray.util.get_node_ip_address()}:{port}"
 
 
 def _wait(log: Path, node: subprocess.Popen[bytes]) -> None:
