@@ -4,7 +4,7 @@ Only what those files may use of it; a name that is not here is a misspelling, o
 up and added. Sources:
 
 - KubeRay v1.6.2: ray-operator/apis/ray/v1/raycluster_types.go, rayjob_types.go
-- Kueue v0.15 (kueue.x-k8s.io/v1beta2): apis/kueue/v1beta2/*_types.go
+- Kueue v0.19.2 (kueue.x-k8s.io/v1beta2): apis/kueue/v1beta2/*_types.go
 - Kubernetes v1.34: core/v1 (PodTemplateSpec and below), networking.k8s.io/v1
 """
 
