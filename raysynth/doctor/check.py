@@ -49,7 +49,7 @@ class Failed:
         own = isinstance(error, RaysynthError)
         message = " ".join((str(error) if own else f"{type(error).__name__}: {error}").split())
         text, _, fix = message.partition(" Fix: ")
-        unknown = "see to what it names, there"
+        unknown = "see to what it names"
         return cls(clipped(text.rstrip(".;"), LONGEST), fix or unknown, passes(error))
 
 

@@ -11,23 +11,19 @@ from raysynth.doctor.check import OK, WARN, Check, Finding, Scene, on, places
 from raysynth.errors import DataError
 from raysynth.models.hub import hub_models, pinned
 from raysynth.models.settings import BaseConfigSection
-from raysynth.models.sources import check_base, check_clip, check_encoder
-from raysynth.networks.checks import check_backbone
+from raysynth.planning.preflight import check_stages
 from raysynth.storage.files import exists
 
 
 def look(config: Config, visit: str) -> dict[str, Any]:
-    """Folders as a run checks them; of the hub's models the commits and the base's own files."""
+    """Folders as a run checks them; of the hub's models commits, and the base's configuration."""
     path = config.dataset.path
     if path is not None and config.dataset.has_files and not exists(path):
         raise DataError(
             f"dataset.path: {path} is not there. Fix: a mount or a URI that every node sees"
         )
     config = pinned(config)
-    check_base(config.base, weights=False)
-    check_clip(config.base, weights=False)
-    check_encoder(config.clustering.encoder, weights=False)
-    check_backbone(config)
+    check_stages(config)
     models = hub_models(config)
     if any(section == "base" and knob == "revision" for section, knob, _, _ in models):
         _read_base(config.base)
