@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +20,8 @@ from raysynth.cluster.local import LOOPBACK
 from raysynth.cluster.note import stop
 
 START_SECONDS = 120
+TOKEN = secrets.token_hex(32)
+"""Of all nodes and clients of these tests, wherever Ray's own is or is not."""
 SMALL = ("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0")
 
 
@@ -33,7 +37,8 @@ def environment(**more: str) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if name not in (LOOPBACK, "RAY_ADDRESS")
     }
-    return {**kept, "RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0", **more}
+    ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_worker_niceness": "0"}
+    return {**kept, **ours, **more}
 
 
 @contextmanager
@@ -57,6 +62,7 @@ def ray_node(env: Mapping[str, str], *flags: str) -> Iterator[subprocess.Popen[b
         stop(born)
         node.kill()
         node.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -65,8 +71,11 @@ def ray_head(env: Mapping[str, str], *flags: str, port: int = 0) -> Iterator[str
     address = address_at(port or free_port())
     folder = tempfile.mkdtemp(prefix="rh", dir="/tmp")
     own = ("--head", f"--port={address.rpartition(':')[2]}", f"--temp-dir={folder}")
-    with ray_node(env, *own, "--include-dashboard=false", *flags):
-        yield address
+    try:
+        with ray_node(env, *own, "--include-dashboard=false", *flags):
+            yield address
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def address_at(port: int) -> str:

@@ -19,6 +19,7 @@ FEW = ["dataset.train_images=160", "dataset.severity=0.8"]
 def doctor(monkeypatch, capsys, *arguments: str) -> tuple[int, dict[str, list[str]]]:
     """Exit code, and check -> its lines."""
     monkeypatch.setattr(sys, "argv", ["raysynth", "doctor", *FEW, *arguments])
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "one's own")  # Ray leaves its file open to everybody
     with pytest.raises(SystemExit) as ended:
         main()
     return int(ended.value.code or 0), lines_of(capsys.readouterr().out)
