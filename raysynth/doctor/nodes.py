@@ -93,20 +93,21 @@ def look_everywhere(
     }
     seen: dict[str, Mapping[str, Any]] = {DRIVER: look(config, visit, names)}
     ready, _ = ray.wait([*asked.values()], num_returns=len(asked), timeout=PATIENCE_SECONDS)
-    silent: dict[str, Failed] = {}
+    unheard: dict[str, Failed] = {}
     for name, answer in asked.items():
         if answer not in ready:
-            silent[name] = _silent(f"no answer within {PATIENCE_SECONDS:g} s", "")
+            unheard[name] = silent(f"no answer within {PATIENCE_SECONDS:g} s", "")
             ray.cancel(answer, force=True)
             continue
         try:
             seen[name] = ray.get(answer)
         except Exception as error:
-            silent[name] = _silent(" ".join(reason_of(error).split()), type(error).__name__)
-    return seen, silent
+            unheard[name] = silent(" ".join(reason_of(error).split()), type(error).__name__)
+    return seen, unheard
 
 
-def _silent(reason: str, kind: str) -> Failed:
+def silent(reason: str, kind: str) -> Failed:
+    """Why a node did not answer; `kind`: of the error, where it says no reason."""
     missing = "No module named" in reason
     fix = (
         "install this raysynth on every node, or submit the command as a job with --working-dir"

@@ -25,7 +25,7 @@ from raysynth.doctor.check import (
     together,
 )
 from raysynth.doctor.checks import room, storage, token, upload, versions
-from raysynth.doctor.nodes import look
+from raysynth.doctor.nodes import look, silent
 from raysynth.errors import StorageError
 from raysynth.models.sources import EMBEDDED
 from raysynth.planning.plan import plan_run
@@ -145,6 +145,27 @@ def test_a_cluster_needs_a_token_everywhere(home, monkeypatch):
     shut_off = token.look(config, "visit")
     (found,) = judged("token", on_cluster("token", driver=good, a=shut_off))
     assert found[0] == FAIL and found[1].startswith("a: RAY_AUTH_MODE=disabled")
+
+
+def test_a_cluster_is_held_against_what_is_asked_and_silent_nodes_are_named():
+    resources = ["resources.workers=9", "resources.address=10.0.0.5:6379"]
+    fits = on_cluster("address", *resources, driver={}, a={}, b={})
+    ((mark, text, _),) = judged("address", fits)
+    assert mark == OK and text.startswith("10.0.0.5:6379: 2 nodes, 16 CPUs, 2 GPUs; the widest")
+    wide = on_cluster("address", *resources, driver={}, a={})
+    ((mark, text, fix),) = judged("address", wide)
+    assert mark == FAIL and "asks for 9 CPUs, the Ray cluster has 8" in text
+    assert "resources.autoscales=true" in fix
+    grows = on_cluster("address", *resources, "resources.autoscales=true", driver={}, a={})
+    assert judged("address", grows)[0][0] == OK
+    lost = {
+        "b": silent("No module named 'raysynth'", "RayTaskError"),
+        "c": silent("", "WorkerCrashedError"),
+    }
+    missing, crashed, _ = CHECKS["address"].judge(replace(grows, silent=lost))
+    assert missing.text == "b: cannot be looked at (No module named 'raysynth')"
+    assert not missing.passing and "--working-dir" in missing.fix
+    assert crashed.passing and "WorkerCrashedError" in crashed.text
 
 
 def test_storage_is_used_as_a_run_uses_it_and_left_as_it_was(tmp_path):
