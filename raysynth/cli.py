@@ -127,6 +127,20 @@ def plan(
 
 
 @app.command()
+def doctor(arguments: Arguments = None) -> None:
+    """Check all that a run needs, here or on every node of its cluster; one line and fix each."""
+    config = load_config(*split_arguments(arguments or []))
+    from raysynth.doctor.examine import examine, exit_code, line
+
+    found = []
+    for name, finding in examine(config):
+        print(line(name, finding), flush=True)
+        found.append(finding)
+    if code := exit_code(found):
+        sys.exit(code)
+
+
+@app.command()
 def benchmark(
     arguments: Arguments = None,
     finished_only: Annotated[

@@ -13,7 +13,8 @@ from raysynth.config.files import load_config
 from raysynth.metrics import table
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
+PLACES = ("*.md", "docs/**/*.md", "benchmarks/*.md", "deploy/**/*.md")
+DOCUMENTS = sorted(file for place in PLACES for file in ROOT.glob(place))
 WIDTH = 100
 LINK = re.compile(r"\]\(([^()\s]+)\)|^\[[^\]]+\]: +(\S+)|<img src=\"([^\"]+)\"", re.MULTILINE)
 names = pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
@@ -50,7 +51,7 @@ def test_links_lead_somewhere(file):
 
 FROZEN = ("notebook", "CHANGELOG.md", "045-decisions-and-notebook.md")
 """Documents that tell of files as they were."""
-NAMED = re.compile(r"`((?:raysynth|tests|benchmarks|pretraining|jobs|configs)/[\w/-]+\.\w+)")
+NAMED = re.compile(r"`((?:raysynth|tests|benchmarks|pretraining|jobs|configs|deploy)/[\w/-]+\.\w+)")
 
 
 @names

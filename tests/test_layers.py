@@ -45,7 +45,7 @@ config
 parts method
 planning
 jobs
-ahead
+ahead doctor
 pipeline export verify
 benchmark
 cli

@@ -50,9 +50,8 @@ def check_configuration(config: Config) -> tuple[Groups, pa.Table]:
         does not fit the base; a group with fewer images than clusters, or than an accuracy needs;
         an override of an adapter that there cannot be.
     """
+    check_stages(config)
     nodes = nodes_of(config)
-    for check, each in _declared(nodes, "check"):
-        check(each)
 
     from raysynth.datasets.listing import known_counts, list_dataset, split_counts
 
@@ -63,6 +62,20 @@ def check_configuration(config: Config) -> tuple[Groups, pa.Table]:
     for check, each in _declared(finding or nodes, "check_groups"):
         check(each, groups, counts)
     return groups, listing
+
+
+def check_stages(config: Config) -> None:
+    """Refuse what a stage cannot work with by its configuration: models that are folders among it.
+
+    What other nodes of a cluster have to say of these, `raysynth doctor` asks them.
+
+    Raises
+    ------
+    ConfigError, ModelError
+        As `check_configuration`, without the data set's.
+    """
+    for check, each in _declared(nodes_of(config), "check"):
+        check(each)
 
 
 def _declared(nodes: Sequence[Node], kind: str) -> list[tuple[Callable[..., None], Config]]:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import time
 
 import pyarrow as pa
@@ -18,6 +19,8 @@ from raysynth.cluster.workers import (
 )
 from raysynth.config.files import load_config
 from raysynth.errors import ModelError
+from raysynth.pipeline import run_pipeline
+from tests.test_pipeline import miniature
 
 LOGICAL = logical_cpus()
 
@@ -77,3 +80,19 @@ def test_ray_reports_the_failures_that_are_not_raysynths():
 
     assert reported(ModelError("broken weights")) == [False] * 4
     assert reported(KeyError("a bug")) == [True] * 4
+
+
+def test_stages_that_have_no_use_for_a_gpu_ask_for_none(ray_local, tmp_path):
+    """On a Ray that has none and says that it grows, what asks for one would wait for ever."""
+    assert "GPU" not in ray_local.cluster_resources()
+    asked = ("resources.gpus_per_worker=1", "search.gpus_per_trial=1", "resources.autoscales=true")
+    config = miniature(tmp_path, *asked)
+    made = []
+    run = threading.Thread(
+        target=lambda: made.append(run_pipeline(config, until="ingest")), daemon=True
+    )
+    run.start()
+    run.join(120)
+    assert made and made[0].manifest()["stages"]["ingest"]["rows"] == 240
+    pool = actor_pool(config.resources, actors=8)
+    assert pool["num_gpus"] == 1 and pool["compute"].min_size == 1  # the others as nodes arrive
