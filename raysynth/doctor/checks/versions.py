@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 import raysynth
 from raysynth.config.config import Config
 from raysynth.doctor.check import DRIVER, FAIL, HERE, OK, WARN, Check, Finding, Scene, on, places
-from raysynth.stages.run import versions
+from raysynth.stages.record import versions
 
 SOURCE = Path(raysynth.__file__).parent
 CONSTRAINTS = SOURCE.parent / "constraints.txt"
