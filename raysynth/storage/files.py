@@ -8,12 +8,14 @@ Names are never patterns: a folder may be called `runs [v2]`.
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import json
 import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +45,16 @@ class Storage:
         protocol = self.bare.protocol
         return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
+    def cat_file(self, path: str, **part: int) -> bytes:
+        """A file's bytes, or, from `start` to `end`, a part of them.
+
+        By one request: of a whole object s3fs would ask for the size first, to read large ones in
+        parts beside each other.
+        """
+        given = part or _alone(type(self.bare))
+        found = patiently(lambda: self.bare.cat_file(path, **given), path, self._patience)
+        return bytes(found)
+
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.bare, name)
         if not callable(found):
@@ -53,6 +65,13 @@ class Storage:
             return patiently(lambda: found(*given, **named), where, self._patience)
 
         return call
+
+
+@functools.cache
+def _alone(kind: type) -> dict[str, int]:
+    """What keeps a filesystem of this class from reading an object in several parts at a time."""
+    reads = inspect.signature(getattr(kind, "_cat_file", kind.cat_file)).parameters
+    return {"max_concurrency": 1} if "max_concurrency" in reads else {}
 
 
 def open_storage(path: str, patience: float = PATIENCE_SECONDS) -> tuple[Storage, str]:
@@ -267,6 +286,23 @@ def remove(path: str) -> None:
             return
         for file in [*storage.find(name)]:  # fsspec's `rm` would take the name as a pattern
             storage.rm_file(file)
+
+
+def remove_files(folder: str, names: Sequence[str]) -> None:
+    """Remove files below a folder or URI, with one request where the storage can.
+
+    Those that are not there are no error.
+    """
+    storage, root = open_storage(folder)
+    paths = [f"{root}/{name}" for name in names]
+    plain = not any(re.search(r"[*?\[]", path) for path in paths)  # fsspec's `rm` takes patterns
+    if paths and plain and not storage.is_disk:
+        with contextlib.suppress(FileNotFoundError):
+            return storage.rm(paths)
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            storage.rm_file(path)
+    return None
 
 
 def put_folder(local: str | Path, target: str) -> None:

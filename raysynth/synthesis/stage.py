@@ -24,7 +24,7 @@ from raysynth.knobs import Sections
 from raysynth.progress import Progress
 from raysynth.scoring.columns import scores_of
 from raysynth.stages.stage import Work
-from raysynth.storage.files import remove, sizes_below
+from raysynth.storage.files import open_storage, remove, remove_files, sizes_below
 from raysynth.storage.hashes import note_hashes
 from raysynth.storage.tables import read_table
 from raysynth.synthesis.actor import Synthesizer
@@ -287,11 +287,11 @@ def _clear(work: str) -> None:
     """Leave only what the manifest names, and what a run notes in hidden files."""
     records = shard_records(work)
     kept = {*(record.file for record in records), MANIFEST, TIMELINE}
-    for name in SCRATCH:
-        remove(f"{work}/{name}")
-    for name in sizes_below(work):
-        if name not in kept and not name.startswith("."):
-            remove(f"{work}/{name}")
+    gone = [name for name in sizes_below(work) if name not in kept and not name.startswith(".")]
+    remove_files(work, gone)
+    if open_storage(work)[0].is_disk:
+        for name in SCRATCH:
+            remove(f"{work}/{name}")  # emptied folders
     note_hashes(work, {record.file: record.sha256 for record in records if record.sha256})
 
 
