@@ -68,7 +68,7 @@ class Storage:
 
 
 @functools.cache
-def _alone(kind: type) -> dict[str, int]:
+def _alone(kind: Any) -> dict[str, int]:
     """What keeps a filesystem of this class from reading an object in several parts at a time."""
     reads = inspect.signature(getattr(kind, "_cat_file", kind.cat_file)).parameters
     return {"max_concurrency": 1} if "max_concurrency" in reads else {}
