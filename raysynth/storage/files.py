@@ -8,7 +8,6 @@ Names are never patterns: a folder may be called `runs [v2]`.
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import json
 import os
@@ -51,7 +50,7 @@ class Storage:
         By one request: of a whole object s3fs would ask for the size first, to read large ones in
         parts beside each other.
         """
-        given = part or _alone(type(self.bare))
+        given = part or _alone(self.bare)
         found = patiently(lambda: self.bare.cat_file(path, **given), path, self._patience)
         return bytes(found)
 
@@ -67,11 +66,11 @@ class Storage:
         return call
 
 
-@functools.cache
-def _alone(kind: Any) -> dict[str, int]:
-    """What keeps a filesystem of this class from reading an object in several parts at a time."""
-    reads = inspect.signature(getattr(kind, "_cat_file", kind.cat_file)).parameters
-    return {"max_concurrency": 1} if "max_concurrency" in reads else {}
+def _alone(filesystem: Any) -> dict[str, int]:
+    """What keeps a filesystem from reading an object in several parts at a time."""
+    read = getattr(filesystem, "_cat_file", None)
+    known = read is not None and "max_concurrency" in inspect.signature(read).parameters
+    return {"max_concurrency": 1} if known else {}
 
 
 def open_storage(path: str, patience: float = PATIENCE_SECONDS) -> tuple[Storage, str]:
