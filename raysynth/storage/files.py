@@ -209,12 +209,14 @@ def create(path: str, data: bytes, patience: float = PATIENCE_SECONDS) -> bool:
     try:
         if storage.is_disk:
             patiently(lambda: _write_new(name, data), path, patience)
-        else:
-            storage.pipe_file(name, data, mode="create")
+            return True
+        storage.pipe_file(name, data, mode="create")
     except FileExistsError:
         return False
-    except (TypeError, ValueError, NotImplementedError):  # a file system that cannot tell
-        if storage.exists(name):
+    except (TypeError, ValueError, NotImplementedError, OSError):
+        if storage.is_disk:
+            raise
+        if storage.exists(name):  # it cannot tell
             return False
         storage.pipe_file(name, data)
     return True
