@@ -95,7 +95,7 @@ def s3_requests(s3_process: tuple[dict[str, str], Path]) -> Callable[[], list[st
         with s3_process[1].open("rb") as log:
             log.seek(before)
             lines = log.read().decode(errors="replace").splitlines()
-        found = [re.search(r'"([A-Z]+ /\S*) HTTP/', line) for line in lines]
+        found = [re.search(r'"(?:\x1b\[[\d;]*m)*([A-Z]+ /\S*) HTTP/', line) for line in lines]
         return [unquote(match[1]) for match in found if match]
 
     return since

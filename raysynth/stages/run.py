@@ -37,6 +37,7 @@ from raysynth.storage.files import (
     open_storage,
     read_json,
     remove,
+    remove_files,
     sweep,
     write_atomic,
 )
@@ -292,8 +293,7 @@ class Run:
 
     def _settle(self, work: str, place: str) -> None:
         """Put a recorded stage in its place, without what only a working folder has."""
-        for name in (SECONDS, FACTS):
-            remove(f"{work}/{name}")
+        remove_files(work, (SECONDS, FACTS))
         if self._shelf.renames:
             move(work, place)
 

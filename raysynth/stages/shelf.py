@@ -13,7 +13,7 @@ from typing import Any
 
 from raysynth.stages.graph import stage_kind
 from raysynth.stages.record import RECORDS, own_name, recorded_folder, shared_name
-from raysynth.storage.files import open_storage, remove
+from raysynth.storage.files import open_storage, remove, remove_files
 
 PARTIAL = ".partial"
 DIGEST = r"[0-9a-f]{16}"
@@ -60,8 +60,8 @@ class Shelf:
 
     def drop(self, place: str) -> None:
         """Remove a stage: first what vouches for it, then its files."""
-        for path in filter(None, (self.voucher(place), self.record(place))):
-            remove(path)
+        vouching = filter(None, (self.voucher(place), self.record(place)))
+        remove_files(self.home, [self.relative(path) for path in vouching])
         remove(place)
 
     def drop_stale(self, name: str, digest: str, kept: str) -> None:

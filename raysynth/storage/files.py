@@ -8,12 +8,13 @@ Names are never patterns: a folder may be called `runs [v2]`.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +45,16 @@ class Storage:
         protocol = self.bare.protocol
         return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
+    def cat_file(self, path: str, **part: int) -> bytes:
+        """A file's bytes, or, from `start` to `end`, a part of them.
+
+        By one request: of a whole object s3fs would ask for the size first, to read large ones in
+        parts beside each other.
+        """
+        given = part or _alone(self.bare)
+        found = patiently(lambda: self.bare.cat_file(path, **given), path, self._patience)
+        return bytes(found)
+
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.bare, name)
         if not callable(found):
@@ -54,6 +65,13 @@ class Storage:
             return patiently(lambda: found(*given, **named), where, self._patience)
 
         return call
+
+
+def _alone(filesystem: Any) -> dict[str, int]:
+    """What keeps a filesystem from reading an object in several parts at a time."""
+    read = getattr(filesystem, "_cat_file", None)
+    known = read is not None and "max_concurrency" in inspect.signature(read).parameters
+    return {"max_concurrency": 1} if known else {}
 
 
 def open_storage(path: str, patience: float = PATIENCE_SECONDS) -> tuple[Storage, str]:
@@ -194,12 +212,14 @@ def create(path: str, data: bytes, patience: float = PATIENCE_SECONDS) -> bool:
     try:
         if storage.is_disk:
             patiently(lambda: _write_new(name, data), path, patience)
-        else:
-            storage.pipe_file(name, data, mode="create")
+            return True
+        storage.pipe_file(name, data, mode="create")
     except FileExistsError:
         return False
-    except (TypeError, ValueError, NotImplementedError):  # a file system that cannot tell
-        if storage.exists(name):
+    except (TypeError, ValueError, NotImplementedError, OSError):
+        if storage.is_disk:
+            raise
+        if storage.exists(name):  # it cannot tell
             return False
         storage.pipe_file(name, data)
     return True
@@ -270,6 +290,23 @@ def remove(path: str) -> None:
             return
         for file in [*storage.find(name)]:  # fsspec's `rm` would take the name as a pattern
             storage.rm_file(file)
+
+
+def remove_files(folder: str, names: Sequence[str]) -> None:
+    """Remove files below a folder or URI, with one request where the storage can.
+
+    Those that are not there are no error.
+    """
+    storage, root = open_storage(folder)
+    paths = [f"{root}/{name}" for name in names]
+    plain = not any(re.search(r"[*?\[]", path) for path in paths)  # fsspec's `rm` takes patterns
+    if paths and plain and not storage.is_disk:
+        with contextlib.suppress(FileNotFoundError):
+            return storage.rm(paths)
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            storage.rm_file(path)
+    return None
 
 
 def put_folder(local: str | Path, target: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from raysynth.errors import DataError
-from raysynth.storage.files import open_storage, read_json, remove, sizes_below, write_atomic
+from raysynth.storage.files import open_storage, read_json, remove_files, sizes_below, write_atomic
 
 NOTE = ".sha256.json"
 """What a writer knows of the files in its folder: name -> SHA-256. No output."""
@@ -38,7 +38,7 @@ def take_notes(folder: str) -> tuple[dict[str, int], dict[str, str]]:
         if isinstance(hashes, dict):
             below = note.removesuffix(NOTE)
             found |= {f"{below}{name}": str(value) for name, value in hashes.items()}
-        remove(f"{folder}/{note}")
+    remove_files(folder, notes)
     sizes = {file: size for file, size in listed.items() if file not in notes}
     return sizes, {file: value for file, value in found.items() if file in sizes}
 

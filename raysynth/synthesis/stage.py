@@ -24,7 +24,7 @@ from raysynth.knobs import Sections
 from raysynth.progress import Progress
 from raysynth.scoring.columns import scores_of
 from raysynth.stages.stage import Work
-from raysynth.storage.files import remove, sizes_below
+from raysynth.storage.files import open_storage, remove, remove_files, sizes_below
 from raysynth.storage.hashes import note_hashes
 from raysynth.storage.tables import read_table
 from raysynth.synthesis.actor import Synthesizer
@@ -285,19 +285,17 @@ def _rows_of(records: Sequence[Any], group: int) -> int:
 
 def _clear(work: str) -> None:
     """Leave only what the manifest names, and what a run notes in hidden files."""
-    records = shard_records(work)
-    kept = {*(record.file for record in records), MANIFEST, TIMELINE}
-    for name in SCRATCH:
-        remove(f"{work}/{name}")
-    for name in sizes_below(work):
-        if name not in kept and not name.startswith("."):
-            remove(f"{work}/{name}")
-    note_hashes(work, {record.file: record.sha256 for record in records if record.sha256})
+    kept = {*(record.file for record in shard_records(work)), MANIFEST, TIMELINE}
+    gone = [name for name in sizes_below(work) if name not in kept and not name.startswith(".")]
+    remove_files(work, gone)
+    if open_storage(work)[0].is_disk:
+        for name in SCRATCH:
+            remove(f"{work}/{name}")  # emptied folders
 
 
 def build(work: Work) -> dict[str, Any]:
     """The stage's outputs, see `run_synthesis`."""
-    return run_synthesis(
+    facts = run_synthesis(
         work.config,
         work.path("ingest"),
         work.path("finetune"),
@@ -307,3 +305,6 @@ def build(work: Work) -> dict[str, Any]:
         work.folder,
         work.progress,
     )
+    known = {record.file: record.sha256 for record in shard_records(work.folder)}
+    note_hashes(work.folder, {file: sha256 for file, sha256 in known.items() if sha256})
+    return facts

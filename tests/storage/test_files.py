@@ -17,12 +17,15 @@ import pytest
 
 from raysynth.errors import DataError, StorageError, reason_of
 from raysynth.storage.files import (
+    create,
     misfits,
     move,
+    open_storage,
     patiently,
     read_json,
     read_record,
     remove,
+    remove_files,
     sizes_below,
     sweep,
     write_atomic,
@@ -261,3 +264,32 @@ def test_files_that_are_not_of_their_sizes_are_named(place: str):
         f"{folder}/in/b.json is missing",
     ]
     assert misfits(f"{place}/nothing", {}) == [f"{place}/nothing is missing"]
+
+
+@pytest.mark.parametrize("refusal", [TypeError("mode"), NotImplementedError(), OSError(22, "501")])
+def test_a_storage_that_cannot_make_a_file_for_one_alone_makes_it_all_the_same(
+    tmp_path, monkeypatch, refusal
+):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    place, real = f"memory://{tmp_path.name}/x", MemoryFileSystem.pipe_file
+
+    def pipe_file(self, path: str, value: bytes, **given: str) -> None:
+        if given:
+            raise refusal
+        real(self, path, value)
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", pipe_file)
+    assert [create(place, b"one"), create(place, b"another")] == [True, False]
+    assert open_storage(place)[0].cat_file(open_storage(place)[1]) == b"one"
+
+
+def test_files_are_removed_whatever_their_names_and_whether_they_are_there(place):
+    for name in ("a", "b [v2]", "c/d*", "e"):
+        write_atomic(f"{place}/run [v2]/{name}", b"1")
+        write_atomic(f"{place}/plain/{name}", b"1")
+    for folder in ("run [v2]", "plain"):
+        remove_files(f"{place}/{folder}", ["a", "b [v2]", "gone"])
+        remove_files(f"{place}/{folder}", ["e", "e2"])
+        remove_files(f"{place}/{folder}", [])
+        assert sizes_below(f"{place}/{folder}") == {"c/d*": 1}
