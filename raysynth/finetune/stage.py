@@ -86,7 +86,8 @@ def run_finetune(
     todo = [job for job in jobs if not complete(work, job, settings)]
     packs = split_into_packs(todo, settings.adapters_per_worker, workers)
     shared = _Shared(config, recipe.training, groups, real, work, turn=uuid.uuid4().hex)
-    failed = _run_packs(packs, Reached(jobs, todo, settings, work), shared, progress)
+    reached = Reached(jobs, todo, settings, work)
+    failed = _run_packs(packs, reached, shared, progress) if todo else {}
     trained = [a for job in jobs if (a := read_adapter(f"{work}/{job.name}")) is not None]
     if failed:
         raise _some_failed(failed, len(jobs))
@@ -114,8 +115,6 @@ def _run_packs(
     packs: list[list[Job]], reached: Reached, shared: _Shared, progress: Progress
 ) -> dict[str, str]:
     """One Ray Train run per pack from threads, as many at once as workers; reasons of failures."""
-    if not packs:
-        return {}
     progress.update("starting workers", reached.done, reached.total)
     resources, work = shared.config[ResourcesConfig], shared.work
     at_once = min(resources.workers, len(packs))
