@@ -58,7 +58,8 @@ class Log:
             self._open()
         CONTEXT.update(run=self._run, attempt=self.attempt)
         self._thread.start()
-        command = shlex.join(sys.argv)
+        program = os.path.basename(sys.argv[0]).replace("__main__.py", "raysynth")
+        command = shlex.join((program, *sys.argv[1:]))
         self(Event("", f"raysynth {version('raysynth')}, attempt {self.attempt}: {command}"))
         return self
 
