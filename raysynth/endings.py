@@ -25,7 +25,6 @@ from raysynth.errors import (
     without_advice,
 )
 from raysynth.storage.faults import AWAY, FULL, PACKAGES
-from raysynth.storage.files import write_atomic
 from raysynth.terminal import clipped, masked, shown
 
 EXIT_CODES = """\
@@ -155,6 +154,8 @@ def _write_traceback(error: BaseException, folder: str | None) -> str:
 
 def _put(uri: str, data: bytes) -> str:
     """The URI once the data is there; "" where the storage, which may be the error, is too slow."""
+    from raysynth.storage.files import write_atomic  # fsspec: not for a refusal
+
     put: list[str] = []
 
     def work() -> None:

@@ -24,7 +24,7 @@ from typing import Any
 from raysynth.errors import first_line, refusal_in
 from raysynth.json_lines import CONTEXT, as_json, json_line, now
 from raysynth.progress import Event
-from raysynth.storage.files import make_folder, open_storage, write_atomic
+from raysynth.storage.files import make_folder, open_storage, remove, write_atomic
 from raysynth.terminal import clipped, masked, shown
 
 FOLDER = "log"
@@ -32,8 +32,8 @@ DISK_SECONDS, STORE_SECONDS = 1.0, 30.0
 """Between two writes, on a disk and on an object store."""
 PART_BYTES = 2**20
 """A part that has reached this is followed by the next."""
-ATTEMPTS = 20
-"""Starts whose logs are kept."""
+ATTEMPTS = PARTS = 20
+"""Starts whose logs are kept, and parts of each, the newest: a library may warn without end."""
 LONGEST_LINE = 4000
 END_SECONDS = 2.0
 """The last lines have as long to be written, when a run ends."""
@@ -58,7 +58,8 @@ class Log:
             self._open()
         CONTEXT.update(run=self._run, attempt=self.attempt)
         self._thread.start()
-        command = shlex.join(sys.argv)
+        program = os.path.basename(sys.argv[0]).replace("__main__.py", "raysynth")
+        command = shlex.join((program, *sys.argv[1:]))
         self(Event("", f"raysynth {version('raysynth')}, attempt {self.attempt}: {command}"))
         return self
 
@@ -105,10 +106,8 @@ class Log:
             if attempt <= self.attempt - ATTEMPTS:
                 storage.rm_file(f"{path}/{name}")
 
-    @property
-    def path(self) -> str:
-        """Path or URI of the part that is being written."""
-        return f"{self.folder}/{self.attempt:04d}-{self._start}-{self._part:03d}.txt"
+    def _path(self, part: int) -> str:
+        return f"{self.folder}/{self.attempt:04d}-{self._start}-{part:03d}.txt"
 
     def _write(self) -> None:
         """Until the run's end; what could not be written is, with what follows, the next time."""
@@ -126,12 +125,13 @@ class Log:
         data = "".join(lines).encode(errors="backslashreplace")
         if not data:
             return
+        path = self._path(self._part)
         try:
             if self._disk:
-                with open(open_storage(self.path)[1], "ab") as file:
+                with open(open_storage(path)[1], "ab") as file:
                     file.write(data)
             else:
-                write_atomic(self.path, self._written + data, patience=0)
+                write_atomic(path, self._written + data, patience=0)
         except Exception:
             with self._lock:
                 self._waiting = [*lines, *self._waiting][-PART_BYTES // 100 :]
@@ -139,6 +139,8 @@ class Log:
         self._written += data
         if len(self._written) >= PART_BYTES:
             self._part, self._written = self._part + 1, b""
+            if self._part >= PARTS:
+                remove(self._path(self._part - PARTS))
 
 
 class _Records(logging.Handler):

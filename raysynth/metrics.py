@@ -7,6 +7,7 @@ behind it. Ray is not imported for them.
 from __future__ import annotations
 
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +83,13 @@ DECLARED = (
     WORKER_RESTARTS,
 )
 
+AGAIN_SECONDS = 5.0
+"""Between two tellings of a gauge: Ray forgets one after two of its reports, 20 s."""
+
 _open: dict[str, Any] = {}
+_gauges: dict[tuple[Metric, tuple[tuple[str, str], ...]], float] = {}
+_again: list[tuple[threading.Thread, threading.Event]] = []
+_lock = threading.Lock()
 
 
 def add(metric: Metric, amount: float = 1.0, **tags: str) -> None:
@@ -92,18 +99,45 @@ def add(metric: Metric, amount: float = 1.0, **tags: str) -> None:
 
 
 def put(metric: Metric, value: float, **tags: str) -> None:
-    """Say what a gauge is now."""
-    _tell(metric, "set", value, tags)
+    """Say what a gauge is now, and from now on until `rest`."""
+    if _tell(metric, "set", value, tags):
+        with _lock:
+            _gauges[metric, tuple(tags.items())] = value
+            if not _again:
+                over = threading.Event()
+                thread = threading.Thread(target=_tell_again, args=(over,), daemon=True)
+                _again.append((thread, over))
+                thread.start()
 
 
-def _tell(metric: Metric, call: str, value: float, tags: dict[str, str]) -> None:
-    """Nothing happens without a Ray, and no fault of it disturbs a run."""
+def rest() -> None:
+    """Forget the gauges, before Ray is shut down."""
+    with _lock:
+        _gauges.clear()
+        running, _again[:] = list(_again), []
+    for thread, over in running:
+        over.set()
+        thread.join(1.0)
+
+
+def _tell_again(over: threading.Event) -> None:
+    while not over.wait(AGAIN_SECONDS):
+        with _lock:
+            gauges = dict(_gauges)
+        for (metric, tags), value in gauges.items():
+            _tell(metric, "set", value, dict(tags))
+
+
+def _tell(metric: Metric, call: str, value: float, tags: dict[str, str]) -> bool:
+    """Whether it was told: nothing happens without a Ray, and no fault of it disturbs a run."""
     ray = sys.modules.get("ray")
     with suppress(Exception):
         if ray is not None and ray.is_initialized():
             known = {"run": str(CONTEXT.get("run", "")), **tags}
             told = {key: known[key] for key in metric.tags}
             getattr(_ours(metric), call)(value, tags=told)
+            return True
+    return False
 
 
 def _ours(metric: Metric) -> Any:

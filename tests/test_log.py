@@ -70,6 +70,17 @@ def test_a_part_that_is_large_is_followed_by_the_next(tmp_path, monkeypatch):
     assert [line[-63:-61] for line in lines_of(tmp_path)[1:-1]] == [f"{n:02d}" for n in range(20)]
 
 
+def test_of_many_parts_the_newest_are_kept(tmp_path, monkeypatch):
+    for name, value in {"PART_BYTES": 200, "DISK_SECONDS": 0.01, "PARTS": 3}.items():
+        monkeypatch.setattr(raysynth.log, name, value)
+    with Log(str(tmp_path), "birds") as log:
+        for number in range(12):
+            log(Event("ingest", f"line {number} {'x' * 200}"))
+            time.sleep(0.05)
+    assert len(list((tmp_path / FOLDER).iterdir())) <= 4
+    assert "line 11" in "".join(lines_of(tmp_path)) and "line 1 " not in "".join(lines_of(tmp_path))
+
+
 def test_an_object_store_gets_whole_parts_and_few_requests(monkeypatch):
     puts = []
     real = raysynth.log.write_atomic

@@ -7,47 +7,78 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 
 from raysynth import metrics
 from raysynth.metrics import DECLARED, IMAGES_GENERATED, STAGE_PROGRESS
 from tests.test_dashboard import expressions
-from tests.test_pipeline import MINIATURE
 
 SCRAPED = """
-import json, sys, time, urllib.request
+import io, json, time, urllib.request
+from types import SimpleNamespace
 import ray
-from raysynth.config.files import load_config
+from rich.console import Console
+from raysynth import metrics
 from raysynth.errors import StorageError
-from raysynth.pipeline import run_pipeline
+from raysynth.json_lines import CONTEXT
+from raysynth.metrics import ADAPTER_LOSS, DECLARED, IMAGES_GENERATED, add, put
+from raysynth.pipeline import _meter, _say_lost
+from raysynth.progress import Progress
+from raysynth.search.display import TrialProgress
+from raysynth.selection.stage import _say
 from raysynth.storage.files import patiently
 
-ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False,
-         object_store_memory=300_000_000)
-tries = []
-def flaky():
-    tries.append(0)
-    if len(tries) < 3:
-        raise ConnectionResetError("away")
-patiently(flaky, "s3://bucket/x")
-def gone():
-    raise TimeoutError
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+         object_store_memory=100_000_000)
+CONTEXT["run"], metrics.AGAIN_SECONDS = "mini", 0.5
+
+def flaky(times):
+    tries = []
+    def call():
+        tries.append(0)
+        if len(tries) <= times:
+            raise ConnectionResetError("away")
+    return call
+
+def in_a_worker():
+    from raysynth import metrics  # a script's own globals travel as copies
+    metrics.AGAIN_SECONDS = 0.5
+    metrics.CONTEXT["run"] = "mini"
+    patiently(flaky(1), "s3://bucket/x")
+    put(ADAPTER_LOSS, 0.5, adapter="0-0")
+    put(ADAPTER_LOSS, 0.25, adapter="0-0")
+    time.sleep(120)  # a process's numbers go with it
+
+waits = ray.remote(num_cpus=1)(in_a_worker).remote()
+patiently(flaky(2), "s3://bucket/x")
 try:
-    patiently(gone, "s3://bucket/x", 0)
+    patiently(flaky(9), "s3://bucket/x", 0)
 except StorageError:
     pass
-config = load_config(None, sys.argv[1:])
-folder = run_pipeline(config, until="selection").folder("selection")
-kept = json.load(open(f"{folder}/../manifest.json"))["stages"]["selection"]["facts"]["kept"]
-port = ray.nodes()[0]["MetricsExportPort"]
-for _ in range(60):
-    time.sleep(1)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
-    if 'raysynth_stage_progress{' in text and 'stage="selection"' in text:
-        break
-print(json.dumps({"kept": kept, "text": text}))
+with Progress(Console(file=io.StringIO())) as display:
+    display.meter = _meter
+    display.stage("synthesis")
+    display.update("images generated", 48, 64)
+    add(IMAGES_GENERATED, 40)
+    add(IMAGES_GENERATED, 8)
+    _say_lost(display, "a node was lost")
+    _say({"kept": 36, "rows": 64, "copies": {}}, display)
+    trial = SimpleNamespace(trial_id="t1", is_finished=lambda: False)
+    TrialProgress().on_trial_result(1, [trial], trial, {"validation_wga": 0.625})
+    port = ray.nodes()[0]["MetricsExportPort"]
+    for _ in range(60):
+        time.sleep(1)
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                text = answer.read().decode()
+        except OSError:
+            continue
+        names = [each.exported for each in DECLARED] + ["ray_node_cpu_utilization"]
+        if all(f"{name}{{" in text for name in names):
+            break
+print(json.dumps(text))
 """
 
 
@@ -63,30 +94,27 @@ def series(text: str, name: str) -> dict[tuple[str, ...], float]:
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.cluster
-def test_a_run_is_seen_at_the_endpoint(tmp_path):
+def test_a_run_is_seen_at_the_endpoint():
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     environment["RAY_enable_metrics_collection"] = "1"
     environment["RAY_metrics_report_interval_ms"] = "1000"
-    given = [f"storage_path={tmp_path}", *MINIATURE]
-    command = [sys.executable, "-c", SCRAPED, *given]
+    command = [sys.executable, "-c", SCRAPED]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
-    found = {each.exported: series(told["text"], each.exported) for each in DECLARED}
-    assert found["ray_raysynth_images_generated_total"] == {("mini",): 64.0}
-    assert found["ray_raysynth_images_accepted"] == {("mini",): told["kept"]}
-    losses = found["ray_raysynth_adapter_loss"]
-    assert {run for run, _ in losses} == {"mini"} and ("mini", "0-0") in losses
-    assert all(0 < loss < 10 for loss in losses.values())
-    done = {stage: share for (_, stage), share in found["ray_raysynth_stage_progress"].items()}
-    stages = ("ingest", "clustering", "finetune", "synthesis", "selection")
-    assert {stage: done[stage] for stage in stages} == dict.fromkeys(stages, 1.0)
-    assert found["ray_raysynth_storage_retries_total"] == {(): 2.0}
-    assert found["ray_raysynth_storage_errors_total"] == {(): 1.0}
+    text = json.loads(done.stdout.splitlines()[-1])
+    assert {each.exported: series(text, each.exported) for each in DECLARED} == {
+        "ray_raysynth_images_generated_total": {("mini",): 48.0},
+        "ray_raysynth_images_accepted": {("mini",): 36.0},
+        "ray_raysynth_adapter_loss": {("mini", "0-0"): 0.25},
+        "ray_raysynth_trial_wga": {("mini", "t1"): 0.625},
+        "ray_raysynth_stage_progress": {("mini", "synthesis"): 0.75},
+        "ray_raysynth_storage_retries_total": {(): 3.0},
+        "ray_raysynth_storage_errors_total": {(): 1.0},
+        "ray_raysynth_worker_restarts_total": {("mini",): 1.0},
+    }
     asked = {name for each in expressions() for name in re.findall(r"\bray_node_\w+", each)}
-    there = set(re.findall(r"^ray_node_\w+", told["text"], re.MULTILINE))
+    there = set(re.findall(r"^ray_node_\w+", text, re.MULTILINE))
     assert {name for name in asked if "_gpus" not in name and "_gram" not in name} <= there
 
 
@@ -98,6 +126,7 @@ def test_without_ray_nothing_is_told_and_nothing_fails(monkeypatch):
 
 
 def test_tags_and_values_are_those_declared(monkeypatch):
+    metrics.rest()
     told = []
 
     class Ours:
@@ -110,8 +139,17 @@ def test_tags_and_values_are_those_declared(monkeypatch):
             return True
 
     monkeypatch.setitem(sys.modules, "ray", Ray)
+    monkeypatch.setattr(metrics, "AGAIN_SECONDS", 0.05)
     monkeypatch.setitem(metrics.CONTEXT, "run", "birds")
     monkeypatch.setitem(metrics._open, STAGE_PROGRESS.name, Ours())
     metrics.put(STAGE_PROGRESS, 0.5, stage="finetune")
     metrics.put(STAGE_PROGRESS, 0.5)  # a tag is missing: no fault of a run's
     assert told == [(0.5, {"run": "birds", "stage": "finetune"})]
+    deadline = time.monotonic() + 20
+    while len(told) < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert told[1:4] == told[:1] * 3  # Ray forgets what is said once
+    metrics.rest()
+    told.clear()
+    time.sleep(0.2)
+    assert not told

@@ -21,6 +21,7 @@ from typing import Any
 from raysynth.cluster.note import children, stop
 from raysynth.cluster.private_folder import is_private, narrow
 from raysynth.errors import StageError, first_line
+from raysynth.json_lines import to_stderr
 
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """`0`: Ray takes 127.0.0.1 for its node and all of its servers listen there alone, as on a Mac.
@@ -82,7 +83,7 @@ def start_local(cpus: int, object_store_memory: int, stopping: list[int]) -> Non
             stop([pair for pair in children() if pair not in before])  # Ray leaves them running
             if stopping or start == LOCAL_STARTS or isinstance(error.__cause__, REFUSALS):
                 raise
-            print(f"raysynth: Ray did not start, trying again ({start})", file=sys.stderr)
+            to_stderr(f"Ray did not start, trying again ({start})", "warning")
         else:
             return
 
@@ -137,10 +138,10 @@ def guard_token(*, make: bool) -> None:
     Ray makes one for a local Ray where there is none, for everybody to read: it is made before.
     """
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
-        print(
-            "raysynth: RAY_AUTH_MODE=disabled: whoever reaches this Ray's ports runs code as you. "
-            "Fix: unset it, or set RAY_AUTH_MODE=token",
-            file=sys.stderr,
+        to_stderr(
+            "RAY_AUTH_MODE=disabled: whoever reaches this Ray's ports runs code as you. Fix: unset "
+            "it, or set RAY_AUTH_MODE=token",
+            "warning",
         )
         return
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):

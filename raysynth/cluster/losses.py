@@ -31,6 +31,7 @@ RETRIED = re.compile(r"Task (?P<task>.+?) failed\..*?(?P<left>\d+|infinite) retr
 MEMORY = re.compile(
     r"low on memory|memory pressure|OutOfMemory|killed by the memory monitor", re.IGNORECASE
 )
+FULL = "its node's memory was full: fewer workers per node or smaller batches take less"
 NODE = re.compile(r"node with node id: \w+ and address: (?P<address>\S+)", re.IGNORECASE)
 PROCESS = re.compile(r"Worker PID: (?P<pid>\d+)")
 ADDRESS = re.compile(r"Worker IP address: (?P<address>\S+)")
@@ -54,14 +55,18 @@ class Loss:
         tries = "" if self.left in ("", "infinite") else f"; tries left: {self.left}"
         return f"{self.what} was lost{f' ({more})' if more else ''}{tries}"
 
+    def with_more(self, more: Loss) -> Loss:
+        """What two messages say of one loss."""
+        what = more.what if more.what != Loss.what else self.what
+        return Loss(what, self.process, more.reason or self.reason, more.left or self.left)
+
 
 def loss_of(text: str) -> Loss | None:
     """What one of Ray's messages says was lost; None: it is about something else."""
     if node := NODE.search(text):
         return Loss("a node", node["address"], "Ray hears nothing of it")
     if MEMORY.search(text) and not DIED.search(text):
-        fix = "its node's memory was full. Fix: fewer workers per node, or smaller batches"
-        return replace(_worker(text), reason=fix)
+        return replace(_worker(text), reason=FULL)
     if DIED.search(text):
         return replace(_worker(text), reason="killed, or crashed")
     if retried := RETRIED.search(text):
@@ -107,7 +112,7 @@ class Losses:
                 timer.daemon = True
                 timer.start()
             else:
-                self._tell(replace(first, what=loss.what, left=loss.left))
+                self._tell(first.with_more(loss))
         return True
 
     def flush(self) -> None:

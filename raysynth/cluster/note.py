@@ -12,7 +12,6 @@ import json
 import math
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from typing import Any
 
 from raysynth.cluster.private_folder import open_private
 from raysynth.errors import ConfigError
+from raysynth.json_lines import to_stderr
 
 Born = tuple[int, float]
 """A process: its pid and its start, in seconds since 1970; a pid alone is given out again."""
@@ -64,11 +64,11 @@ class SessionNote:
                 self.write([])
                 return
             os.close(folder)
-        print(
-            "raysynth: what this run's Ray leaves behind if it is killed will not be ended by the "
-            f"next start: there is no folder for a note ({', '.join(map(str, _places()))}). Fix: "
-            "make one of these a folder of yours that nobody else may enter (chmod 700)",
-            file=sys.stderr,
+        to_stderr(
+            "what this run's Ray leaves behind if it is killed will not be ended by the next start: "
+            f"there is no folder for a note ({', '.join(map(str, _places()))}). Fix: make one of "
+            "these a folder of yours that nobody else may enter (chmod 700)",
+            "warning",
         )
 
     def write(self, processes: Sequence[Born]) -> None:

@@ -26,6 +26,7 @@ from raysynth.cluster.losses import Losses, heard
 from raysynth.cluster.note import SessionNote, children
 from raysynth.cluster.stopping import say_stopped
 from raysynth.json_lines import to_stderr
+from raysynth.metrics import rest
 from raysynth.progress import Progress
 
 ENVIRONMENT = {
@@ -83,6 +84,7 @@ class Session:
                 import ray
 
                 with held_signals():  # who is impatient presses Ctrl-C twice
+                    rest()
                     ray.shutdown()
         finally:
             self._heard.close()

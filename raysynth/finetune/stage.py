@@ -89,12 +89,22 @@ def run_finetune(
     reached = Reached(jobs, todo, settings, work)
     failed = _run_packs(packs, reached, shared, progress) if todo else {}
     trained = [a for job in jobs if (a := read_adapter(f"{work}/{job.name}")) is not None]
+    _note(trained, failed, progress)
     if failed:
         raise _some_failed(failed, len(jobs))
     for folder in SCRATCH:
         remove(f"{work}/{folder}")
     write_adapters(trained, work)
     return {"rows": len(trained), **_terms_of(trained)}
+
+
+def _note(trained: Sequence[Adapter], failed: dict[str, str], progress: Progress) -> None:
+    """A line for each adapter, in the log alone: there may be a thousand."""
+    for each in trained:
+        loss = round(each.loss, 4)
+        progress.note(f"{each.name} is trained", adapter=each.name, steps=each.steps, loss=loss)
+    for name, reason in failed.items():
+        progress.note(reason, "error", adapter=name)
 
 
 def _terms_of(trained: Sequence[Adapter]) -> dict[str, Any]:

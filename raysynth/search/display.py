@@ -45,6 +45,9 @@ class TrialProgress(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended, by itself or by the scheduler."""
+        if _display:
+            reached = (trial.last_result or {}).get("validation_wga")
+            _display[-1][0].note("a trial is done", trial=trial.trial_id, validation_wga=reached)
         self._show(trials)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -43,8 +43,8 @@ NODE = (
         ("Task f failed. There are 0 retries remaining", "a worker (f) was lost; tries left: 0"),
         (
             OOM,
-            "a worker was lost (its node's memory was full. Fix: fewer workers per node, or "
-            "smaller batches)",
+            "a worker was lost (its node's memory was full: fewer workers per node or smaller "
+            "batches take less)",
         ),
         (NODE, "a node was lost (10.0.0.7, Ray hears nothing of it)"),
     ],
@@ -71,11 +71,13 @@ def test_two_messages_on_one_worker_are_one_line(monkeypatch):
     for timer in [each for each in threading.enumerate() if isinstance(each, threading.Timer)]:
         timer.join()
     assert said[1:] == ["a worker was lost (process 22112 on 10.0.0.5, killed, or crashed)"] * 2
+    assert losses.hear(DIED) and losses.hear(OOM)
+    assert said.pop().startswith("a worker was lost (process 22112 on 10.0.0.5, its node's memory")
     assert not losses.hear("another message")
     losses.ending = True
     losses.hear(RETRIED)
     losses.flush()
-    assert len(said) == 3 and len(kept) == 6
+    assert len(said) == 3 and len(kept) == 8
 
 
 KILLED = """
