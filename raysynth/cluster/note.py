@@ -65,9 +65,9 @@ class SessionNote:
                 return
             os.close(folder)
         to_stderr(
-            "what this run's Ray leaves behind if it is killed will not be ended by the next start: "
-            f"there is no folder for a note ({', '.join(map(str, _places()))}). Fix: make one of "
-            "these a folder of yours that nobody else may enter (chmod 700)",
+            "what this run's Ray leaves behind if it is killed will not be ended by the next "
+            f"start: there is no folder for a note ({', '.join(map(str, _places()))}). Fix: make "
+            "one of these a folder of yours that nobody else may enter (chmod 700)",
             "warning",
         )
 

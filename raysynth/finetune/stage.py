@@ -86,8 +86,7 @@ def run_finetune(
     todo = [job for job in jobs if not complete(work, job, settings)]
     packs = split_into_packs(todo, settings.adapters_per_worker, workers)
     shared = _Shared(config, recipe.training, groups, real, work, turn=uuid.uuid4().hex)
-    reached = Reached(jobs, todo, settings, work)
-    failed = _run_packs(packs, reached, shared, progress) if todo else {}
+    failed = _run_packs(packs, Reached(jobs, todo, settings, work), shared, progress)
     trained = [a for job in jobs if (a := read_adapter(f"{work}/{job.name}")) is not None]
     _note(trained, failed, progress)
     if failed:
@@ -125,6 +124,8 @@ def _run_packs(
     packs: list[list[Job]], reached: Reached, shared: _Shared, progress: Progress
 ) -> dict[str, str]:
     """One Ray Train run per pack from threads, as many at once as workers; reasons of failures."""
+    if not packs:
+        return {}
     progress.update("starting workers", reached.done, reached.total)
     resources, work = shared.config[ResourcesConfig], shared.work
     at_once = min(resources.workers, len(packs))
@@ -155,9 +156,19 @@ def _run_packs(
         remove(_turn_path(work))
         pool.shutdown(wait=False, cancel_futures=True)
     progress.update(reached.what, reached.total, reached.total)
+    return _failures(named, futures, shared, progress)
+
+
+def _failures(
+    named: dict[str, list[Job]],
+    futures: dict[str, Future[None]],
+    shared: _Shared,
+    progress: Progress,
+) -> dict[str, str]:
+    """How every pack ended; adapter -> reason of those that failed."""
     failed: dict[str, str] = {}
     for name, pack in named.items():
-        last = _said(work, name)
+        last = _said(shared.work, name)
         progress.say(f"  {name}, {len(pack)} adapters: {last['fit'] or 'not started'}")
         failed |= last["failed"] | _crashed(futures[name], pack, shared)
     return failed
