@@ -1,0 +1,167 @@
+"""A driver in a process of its own: what it says, what it starts, and its end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+POLL_SECONDS = 0.02
+CHILDREN_SECONDS = 0.5
+HEARTBEAT = re.compile(r"\(\d+ s\)")
+FOREIGN = re.compile(r'^\(\w*raylet|^Traceback |^\s+File "|^\w+(\.\w+)+(Error|Exception)\b')
+"""Lines that are Ray's or Python's own, not raysynth's."""
+
+
+class TimeLimitError(Exception):
+    """Something took longer than a moment may."""
+
+
+class Driver:
+    """A command that is followed; as a context manager it leaves no process behind."""
+
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], log: Path, limit: float
+    ) -> None:
+        """`log`: file for its output; `limit`: seconds that it may take."""
+        self._log = log
+        self.begun = time.monotonic()
+        self._limit = limit
+        with log.open("wb") as file:
+            self._process = subprocess.Popen(
+                command,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._known: dict[int, psutil.Process] = {}
+        self._looked = 0.0
+
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._remember()
+        for process in [*self._known.values()]:
+            with suppress(psutil.Error):  # knows by its start whether the pid is another's now
+                process.kill()
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        self._process.wait()
+        psutil.wait_procs([*self._known.values()], timeout=10)
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it runs."""
+        return self._process.poll()
+
+    @property
+    def text(self) -> str:
+        """All that it has said."""
+        return self._log.read_text(errors="replace")
+
+    def send(self, number: int) -> None:
+        """Send the driver alone a signal."""
+        self._remember()
+        self._process.send_signal(number)
+
+    def until(self, reached: Callable[[], bool]) -> bool:
+        """Wait until `reached()` or the driver's end; whether it was reached."""
+        while not reached():
+            if self.code is not None:
+                return False
+            now = time.monotonic()
+            if now - self._looked > CHILDREN_SECONDS:
+                self._looked = now
+                self._remember()
+            if now - self.begun > self._limit:
+                raise TimeLimitError(f"the driver still runs after {self._limit:.0f} s")
+            time.sleep(POLL_SECONDS)
+        return True
+
+    def end(self, look: Callable[[float], None] = lambda now: None) -> int:
+        """Wait for its end, calling `look` with the time; its exit code."""
+
+        def looked() -> bool:
+            look(time.monotonic())
+            return False
+
+        self.until(looked)
+        assert self.code is not None
+        return self.code
+
+    def kill_one(self, pattern: str, among: psutil.Process | None = None) -> str:
+        """SIGKILL the first of its Ray's processes whose title matches; its title, "": none."""
+        for process in descendants(among or psutil.Process(self._process.pid)):
+            title = title_of(process)
+            if re.search(pattern, title):
+                self._remember()
+                with suppress(psutil.Error):
+                    process.send_signal(signal.SIGKILL)
+                    return title
+        return ""
+
+    def _remember(self) -> None:
+        """Processes outlive who started them: they are known by then."""
+        with suppress(psutil.Error):
+            for process in descendants(psutil.Process(self._process.pid)):
+                self._known.setdefault(process.pid, process)
+
+
+def descendants(process: psutil.Process) -> list[psutil.Process]:
+    """What a process started, and so on."""
+    with suppress(psutil.Error):
+        return process.children(recursive=True)
+    return []
+
+
+def title_of(process: psutil.Process) -> str:
+    """What a process calls itself; Ray's workers: ray::<what they run>."""
+    with suppress(psutil.Error):
+        return (process.cmdline() or [""])[0]
+    return ""
+
+
+def said(texts: Sequence[str], usual: str) -> tuple[str, int]:
+    """The line by which a user knows what happened, and how many lines are not raysynth's.
+
+    `texts`: of the drivers, in order; `usual`: what an undisturbed one says. Of lines that it does
+    not say, raysynth's own refusal comes first, then the first; "nothing" where there is none.
+    """
+    known = {_plain(line) for line in usual.splitlines()}
+    lines = [
+        line.strip()
+        for text in texts
+        for line in text.splitlines()
+        if line.strip() and not HEARTBEAT.search(line) and _plain(line) not in known
+        if not line.startswith("✓")
+    ]
+    foreign = sum(bool(FOREIGN.match(line)) for text in texts for line in text.splitlines())
+    own = [line for line in lines if line.startswith("raysynth:")]
+    return (own or lines or ["nothing"])[0], foreign
+
+
+def _plain(line: str) -> str:
+    return re.sub(r"[\d.,]+", "0", line.strip())
+
+
+def interrupted(number: int) -> int:
+    """The exit code of a command that ended by this signal in good order."""
+    return -signal.SIGKILL if number == signal.SIGKILL else 128 + number
+
+
+def is_there(pid: int) -> bool:
+    """Whether there is such a process."""
+    with suppress(OSError):
+        os.kill(pid, 0)
+        return True
+    return False
