@@ -25,13 +25,13 @@ from raysynth.groups.metrics import GroupMetrics
 from raysynth.heads.seen import Features
 from raysynth.knobs import digest_of
 from raysynth.models.device import use_threads
-from raysynth.models.headers import tensors_of
+from raysynth.models.headers import is_whole
 from raysynth.networks.build import Blueprint
 from raysynth.networks.images import Data
 from raysynth.networks.linear import Head
 from raysynth.networks.network import Network, build_network
 from raysynth.progress import Progress
-from raysynth.storage.files import Storage, open_storage, write_atomic
+from raysynth.storage.files import open_storage, write_atomic
 from raysynth.terminal import masked
 from raysynth.training.fit import Snapshot, fit
 from raysynth.training.plan import Plan
@@ -152,7 +152,7 @@ def read_record(
     record = _parsed(storage.cat_file(f"{path}.json"), plan)
     if record is None:
         say(f"{path}.json is cut or no record of its training, which is done again")
-    elif not _whole(storage, f"{path}.safetensors"):
+    elif not is_whole(storage, f"{path}.safetensors"):
         say(f"{path}.safetensors is missing or cut; its training is done again")
         record = None
     return record
@@ -173,16 +173,6 @@ def _parsed(data: bytes, plan: Plan) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return record if complete else None
-
-
-def _whole(storage: Storage, path: str) -> bool:
-    """Whether a file of safetensors is there and as long as its header says; no weight is read."""
-    try:
-        with storage.open(path, "rb") as file:
-            tensors_of(file, storage.size(path))
-    except (FileNotFoundError, ValueError):
-        return False
-    return True
 
 
 def start_workers(resources: ResourcesConfig) -> list[Any]:

@@ -14,7 +14,7 @@ import pyarrow.dataset
 import pytest
 
 from raysynth.config.config import Config
-from raysynth.errors import ModelError
+from raysynth.errors import DamagedError
 from raysynth.progress import Progress
 from raysynth.scoring.columns import SYNTHETIC
 from raysynth.storage.tables import decode_images, groups_of
@@ -143,7 +143,7 @@ def test_a_failure_in_the_middle_is_gone_on_with(
     weights.write_bytes(b"broken")
     try:
         for _ in range(5):  # on a busy machine the failure may come before the first blocks' files
-            with pytest.raises(ModelError, match="3-0/unet cannot be loaded"):
+            with pytest.raises(DamagedError, match="3-0/unet cannot be loaded"):
                 synthesize(config, full_folder, clusters_folder, tmp_path)
             if any(name.startswith("g1-") for name in ids_of(committed(tmp_path))):
                 break
