@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from fnmatch import fnmatchcase
+from typing import Any
 
 from raysynth.storage.files import open_storage
 
-STATE = {
+STATE: dict[str, Callable[[bytes], Any]] = {
     "experiment_state-*.json": json.loads,
     "search_gen_state-*.json": pickle.loads,  # by its content
     "searcher-state-*.pkl": pickle.loads,

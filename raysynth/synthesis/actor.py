@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raysynth.errors import RaysynthError
 from raysynth.models.device import use_threads
 from raysynth.scoring.scorer import open_scorers
 from raysynth.synthesis import colours
@@ -69,16 +70,25 @@ class Synthesizer:
     """
 
     def __init__(self, task: Task) -> None:
-        """Open the task's sampler."""
+        """Open the task's sampler; what it refuses is raised by the first batch.
+
+        Of an error in an actor's start Ray hands on the text alone, not which file is damaged.
+        """
         self.cpus = task.resources.cpus_per_worker
         use_threads(self.cpus)
-        self.sampler: Sampler = (task.sampler or DiffusionSampler)(task)
+        self.refused: RaysynthError | None = None
+        try:
+            self.sampler: Sampler = (task.sampler or DiffusionSampler)(task)
+        except RaysynthError as error:
+            self.refused = error
         self.columns = [*SPECS.names, *task.drawing.told.names]
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._device = threading.Lock()
 
     def __call__(self, specs: pa.Table) -> pa.Table:
         """[B] specs -> the same rows with raw `pixels`, scores and `spans`."""
+        if self.refused is not None:
+            raise self.refused
         use_threads(self.cpus)  # each calling thread has a count of its own
         watch = Stopwatch(self.name, specs.num_rows)
         batch = self.sampler.prepare(specs)

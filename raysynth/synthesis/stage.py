@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from raysynth.synthesis.pilots import coloured
 from raysynth.synthesis.rebalance import shares_of
 from raysynth.synthesis.shards import (
     MANIFEST,
+    SHARDS,
     plan_shards,
     read_manifest,
     shard_records,
@@ -159,11 +161,18 @@ def _sources(
 
 
 def _finished(work: str) -> dict[str, Any] | None:
-    """The manifest of an attempt that came to its end; one that cannot be read is written again."""
+    """The manifest of an attempt that came to its end.
+
+    None where there is none, it cannot be read, or it lacks shards that are there: it is written
+    again.
+    """
     try:
-        return read_manifest(work)
+        manifest = read_manifest(work)
     except DataError:
         return None
+    named = {shard["file"] for shard in manifest["shards"]} if manifest else set()
+    there = {name for name in sizes_below(work) if fnmatchcase(name, SHARDS)}
+    return manifest if there <= named else None
 
 
 def generate(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.tasks import on_worker
-from raysynth.errors import DataError, StageError, reason_of
+from raysynth.errors import DamagedError, StageError, first_line, reason_of
 from raysynth.groups.groups import Groups
 from raysynth.groups.metrics import GroupMetrics
 from raysynth.heads.seen import Features
@@ -120,22 +120,29 @@ def _keep(
 
 
 def load_unit(units: Units, record: dict[str, Any], head: str) -> Network:
-    """The network of a unit at the best step of one of its heads, with that head in place."""
-    name = digest_of(record["plan"])
-    storage, path = open_storage(f"{units.folder}/{name}.safetensors")
-    try:
-        tensors = safetensors.torch.load(storage.cat_file(path))
-    except (OSError, safetensors.SafetensorError) as error:
-        raise DataError(
-            f"{masked(path)}: cannot be read ({error}); expected a training's weights. Fix: delete "
-            f"{name}.json beside it, and run again: it is trained again"
-        ) from None
+    """The network of a unit at the best step of one of its heads, with that head in place.
+
+    Raises DamagedError where its weights cannot be read, are not all there, or are no numbers.
+    """
+    file = f"{units.folder}/{digest_of(record['plan'])}.safetensors"
+    storage, path = open_storage(file)
     prefix = f"{record['best'][head]['step']}/"
     blueprint = units.blueprint
     network = build_network(blueprint, units.groups, units.size, blueprint.seed)
-    network.load_state(
-        {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
-    )
+    expected = {f"{prefix}{name}" for name in network.model.state_dict()}
+    try:
+        tensors = safetensors.torch.load(storage.cat_file(path))
+        if missing := sorted(expected - tensors.keys()):
+            raise ValueError(f"without {missing[0]}")
+        if broken := sorted(name for name, value in tensors.items() if not value.isfinite().all()):
+            raise ValueError(f"{broken[0]} is not finite")
+    except (FileNotFoundError, ValueError, safetensors.SafetensorError) as error:
+        raise DamagedError(
+            f"{masked(file)}: cannot be read ({first_line(error)}); expected a training's weights. "
+            "Fix: delete it, and run again: it is trained again",
+            file,
+        ) from None
+    network.load_state({name.removeprefix(prefix): tensors[name] for name in expected})
     if f"head/{head}/weight" in tensors:
         found = (tensors[f"head/{head}/{part}"].to(network.device) for part in ("weight", "bias"))
         network.set_head(Head(*found))

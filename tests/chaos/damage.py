@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import random
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
+METADATA = "__metadata__"
+WIDTH = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""Bytes of a number, by safetensors' name of its type."""
 Harm = Callable[[Path, random.Random], str]
 """Does it to a file; says what was done."""
 
@@ -58,14 +63,20 @@ def fewer(path: Path, dice: random.Random) -> str:
 
 
 def poison(path: Path, dice: random.Random) -> str:
-    """One number of a file's weights becomes none, the file's size stays."""
-    tensors, about = _tensors(path)
-    name = dice.choice(sorted(name for name, tensor in tensors.items() if tensor.numel()))
-    number = dice.choice((float("nan"), float("inf")))
-    tensors[name].view(-1)[dice.randrange(tensors[name].numel())] = number
-    before = path.stat().st_size
-    _replace(path, save(tensors, about))
-    return f"{number} in {name}" + ("" if path.stat().st_size == before else ", another size")
+    """One number of a file's weights becomes none; not a byte else changes."""
+    data = bytearray(path.read_bytes())
+    begin = 8 + int.from_bytes(data[:8], "little")
+    tensors = json.loads(data[8:begin])
+    kinds = {name: WIDTH[each["dtype"]] for name, each in tensors.items() if name != METADATA}
+    sizes = {name: tensors[name]["data_offsets"] for name in kinds}
+    name = dice.choice(sorted(name for name, (start, end) in sizes.items() if end > start))
+    (start, end), width = sizes[name], kinds[name]
+    place = begin + start + width * dice.randrange((end - start) // width)
+    number = dice.choice((math.nan, math.inf)) if width == 4 else math.nan
+    infinite = struct.pack("<f", number) if width == 4 else b"\xff" * (width - 1) + b"\x7f"
+    data[place : place + width] = infinite
+    _replace(path, bytes(data))
+    return f"{number} in {name}"
 
 
 def _without_one(value: object, dice: random.Random) -> str:
@@ -86,10 +97,10 @@ def _without_one(value: object, dice: random.Random) -> str:
     return "as it was"
 
 
-def _tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def _tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str] | None]:
     with safe_open(path, "pt") as file:
         names = file.keys()
-        return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
+        return {name: file.get_tensor(name).clone() for name in names}, file.metadata()
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -17,7 +17,7 @@ from raysynth.clustering.embed import (
     read_embeddings,
 )
 from raysynth.clustering.kmeans import cluster_group
-from raysynth.clustering.stage import run_clustering
+from raysynth.clustering.stage import _embedded, run_clustering
 from raysynth.config.config import Config
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
@@ -133,6 +133,16 @@ def test_embeddings_clusters_and_centroids(ray_local, real, clip_folder, tmp_pat
     for name in ("clusters", "centroids", "neighbours"):
         first, second = (p / f"{name}.parquet" for p in (tmp_path, again))
         assert first.read_bytes() == second.read_bytes()
+
+    for name in ("embeddings", "validation"):
+        file = again / f"{name}.parquet"
+        whole = file.read_bytes()
+        assert _embedded(str(again), real)
+        file.write_bytes(whole[:-9])
+        assert not _embedded(str(again), real), "cut off"
+        write_table(read_table(str(tmp_path), files=[str(tmp_path / file.name)])[1:], str(file))
+        assert not _embedded(str(again), real), "of fewer images"
+        file.write_bytes(whole)
 
     with pytest.raises(DataError, match=r"clustering\.k=13: fewer training images than clusters"):
         run_clustering(make_config(clip_folder, k=13), real, GROUPS, str(again), Progress())

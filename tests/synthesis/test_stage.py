@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from raysynth.errors import DamagedError
 from raysynth.progress import Progress
 from raysynth.scoring.columns import SYNTHETIC
 from raysynth.storage.tables import decode_images, groups_of
-from raysynth.synthesis.shards import read_shards, shard_files
-from raysynth.synthesis.stage import run_synthesis
+from raysynth.synthesis.shards import read_manifest, read_shards, shard_files
+from raysynth.synthesis.stage import _finished, run_synthesis
 from tests.synthesis.conftest import COUNTS, GROUPS, planned, records
 
 
@@ -127,6 +128,16 @@ def test_the_first_shard_is_on_disk_before_the_last_image(
     facts = synthesize(config, "", clusters_folder, tmp_path, Watch(look))
     assert facts["rows"] == 256
     assert seen, "no shard was there while images were missing"
+
+
+def test_a_manifest_that_lacks_a_shard_is_not_the_end_of_an_attempt(reference, tmp_path):
+    work = shutil.copytree(reference, tmp_path / "work")
+    assert _finished(str(work)) == json.loads((reference / "manifest.json").read_text())
+    fewer = json.loads((work / "manifest.json").read_text())
+    fewer["rows"] -= fewer["shards"].pop(1)["rows"]
+    (work / "manifest.json").write_text(json.dumps(fewer))
+    assert read_manifest(str(work)) == fewer, "valid"
+    assert _finished(str(work)) is None
 
 
 @pytest.mark.slow
