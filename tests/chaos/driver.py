@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.chaos.miniature import NAME
+
 POLL_SECONDS = 0.02
 CHILDREN_SECONDS = 0.5
 HEARTBEAT = re.compile(r"\(\d+ s\)")
@@ -137,17 +139,22 @@ def said(texts: Sequence[str], usual: str) -> tuple[str, int]:
     `texts`: of the drivers, in order; `usual`: what an undisturbed one says. Of lines that it does
     not say, raysynth's own refusal comes first, then the first; "nothing" where there is none.
     """
-    known = {_plain(line) for line in usual.splitlines()}
+    known = {_plain(_of_run(line)) for line in usual.splitlines()}
     lines = [
         line.strip()
         for text in texts
-        for line in text.splitlines()
+        for line in _of_run(text).splitlines()
         if line.strip() and not HEARTBEAT.search(line) and _plain(line) not in known
         if not line.startswith("✓")
     ]
     foreign = sum(bool(FOREIGN.match(line)) for text in texts for line in text.splitlines())
     own = [line for line in lines if line.startswith("raysynth:")]
     return (own or lines or ["nothing"])[0], foreign
+
+
+def _of_run(text: str) -> str:
+    """A text in which a run's folder, which differs from moment to moment, is RUN."""
+    return re.sub(rf"[^\s'\"]*/{NAME}\b", "RUN", text)
 
 
 def _plain(line: str) -> str:

@@ -178,11 +178,14 @@ def test_work_is_followed_by_what_lies_in_the_folder(tmp_path):
 
 
 def test_what_the_user_saw_is_what_an_undisturbed_run_does_not_say():
-    usual = "  clusters: coat/grass [16]\n✓ finetune 37.2 s  6 rows\n"
-    text = "  clusters: coat/grass [15]\n  finetune workers 0/144 (5 s)\n✓ finetune 1 s\n"
+    usual = "  clusters: coat/grass [16]\n✓ finetune 37.2 s  6 rows\n/a/mini/real\n"
+    text = (
+        "  clusters: coat/grass [15]\n  finetune workers 0/144 (5 s)\n✓ finetune 1 s\n/b/mini/real"
+    )
     assert said([text], usual) == ("nothing", 0)
-    more = "  a shard waits\n(raylet) A worker died\nraysynth: disk full at /x. Fix: make room\n"
-    assert said([text, more], usual) == ("raysynth: disk full at /x. Fix: make room", 1)
+    more = "  a shard waits\n(raylet) A worker died\nraysynth: disk full at /b/mini/x. Fix: room\n"
+    assert said([text, more], usual) == ("raysynth: disk full at RUN/x. Fix: room", 1)
+    assert said([text, more.partition("\n")[0]], usual) == ("a shard waits", 0)
 
 
 def test_a_driver_that_runs_too_long_is_ended_with_what_it_started(tmp_path):
