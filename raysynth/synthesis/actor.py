@@ -62,6 +62,27 @@ class DiffusionSampler:
         return pixels if self.colours is None else self.colours(pixels, specs["group"].to_numpy())
 
 
+class _Refusing:
+    """Stands for a sampler that could not be opened, and says why when it is asked to draw.
+
+    Of an error in an actor's start Ray hands on the text alone, not which file is damaged.
+    """
+
+    def __init__(self, error: RaysynthError) -> None:
+        self.error = error
+
+    def prepare(self, specs: pa.Table) -> Any:
+        raise self.error
+
+
+def _opened(task: Task) -> Any:
+    """The task's sampler; what it refuses is raised by the first batch."""
+    try:
+        return (task.sampler or DiffusionSampler)(task)
+    except RaysynthError as error:
+        return _Refusing(error)
+
+
 class Synthesizer:
     """One Ray Data actor: generates and scores, on one device.
 
@@ -70,25 +91,16 @@ class Synthesizer:
     """
 
     def __init__(self, task: Task) -> None:
-        """Open the task's sampler; what it refuses is raised by the first batch.
-
-        Of an error in an actor's start Ray hands on the text alone, not which file is damaged.
-        """
+        """Open the task's sampler."""
         self.cpus = task.resources.cpus_per_worker
         use_threads(self.cpus)
-        self.refused: RaysynthError | None = None
-        try:
-            self.sampler: Sampler = (task.sampler or DiffusionSampler)(task)
-        except RaysynthError as error:
-            self.refused = error
+        self.sampler: Sampler = _opened(task)
         self.columns = [*SPECS.names, *task.drawing.told.names]
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._device = threading.Lock()
 
     def __call__(self, specs: pa.Table) -> pa.Table:
         """[B] specs -> the same rows with raw `pixels`, scores and `spans`."""
-        if self.refused is not None:
-            raise self.refused
         use_threads(self.cpus)  # each calling thread has a count of its own
         watch = Stopwatch(self.name, specs.num_rows)
         batch = self.sampler.prepare(specs)

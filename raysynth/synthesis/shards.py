@@ -30,7 +30,6 @@ from raysynth.synthesis.timeline import COLUMN, spans_of
 from raysynth.terminal import masked
 
 MANIFEST = "manifest.json"
-SHARDS = "group-*.parquet"
 HASHED_BYTES = 2**22
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,6 @@ from raysynth.synthesis.pilots import coloured
 from raysynth.synthesis.rebalance import shares_of
 from raysynth.synthesis.shards import (
     MANIFEST,
-    SHARDS,
     plan_shards,
     read_manifest,
     shard_records,
@@ -171,7 +169,7 @@ def _finished(work: str) -> dict[str, Any] | None:
     except DataError:
         return None
     named = {shard["file"] for shard in manifest["shards"]} if manifest else set()
-    there = {name for name in sizes_below(work) if fnmatchcase(name, SHARDS)}
+    there = {name for name in sizes_below(work) if name.endswith(".parquet") and "/" not in name}
     return manifest if there <= named else None
 
 

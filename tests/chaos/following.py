@@ -8,15 +8,12 @@ from pathlib import Path
 
 from tests.chaos.miniature import work_folder
 
-PENDING = ".pending.parquet"
-"""Of a block that Ray Data is writing."""
-
 
 class Follower:
     """Looks at one run's stage again and again; `done` grows with the work.
 
-    Fine-tuning: optimizer steps that workers have reported; synthesis: blocks that are safe;
-    search: results of trials; any other stage: versions of files that were seen.
+    Fine-tuning: optimizer steps that workers have reported; search: results of trials; any other
+    stage: versions of files that were seen.
     """
 
     def __init__(self, run: Path, stage: str) -> None:
@@ -29,7 +26,7 @@ class Follower:
         work = work_folder(self.run, self.stage)
         if work is None:
             return self.done
-        own = {"finetune": _steps, "synthesis": _blocks, "search": _results}.get(self.stage)
+        own = {"finetune": _steps, "search": _results}.get(self.stage)
         self.done = own(work) if own else self._versions(work)
         self.most = max(self.most, self.done)
         return self.done
@@ -77,11 +74,6 @@ def _steps(work: Path) -> float:
         with suppress(OSError, ValueError):
             total += sum(json.loads(path.read_text())["steps"].values())
     return float(total)
-
-
-def _blocks(work: Path) -> float:
-    found = (work / "checkpoint").glob("*.parquet")
-    return float(sum(not path.name.endswith(PENDING) for path in found))
 
 
 def _results(work: Path) -> float:
