@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -15,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, fields
 from functools import cached_property
 from pathlib import Path
+from types import FrameType
 
 from tests.chaos.driver import Driver
 from tests.chaos.faults import FAULTS, Fault
@@ -43,6 +45,7 @@ class Suite:
     def __enter__(self) -> Suite:
         # Started in the background of a shell, a process ignores Ctrl-C, and so would a driver.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, _leave)  # with what was started
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,6 +90,10 @@ class Suite:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return scene.record
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def build(reference: Reference, stage: str, folder: Path, limit: float) -> None:
