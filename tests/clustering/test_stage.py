@@ -134,18 +134,25 @@ def test_embeddings_clusters_and_centroids(ray_local, real, clip_folder, tmp_pat
         first, second = (p / f"{name}.parquet" for p in (tmp_path, again))
         assert first.read_bytes() == second.read_bytes()
 
-    for name in ("embeddings", "validation"):
-        file = again / f"{name}.parquet"
-        whole = file.read_bytes()
-        assert _embedded(str(again), real)
-        file.write_bytes(whole[:-9])
-        assert not _embedded(str(again), real), "cut off"
-        write_table(read_table(str(tmp_path), files=[str(tmp_path / file.name)])[1:], str(file))
-        assert not _embedded(str(again), real), "of fewer images"
-        file.write_bytes(whole)
-
     with pytest.raises(DataError, match=r"clustering\.k=13: fewer training images than clusters"):
         run_clustering(make_config(clip_folder, k=13), real, GROUPS, str(again), Progress())
+
+
+def test_embeddings_of_a_cut_off_attempt_are_of_all_images_or_none(real, tmp_path):
+    assert not _embedded(str(tmp_path), real)
+    counts = {"embeddings": 72, "validation": 18}
+    for name, count in counts.items():
+        write_table(pa.table({"id": list(range(count))}), f"{tmp_path}/{name}.parquet")
+    assert _embedded(str(tmp_path), real)
+    for name, count in counts.items():
+        file = tmp_path / f"{name}.parquet"
+        whole = file.read_bytes()
+        for left in (b"", whole[:-9]):
+            file.write_bytes(left)
+            assert not _embedded(str(tmp_path), real), "cut off"
+        write_table(pa.table({"id": list(range(count - 1))}), str(file))
+        assert not _embedded(str(tmp_path), real), "of fewer images"
+        file.write_bytes(whole)
 
 
 def test_a_table_without_training_files_is_refused(clip_folder, tmp_path):

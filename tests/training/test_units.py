@@ -14,7 +14,7 @@ from raysynth.errors import DamagedError
 from raysynth.heads.spec import TRAINED
 from raysynth.progress import Progress
 from raysynth.training.plan import Phase, Plan
-from raysynth.training.units import Units, load_unit, read_record, run_units, unit_name
+from raysynth.training.units import Units, load_unit, read_record, run_units, train_unit, unit_name
 from tests.training.tiny import SIDE, tiny_blueprint, tiny_config, tiny_data, tiny_groups
 
 
@@ -38,17 +38,18 @@ def test_followers_are_trained_and_none_twice(ray_local, tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["cut", "fewer", "not finite", "gone"])
-def test_weights_that_cannot_be_used_are_damage_at_their_path(ray_local, tmp_path, harm):
+def test_weights_that_cannot_be_used_are_damage_at_their_path(tmp_path, harm):
     plan = Plan((Phase("real", 4, 3e-3, 0.01),), (TRAINED,), evaluations=1)
-    units, data = tiny_units(tmp_path), ray_local.put(tiny_data())
-    record = run_units(units, [plan], data, Progress(), "trainings")[plan]
+    units = tiny_units(tmp_path)
+    record = train_unit(plan, tiny_data(), tiny_blueprint(), str(tmp_path))
     load_unit(units, record, TRAINED.name)
     file = tmp_path / f"{unit_name(plan)}.safetensors"
     tensors = load_file(file)
-    name = next(name for name in tensors if name.startswith("4/"))
+    name = next(name for name, value in tensors.items() if name[:2] == "4/" and value.ndim)
     if harm == "fewer":
         del tensors[name]
-    tensors[next(iter(tensors))].view(-1)[0] = float("nan") if harm == "not finite" else 0.0
+    if harm == "not finite":
+        tensors[name].view(-1)[0] = float("nan")
     save_file(tensors, file)
     if harm == "cut":
         file.write_bytes(file.read_bytes()[:-8])
