@@ -22,6 +22,8 @@ CPUS = 5
 """Of a node: a worker's, and those that Ray Data's own tasks take."""
 STORE_BYTES = 150_000_000
 START_SECONDS = 120
+STARTS = 3
+STARTED = b"Ray runtime started"
 
 
 class Nodes:
@@ -36,20 +38,21 @@ class Nodes:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": str(scratch),
             "RAY_worker_niceness": "0",
+            "PYTHONUNBUFFERED": "1",
         }
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        self._log = scratch / "nodes.log"
+        self._scratch = scratch
         self._nodes: list[subprocess.Popen[bytes]] = []
+        self._known: dict[int, psutil.Process] = {}
         self._count = workers
 
     def __enter__(self) -> Nodes:
         port = self.address.rpartition(":")[2]
         head = ["--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false"]
         try:
-            self._begin(*head, f"--object-store-memory={STORE_BYTES}")
-            self._wait_for(int(port))
+            self._start(*head)
             for _ in range(self._count):
                 self.add()
         except BaseException:
@@ -60,11 +63,13 @@ class Nodes:
     def __exit__(self, *_: object) -> None:
         for node in self._nodes:
             _lose(node)
+        for process in self._known.values():  # of nodes that did not come up
+            with suppress(psutil.Error):
+                process.kill()
 
     def add(self) -> None:
         """A node that works joins."""
-        cpus = f"--num-cpus={CPUS}"
-        self._begin(f"--address={self.address}", cpus, f"--object-store-memory={STORE_BYTES}")
+        self._start(f"--address={self.address}", f"--num-cpus={CPUS}")
 
     def lose(self, pattern: str) -> str:
         """SIGKILL all processes of a node of which one's title matches; that title, "": none."""
@@ -77,20 +82,25 @@ class Nodes:
                 return found
         return ""
 
-    def _begin(self, *given: str) -> None:
-        with self._log.open("ab") as log:
-            command = [RAY, "start", "--block", "--disable-usage-stats", *given]
-            started = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
-        self._nodes.append(started)
-
-    def _wait_for(self, port: int) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self._nodes[0].poll() is None:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
+    def _start(self, *given: str) -> None:
+        """Start a node and wait until it is up; a busy machine may take several attempts."""
+        command = [RAY, "start", "--block", "--disable-usage-stats", *given]
+        command.append(f"--object-store-memory={STORE_BYTES}")
+        for attempt in range(STARTS):
+            path = self._scratch / f"node-{len(self._nodes)}-{attempt}.log"
+            with path.open("wb") as log:
+                node = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+            deadline = time.monotonic() + START_SECONDS
+            while node.poll() is None and time.monotonic() < deadline:
+                if STARTED in path.read_bytes():
+                    self._nodes.append(node)
                     return
-            time.sleep(0.2)
-        raise RuntimeError(f"no Ray head at {self.address}: {self._log.read_text()[-500:]}")
+                with suppress(psutil.Error):
+                    started = descendants(psutil.Process(node.pid))
+                    self._known.update((process.pid, process) for process in started)
+                time.sleep(0.2)
+            _lose(node)
+        raise RuntimeError(f"a Ray node did not start: {path.read_text()[-500:]}")
 
 
 def _lose(node: subprocess.Popen[bytes]) -> None:
