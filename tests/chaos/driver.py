@@ -18,6 +18,7 @@ from tests.chaos.miniature import NAME
 POLL_SECONDS = 0.02
 CHILDREN_SECONDS = 0.5
 HEARTBEAT = re.compile(r"\(\d+ s\)")
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 FOREIGN = re.compile(r'^\(\w*raylet|^Traceback |^\s+File "|^\w+(\.\w+)+(Error|Exception)\b')
 """Lines that are Ray's or Python's own, not raysynth's."""
 
@@ -69,7 +70,7 @@ class Driver:
     @property
     def text(self) -> str:
         """All that it has said."""
-        return self._log.read_text(errors="replace")
+        return COLOURS.sub("", self._log.read_text(errors="replace"))
 
     def send(self, number: int) -> None:
         """Send the driver alone a signal."""
@@ -137,7 +138,8 @@ def said(texts: Sequence[str], usual: str) -> tuple[str, int]:
     """The line by which a user knows what happened, and how many lines are not raysynth's.
 
     `texts`: of the drivers, in order; `usual`: what an undisturbed one says. Of lines that it does
-    not say, raysynth's own refusal comes first, then the first; "nothing" where there is none.
+    not say, raysynth's own refusal comes first, then the first of its own, then Ray's; "nothing"
+    where there is none.
     """
     known = {_plain(_of_run(line)) for line in usual.splitlines()}
     lines = [
@@ -148,8 +150,9 @@ def said(texts: Sequence[str], usual: str) -> tuple[str, int]:
         if not line.startswith("✓")
     ]
     foreign = sum(bool(FOREIGN.match(line)) for text in texts for line in text.splitlines())
-    own = [line for line in lines if line.startswith("raysynth:")]
-    return (own or lines or ["nothing"])[0], foreign
+    refused = [line for line in lines if line.startswith("raysynth:")]
+    own = [line for line in lines if not FOREIGN.match(line)]
+    return (refused or own or lines or ["nothing"])[0], foreign
 
 
 def _of_run(text: str) -> str:

@@ -186,6 +186,7 @@ def test_what_the_user_saw_is_what_an_undisturbed_run_does_not_say():
     more = "  a shard waits\n(raylet) A worker died\nraysynth: disk full at /b/mini/x. Fix: room\n"
     assert said([text, more], usual) == ("raysynth: disk full at RUN/x. Fix: room", 1)
     assert said([text, more.partition("\n")[0]], usual) == ("a shard waits", 0)
+    assert said([text, more.splitlines()[1]], usual) == ("(raylet) A worker died", 1)
 
 
 def test_a_driver_that_runs_too_long_is_ended_with_what_it_started(tmp_path):
