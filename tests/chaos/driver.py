@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +45,7 @@ class Driver:
                 start_new_session=True,
             )
         self._known: dict[int, psutil.Process] = {}
-        self._looked = 0.0
+        self._looked, self._killed = 0.0, 0
 
     def __enter__(self) -> Driver:
         return self
@@ -102,16 +100,26 @@ class Driver:
         assert self.code is not None
         return self.code
 
-    def kill_one(self, pattern: str, among: psutil.Process | None = None) -> str:
+    def kill_one(self, pattern: str) -> str:
         """SIGKILL the first of its Ray's processes whose title matches; its title, "": none."""
-        for process in descendants(among or psutil.Process(self._process.pid)):
+        for process in self._matching(pattern):
             title = title_of(process)
-            if re.search(pattern, title):
-                self._remember()
-                with suppress(psutil.Error):
-                    process.send_signal(signal.SIGKILL)
-                    return title
+            self._remember()
+            with suppress(psutil.Error):
+                process.kill()
+                self._killed = process.pid
+                return title
         return ""
+
+    def replaced(self, pattern: str) -> bool:
+        """Whether another process than the one that was killed has such a title."""
+        return any(process.pid != self._killed for process in self._matching(pattern))
+
+    def _matching(self, pattern: str) -> list[psutil.Process]:
+        with suppress(psutil.Error):
+            found = descendants(psutil.Process(self._process.pid))
+            return [process for process in found if re.search(pattern, title_of(process))]
+        return []
 
     def _remember(self) -> None:
         """Processes outlive who started them: they are known by then."""
@@ -162,16 +170,3 @@ def _of_run(text: str) -> str:
 
 def _plain(line: str) -> str:
     return re.sub(r"[\d.,]+", "0", line.strip())
-
-
-def interrupted(number: int) -> int:
-    """The exit code of a command that ended by this signal in good order."""
-    return -signal.SIGKILL if number == signal.SIGKILL else 128 + number
-
-
-def is_there(pid: int) -> bool:
-    """Whether there is such a process."""
-    with suppress(OSError):
-        os.kill(pid, 0)
-        return True
-    return False

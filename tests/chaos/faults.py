@@ -17,8 +17,8 @@ import fsspec
 
 from raysynth.method import FOLDERS
 from tests.chaos.damage import Harm, cut, empty, fewer, poison
-from tests.chaos.driver import Driver
-from tests.chaos.following import bytes_below
+from tests.chaos.driver import CHILDREN_SECONDS, Driver
+from tests.chaos.following import WentOn, bytes_below
 from tests.chaos.miniature import COUNTING, NAME, STAGES, counted, work_folder
 from tests.chaos.nodes import Nodes
 from tests.chaos.proxy import Proxy, reached_at
@@ -62,10 +62,26 @@ def process_killed(pattern: str, scene: Scene) -> None:
 
         found = scene.wait_for_work(driver, harm)
         scene.record.harm = f"SIGKILL of {killed[0]}"
-        driver.end(found.look)
+        driver.end(_once(partial(driver.replaced, pattern), found))
         scene.ended(driver)
         scene.went_on(found)
         scene.again()
+
+
+def _once(replaced: Callable[[], bool], found: WentOn) -> Callable[[float], None]:
+    """Looks for new work once somebody has taken the place of who was lost."""
+    state = {"looked": 0.0, "replaced": 0.0}
+
+    def look(now: float) -> None:
+        if not state["replaced"] and now - state["looked"] > CHILDREN_SECONDS:
+            state["looked"] = now
+            if replaced():
+                state["replaced"] = now
+                found.restart()
+        if state["replaced"]:
+            found.look(now)
+
+    return look
 
 
 def node_lost(pattern: str, scene: Scene) -> None:
@@ -84,7 +100,7 @@ def node_lost(pattern: str, scene: Scene) -> None:
 
             found = scene.wait_for_work(driver, harm)
             scene.record.harm = f"the node of {held[0]} lost"
-            driver.end(found.look)
+            driver.end(_once(partial(nodes.runs, pattern), found))
             scene.ended(driver)
             scene.went_on(found)
         scene.again()

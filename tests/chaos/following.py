@@ -49,6 +49,10 @@ class WentOn:
         self.after = 0.0
         """Units that were done at the first sign of work."""
 
+    def restart(self) -> None:
+        """Count from now on: what was under way at the harm has come to its end."""
+        self._last = self._follower.look()
+
     def look(self, now: float) -> None:
         """Take note of the first new work."""
         if self.seconds is not None:

@@ -74,13 +74,14 @@ class Nodes:
     def lose(self, pattern: str) -> str:
         """SIGKILL all processes of a node of which one's title matches; that title, "": none."""
         for node in self._nodes[1:]:
-            if node.poll() is not None:
-                continue
-            titles = map(title_of, descendants(psutil.Process(node.pid)))
-            if found := next((title for title in titles if re.search(pattern, title)), ""):
+            if found := _title(node, pattern):
                 _lose(node)
                 return found
         return ""
+
+    def runs(self, pattern: str) -> bool:
+        """Whether a process of a node that is left has a title that matches."""
+        return any(_title(node, pattern) for node in self._nodes[1:])
 
     def _start(self, *given: str) -> None:
         """Start a node and wait until it is up; a busy machine may take several attempts."""
@@ -101,6 +102,16 @@ class Nodes:
                 time.sleep(0.2)
             _lose(node)
         raise RuntimeError(f"a Ray node did not start: {path.read_text()[-500:]}")
+
+
+def _title(node: subprocess.Popen[bytes], pattern: str) -> str:
+    """The first title of a node's processes that matches; "": none, or the node is gone."""
+    if node.poll() is not None:
+        return ""
+    with suppress(psutil.Error):
+        titles = map(title_of, descendants(psutil.Process(node.pid)))
+        return next((title for title in titles if re.search(pattern, title)), "")
+    return ""
 
 
 def _lose(node: subprocess.Popen[bytes]) -> None:

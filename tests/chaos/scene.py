@@ -19,6 +19,8 @@ from tests.chaos.miniature import NAME, PROGRAM, Reference, command, environment
 
 STARTS = 4
 """How often the same command is given at most."""
+ORDERLY = frozenset((0, 3, 130, 143, -9))
+"""Exit codes of a command that ended well, is to be given again, was told to stop, was killed."""
 LEAST, MOST = 0.02, 0.95
 """Of a stage's work: where a moment lies."""
 
@@ -76,7 +78,8 @@ class Record:
     def well(self) -> bool:
         """Whether nothing was lost, doubled or changed, and the command came to its end."""
         same = self.equal == self.things and not (self.lost or self.doubled or self.stray)
-        return not self.problem and same and self.codes[-1:] == [0]
+        ended = self.codes[-1:] == [0] and ORDERLY.issuperset(self.codes)
+        return not self.problem and same and ended
 
 
 class MissedError(Exception):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -107,6 +108,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def proxy():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    server.handle_error = lambda *given: None  # of connections that are broken off
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with Proxy(server.server_port, seed=1) as between:
         yield between
@@ -222,6 +224,7 @@ def test_the_table_counts_trials_and_the_rest_is_named(tmp_path):
     path.write_text("\n".join(lines) + "\n" + lines[0][:-9] + "\n")
     records = read_records(path)
     assert records == [none, bad, good] and [r.well for r in records] == [False, False, True]
+    assert not replace(good, codes=[1, 0]).well and not replace(good, codes=[-9, 3]).well
     told = table(records).splitlines()
     assert len(told) == 3 and "generating actor" not in told[2]
     assert told[2].startswith(
