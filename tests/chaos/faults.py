@@ -262,10 +262,15 @@ def left_file_harmed(harm: Harm, scene: Scene, suffix: str = "") -> None:
     work = work_folder(run, scene.stage)
     if work is None:
         raise MissedError("the stage was finished")
-    hidden = (".seconds", ".validate_storage_marker")
-    files = [path for path in work.rglob("*") if path.is_file() and path.name not in hidden]
+    files = [path for path in work.rglob("*") if path.is_file() and _is_kept(path, work)]
     _harm_one(harm, files, suffix, scene)
     scene.again()
+
+
+def _is_kept(path: Path, work: Path) -> bool:
+    """Whether the next start goes on from a file; hidden ones are notices of a single start."""
+    hidden = any(part.startswith(".") for part in path.relative_to(work).parts)
+    return not hidden and path.suffix != ".tmp"
 
 
 def _is_output(path: Path) -> bool:
