@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from types import FrameType
 
+from raysynth.terminal import clipped
 from tests.chaos.driver import Driver
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.following import Follower, bytes_below
@@ -187,7 +188,8 @@ def _row(fault: Fault, tried: Sequence[Record]) -> list[str]:
     stages = Counter(record.stage for record in tried)
     seconds = [record.seconds for record in tried if record.seconds is not None]
     pace = f"{statistics.median(seconds):.0f}, {max(seconds):.0f}" if seconds else "–"
-    words = Counter(_words(record.said) for record in tried).most_common(1)[0][0]
+    alike = Counter(re.sub(r"\d+", "0", record.said) for record in tried).most_common(1)[0][0]
+    words = next(r.said for r in tried if re.sub(r"\d+", "0", r.said) == alike)
     equal, things = (sum(getattr(r, name) for r in tried) for name in ("equal", "things"))
     return [
         fault.title,
@@ -197,14 +199,8 @@ def _row(fault: Fault, tried: Sequence[Record]) -> list[str]:
         str(sum(record.doubled for record in tried)),
         f"{equal:,} of {things:,}",
         pace,
-        words,
+        clipped(words.replace("|", "/"), LONGEST_WORDS),
     ]
-
-
-def _words(said: str) -> str:
-    """A line without what differs from moment to moment."""
-    plain = re.sub(r"\d+", "0", said).replace("|", "/")
-    return plain if len(plain) <= LONGEST_WORDS else f"{plain[:LONGEST_WORDS]}…"
 
 
 def findings(records: Sequence[Record]) -> str:
