@@ -15,13 +15,12 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import checkout  # noqa: F401
 import pyarrow.parquet as pq
-from safetensors import safe_open
 
 from raysynth.pipeline import run_pipeline
+from tests.chaos.comparing import timeless, weights
 from tests.test_pipeline import miniature
 
 VARIANTS = {
@@ -44,18 +43,6 @@ VARIANTS = {
 """Name -> settings; together they reach every generator, objective and kind of head."""
 SAME = ["base.attention=plain", "search.concurrent=1"]
 """Which kernel is faster, and which of two trials ends first, a busy moment decides."""
-TIMES = (
-    "second",
-    "trial",
-    "config_digest",
-    "created",
-    "elapsed",
-    "memory",
-    "timing",
-    "time",
-    "duration",
-)
-"""What a key holds that tells of time, or of Tune's random names."""
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -76,28 +63,6 @@ def hashes(folder: Path) -> dict[str, str]:
             continue
         found[name] = hashlib.sha256(content).hexdigest()[:16]
     return found
-
-
-def weights(file: Path) -> bytes:
-    """Names and bytes of a safetensors file's tensors, hashed."""
-    whole = hashlib.sha256()
-    with safe_open(file, "np") as tensors:
-        for key in sorted(tensors.keys()):
-            whole.update(key.encode() + tensors.get_tensor(key).tobytes())
-    return whole.digest()
-
-
-def timeless(value: Any) -> Any:
-    """A record without what differs from run to run: seconds, Tune's random trial names."""
-    if isinstance(value, dict):
-        return {k: timeless(v) for k, v in value.items() if not _tells_of_time(k)}
-    if isinstance(value, list):
-        return [timeless(each) for each in value if not _tells_of_time(each)]
-    return value
-
-
-def _tells_of_time(name: Any) -> bool:
-    return isinstance(name, str) and any(each in name for each in TIMES)
 
 
 def main() -> None:

@@ -19,13 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from raysynth.adapters.fold import FoldedUNet
-from raysynth.adapters.grouped_lora import inject
+from raysynth.adapters.grouped_lora import AGAIN, inject
 from raysynth.adapters.record import LoraShape
-from raysynth.errors import ModelError, first_line
+from raysynth.errors import DamagedError, ModelError, first_line
 from raysynth.generators.recipe import Training
 from raysynth.models.base import Files
 from raysynth.models.family import Base, layers_of
-from raysynth.storage.files import open_storage
+from raysynth.models.headers import is_whole
+from raysynth.storage.files import Storage, open_storage
+from raysynth.terminal import masked
 
 # Rows of an adapter within a mixed batch are filled up to a multiple of this: the grouped layers
 # are fast on long equal runs, and two clusters seldom meet at a round number.
@@ -65,7 +67,7 @@ class LoraBank:
     """All LoRA adapters on one UNet: stacked and routed row by row, or one folded into weights."""
 
     def __init__(self, base: Base, folder: str, names: Sequence[str], shape: LoraShape) -> None:
-        """Load the adapters `<folder>/<name>`; raises ModelError when one does not fit."""
+        """Load the adapters `<folder>/<name>`; raises as `GroupedLoRA.load`."""
         self.unet = base.network
         self.position = {name: number for number, name in enumerate(names)}
         targets = layers_of(base.family, shape.targets)
@@ -164,22 +166,46 @@ def of_text(names: Sequence[str], training: Training | None, shape: LoraShape) -
 
 
 def read_network(base: Base, folder: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The weights of a fully fine-tuned network, saved under its part's name."""
+    """The weights of a fully fine-tuned network, saved under its part's name.
+
+    Raises
+    ------
+    DamagedError
+        A file of weights is missing, cut off, or holds what is no number.
+    ModelError
+        They cannot be loaded for another reason.
+    """
     part = base.family.roles["model"][0]
-    filesystem, path = open_storage(f"{folder}/{part}")
+    whole = f"{folder}/{part}"
+    storage, path = open_storage(whole)
     try:
-        if filesystem.is_disk:
-            return _read_local(base, os.path.dirname(path), dtype)
-        with tempfile.TemporaryDirectory() as local:
-            os.mkdir(os.path.join(local, part))
-            for file in filesystem.find(path):  # `get` would take the name as a pattern
-                filesystem.get_file(file, os.path.join(local, part, file.rsplit("/", 1)[1]))
-            return _read_local(base, local, dtype)
+        weights = _loaded(base, storage, path, dtype)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"{folder}/{part} cannot be loaded ({first_line(error)}); expected full "
-            "UNet weights as diffusers saves them. Fix: run the fine-tuning stage again"
-        ) from error
+        files = [name for name in storage.find(path) if name.endswith(".safetensors")]
+        cut = not files or not all(is_whole(storage, name) for name in files)
+        reason = f"{masked(whole)} cannot be loaded ({first_line(error)}); expected UNet weights"
+        if cut:  # not where memory has run out: the weights are good
+            raise DamagedError(f"{reason}. Fix: {AGAIN}", whole) from error
+        raise ModelError(f"{reason}. Fix: more memory, or delete it, and run again") from error
+    if broken := sorted(name for name, w in weights.items() if not w.isfinite().all()):
+        raise DamagedError(
+            f"{masked(whole)}: {len(broken)} of {len(weights)} tensors are not finite, e.g. "
+            f"{broken[0]}; expected numbers. Fix: {AGAIN}",
+            whole,
+        )
+    return weights
+
+
+def _loaded(base: Base, storage: Storage, path: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The weights of a part's folder, of an object store by way of the disk."""
+    if storage.is_disk:
+        return _read_local(base, os.path.dirname(path), dtype)
+    with tempfile.TemporaryDirectory() as local:
+        place = os.path.join(local, path.rstrip("/").rsplit("/", 1)[1])
+        os.mkdir(place)
+        for file in storage.find(path):  # `get` would take the name as a pattern
+            storage.get_file(file, os.path.join(place, file.rsplit("/", 1)[1]))
+        return _read_local(base, local, dtype)
 
 
 def _read_local(base: Base, folder: str, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -26,9 +26,12 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raysynth.errors import ConfigError, ModelError
+from raysynth.errors import ConfigError, DamagedError, ModelError
 from raysynth.storage.files import make_folder, open_storage, write_atomic
 from raysynth.storage.hashes import note_hashes
+from raysynth.terminal import masked
+
+AGAIN = "delete it, and run again: it is trained again"
 
 
 @dataclass
@@ -218,7 +221,8 @@ class GroupedLoRA:
     def load(self, position: int, folder: str) -> None:
         """Read one adapter from a folder or URI into a position.
 
-        Raises ModelError when the file is missing or was made with other targets, rank or alpha.
+        Raises DamagedError when the file is missing, cut off or not finite, ModelError when it was
+        made with other targets, rank or alpha.
         """
         weights = self._read(folder)
         names = [f"{self.prefix}{name}" for name in self.layers]
@@ -242,21 +246,22 @@ class GroupedLoRA:
                 stack[position].copy_(tensor)
 
     def _read(self, folder: str) -> dict[str, Tensor]:
-        storage, path = open_storage(f"{folder}/{LORA_WEIGHT_NAME_SAFE}")
+        file = f"{folder}/{LORA_WEIGHT_NAME_SAFE}"
+        storage, path = open_storage(file)
         try:
             data = storage.cat_file(path)
             weights = safetensors.torch.load(data)
         except (OSError, safetensors.SafetensorError) as error:
-            raise ModelError(
-                f"{folder}: {LORA_WEIGHT_NAME_SAFE} cannot be read ({error}); expected an adapter "
-                "as raysynth or diffusers saves it. Fix: check the folder, or fine-tune again"
-            ) from None
+            reason = f"{masked(file)}: cannot be read ({masked(str(error))}); expected an adapter"
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                raise ModelError(f"{reason}. Fix: see to the storage, and run again") from None
+            raise DamagedError(f"{reason}. Fix: {AGAIN}", file) from None
         broken = sorted(name for name, tensor in weights.items() if not tensor.isfinite().all())
         if broken:
-            raise ModelError(
-                f"{folder}: {len(broken)} of {len(weights)} tensors in {LORA_WEIGHT_NAME_SAFE} are "
-                f"not finite, e.g. {broken[0]}; expected numbers. Fix: fine-tune again, with a "
-                "lower finetune.learning_rate"
+            raise DamagedError(
+                f"{masked(file)}: {len(broken)} of {len(weights)} tensors are not finite, e.g. "
+                f"{broken[0]}; expected numbers. Fix: {AGAIN}",
+                file,
             )
         alpha = _alpha_of(data)
         if alpha is not None and alpha != self.alpha:

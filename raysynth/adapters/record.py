@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from raysynth.errors import DataError
+from raysynth.errors import DamagedError, DataError
 from raysynth.storage.files import read_json, write_atomic
 from raysynth.terminal import masked
 
@@ -80,17 +80,19 @@ def read_adapters(folder: str) -> list[Adapter]:
 
     Raises
     ------
-    DataError
+    DamagedError
         `adapters.json` is missing, or not what `write_adapters` wrote.
     """
-    path = f"{folder}/adapters.json"
-    records = read_json(path)
+    path, records = f"{folder}/adapters.json", None
+    with contextlib.suppress(DataError):
+        records = read_json(path)
     found = [_adapter_of(record) for record in records] if isinstance(records, list) else [None]
     adapters = [adapter for adapter in found if adapter is not None]
     if len(adapters) < len(found):
-        raise DataError(
+        raise DamagedError(
             f"{masked(path)}: not there, or not the list of a fine-tuning's adapters. Fix: delete "
-            "it, and run again: the stage is made again"
+            "it, and run again: the stage is made again",
+            path,
         )
     return adapters
 

@@ -76,7 +76,7 @@ def run_pool(dataset: Dataset, consume: Callable[[Dataset], T]) -> T:
         return consume(dataset)
     except RaysynthError as error:
         failure = getattr(error, "cause", error)
-    failure.args = (str(failure).partition(RETRY_NOTE)[0],)
+    failure.args = (str(failure).partition(RETRY_NOTE)[0], *failure.args[1:])
     gc.collect()  # those frames refer to each other
     raise failure
 

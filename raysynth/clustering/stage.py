@@ -23,13 +23,14 @@ from raysynth.clustering.embed import (
 from raysynth.clustering.kmeans import Clustering, cluster_group, of_group
 from raysynth.clustering.neighbours import real_neighbours
 from raysynth.clustering.settings import ClusteringConfig
+from raysynth.errors import DamagedError
 from raysynth.groups.groups import Groups, require_every_group
 from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.progress import Progress
 from raysynth.stages.stage import Work
 from raysynth.storage.files import exists
-from raysynth.storage.tables import write_table
+from raysynth.storage.tables import count_rows, split_files, write_table
 
 CLUSTERS = pa.schema([("id", pa.string()), ("group", pa.int32()), ("cluster", pa.int32())])
 CENTROIDS = pa.schema([("group", pa.int32()), ("embedding", pa.list_(pa.float32()))])
@@ -113,12 +114,26 @@ def _embeddings(
     config: Sections, real: str, work: str, progress: Progress
 ) -> tuple[pa.Table, pa.Table]:
     """Those of an earlier attempt, or made now."""
-    if not exists(f"{work}/{EMBEDDINGS_FILE}"):  # written last
+    if not _embedded(work, real):
         sections = (config[ClusteringConfig], config[BaseConfigSection], config[ResourcesConfig])
         train, validation = embed_real_images(*sections, real, progress)
         write_table(validation, f"{work}/{VALIDATION_FILE}")
         write_table(train, f"{work}/{EMBEDDINGS_FILE}")
     return read_embeddings(work), read_embeddings(work, VALIDATION_FILE)
+
+
+def _embedded(work: str, real: str) -> bool:
+    """Whether an earlier attempt left the embeddings of all images, readable."""
+    if not exists(f"{work}/{EMBEDDINGS_FILE}"):  # written last
+        return False
+    for split, name in (("train", EMBEDDINGS_FILE), ("validation", VALIDATION_FILE)):
+        try:
+            there = read_embeddings(work, name).num_rows
+        except DamagedError:
+            return False
+        if there != count_rows(real, split_files(real, split)):
+            return False
+    return True
 
 
 def build(work: Work) -> dict[str, Any]:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from raysynth.adapters.record import CHECKPOINT
+from raysynth.errors import DamagedError, first_line
 from raysynth.storage.files import make_folder, open_storage, remove, write_atomic
+from raysynth.terminal import masked
 
 NUMBERS = {"step": int, "best_loss": float, "best_step": int}
 
@@ -53,15 +55,43 @@ def write_checkpoint(checkpoint: Checkpoint, folder: str) -> None:
 
 
 def read_checkpoint(folder: str) -> Checkpoint | None:
-    """The last checkpoint of an adapter; None when there is none, or none that can be read."""
-    storage, path = open_storage(f"{folder}/{CHECKPOINT}")
+    """The last checkpoint of an adapter; None when there is none.
+
+    Raises
+    ------
+    DamagedError
+        It is cut off, or not what `write_checkpoint` wrote.
+    """
+    file = f"{folder}/{CHECKPOINT}"
+    storage, path = open_storage(file)
     try:
         data = storage.cat_file(path)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         numbers = {name: kind(header["__metadata__"][name]) for name, kind in NUMBERS.items()}
         return Checkpoint(**numbers, **safetensors.torch.load(data))
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):
-        return None  # cut off: the training starts at its beginning
+    except FileNotFoundError:
+        return None
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"{masked(file)}: cannot be read ({first_line(error)})", file) from None
+
+
+def check_checkpoint(checkpoint: Checkpoint, folder: str, size: int, averaged: bool) -> None:
+    """Refuse what a training of [size] weights cannot go on from; raises DamagedError.
+
+    `averaged`: whether it keeps a moving average.
+    """
+    full = {"weights": size, "exp_avg": size, "exp_avg_sq": size, "average": size * averaged}
+    lengths = {"losses": {checkpoint.step}, "best": {0, size}, "terms": {0, checkpoint.step}}
+    lengths |= {name: {length} for name, length in full.items()}
+    for name, expected in lengths.items():
+        tensor: Tensor = getattr(checkpoint, name)
+        found = ""
+        if len(tensor) not in expected:
+            found = f"{name} has {len(tensor)} numbers, expected {max(expected)}"
+        elif not tensor.isfinite().all():
+            found = f"{name} is not finite"
+        if found:
+            raise DamagedError(f"{masked(folder)}/{CHECKPOINT}: {found}", f"{folder}/{CHECKPOINT}")
 
 
 def drop_checkpoint(folder: str) -> None:

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from raysynth.adapters.record import write_adapter
 from raysynth.adapters.rows import Rows
+from raysynth.errors import DamagedError
 from raysynth.finetune.checkpoints import (
     Checkpoint,
+    check_checkpoint,
     drop_checkpoint,
     read_checkpoint,
     write_checkpoint,
@@ -86,12 +88,22 @@ def resume(
     rows: Rows,
     average: Tensor | None,
     optimizer: torch.optim.Optimizer,
-) -> None:
-    """Take a slot's optimizer state to the learner's last checkpoint, or to its beginning."""
+) -> str:
+    """Take a slot's optimizer state to the learner's last checkpoint, or to its beginning.
+
+    A checkpoint that cannot be gone on with is removed; returns why, "" where nothing is wrong.
+    """
     slot, device = learner.slot, rows.values.device
     rows.parameters[slot].grad = rows.gradients[slot]
     optimizer.state.pop(rows.parameters[slot], None)
-    checkpoint = read_checkpoint(folder)
+    checkpoint, why = None, ""
+    try:
+        checkpoint = read_checkpoint(folder)
+        if checkpoint is not None:
+            check_checkpoint(checkpoint, folder, rows.values.shape[1], average is not None)
+    except DamagedError as error:
+        drop_checkpoint(folder)
+        checkpoint, why = None, f"{error}; {learner.job.name} is trained from its beginning"
     if checkpoint is not None:
         rows.values[slot] = checkpoint.weights.to(device)
         optimizer.state[rows.parameters[slot]] = {
@@ -106,6 +118,7 @@ def resume(
         learner.best = checkpoint.best.to(device) if len(checkpoint.best) else None
     if average is not None:
         average[slot] = rows.values[slot] if checkpoint is None else checkpoint.average.to(device)
+    return why
 
 
 def save_checkpoint(

@@ -47,7 +47,8 @@ class Pack:
 
 
 class Report(Protocol):
-    """Is told the steps done per adapter, who failed and why, and how many train at once."""
+    """Is told the steps done per adapter, who failed and why, and, as `fit`, how many train at
+    once and which checkpoints could not be gone on with."""
 
     def __call__(  # noqa: D102
         self, done: dict[str, int], failed: dict[str, str], fit: str = ""

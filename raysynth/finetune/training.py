@@ -84,6 +84,8 @@ class Loop:
     """[P, n] what each term has come to in the step that is taken."""
     learners: list[Learner] = field(default_factory=list)
     """Those in training, by slot."""
+    notes: list[str] = field(default_factory=list)
+    """What the user is told of checkpoints."""
 
     @property
     def slots(self) -> int:
@@ -101,7 +103,7 @@ def train_pack(pack: Pack, report: Report) -> dict[str, str]:
     failed: dict[str, str] = {}
     if queue:
         loop, phase = start(pack, queue), None
-        report = partial(report, fit=str(loop.fit))
+        report = partial(_tell, report, loop)
         while True:
             failed |= _admit(loop, queue)
             if not loop.learners:
@@ -116,6 +118,10 @@ def train_pack(pack: Pack, report: Report) -> dict[str, str]:
         failed |= {job.name: f"{job.parent} is not there to go on from" for job in queue}
     report({}, failed)
     return failed
+
+
+def _tell(report: Report, loop: Loop, done: dict[str, int], failed: dict[str, str]) -> None:
+    report(done, failed, "; ".join([str(loop.fit), *loop.notes]))
 
 
 def start(pack: Pack, jobs: list[Job]) -> Loop:
@@ -236,7 +242,9 @@ def _enter(loop: Loop, job: Job, slot: int) -> Learner:
     learner = Learner(job, slot, material, held_out)
     loop.alive[slot] = True
     loop.scale.reset(slot)
-    resume(learner, pack.folder(job), loop.trainee.rows, loop.average, loop.optimizer)
+    rows = loop.trainee.rows
+    if why := resume(learner, pack.folder(job), rows, loop.average, loop.optimizer):
+        loop.notes.append(why)
     return learner
 
 
@@ -291,12 +299,13 @@ def _settle(loop: Loop) -> dict[str, str]:
     """Dismiss who failed, evaluate who is due, finish who is done, save the others."""
     settings, pack, rows = loop.pack.settings, loop.pack, loop.trainee.rows
     failed, leaving = {}, []
-    alive = loop.alive.tolist()
+    sound = torch.linalg.vector_norm(rows.values, torch.inf, dim=1).isfinite()
+    alive = (loop.alive & sound).tolist()
     for learner in loop.learners:
         if not alive[learner.slot]:
             failed[learner.job.name] = (
-                f"loss or gradient not finite by step {learner.done}; expected finite ones. Fix: "
-                "lower finetune.learning_rate, or take finetune.precision=float32"
+                f"loss, gradient or weights not finite by step {learner.done}; expected finite "
+                "ones. Fix: lower finetune.learning_rate, or take finetune.precision=float32"
             )
     staying = [learner for learner in loop.learners if learner.job.name not in failed]
     _evaluate(loop, [x for x in staying if x.held_out and x.due(settings)])

@@ -172,6 +172,19 @@ def tensors_of(file: BinaryIO, size: int) -> dict[str, tuple[str, tuple[int, ...
     return found
 
 
+def is_whole(storage: Any, path: str) -> bool:
+    """Whether a file of safetensors is there and as long as its header says; no weight is read.
+
+    `storage`: what `open_storage` gives; `path`: as that names it.
+    """
+    try:
+        with storage.open(path, "rb") as file:
+            tensors_of(file, storage.size(path))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
 def _broken(key: str, path: Path, reason: str) -> ModelError:
     kind = "empty" if path.stat().st_size == 0 else "cut off or no safetensors file"
     return ModelError(

@@ -25,6 +25,7 @@ from raysynth.search.display import TrialProgress, shown_on
 from raysynth.search.frozen import search_frozen
 from raysynth.search.settings import SearchConfig
 from raysynth.search.space import first_points, search_space
+from raysynth.search.state import check_state
 from raysynth.search.table import rows_of, searched, table_of
 from raysynth.search.trial import SCORE, run_trial
 from raysynth.stages.stage import Work
@@ -71,7 +72,8 @@ def run_search(
     else:
         say_shortage(max(search.ratios), data, progress)
         with shown_on(progress, search.trials):
-            rows, failed = rows_of(_tuner(config, data, work, progress).fit())
+            results = _tuner(config, data, work, progress).fit()
+            rows, failed = rows_of(results, f"{work}/{EXPERIMENT}")
     if not rows:
         raise _all_failed(failed, work)
     return _write(work, rows, _best(rows), failed)
@@ -139,6 +141,7 @@ def _restored(
     if not tune.Tuner.can_restore(path):
         return None
     try:
+        check_state(path)
         return tune.Tuner.restore(path, trainable, resume_unfinished=True, param_space=space)
     except Exception as error:  # Tune unpickles: a cut file may raise anything
         progress.say(escape(f"  {path} cannot be gone on with ({error!r}): searched anew"))

@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 from ray import tune
 
-from raysynth.errors import reason_of
+from raysynth.errors import DamagedError, reason_of
 from raysynth.search.trial import read
+from raysynth.terminal import masked
 from raysynth.training.two_stage import HEAD, REAL_SHARE, SEARCHED
 
 HEADS = pa.struct(
@@ -41,19 +42,31 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema)
 
 
-def rows_of(results: tune.ResultGrid) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """A row per trial, and the reasons of those that failed."""
+def rows_of(results: tune.ResultGrid, folder: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """A row per trial, and the reasons of those that failed.
+
+    `folder`: the experiment's, which holds the trials' reports; raises DamagedError where Tune
+    remembers more of a trial's reports than are there.
+    """
     rows, failed = [], {}
     for index in range(len(results)):
         result = results[index]
         history = result.metrics_dataframe
-        trial = str((result.metrics or {}).get("trial_id", index))
-        if result.error is not None or history is None or result.config is None:
+        last = result.metrics or {}
+        trial, made = str(last.get("trial_id", index)), int(last.get("training_iteration", 0))
+        if result.error is not None or not made or result.config is None:
             failed[trial] = (
                 reason_of(result.error) if result.error is not None else "it reported nothing"
             )
             continue
-        reports = [_nested(report) for report in history.to_dict("records")]
+        found = [] if history is None else history.to_dict("records")
+        reports = [_nested(report) for report in found]
+        if len(reports) < made:
+            raise DamagedError(
+                f"{masked(folder)}: {len(reports)} of {made} reports of trial {trial} can be read. "
+                "Fix: delete it, and run again: the search is made again",
+                folder,
+            )
         rows.append(row_of(trial, result.config, reports))
     return rows, failed
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raysynth.errors import RaysynthError
 from raysynth.models.device import use_threads
 from raysynth.scoring.scorer import open_scorers
 from raysynth.synthesis import colours
@@ -61,6 +62,27 @@ class DiffusionSampler:
         return pixels if self.colours is None else self.colours(pixels, specs["group"].to_numpy())
 
 
+class _Refusing:
+    """Stands for a sampler that could not be opened, and says why when it is asked to draw.
+
+    Of an error in an actor's start Ray hands on the text alone, not which file is damaged.
+    """
+
+    def __init__(self, error: RaysynthError) -> None:
+        self.error = error
+
+    def prepare(self, specs: pa.Table) -> Any:
+        raise self.error
+
+
+def _opened(task: Task) -> Any:
+    """The task's sampler; what it refuses is raised by the first batch."""
+    try:
+        return (task.sampler or DiffusionSampler)(task)
+    except RaysynthError as error:
+        return _Refusing(error)
+
+
 class Synthesizer:
     """One Ray Data actor: generates and scores, on one device.
 
@@ -72,7 +94,7 @@ class Synthesizer:
         """Open the task's sampler."""
         self.cpus = task.resources.cpus_per_worker
         use_threads(self.cpus)
-        self.sampler: Sampler = (task.sampler or DiffusionSampler)(task)
+        self.sampler: Sampler = _opened(task)
         self.columns = [*SPECS.names, *task.drawing.told.names]
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._device = threading.Lock()

@@ -22,8 +22,9 @@ from raysynth.errors import ConfigError, DataError
 from raysynth.generators.recipe import Recipe
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
+from raysynth.models.headers import is_whole
 from raysynth.models.settings import BaseConfigSection
-from raysynth.storage.files import read_record, write_atomic
+from raysynth.storage.files import open_storage, read_record, write_atomic
 from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.schedule import EVEN, SCHEDULES, Sought
 from raysynth.synthesis.settings import SynthesisConfig
@@ -68,10 +69,13 @@ def _own(synthesis: SynthesisConfig, recipe: Recipe) -> bool:
 
 
 def _noted(work: str, recipe: Recipe, fitted: bool) -> Way:
-    """What an earlier attempt settled; raises DataError where there is none."""
+    """What an earlier attempt settled; raises DataError where there is none, or it is not whole."""
     file = f"{work}/{FILE}"
     levels = tuple(read_record(file, "levels", kind=list)["levels"]) or None
     gaussians = f"{work}/{GAUSSIANS}" if recipe.midway else ""
+    for each in (gaussians, f"{work}/{FITS}" if fitted else ""):
+        if each and not is_whole(*open_storage(each)):
+            raise DataError(f"{each}: not there, or cut off")
     if not fitted:
         return Way(levels, gaussians)
     aims = {name: tuple(own) for name, own in read_record(file, "aims")["aims"].items()}

@@ -160,11 +160,18 @@ def _sources(
 
 
 def _finished(work: str) -> dict[str, Any] | None:
-    """The manifest of an attempt that came to its end; one that cannot be read is written again."""
+    """The manifest of an attempt that came to its end.
+
+    None where there is none, it cannot be read, or it lacks shards that are there: it is written
+    again.
+    """
     try:
-        return read_manifest(work)
+        manifest = read_manifest(work)
     except DataError:
         return None
+    named = {shard["file"] for shard in manifest["shards"]} if manifest else set()
+    there = {name for name in sizes_below(work) if name.endswith(".parquet") and "/" not in name}
+    return manifest if there <= named else None
 
 
 def generate(

@@ -19,19 +19,19 @@ from torch import Tensor
 
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.tasks import on_worker
-from raysynth.errors import DataError, StageError, reason_of
+from raysynth.errors import DamagedError, StageError, first_line, reason_of
 from raysynth.groups.groups import Groups
 from raysynth.groups.metrics import GroupMetrics
 from raysynth.heads.seen import Features
 from raysynth.knobs import digest_of
 from raysynth.models.device import use_threads
-from raysynth.models.headers import tensors_of
+from raysynth.models.headers import is_whole
 from raysynth.networks.build import Blueprint
 from raysynth.networks.images import Data
 from raysynth.networks.linear import Head
 from raysynth.networks.network import Network, build_network
 from raysynth.progress import Progress
-from raysynth.storage.files import Storage, open_storage, write_atomic
+from raysynth.storage.files import open_storage, write_atomic
 from raysynth.terminal import masked
 from raysynth.training.fit import Snapshot, fit
 from raysynth.training.plan import Plan
@@ -120,22 +120,29 @@ def _keep(
 
 
 def load_unit(units: Units, record: dict[str, Any], head: str) -> Network:
-    """The network of a unit at the best step of one of its heads, with that head in place."""
-    name = digest_of(record["plan"])
-    storage, path = open_storage(f"{units.folder}/{name}.safetensors")
-    try:
-        tensors = safetensors.torch.load(storage.cat_file(path))
-    except (OSError, safetensors.SafetensorError) as error:
-        raise DataError(
-            f"{masked(path)}: cannot be read ({error}); expected a training's weights. Fix: delete "
-            f"{name}.json beside it, and run again: it is trained again"
-        ) from None
+    """The network of a unit at the best step of one of its heads, with that head in place.
+
+    Raises DamagedError where its weights cannot be read, are not all there, or are no numbers.
+    """
+    file = f"{units.folder}/{digest_of(record['plan'])}.safetensors"
+    storage, path = open_storage(file)
     prefix = f"{record['best'][head]['step']}/"
     blueprint = units.blueprint
     network = build_network(blueprint, units.groups, units.size, blueprint.seed)
-    network.load_state(
-        {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
-    )
+    expected = {f"{prefix}{name}" for name in network.model.state_dict()}
+    try:
+        tensors = safetensors.torch.load(storage.cat_file(path))
+        if missing := sorted(expected - tensors.keys()):
+            raise ValueError(f"without {missing[0]}")
+        if broken := sorted(name for name, value in tensors.items() if not value.isfinite().all()):
+            raise ValueError(f"{broken[0]} is not finite")
+    except (FileNotFoundError, ValueError, safetensors.SafetensorError) as error:
+        raise DamagedError(
+            f"{masked(file)}: cannot be read ({first_line(error)}); expected a training's weights. "
+            "Fix: delete it, and run again: it is trained again",
+            file,
+        ) from None
+    network.load_state({name.removeprefix(prefix): tensors[name] for name in expected})
     if f"head/{head}/weight" in tensors:
         found = (tensors[f"head/{head}/{part}"].to(network.device) for part in ("weight", "bias"))
         network.set_head(Head(*found))
@@ -152,7 +159,7 @@ def read_record(
     record = _parsed(storage.cat_file(f"{path}.json"), plan)
     if record is None:
         say(f"{path}.json is cut or no record of its training, which is done again")
-    elif not _whole(storage, f"{path}.safetensors"):
+    elif not is_whole(storage, f"{path}.safetensors"):
         say(f"{path}.safetensors is missing or cut; its training is done again")
         record = None
     return record
@@ -173,16 +180,6 @@ def _parsed(data: bytes, plan: Plan) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return record if complete else None
-
-
-def _whole(storage: Storage, path: str) -> bool:
-    """Whether a file of safetensors is there and as long as its header says; no weight is read."""
-    try:
-        with storage.open(path, "rb") as file:
-            tensors_of(file, storage.size(path))
-    except (FileNotFoundError, ValueError):
-        return False
-    return True
 
 
 def start_workers(resources: ResourcesConfig) -> list[Any]:

@@ -9,7 +9,7 @@ from peft import LoraConfig
 
 from raysynth.adapters.grouped_lora import inject
 from raysynth.adapters.rows import clip_rows, flatten
-from raysynth.errors import ConfigError, ModelError
+from raysynth.errors import ConfigError, DamagedError, ModelError
 from raysynth.models.base import load_base
 from raysynth.models.family import FAMILIES, USUAL, layers_of
 
@@ -127,8 +127,23 @@ def test_adapter_that_is_not_finite_is_refused(room, tmp_path):
     lora = random_lora(load_unet(room), 1)
     next(iter(lora.layers.values())).A.data[0, 0] = float("nan")
     lora.save(0, str(tmp_path))
-    with pytest.raises(ModelError, match=r"1 of \d+ tensors in .*not finite.*Fix"):
+    with pytest.raises(DamagedError, match=r"1 of \d+ tensors are not finite.*Fix") as refused:
         lora.load(0, str(tmp_path))
+    assert refused.value.path == f"{tmp_path}/pytorch_lora_weights.safetensors"
+
+
+@pytest.mark.parametrize("kept", [None, 0, 30, 500])
+def test_an_adapter_that_is_gone_or_cut_off_is_to_be_made_again(room, tmp_path, kept):
+    lora = random_lora(load_unet(room), 1)
+    lora.save(0, str(tmp_path))
+    file = tmp_path / "pytorch_lora_weights.safetensors"
+    whole = file.read_bytes()
+    file.unlink()
+    if kept is not None:
+        file.write_bytes(whole[:kept])
+    with pytest.raises(DamagedError, match=r"safetensors: cannot be read.*Fix") as refused:
+        lora.load(0, str(tmp_path))
+    assert refused.value.path == str(file)
 
 
 @pytest.mark.parametrize("targets", [("attention", "feed_forward", "time"), ALL])

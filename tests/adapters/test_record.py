@@ -15,7 +15,7 @@ from raysynth.adapters.record import (
     write_adapter,
     write_adapters,
 )
-from raysynth.errors import DataError
+from raysynth.errors import DamagedError
 from raysynth.finetune.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 
 ADAPTER = Adapter("0-0", "lora", "group_cluster", 0, 0, "coat", "grass", "a coat", 20, 4, 0.5)
@@ -40,13 +40,14 @@ def test_a_checkpoint_comes_back(where, tmp_path, request):
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"\xff" * 40, None])
-def test_a_checkpoint_that_is_cut_off_is_none(tmp_path, content):
+def test_a_checkpoint_that_is_cut_off_is_refused(tmp_path, content):
     write_checkpoint(CHECKPOINT, str(tmp_path))
     path = tmp_path / "checkpoint.safetensors"
     for size in (5, 30, 200, -1):
         data = path.read_bytes()
         path.write_bytes(data[:size] if content is None else content)
-        assert read_checkpoint(str(tmp_path)) is None
+        with pytest.raises(DamagedError, match=r"checkpoint\.safetensors: cannot be read"):
+            read_checkpoint(str(tmp_path))
         path.write_bytes(data)
     assert read_checkpoint(str(tmp_path)).step == 3
 
@@ -68,11 +69,11 @@ def test_a_list_of_adapters_that_is_cut_off_is_named(tmp_path, text):
     assert read_adapters(str(tmp_path)) == [ADAPTER]
     path = Path(tmp_path, "adapters.json")
     path.write_text(text)
-    with pytest.raises(DataError, match=r"adapters\.json: (no JSON|not there)"):
+    with pytest.raises(DamagedError, match=r"adapters\.json: not there, or not the list"):
         read_adapters(str(tmp_path))
     path.write_text(json.dumps([{**vars(ADAPTER), "steps": "four"}]))
-    with pytest.raises(DataError, match=r"adapters\.json: not there, or not the list"):
+    with pytest.raises(DamagedError, match=r"adapters\.json: not there, or not the list"):
         read_adapters(str(tmp_path))
     path.unlink()
-    with pytest.raises(DataError, match=r"adapters\.json: not there"):
+    with pytest.raises(DamagedError, match=r"adapters\.json: not there"):
         read_adapters(str(tmp_path))

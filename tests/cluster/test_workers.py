@@ -18,7 +18,7 @@ from raysynth.cluster.workers import (
     run_pool,
 )
 from raysynth.config.files import load_config
-from raysynth.errors import ModelError
+from raysynth.errors import DamagedError, ModelError
 from raysynth.pipeline import run_pipeline
 from tests.test_pipeline import miniature
 
@@ -54,6 +54,18 @@ def test_a_pool_that_fails_gives_its_cpus_back_while_its_error_is_held(ray_local
     while ray.available_resources()["CPU"] < ray.cluster_resources()["CPU"]:
         assert time.monotonic() < until, "an actor still holds a CPU"
         time.sleep(0.2)
+
+
+class Damaged:
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        raise DamagedError("cut off", "/runs/mini/adapters/0-0")
+
+
+def test_a_pools_damaged_file_is_known_by_its_path(ray_local):
+    dataset = ray.data.range(4).map_batches(Damaged, **actor_pool(load_config(None).resources, 1))
+    with pytest.raises(DamagedError) as held:
+        run_pool(dataset, lambda rows: rows.materialize())
+    assert (str(held.value), held.value.path) == ("cut off", "/runs/mini/adapters/0-0")
 
 
 def test_ray_reports_the_failures_that_are_not_raysynths():

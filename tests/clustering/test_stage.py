@@ -17,7 +17,7 @@ from raysynth.clustering.embed import (
     read_embeddings,
 )
 from raysynth.clustering.kmeans import cluster_group
-from raysynth.clustering.stage import run_clustering
+from raysynth.clustering.stage import _embedded, run_clustering
 from raysynth.config.config import Config
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
@@ -136,6 +136,23 @@ def test_embeddings_clusters_and_centroids(ray_local, real, clip_folder, tmp_pat
 
     with pytest.raises(DataError, match=r"clustering\.k=13: fewer training images than clusters"):
         run_clustering(make_config(clip_folder, k=13), real, GROUPS, str(again), Progress())
+
+
+def test_embeddings_of_a_cut_off_attempt_are_of_all_images_or_none(real, tmp_path):
+    assert not _embedded(str(tmp_path), real)
+    counts = {"embeddings": 72, "validation": 18}
+    for name, count in counts.items():
+        write_table(pa.table({"id": list(range(count))}), f"{tmp_path}/{name}.parquet")
+    assert _embedded(str(tmp_path), real)
+    for name, count in counts.items():
+        file = tmp_path / f"{name}.parquet"
+        whole = file.read_bytes()
+        for left in (b"", whole[:-9]):
+            file.write_bytes(left)
+            assert not _embedded(str(tmp_path), real), "cut off"
+        write_table(pa.table({"id": list(range(count - 1))}), str(file))
+        assert not _embedded(str(tmp_path), real), "of fewer images"
+        file.write_bytes(whole)
 
 
 def test_a_table_without_training_files_is_refused(clip_folder, tmp_path):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from raysynth.adapters.record import read_adapter
 from raysynth.finetune import memory, training
@@ -79,6 +79,57 @@ def test_non_finite_adapter_fails_alone(room, tmp_path):
     assert read_adapter(str(tmp_path / "one" / "0-1")) is None
     for name in ("0-0", "2-0", "3-0"):
         assert_same(weights(tmp_path / "through", name), weights(tmp_path / "one", name))
+
+
+def test_weights_that_are_not_finite_are_never_an_adapter(room, tmp_path, monkeypatch):
+    """The last step's loss and gradient are finite, what the optimizer made of them is not."""
+    real_step = training.step
+
+    def step(loop, phase, number):
+        found = real_step(loop, phase, number)
+        if loop.learners[0].done + number == 2:
+            loop.trainee.rows.values[1, 7] = float("inf")
+        return found
+
+    monkeypatch.setattr(training, "step", step)
+    failed = train_pack(room.pack(room.config(), tmp_path, ["0-0", "0-1", "3-0"]), quiet)
+    assert list(failed) == ["0-1"] and "weights not finite by step 3" in failed["0-1"]
+    assert sorted(path.parent.name for path in tmp_path.glob(f"*/{FILE}")) == ["0-0", "3-0"]
+
+
+def harmed(file, harm):
+    """Replace a checkpoint's file."""
+    tensors, about = load_file(file), {"step": "2", "best_loss": "inf", "best_step": "0"}
+    if harm == "not finite":
+        tensors["exp_avg"][3] = float("nan")
+    elif harm == "weights has":
+        tensors["weights"] = tensors["weights"][:-1].clone()
+    elif harm == "losses has":
+        tensors["losses"] = tensors["losses"][:1].clone()
+    elif harm == "missing":
+        del tensors["exp_avg_sq"]
+    save_file(tensors, file, about)
+    if harm == "incomplete":
+        file.write_bytes(file.read_bytes()[:-40])
+
+
+@pytest.mark.parametrize(
+    "harm", ["not finite", "weights has", "losses has", "missing", "incomplete"]
+)
+def test_a_checkpoint_that_is_damaged_is_said_and_dropped(room, tmp_path, monkeypatch, harm):
+    pack = room.pack(room.config(), tmp_path, ["0-1"])
+    killed_after(monkeypatch, 2)
+    with pytest.raises(Killed):
+        train_pack(pack, quiet)
+    harmed(tmp_path / "0-1" / "checkpoint.safetensors", harm)
+    monkeypatch.undo()
+    taken, fits = most_at_once(monkeypatch), []
+    assert train_pack(pack, lambda done, failed, fit="": fits.append(fit)) == {}
+    assert len(taken) == 3, "from the beginning"
+    assert f"{tmp_path}/0-1/checkpoint.safetensors: " in fits[-1] and harm in fits[-1]
+    assert fits[-1].endswith("; 0-1 is trained from its beginning")
+    train_pack(room.pack(room.config(), tmp_path / "through", ["0-1"]), quiet)
+    assert_same(weights(tmp_path / "through", "0-1"), weights(tmp_path, "0-1"))
 
 
 def test_adapter_without_its_images_fails_alone(room, tmp_path):

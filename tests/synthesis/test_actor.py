@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from raysynth.config.config import Config
+from raysynth.errors import DamagedError
 from raysynth.progress import Progress
 from raysynth.scoring.columns import scores_of
 from raysynth.storage.tables import decode_images
@@ -96,6 +97,20 @@ def test_batches_take_turns_on_the_device_and_prepare_beside_it():
     )
     assert {*(s["part"] for s in first)} == {"unet", "decode", "score"}
     assert max(s["end"] for s in first) <= min(s["start"] for s in second)
+
+
+def test_a_damaged_file_that_stops_an_actors_start_is_known_by_its_path(ray_local, tmp_path):
+    class Damaged:
+        def __init__(self, task: Task) -> None:
+            raise DamagedError("0-0: not finite", "/runs/mini/adapters/0-0")
+
+    task = Task.of(make_config(images_per_group=4), GROUPS, "", (), "", sampler=Damaged)
+    with pytest.raises(DamagedError) as refused:
+        generate(task, specs_of(images_per_group=4), str(tmp_path), Progress())
+    assert (str(refused.value), refused.value.path) == (
+        "0-0: not finite",
+        "/runs/mini/adapters/0-0",
+    )
 
 
 @pytest.fixture(scope="module")

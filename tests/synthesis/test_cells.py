@@ -178,6 +178,13 @@ def test_a_run_settles_its_cells_once(ray_local, make_config, real, tmp_path):
     assert way == Way(fits=f"{tmp_path}/{FITS}", aims={"cell": (0,) * 4}), "six images each"
     assert json.loads((tmp_path / FILE).read_text()) == {"levels": [], "aims": {"cell": [0] * 4}}
     assert settled_way(config, recipe, "nowhere", GROUPS, str(tmp_path)) == way
+    whole = (tmp_path / FITS).read_bytes()
+    for left in (None, b"", whole[:-8]):  # as a cut may leave it: found once more
+        (tmp_path / FITS).unlink()
+        if left is not None:
+            (tmp_path / FITS).write_bytes(left)
+        assert settled_way(config, recipe, real, GROUPS, str(tmp_path)) == way
+        assert (tmp_path / FITS).read_bytes() == whole
     (tmp_path / FITS).unlink()
     with pytest.raises(StageError, match=r"guidance\.safetensors cannot be read"):
         read(way.fits, ["cell"])

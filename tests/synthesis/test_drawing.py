@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +15,14 @@ from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 
 from raysynth.adapters.banks import FOLD_ROWS, RUN, LoraBank
 from raysynth.clustering.embed import read_centroids
-from raysynth.errors import ConfigError, ModelError
+from raysynth.errors import ConfigError, DamagedError, ModelError
 from raysynth.models.loading import round_weights
 from raysynth.synthesis.actor import Synthesizer
 from raysynth.synthesis.denoise import draw_noise
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.solver import build_solver, check_solver
 from raysynth.synthesis.task import PAYS_FROM, Drawing, Task
+from tests.chaos.damage import cut, poison
 from tests.synthesis.conftest import CLUSTERS, COUNTS, GROUPS, planned, records
 
 NAMES = tuple(f"{group}-{cluster}" for group, cluster in CLUSTERS)
@@ -236,8 +240,18 @@ def test_broken_weights_are_named(make_config, tmp_path):
     (tmp_path / "0-0").mkdir()
     for engine, missing in (("lora", "pytorch_lora_weights.safetensors"), ("full", "0-0/unet")):
         config = make_config(finetune={"engine": engine})
-        with pytest.raises(ModelError, match=missing):
+        with pytest.raises(DamagedError, match=missing):
             images(generator(config, str(tmp_path), ("0-0",)), ["0-0"], [1])
+
+
+@pytest.mark.parametrize("harm", [poison, cut])
+def test_full_weights_that_cannot_be_used_are_damage(make_config, full_folder, tmp_path, harm):
+    config = make_config(finetune={"engine": "full"})
+    folder = shutil.copytree(Path(full_folder) / "3-0", tmp_path / "3-0")
+    harm(folder / "unet" / "diffusion_pytorch_model.safetensors", random.Random(0))
+    with pytest.raises(DamagedError, match=r"not finite|cannot be loaded") as refused:
+        images(generator(config, str(tmp_path), ("3-0",)), ["3-0"], [1])
+    assert refused.value.path == f"{tmp_path}/3-0/unet"
 
 
 def test_scores_are_cosines_to_prompt_and_centroid(make_config, lora_folder, clusters_folder):

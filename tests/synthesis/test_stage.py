@@ -14,12 +14,18 @@ import pyarrow.dataset
 import pytest
 
 from raysynth.config.config import Config
-from raysynth.errors import ModelError
+from raysynth.errors import DamagedError
 from raysynth.progress import Progress
 from raysynth.scoring.columns import SYNTHETIC
 from raysynth.storage.tables import decode_images, groups_of
-from raysynth.synthesis.shards import read_shards, shard_files
-from raysynth.synthesis.stage import run_synthesis
+from raysynth.synthesis.shards import (
+    ShardRecord,
+    read_manifest,
+    read_shards,
+    shard_files,
+    write_manifest,
+)
+from raysynth.synthesis.stage import _finished, run_synthesis
 from tests.synthesis.conftest import COUNTS, GROUPS, planned, records
 
 
@@ -129,6 +135,18 @@ def test_the_first_shard_is_on_disk_before_the_last_image(
     assert seen, "no shard was there while images were missing"
 
 
+def test_a_manifest_that_lacks_a_shard_is_not_the_end_of_an_attempt(tmp_path):
+    shards = [ShardRecord(f"group-0-0000{n}.parquet", 0, n + 1, "") for n in range(3)]
+    for shard in shards:
+        (tmp_path / shard.file).touch()
+    assert _finished(str(tmp_path)) is None
+    write_manifest(str(tmp_path), shards, {})
+    assert _finished(str(tmp_path))["rows"] == 6
+    write_manifest(str(tmp_path), shards[1:], {})
+    assert read_manifest(str(tmp_path))["rows"] == 5, "valid"
+    assert _finished(str(tmp_path)) is None
+
+
 @pytest.mark.slow
 def test_a_failure_in_the_middle_is_gone_on_with(
     ray_local, make_config, full_folder, clusters_folder, tmp_path
@@ -143,7 +161,7 @@ def test_a_failure_in_the_middle_is_gone_on_with(
     weights.write_bytes(b"broken")
     try:
         for _ in range(5):  # on a busy machine the failure may come before the first blocks' files
-            with pytest.raises(ModelError, match="3-0/unet cannot be loaded"):
+            with pytest.raises(DamagedError, match="3-0/unet cannot be loaded"):
                 synthesize(config, full_folder, clusters_folder, tmp_path)
             if any(name.startswith("g1-") for name in ids_of(committed(tmp_path))):
                 break

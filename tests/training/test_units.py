@@ -6,12 +6,15 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 
+from raysynth.errors import DamagedError
 from raysynth.heads.spec import TRAINED
 from raysynth.progress import Progress
 from raysynth.training.plan import Phase, Plan
-from raysynth.training.units import Units, read_record, run_units, unit_name
+from raysynth.training.units import Units, load_unit, read_record, run_units, train_unit, unit_name
 from tests.training.tiny import SIDE, tiny_blueprint, tiny_config, tiny_data, tiny_groups
 
 
@@ -46,6 +49,30 @@ def test_followers_are_trained_and_none_twice(ray_local, tmp_path):
         assert said.counts[0][0] == kept, "a run that goes on begins where it was"
         assert said.counts[-1] == (2, 2)
     assert len(list(tmp_path.glob("*.json"))) == 2
+
+
+@pytest.mark.parametrize("harm", ["cut", "fewer", "not finite", "gone"])
+def test_weights_that_cannot_be_used_are_damage_at_their_path(tmp_path, harm):
+    plan = Plan((Phase("real", 4, 3e-3, 0.01),), (TRAINED,), evaluations=1)
+    units = tiny_units(tmp_path)
+    record = train_unit(plan, tiny_data(), tiny_blueprint(), str(tmp_path))
+    load_unit(units, record, TRAINED.name)
+    file = tmp_path / f"{unit_name(plan)}.safetensors"
+    tensors = load_file(file)
+    name = next(name for name, value in tensors.items() if name[:2] == "4/" and value.ndim)
+    if harm == "fewer":
+        del tensors[name]
+    if harm == "not finite":
+        tensors[name].view(-1)[0] = float("nan")
+    save_file(tensors, file)
+    if harm == "cut":
+        file.write_bytes(file.read_bytes()[:-8])
+    if harm == "gone":
+        file.unlink()
+    said = {"fewer": f"without {name}", "not finite": "is not finite"}.get(harm, "cannot be read")
+    with pytest.raises(DamagedError, match=said) as refused:
+        load_unit(units, record, TRAINED.name)
+    assert refused.value.path == str(file)
 
 
 def test_a_unit_cut_in_half_is_named_and_trained_again_bit_for_bit(ray_local, tmp_path):
