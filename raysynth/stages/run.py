@@ -106,8 +106,9 @@ class Run:
         return "/".join((self.root, *parts))
 
     def folder(self, stage: str) -> str:
-        """Path or URI of a finished stage's outputs."""
-        return self._shelf.at(stage, self.manifest()["stages"][stage])
+        """Path or URI of a finished stage's outputs; where each generator has its own, of none."""
+        record = self.manifest()["stages"].get(stage)
+        return self._shelf.at(stage, record) if record else self.path(self.folders[stage])
 
     def manifest(self) -> dict[str, Any]:
         """What has been finished: `{"stages": {name: {...}}}`.

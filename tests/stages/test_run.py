@@ -498,3 +498,16 @@ def test_a_record_that_leads_out_of_its_run_is_not_believed(tmp_path, folder):
     (tmp_path / "t/manifest.json").write_text(json.dumps(manifest))
     run = run_in(tmp_path)
     assert run.stage("ingest", {"a": 1}, write("one")).path == str(tmp_path / "t/real")
+
+
+def test_a_stage_on_s3_is_written_once_and_asks_little(s3, s3_requests):
+    """Every output is put once and read once, for its SHA-256; the rest does not grow with them."""
+    config = load_config(None, [f"storage_path={s3}", "name=t"])
+    names, run = [f"file-{n}" for n in range(10)], open_run(config)
+    run.stage("ingest", {"a": 1}, on_any(run, *names))
+    asked = s3_requests()
+    of = [[each.split()[0] for each in asked if each.endswith(f"/{name}")] for name in names]
+    assert of == [["PUT", "GET"]] * 10
+    assert len(asked) - 20 <= 20, asked
+    open_run(config).stage("ingest", {"a": 1}, write("never"))
+    assert len(s3_requests()) - len(asked) <= 6
