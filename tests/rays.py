@@ -58,7 +58,7 @@ def ray_node(env: Mapping[str, str], *flags: str) -> Iterator[subprocess.Popen[b
         born = [(each.pid, each.create_time()) for each in started]
         node.terminate()
         with suppress(subprocess.TimeoutExpired):
-            node.wait(20)
+            node.wait(5)
         stop(born)
         node.kill()
         node.wait()
