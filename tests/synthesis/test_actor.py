@@ -21,7 +21,7 @@ from raysynth.synthesis.shards import read_manifest, read_shards
 from raysynth.synthesis.stage import generate
 from raysynth.synthesis.task import Task
 from raysynth.synthesis.timeline import read_timeline
-from tests.synthesis.conftest import COUNTS, GROUPS, planned
+from tests.synthesis.conftest import COUNTS, GROUPS, plan_of, planned
 
 STREAMED: dict[str, Any] = {
     "images_per_group": 50,
@@ -102,7 +102,7 @@ def test_batches_take_turns_on_the_device_and_prepare_beside_it():
 def streamed(ray_local, tmp_path_factory) -> tuple[Task, str]:
     task = make_task(**STREAMED)
     folder = str(tmp_path_factory.mktemp("streamed"))
-    generate(task, specs_of(**STREAMED), folder, Progress())
+    generate(task, plan_of(make_config(**STREAMED), [], GROUPS, COUNTS), folder, Progress())
     return task, folder
 
 
