@@ -26,7 +26,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -148,10 +148,8 @@ def child(images: int, work: str) -> None:
     with Session(config, work) as session:
         session.start()
         start, peak = time.monotonic(), Peak()
-        try:
+        with suppress(KeyboardInterrupt):
             generate(task, planned(config), f"{work}/stage", progress)
-        except KeyboardInterrupt:
-            pass
     print(json.dumps(facts), flush=True)
     os._exit(0)
 
@@ -264,24 +262,22 @@ def main() -> None:
 
 
 def _bars(numbers: dict[str, Any]) -> dict[str, bool]:
-    """What is judged, of the cases that were measured."""
-    bars: dict[str, Callable[[], bool]] = {
-        f"driver's memory for 1,000,000 planned images <= {MEMORY_BAR} of the build before's": lambda: (
-            numbers["start 1000000 this"]["grown_mb"]
-            <= MEMORY_BAR * numbers["start 1000000 before"]["grown_mb"]
+    """What is judged, where it was measured."""
+    bars = (
+        (
+            f"driver's memory for a million planned images <= {MEMORY_BAR} of the build before's",
+            ("grown_mb", "start 1000000 this", "start 1000000 before", MEMORY_BAR),
         ),
-        f"seconds to resume at 90 % of 200,000 images <= {RESUME_BAR} of a plain start": lambda: (
-            numbers["resume 200000 this"]["seconds"]
-            <= RESUME_BAR * numbers["start 200000 this"]["seconds"]
+        (
+            f"seconds to resume at 90 % of 200,000 images <= {RESUME_BAR} of a plain start",
+            ("seconds", "resume 200000 this", "start 200000 this", RESUME_BAR),
         ),
+    )
+    return {
+        said: numbers[mine][what] <= most * numbers[other][what]
+        for said, (what, mine, other, most) in bars
+        if {mine, other} <= numbers.keys()
     }
-    held = {}
-    for name, bar in bars.items():
-        try:
-            held[name] = bar()
-        except KeyError:  # a case that was not measured
-            continue
-    return held
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from raysynth.adapters.record import Adapter
 from raysynth.groups.groups import Groups
-from raysynth.synthesis.specs import NONE, SPECS, Asked, Voice, voice_specs, voices_of
+from raysynth.synthesis.specs import NONE, Asked, Voice, voice_specs, voices_of
 
 START, STOP = "start", "stop"
 """Columns of ranges of rows: from the first on, up to the last, which is not among them."""
@@ -31,7 +31,7 @@ class Plan(Protocol):
         """[G] images of every group."""
 
     def specs(self, start: int, stop: int) -> pa.Table:
-        """The specs of rows `start` to `stop`, the last one not among them."""
+        """The specs of rows `start` to `stop`, the last one not among them; one at least."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Spoken:
 
     def specs(self, start: int, stop: int) -> pa.Table:
         """See `Plan`."""
-        tables = [SPECS.empty_table()] if start >= stop else []
+        tables = []
         number = int(np.searchsorted(self._ends, start, side="right"))
         while start < stop:
             voice, count = self.voices[number]

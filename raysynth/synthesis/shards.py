@@ -91,9 +91,13 @@ def write_shard(
     write_atomic(f"{folder}/{shard.file}", data)
     digest = hashlib.sha256(data).hexdigest()
     record = ShardRecord(shard.file, shard.group, table.num_rows, digest)
-    note = json.dumps({**asdict(record), "bytes": len(data)}).encode()
-    write_atomic(f"{folder}/{NOTES}/{shard.file}.json", note)
+    write_atomic(f"{folder}/{NOTES}/{shard.file}.json", note_of(record, len(data)))
     return record
+
+
+def note_of(record: ShardRecord, size: int) -> bytes:
+    """The note of a shard of so many bytes: by it the shard is believed, unread."""
+    return json.dumps({**asdict(record), "bytes": size}).encode()
 
 
 def _rows_of(folder: str, file: str, rows: np.ndarray) -> pa.Table:
