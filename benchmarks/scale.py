@@ -8,6 +8,7 @@ builds take turns.
 
 * start N: nothing is there.
 * resume N: the first 90 % of the shards are there, as an attempt that was killed leaves them.
+* select N, without Ray: the selection of N candidates, this build alone.
 * hold N, without Ray: the plan, the collector, what is missing, and all blocks and shards told of,
   as they come in a run of N images; this build alone.
 
@@ -43,6 +44,7 @@ from raysynth.synthesis.shards import ShardRecord
 
 BATCH, SHARD, DONE = 64, 1000, 0.9
 STARTS, RESUMES, HOLDS = (200_000, 1_000_000), (200_000, 1_000_000), (10**5, 10**6, 10**7)
+SELECTS = (10**5, 10**6)
 MEMORY_BAR = 0.5  # at a million planned images, of the build before's
 RESUME_BAR = 2.0  # at 200,000 images, of a plain start
 LIMIT_SECONDS = 230
@@ -211,6 +213,28 @@ def hold(images: int, work: str) -> None:
     print(json.dumps(facts | {"shards": len(shards), "manifest_mb": round(size / 1e6, 2)}))
 
 
+def selected(images: int) -> None:
+    """The selection of so many candidates; prints its cost."""
+    from raysynth.config.config import Config
+    from raysynth.selection.settings import SelectionConfig
+    from raysynth.selection.stage import read_of, select
+
+    settings, rng = Config()[SelectionConfig], np.random.default_rng(0)
+    columns = {
+        name: pa.array(rng.random(images, np.float32) * 0.5)
+        if pa.types.is_floating(kind)
+        else pa.array(np.arange(images, dtype=np.int32) % GROUPS.count)
+        for name, kind in read_of(settings).items()
+    }
+    columns["id"] = pa.array([f"g0-c0-{n:08d}" for n in range(images)])
+    peak, start = Peak(), time.monotonic()
+    candidates = pa.table(columns)
+    select(candidates, np.full(GROUPS.count, 0.99, np.float32), settings, GROUPS, 0)
+    facts = {"seconds": round(time.monotonic() - start, 1), **peak.told()}
+    each = (facts["grown_mb"] * 1e6 + candidates.nbytes) / images
+    print(json.dumps(facts | {"bytes_per_candidate": round(each)}))
+
+
 def measured(kind: str, images: int, build: str = "") -> dict[str, Any]:
     """Facts of a case in a process of its own; `build`: the checkout whose package it runs."""
     print(f"{kind} {images:,} {build or 'this build'}", file=sys.stderr)
@@ -236,16 +260,19 @@ def middle(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument("--before", default="", help="a checkout of another build")
-    options.add_argument("--only", default="", help="cases of one kind: start, resume or hold")
+    options.add_argument("--only", default="", help="start, resume, hold or select")
     options.add_argument("--child", nargs=3, metavar=("KIND", "IMAGES", "FOLDER"))
     arguments = options.parse_args()
     if arguments.child:
         kind, images, work = arguments.child
-        (hold if kind == "hold" else child)(int(images), work)
+        if kind == "select":
+            selected(int(images))
+        else:
+            (hold if kind == "hold" else child)(int(images), work)
         return
-    sizes = {"start": STARTS, "resume": RESUMES, "hold": HOLDS}
+    sizes = {"start": STARTS, "resume": RESUMES, "hold": HOLDS, "select": SELECTS}
     if arguments.quick:
-        sizes = {"start": (20_000,), "resume": (20_000,), "hold": (10**5,)}
+        sizes = {"start": (20_000,), "resume": (20_000,), "hold": (10**5,), "select": (10**5,)}
     wanted = [arguments.only] if arguments.only else list(sizes)
     cases = [(kind, images) for kind in wanted for images in sizes[kind]]
     builds = {"this": "", **({"before": arguments.before} if arguments.before else {})}
@@ -254,7 +281,7 @@ def main() -> None:
     for _ in range(repeats):
         for kind, images in cases:
             for name, build in builds.items():
-                if kind != "hold" or name == "this":
+                if kind in ("start", "resume") or name == "this":
                     facts = measured(kind, images, build)
                     found.setdefault(f"{kind} {images} {name}", []).append(facts)
     numbers = {case: middle(runs) for case, runs in found.items()}

@@ -145,6 +145,24 @@ def _check_memory(resources: ResourcesConfig) -> None:
         )
 
 
+def crowded(resources: ResourcesConfig, needed: float) -> list[str]:
+    """A warning where a run needs more main memory, in bytes, than this machine has.
+
+    Of a cluster nothing is known here: its driver may run on another machine.
+    """
+    import psutil
+
+    there = psutil.virtual_memory().total
+    if not is_local(resources) or needed <= there:
+        return []
+    return [
+        f"host memory: {needed / 1e9:,.1f} GB at once, this machine has {there / 1e9:,.1f} GB: the "
+        "run would end when images are selected or classifiers are trained. Fix: fewer images "
+        "(synthesis.images_per_group, selection.keep), smaller ones (classifier.image_size), or a "
+        "machine with more memory"
+    ]
+
+
 def check_cluster(config: Demand, available: dict[str, float]) -> None:
     """Refuse a configuration that asks for more CPUs or GPUs than the Ray cluster has.
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from raysynth.cluster.capacity import crowded
 from raysynth.config.config import Config
 from raysynth.datasets.listing import few_measured
 from raysynth.finetune.jobs import expected_jobs
@@ -132,6 +133,8 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     _assume(config, list(recipes.values()), generators, assumptions)
     assumptions += _judging(config, groups, generators) + auditing(config, groups)
     assumptions += strange_lenders(config, groups, counts["train"]) + few_measured(counts, groups)
+    held = total.host["driver"] + total.host["object store"]
+    assumptions += crowded(config.resources, max(held, total.host.get("selection", 0.0)))
     return Plan(
         generators=generators,
         gpu_hours={name: n / (teraflops * 1e12) / 3600 for name, n in total.flops.items()},
@@ -171,7 +174,8 @@ def print_plan(plan: Plan, console: Console) -> None:
             "host memory": f"{host['driver']:,.2f} GB in the driver, {host['object store']:,.2f} "
             f"GB in Ray's object store, the driver's and every training node's"
             f"{store if plan.store_bytes else ''}, {host['worker']:,.2f} GB in each worker; before "
-            f"that {host['embedding']:,.2f} GB in each actor that embeds",
+            f"that {host['embedding']:,.2f} GB in each actor that embeds and "
+            f"{host.get('selection', 0):,.2f} GB in the driver that selects",
         },
         console,
     )

@@ -105,6 +105,7 @@ def test_host_memory_is_that_of_decoded_images():
         "object store": (1000 + 100 + kept) * one,
         "worker": 300 * one,
     }
+    assert costs.of_selection(config, sized).host == {"selection": 4 * 800 * 250.0}
     auto = config.model_copy(update={"generator": "auto"})
     assert costs.of_choice(auto, sized).host["driver"] == 4 * kept * one
 
