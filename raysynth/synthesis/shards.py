@@ -9,11 +9,11 @@ goes on reads the notes, and no image.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -34,6 +34,8 @@ MANIFEST = "manifest.json"
 NOTES = "notes"
 """Folder of what is known of each shard, while some are missing."""
 HASHED_BYTES = 2**22
+READERS = 32
+"""Notes that are read at a time: an object store takes its time for each."""
 
 
 @dataclass(frozen=True)
@@ -138,15 +140,21 @@ def existing_records(
 
 def _notes(folder: str, sizes: Mapping[str, int]) -> dict[str, Any]:
     """What `write_shard` noted of each shard; a note that cannot be read is none."""
-    storage, root = open_storage(folder)
-    paths = [f"{root}/{file}" for file in sizes if file.startswith(f"{NOTES}/")]
-    found = {}
-    for data in (storage.cat(paths, on_error="omit") if paths else {}).values():
-        with contextlib.suppress(ValueError):
-            note = json.loads(data)
-            if _is_record({name: note[name] for name in note if name != "bytes"}):
-                found[note["file"]] = note
-    return found
+    names = [file for file in sizes if file.startswith(f"{NOTES}/")]
+    with ThreadPoolExecutor(READERS) as readers:
+        notes = readers.map(partial(_note, folder), names)
+    return {note["file"]: note for note in notes if note}
+
+
+def _note(folder: str, name: str) -> dict[str, Any]:
+    try:
+        note = read_json(f"{folder}/{name}")
+    except DataError:
+        return {}
+    if not isinstance(note, dict):
+        return {}
+    record = {key: value for key, value in note.items() if key != "bytes"}
+    return note if _is_record(record) else {}
 
 
 def existing_record(folder: str, shard: Shard) -> ShardRecord | None:

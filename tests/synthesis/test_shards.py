@@ -258,13 +258,16 @@ def test_a_block_that_is_told_of_twice_stays_until_its_shard_is_written(ray_loca
 
 
 def test_a_shard_is_believed_by_its_note_and_read_without_one(ray_local, tmp_path, monkeypatch):
-    collector = Collector(str(tmp_path), shards_of(3), GROUPS, Progress())
+    folder = tmp_path / "runs [v2]"
+    collector = Collector(str(folder), shards_of(3), GROUPS, Progress())
     none = spans_of(pa.chunked_array([pa.nulls(1, COLUMN.type)]))
     for n in range(3):
-        collector.take(put(tmp_path, ROWS * n, ROWS * (n + 1)), none)
+        collector.take(put(folder, ROWS * n, ROWS * (n + 1)), none)
     made = {record.file: record for record in collector.finish()}
-    (tmp_path / "notes/group-0-00001.parquet.json").unlink()
-    cut = tmp_path / "group-0-00002.parquet"
+    (folder / "notes/group-0-00001.parquet.json").unlink()
+    for name, data in (("x", b"[3]"), ("y", b"{}"), ("z", b"half")):
+        (folder / f"notes/{name}.json").write_bytes(data)
+    cut = folder / "group-0-00002.parquet"
     cut.write_bytes(cut.read_bytes()[:200])
     read: list[str] = []
 
@@ -273,7 +276,7 @@ def test_a_shard_is_believed_by_its_note_and_read_without_one(ray_local, tmp_pat
         return existing_record(folder, shard)
 
     monkeypatch.setattr("raysynth.synthesis.shards.existing_record", existing)
-    again = Collector(str(tmp_path), shards_of(3), GROUPS, Progress())
+    again = Collector(str(folder), shards_of(3), GROUPS, Progress())
     assert [made[record.file] for record in again.records] == again.records
     assert again.missing.tolist() == [[2 * ROWS, 3 * ROWS]] and again.done == 2 * ROWS
     assert read == ["group-0-00001.parquet", "group-0-00002.parquet"]
