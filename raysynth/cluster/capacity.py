@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from raysynth.cluster.asked import Asked
@@ -145,14 +145,16 @@ def _check_memory(resources: ResourcesConfig) -> None:
         )
 
 
-def crowded(resources: ResourcesConfig, needed: float) -> list[str]:
-    """A warning where a run needs more main memory, in bytes, than this machine has.
+def crowded(resources: ResourcesConfig, host: Mapping[str, float]) -> list[str]:
+    """A warning where a run needs more main memory than this machine has.
 
-    Of a cluster nothing is known here: its driver may run on another machine.
+    `host`: bytes by who holds them, as stages say what they cost (`stages.stage.Cost`). Of a
+    cluster nothing is known here: its driver may run on another machine.
     """
     import psutil
 
     there = psutil.virtual_memory().total
+    needed = max(host["driver"] + host["object store"], host.get("selection", 0.0))
     if not is_local(resources) or needed <= there:
         return []
     return [

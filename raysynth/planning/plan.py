@@ -133,15 +133,13 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     _assume(config, list(recipes.values()), generators, assumptions)
     assumptions += _judging(config, groups, generators) + auditing(config, groups)
     assumptions += strange_lenders(config, groups, counts["train"]) + few_measured(counts, groups)
-    held = total.host["driver"] + total.host["object store"]
-    assumptions += crowded(config.resources, max(held, total.host.get("selection", 0.0)))
     return Plan(
         generators=generators,
         gpu_hours={name: n / (teraflops * 1e12) / 3600 for name, n in total.flops.items()},
         storage_gb=_gb(total.storage),
         host_gb=_gb(total.host),
         store_bytes=needed if needed > config.resources.object_store_memory else 0,
-        assumptions=assumptions,
+        assumptions=assumptions + crowded(config.resources, total.host),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pyarrow as pa
 import ray
@@ -57,13 +58,14 @@ def draw(
         num_cpus=busy_task_cpus(resources),
     )
 
-    def follow(blocks: Dataset) -> None:
-        for told in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for place, row in enumerate(told.select(["file", "ranges"]).to_pylist()):
-                spans = spans_of(told[COLUMN.name].slice(place, 1))
-                take(block_of(row["file"], row["ranges"]), spans)
+    run_pool(written, partial(_follow, take))
 
-    run_pool(written, follow)
+
+def _follow(take: Callable[[Block, pa.Table], None], written: Dataset) -> None:
+    for told in written.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for place, row in enumerate(told.select(["file", "ranges"]).to_pylist()):
+            spans = spans_of(told[COLUMN.name].slice(place, 1))
+            take(block_of(row["file"], row["ranges"]), spans)
 
 
 def _ranges(task: Task, missing: NDArray) -> Dataset:
