@@ -38,8 +38,9 @@ from raysynth.pipeline import run_pipeline
 from raysynth.storage.tables import decode_images, groups_of, parquet_files, read_table
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.masks import contrasts
+from raysynth.synthesis.plan import plan_specs, whole
 from raysynth.synthesis.sources import deal_sources
-from raysynth.synthesis.specs import Asked, plan_specs
+from raysynth.synthesis.specs import Asked
 from raysynth.synthesis.way import Way
 
 BATCH = 64
@@ -131,7 +132,7 @@ def draw(
         dealt = deal_sources(real.clusters, real.groups, real.counts, config.seed)
     way = way_of(config, real, work)
     asked = (Asked.of(config, recipe), adapters, real.groups, real.counts)
-    specs = plan_specs(*asked, dealt, way.aims)
+    specs = whole(plan_specs(*asked, dealt, way.aims))
     return (specs, *generate(config, real, work, adapters, specs, way))
 
 

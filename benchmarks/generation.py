@@ -94,8 +94,9 @@ def child(root: Path, images: int, work: str, variant: str) -> None:
     from raysynth.cluster.session import Session
     from raysynth.progress import Progress
     from raysynth.synthesis.levels import settled_way
+    from raysynth.synthesis.plan import plan_specs
     from raysynth.synthesis.shards import read_manifest
-    from raysynth.synthesis.specs import Asked, plan_specs
+    from raysynth.synthesis.specs import Asked
     from raysynth.synthesis.stage import generate
     from raysynth.synthesis.task import Task
 
@@ -104,7 +105,7 @@ def child(root: Path, images: int, work: str, variant: str) -> None:
     trained = read_adapters(f"{root}/adapters")
     counts = np.ones(groups.count, dtype=np.int64)
     recipe = settled(recipe_of(config), counts)
-    specs = plan_specs(Asked.of(config, recipe), trained, groups, counts)
+    plan = plan_specs(Asked.of(config, recipe), trained, groups, counts)
     names = tuple(adapter.name for adapter in trained)
     folders = (f"{root}/adapters", names, f"{root}/clusters")
     sampler = _unscored() if variant == "unscored" else None
@@ -113,7 +114,7 @@ def child(root: Path, images: int, work: str, variant: str) -> None:
         session.start()
         way = settled_way(config, recipe, f"{root}/real", groups, work)
         task = Task.of(config, groups, *folders, sampler=sampler, recipe=recipe, way=way)
-        generate(task, specs, work, progress)
+        generate(task, plan, work, progress)
     manifest = read_manifest(work)
     assert manifest is not None
     print(json.dumps(manifest["facts"]))

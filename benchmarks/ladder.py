@@ -63,7 +63,8 @@ from raysynth.networks.build import blueprint_of
 from raysynth.networks.images import Data, ImageSet
 from raysynth.storage.tables import encode_png
 from raysynth.synthesis.drawing import ImageGenerator
-from raysynth.synthesis.specs import Asked, plan_specs
+from raysynth.synthesis.plan import plan_specs, whole
+from raysynth.synthesis.specs import Asked
 from raysynth.synthesis.task import Drawing
 from raysynth.training.fit import fit
 from raysynth.training.two_stage import configured, plan_of
@@ -205,7 +206,7 @@ class Images:
 def specs_of(config: Config, real: Real, adapters: list[Any]) -> pa.Table:
     """What a run of this configuration asks for."""
     recipe = settled(recipe_of(config), real.counts)
-    return plan_specs(Asked.of(config, recipe), adapters, real.groups, real.counts)
+    return whole(plan_specs(Asked.of(config, recipe), adapters, real.groups, real.counts))
 
 
 def classified(

@@ -26,7 +26,8 @@ from raysynth.config.files import load_config
 from raysynth.generators.lending import settled
 from raysynth.generators.recipe import recipe_of
 from raysynth.knobs import digest_of
-from raysynth.synthesis.specs import Asked, plan_specs
+from raysynth.synthesis.plan import plan_specs, whole
+from raysynth.synthesis.specs import Asked
 
 SIZES, QUICK_SIZES = (20, 100, 990), (20,)
 STEPS, QUICK_STEPS = (15, 30, 60, 120, 240), (4, 8)
@@ -55,9 +56,8 @@ def sweep(storage: Path, run: Path, engine: str, repeat: int, options: Any) -> l
     work = storage / f"{engine}-{digest_of([config.finetune.model_dump(mode='json'), repeat])}"
     adapters, _ = fine_tune(config, real, work, clusters)
     counts = np.bincount(clusters["group"], minlength=4)
-    specs = plan_specs(
-        Asked.of(config, settled(recipe_of(config), counts)), adapters, real.groups, counts
-    )
+    asked = Asked.of(config, settled(recipe_of(config), counts))
+    specs = whole(plan_specs(asked, adapters, real.groups, counts))
     specs = specs.filter(pa.compute.equal(specs["group"], GROUP))
     pixels, _ = generate(config, real, work, adapters, specs)
     cluster, observer = specs["cluster"].to_numpy(), Observer(config, real)

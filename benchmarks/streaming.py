@@ -146,8 +146,9 @@ def child(sampler: str, images: int, work: str) -> None:
 
     from raysynth.cluster.session import Session
     from raysynth.progress import Progress
+    from raysynth.synthesis.plan import plan_specs
     from raysynth.synthesis.shards import read_manifest
-    from raysynth.synthesis.specs import Asked, plan_specs
+    from raysynth.synthesis.specs import Asked
     from raysynth.synthesis.stage import generate
 
     sleeping = sampler == "sleeping"
@@ -160,7 +161,7 @@ def child(sampler: str, images: int, work: str) -> None:
             *([f"synthesis.batch_size={BATCH}", "synthesis.rows_per_shard=100"] * sleeping),
         ],
     )
-    specs = plan_specs(Asked.of(config, recipe_of(config)), [], GROUPS, [1] * GROUPS.count)
+    plan = plan_specs(Asked.of(config, recipe_of(config)), [], GROUPS, [1] * GROUPS.count)
     kind = SleepingSampler if sleeping else TinySampler
     task = Task.of(config, GROUPS, "", (), "", sampler=kind)
     with (
@@ -170,7 +171,7 @@ def child(sampler: str, images: int, work: str) -> None:
         progress.stage(f"{sampler} {images}")
         session.start()
         start = time.monotonic()
-        generate(task, specs, f"{work}/stage", progress)
+        generate(task, plan, f"{work}/stage", progress)
         seconds = time.monotonic() - start
     manifest = read_manifest(f"{work}/stage")
     assert manifest is not None and manifest["rows"] == images

@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from raysynth.cluster.asked import Asked
@@ -143,6 +143,26 @@ def _check_memory(resources: ResourcesConfig) -> None:
             f"resources.object_store_memory: asks for {asked:,} bytes, this machine has {there:,} "
             "of memory. Fix: lower it; `raysynth plan` says what a run needs"
         )
+
+
+def crowded(resources: ResourcesConfig, host: Mapping[str, float]) -> list[str]:
+    """A warning where a run needs more main memory than this machine has.
+
+    `host`: bytes by who holds them, as stages say what they cost (`stages.stage.Cost`). Of a
+    cluster nothing is known here: its driver may run on another machine.
+    """
+    import psutil
+
+    there = psutil.virtual_memory().total
+    needed = max(host["driver"] + host["object store"], host.get("selection", 0.0))
+    if not is_local(resources) or needed <= there:
+        return []
+    return [
+        f"host memory: {needed / 1e9:,.1f} GB at once, this machine has {there / 1e9:,.1f} GB: the "
+        "run would end when images are selected or classifiers are trained. Fix: fewer images "
+        "(synthesis.images_per_group, selection.keep), smaller ones (classifier.image_size), or a "
+        "machine with more memory"
+    ]
 
 
 def check_cluster(config: Demand, available: dict[str, float]) -> None:

@@ -15,8 +15,8 @@ from raysynth.cluster.capacity import LOGICAL_CPUS_PER_CORE, is_local, logical_c
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.errors import RaysynthError
 
-# Ray Data's reading and writing tasks (and, on resume, its checkpoint filter) need CPUs beside
-# the actors; a pool that takes them all waits for its own input for ever.
+# Ray Data's reading and writing tasks need CPUs beside the actors; a pool that takes them all waits
+# for its own input for ever.
 RESERVED_CPUS = 2.0
 TASK_CPUS = 0.25
 

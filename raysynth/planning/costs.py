@@ -40,6 +40,9 @@ CLIP_SIDE = 224
 LORA = Training("lora", "all", BUDGETS["lora", True])
 """Adapters of a model of several groups."""
 GPUS_GB = (24, 40, 80)
+SELECTED_BYTES = 250.0
+"""Of each candidate in the driver while images are selected (`benchmarks/scale.py --only select`).
+"""
 
 
 def training_cost(training: Training | None, settings: FinetuneConfig, shape: Shape) -> UNetCost:
@@ -281,6 +284,11 @@ def of_synthesis(config: Config, sized: Sized) -> Cost:
     if scored := scoring_flops(config, sized.shape, images):
         flops["scoring"] = scored
     return Cost(flops, storage)
+
+
+def of_selection(config: Config, sized: Sized) -> Cost:
+    """One generator's candidates in the driver, without their images."""
+    return Cost(host={"selection": SELECTED_BYTES * sized.images.candidates})
 
 
 def of_choice(config: Config, sized: Sized) -> Cost:

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from raysynth.cluster.capacity import crowded
 from raysynth.config.config import Config
 from raysynth.datasets.listing import few_measured
 from raysynth.finetune.jobs import expected_jobs
@@ -138,7 +139,7 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
         storage_gb=_gb(total.storage),
         host_gb=_gb(total.host),
         store_bytes=needed if needed > config.resources.object_store_memory else 0,
-        assumptions=assumptions,
+        assumptions=assumptions + crowded(config.resources, total.host),
     )
 
 
@@ -171,7 +172,8 @@ def print_plan(plan: Plan, console: Console) -> None:
             "host memory": f"{host['driver']:,.2f} GB in the driver, {host['object store']:,.2f} "
             f"GB in Ray's object store, the driver's and every training node's"
             f"{store if plan.store_bytes else ''}, {host['worker']:,.2f} GB in each worker; before "
-            f"that {host['embedding']:,.2f} GB in each actor that embeds",
+            f"that {host['embedding']:,.2f} GB in each actor that embeds and "
+            f"{host.get('selection', 0):,.2f} GB in the driver that selects",
         },
         console,
     )

@@ -26,6 +26,7 @@ SELECTION = Stage(
     lambda config: {"knobs": decides(config.selection, "on_unfaithful")},
     check="raysynth.selection.checks:check",
     per_generator=True,
+    cost="raysynth.planning.costs:of_selection",
     where=lambda config: not _heeds(config),
 )
 AUDITED_SELECTION = replace(SELECTION, reads=(*SELECTION.reads, "audit"), where=_heeds)

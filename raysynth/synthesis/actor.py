@@ -1,4 +1,4 @@
-"""The generating actor: specs in, scored pixels out."""
+"""The generating actor: specs, or the plan's rows, in; scored pixels out."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from raysynth.errors import RaysynthError
 from raysynth.models.device import use_threads
 from raysynth.scoring.scorer import open_scorers
 from raysynth.synthesis import colours
+from raysynth.synthesis.plan import START, STOP, Plan
 from raysynth.synthesis.sources import SOURCE_IMAGE
 from raysynth.synthesis.specs import SPECS
 from raysynth.synthesis.task import Sampler, Task
@@ -87,11 +88,12 @@ class Synthesizer:
     """One Ray Data actor: generates and scores, on one device.
 
     Two threads may call it: while one batch holds the device, the other's noise is drawn, its
-    specs are fetched, or its pixels are handed on.
+    specs are made, or its pixels are handed on.
     """
 
-    def __init__(self, task: Task) -> None:
-        """Open the task's sampler."""
+    def __init__(self, task: Task, plan: Plan | None = None) -> None:
+        """Open the task's sampler; `plan`: whose rows it is asked for, None: it is given specs."""
+        self.plan = plan
         self.cpus = task.resources.cpus_per_worker
         use_threads(self.cpus)
         self.sampler: Sampler = _opened(task)
@@ -99,9 +101,13 @@ class Synthesizer:
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._device = threading.Lock()
 
-    def __call__(self, specs: pa.Table) -> pa.Table:
-        """[B] specs -> the same rows with raw `pixels`, scores and `spans`."""
+    def __call__(self, asked: pa.Table) -> pa.Table:
+        """[B] specs -> the same rows with raw `pixels`, scores and `spans`.
+
+        With a plan: a row, START and STOP (`plan`), for which it makes the specs.
+        """
         use_threads(self.cpus)  # each calling thread has a count of its own
+        specs = asked if self.plan is None else self._specs(self.plan, asked)
         watch = Stopwatch(self.name, specs.num_rows)
         batch = self.sampler.prepare(specs)
         with self._device:
@@ -115,6 +121,11 @@ class Synthesizer:
         for name, column in scores.items():
             rows = rows.append_column(name, column)
         return rows.append_column(COLUMN, watch.column())
+
+    @staticmethod
+    def _specs(plan: Plan, asked: pa.Table) -> pa.Table:
+        rows = zip(asked[START].to_pylist(), asked[STOP].to_pylist(), strict=True)
+        return pa.concat_tables([plan.specs(start, stop) for start, stop in rows])
 
 
 def _pixels(images: np.ndarray) -> pa.Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,29 +14,27 @@ from raysynth.synthesis.specs import ROW
 from raysynth.synthesis.timeline import COLUMN, Stopwatch
 
 
-def encode_rows(rows: pa.Table, scores: pa.Schema) -> pa.Table:
-    """Scored pixels -> rows of the synthetic table, images as PNG; with `row` and `spans`.
+def encode_rows(rows: pa.Table, scores: pa.Schema) -> tuple[pa.Table, list[dict[str, Any]]]:
+    """Scored pixels -> rows of the synthetic table, images as PNG, with `row`; and their spans.
 
     `scores`: the scorers' columns.
     """
-    block = pa.schema([*CANDIDATE, *scores, ROW, COLUMN])
-    if not rows.num_rows:
-        return block.empty_table()
     watch = Stopwatch(f"{socket.gethostname()}-{os.getpid()}", rows.num_rows)
     with watch.part("encode"):
         images = [
             {"bytes": encode_png(_image(pixels)), "path": f"{name}.png"}
             for name, pixels in zip(rows["id"].to_pylist(), rows["pixels"].to_pylist(), strict=True)
         ]
-    earlier = [span for spans in rows["spans"].to_pylist() for span in spans or ()]
+    earlier = [span for spans in rows[COLUMN.name].to_pylist() for span in spans or ()]
     columns = {
         "image": pa.array(images, CANDIDATE.field("image").type),
         "split": pa.array(["train"] * rows.num_rows),
-        "spans": watch.column(earlier),
     }
-    return pa.table(
+    block = pa.schema([*CANDIDATE, *scores, ROW])
+    table = pa.table(
         [columns[name] if name in columns else rows[name] for name in block.names], schema=block
     )
+    return table, [*earlier, *watch.spans]
 
 
 def _image(pixels: bytes) -> np.ndarray:

@@ -10,24 +10,24 @@ import ray
 
 from raysynth.cluster.tasks import RETRIES, on_worker
 from raysynth.errors import DataError
-from raysynth.groups.balance import evenly_of_each
 from raysynth.models.device import use_threads
 from raysynth.synthesis import colours
 from raysynth.synthesis.actor import DiffusionSampler
+from raysynth.synthesis.plan import Plan, group_ranges
 from raysynth.synthesis.settings import PILOTS
 from raysynth.synthesis.task import Task
 
 FILE = "colours.json"
 
 
-def coloured(task: Task, specs: pa.Table, real: str, work: str) -> tuple[Task, dict[str, float]]:
+def coloured(task: Task, plan: Plan, real: str, work: str) -> tuple[Task, dict[str, float]]:
     """The task with what its images' colours are moved by, where its recipe says so.
 
     One worker finds it, before the first image; an attempt that goes on has that of its images.
 
     Parameters
     ----------
-    specs : of all images, `specs.SPECS`.
+    plan : of all images.
     real, work : folders or URIs of the real table and of the stage's attempt.
 
     Returns
@@ -40,13 +40,23 @@ def coloured(task: Task, specs: pa.Table, real: str, work: str) -> tuple[Task, d
     try:
         found = colours.read(path)
     except DataError:  # none yet
-        pilots = specs.take(evenly_of_each(specs["group"].to_numpy(), PILOTS))
+        pilots = pilots_of(plan)
         search = on_worker(find_colours, task.resources, max_retries=RETRIES)
         found = ray.get(search.remote(task, pilots, real))
         colours.keep(found, path)
     way = replace(task.drawing.way, colours=path)
     wider = dict(zip(task.scoring.groups.names, found.wider, strict=True))
     return replace(task, drawing=replace(task.drawing, way=way)), wider
+
+
+def pilots_of(plan: Plan) -> pa.Table:
+    """The specs of at most PILOTS images of each group, every so many-th: they lie by cluster."""
+    rows = [
+        row
+        for _, start, stop in group_ranges(plan)
+        for row in range(start, stop, -(-(stop - start) // PILOTS))
+    ]
+    return pa.concat_tables([plan.specs(row, row + 1) for row in rows]).combine_chunks()
 
 
 def find_colours(task: Task, pilots: pa.Table, real: str) -> colours.Colours:

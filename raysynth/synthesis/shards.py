@@ -1,9 +1,10 @@
 """Final shards of the synthetic table: planned beforehand, written as soon as their rows exist.
 
-Ray Data writes one small file per block, as blocks come. A shard holds up to `rows_per_shard`
-consecutive rows of one group; once the checkpoint lists all of them, they are gathered from the
-block files, which can then go. What a shard contains is thus decided by the specs alone, whatever
-was cut off, repeated or written late by a killed driver's workers.
+Blocks (`blocks`) are written as they come. A shard holds up to `rows_per_shard` consecutive rows of
+one group; once blocks hold all of them, they are gathered from these files, which can then go. What
+a shard contains is thus decided by the plan alone, whatever was cut off, repeated or written late
+by a killed driver's workers. A small note beside each shard says what was written: an attempt that
+goes on reads the notes, and no image.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -24,13 +26,16 @@ from raysynth.errors import DamagedError, DataError
 from raysynth.groups.groups import Groups
 from raysynth.scoring.columns import SYNTHETIC
 from raysynth.storage.files import open_storage, patiently, read_json, write_atomic
-from raysynth.storage.tables import CANDIDATE, read_parts, read_table, to_parquet, with_groups
+from raysynth.storage.tables import read_parts, read_table, to_parquet, with_groups
 from raysynth.synthesis.specs import ROW
-from raysynth.synthesis.timeline import COLUMN, spans_of
 from raysynth.terminal import masked
 
 MANIFEST = "manifest.json"
+NOTES = "notes"
+"""Folder of what is known of each shard, while some are missing."""
 HASHED_BYTES = 2**22
+READERS = 32
+"""Notes that are read at a time: an object store takes its time for each."""
 
 
 @dataclass(frozen=True)
@@ -53,33 +58,24 @@ class ShardRecord:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Written:
-    """A shard that was just written, and what its block files say of the actors' time."""
-
-    record: ShardRecord
-    spans: pa.Table
-
-
-def plan_shards(group: np.ndarray, rows_per_shard: int) -> list[Shard]:
-    """Shards `group-<g>-<nnnnn>.parquet` of a plan sorted by group; `group`: [N] of its rows."""
-    values, starts, counts = np.unique(group, return_index=True, return_counts=True)
+def plan_shards(ranges: Iterable[tuple[int, int, int]], rows_per_shard: int) -> list[Shard]:
+    """Shards `group-<g>-<nnnnn>.parquet` of a plan; `ranges`: see `plan.group_ranges`."""
     return [
         Shard(
-            file=f"group-{value}-{number:05d}.parquet",
-            group=int(value),
-            start=int(first) + offset,
-            count=min(rows_per_shard, int(count) - offset),
+            file=f"group-{group}-{number:05d}.parquet",
+            group=group,
+            start=first,
+            count=min(rows_per_shard, stop - first),
         )
-        for value, first, count in zip(values, starts, counts, strict=True)
-        for number, offset in enumerate(range(0, int(count), rows_per_shard))
+        for group, start, stop in ranges
+        for number, first in enumerate(range(start, stop, rows_per_shard))
     ]
 
 
 def write_shard(
     folder: str, shard: Shard, blocks: Mapping[str, np.ndarray], groups: Groups
-) -> Written:
-    """Gather a shard's rows from block files and write it, whole.
+) -> ShardRecord:
+    """Gather a shard's rows from block files and write it, whole, and then a note of it.
 
     Parameters
     ----------
@@ -88,19 +84,22 @@ def write_shard(
     Raises
     ------
     DataError
-        If a block file does not hold what the checkpoint says.
+        If a block file does not hold what its name says.
     """
-    parts = [_rows_of(folder, file, rows) for file, rows in blocks.items()]
-    table = pa.concat_tables(parts, promote_options="permissive")  # blocks of before: int32 labels
-    table = table.sort_by(ROW.name)
-    spans = spans_of(table["spans"])
-    table = table.drop_columns([ROW.name, COLUMN.name])
-    known = [CANDIDATE.field(f.name) if f.name in CANDIDATE.names else f for f in table.schema]
-    table = table.cast(with_groups(pa.schema(known), groups))
+    table = pa.concat_tables([_rows_of(folder, file, rows) for file, rows in blocks.items()])
+    table = table.sort_by(ROW.name).drop_columns([ROW.name])
+    table = table.cast(with_groups(table.schema, groups))
     data = to_parquet(table)
     write_atomic(f"{folder}/{shard.file}", data)
     digest = hashlib.sha256(data).hexdigest()
-    return Written(ShardRecord(shard.file, shard.group, table.num_rows, digest), spans)
+    record = ShardRecord(shard.file, shard.group, table.num_rows, digest)
+    write_atomic(f"{folder}/{NOTES}/{shard.file}.json", note_of(record, len(data)))
+    return record
+
+
+def note_of(record: ShardRecord, size: int) -> bytes:
+    """The note of a shard of so many bytes: by it the shard is believed, unread."""
+    return json.dumps({**asdict(record), "bytes": size}).encode()
 
 
 def _rows_of(folder: str, file: str, rows: np.ndarray) -> pa.Table:
@@ -114,14 +113,52 @@ def _rows_of(folder: str, file: str, rows: np.ndarray) -> pa.Table:
     if not found.all():
         raise DataError(
             f"{file}: {np.sum(~found)} generated row(s) are missing, e.g. {rows[~found][0]}; "
-            "expected what the checkpoint beside it lists. Fix: delete the run's .partial folder "
-            "of the synthesis stage and run again"
+            "expected what its name says. Fix: delete it, and run again: they are drawn again"
         )
     return table.take(order[place])
 
 
+def existing_records(
+    folder: str, shards: Sequence[Shard], sizes: Mapping[str, int]
+) -> dict[int, ShardRecord]:
+    """The records of shards that an earlier attempt completed, by their place in `shards`.
+
+    `sizes`: bytes of the files below the folder, see `sizes_below`.
+    """
+    notes = _notes(folder, sizes)
+    found = {}
+    for place, shard in enumerate(shards):
+        if shard.file not in sizes:
+            continue
+        note = notes.get(shard.file, {})
+        if (note.get("bytes"), note.get("rows")) == (sizes[shard.file], shard.count):
+            found[place] = ShardRecord(shard.file, shard.group, shard.count, note["sha256"])
+        elif record := existing_record(folder, shard):  # a kill came between it and its note
+            found[place] = record
+    return found
+
+
+def _notes(folder: str, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """What `write_shard` noted of each shard; a note that cannot be read is none."""
+    names = [file for file in sizes if file.startswith(f"{NOTES}/")]
+    with ThreadPoolExecutor(READERS) as readers:
+        notes = readers.map(partial(_note, folder), names)
+    return {note["file"]: note for note in notes if note}
+
+
+def _note(folder: str, name: str) -> dict[str, Any]:
+    try:
+        note = read_json(f"{folder}/{name}")
+    except DataError:
+        return {}
+    if not isinstance(note, dict):
+        return {}
+    record = {key: value for key, value in note.items() if key != "bytes"}
+    return note if _is_record(record) else {}
+
+
 def existing_record(folder: str, shard: Shard) -> ShardRecord | None:
-    """The record of a shard that an earlier attempt completed, or None: not there, or not whole."""
+    """The record of a shard, by reading all of it, or None: not there, or not whole."""
     storage, path = open_storage(f"{folder}/{shard.file}")
     try:
         data = storage.cat_file(path)

@@ -19,6 +19,7 @@ import ray
 from raysynth.cluster.workers import TASK_CPUS
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups, aligned_groups
+from raysynth.storage.files import remove
 from raysynth.storage.tables import read_parts, split_files, write_table
 
 SOURCE_IMAGE = "source_image"
@@ -62,19 +63,17 @@ def deal_sources(
 
 
 def write_specs(specs: pa.Table, real: str, folder: str) -> None:
-    """Write the specs as Parquet files below `folder`, each row with the image that it edits.
+    """Write specs as Parquet files below `folder`, each row with the image that it edits.
 
-    Specs without sources are one file. Otherwise a small Ray task per file of the real table writes
-    the rows that edit its images; rows are found by their number, so their order does not matter.
+    A small Ray task per file of the real table writes the rows that edit its images; rows are found
+    by their number, so their order does not matter. What was in the folder goes.
 
     Raises
     ------
     DataError
         A source is not among the real table's training images.
     """
-    if not pc.any(pc.not_equal(specs["source"], "")).as_py():
-        write_table(specs, f"{folder}/specs.parquet")
-        return
+    remove(folder)
     files = split_files(real, "train")
     write = ray.remote(num_cpus=TASK_CPUS, max_retries=3)(attach_sources)
     shared = ray.put(specs)

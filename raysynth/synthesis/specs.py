@@ -1,4 +1,4 @@
-"""What is to be generated: one row per candidate image, decided before any image exists."""
+"""What is to be generated: who speaks for which group, and what a row says of its image."""
 
 from __future__ import annotations
 
@@ -24,10 +24,7 @@ from raysynth.synthesis.guidance import NEGATIVE, guide_of
 from raysynth.synthesis.settings import SynthesisConfig
 
 ROW = pa.field("row_of_plan", pa.int64())
-"""Position in the plan, a name for the image that fits in eight bytes.
-
-Ray Data's checkpoint takes `name=value` folders of its path for columns: none is called so.
-"""
+"""Position in the plan, a name for the image that fits in eight bytes."""
 SPECS = pa.schema(
     [
         ROW,
@@ -69,52 +66,6 @@ class Voice:
     adapter: str
     prompt: str
     negative_prompt: str
-
-
-def plan_specs(
-    asked: Asked,
-    adapters: Sequence[Adapter],
-    groups: Groups,
-    counts: Sequence[int] | np.ndarray,
-    sources: Mapping[int, Sequence[str]] | None = None,
-    aims: Mapping[str, Sequence[int]] = NONE,
-) -> pa.Table:
-    """The specs of a run, sorted by group, then id.
-
-    Every group gets `synthesis.images_per_group` candidates, shared equally by its models: a
-    small cluster is a rare look, and equal shares keep it (Basu et al. do not publish theirs).
-
-    Parameters
-    ----------
-    adapters : what fine-tuning produced; none where nothing is trained.
-    counts : [G] training images per group.
-    sources : group -> ids of the real images that are edited for it, in turn (edit.deal_sources);
-        None where images are drawn from noise.
-    aims : name of a guidance term -> [G] aims that the images of a voice take in turn; a column
-        of its name has each image's.
-
-    Raises
-    ------
-    StageError
-        If a group has no adapter and none of those that might lend theirs has one.
-    """
-    return specs_of(asked, voices_of(asked, adapters, groups, counts), groups, sources, aims)
-
-
-def specs_of(
-    asked: Asked,
-    voices: Sequence[tuple[Voice, int]],
-    groups: Groups,
-    sources: Mapping[int, Sequence[str]] | None = None,
-    aims: Mapping[str, Sequence[int]] = NONE,
-) -> pa.Table:
-    """As `plan_specs`, of voices and their numbers of images."""
-    tables, rows = [], 0
-    for voice, size in voices:
-        edited = np.resize(sources[voice.group], size).tolist() if sources else None
-        tables.append(voice_specs(asked, groups, voice, np.arange(size), rows, edited, aims))
-        rows += size
-    return pa.concat_tables(tables)
 
 
 def voices_of(
@@ -210,7 +161,7 @@ def voice_specs(
 ) -> pa.Table:
     """The specs of a voice's images of these numbers, in rows from `start` on.
 
-    `sources`: of each; `aims`: as `plan_specs`.
+    `sources`: of each; `aims`: as `plan.plan_specs`.
     """
     group, cluster, order = voice.group, voice.cluster, numbers.tolist()
     columns = {

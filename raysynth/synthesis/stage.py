@@ -1,4 +1,4 @@
-"""The synthesis stage: specs -> images -> scores -> Parquet, streaming and resumable."""
+"""The synthesis stage: plan -> images -> scores -> Parquet, streaming and resumable."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
-from ray.data.checkpoint import CheckpointConfig
 
 from raysynth.adapters.record import read_adapters
-from raysynth.cluster.workers import TASK_CPUS, actor_pool, busy_task_cpus, run_pool
 from raysynth.errors import DataError, StageError
 from raysynth.generators.lending import settled
 from raysynth.generators.recipe import Recipe, recipe_of
@@ -22,36 +19,36 @@ from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Sections
 from raysynth.progress import Progress
-from raysynth.scoring.columns import scores_of
 from raysynth.stages.stage import Work
 from raysynth.storage.files import open_storage, remove, remove_files, sizes_below
 from raysynth.storage.hashes import note_hashes
 from raysynth.storage.tables import read_table
-from raysynth.synthesis.actor import Synthesizer
-from raysynth.synthesis.breeding import FOLDER, Breeders, breed, breeds_of
+from raysynth.synthesis.blocks import FOLDER as BLOCKS
+from raysynth.synthesis.breeding import FOLDER as LINEAGES
+from raysynth.synthesis.breeding import Breeders, breed, breeds_of
 from raysynth.synthesis.collect import Collector
-from raysynth.synthesis.encode import encode_rows
+from raysynth.synthesis.draw import SPECS_FOLDER, draw
 from raysynth.synthesis.levels import settled_way
 from raysynth.synthesis.masks import contrasts
 from raysynth.synthesis.pilots import coloured
+from raysynth.synthesis.plan import Listed, Plan, Spoken, group_ranges
 from raysynth.synthesis.rebalance import shares_of
 from raysynth.synthesis.shards import (
     MANIFEST,
+    NOTES,
     plan_shards,
     read_manifest,
     shard_records,
     write_manifest,
 )
 from raysynth.synthesis.solver import check_solver
-from raysynth.synthesis.sources import deal_sources, write_specs
-from raysynth.synthesis.specs import ROW, Asked, Voice, specs_of, voices_of
+from raysynth.synthesis.sources import deal_sources
+from raysynth.synthesis.specs import Asked, Voice, voices_of
 from raysynth.synthesis.task import Task
 from raysynth.synthesis.timeline import TIMELINE, in_words, utilisation, write_timeline
 from raysynth.synthesis.way import Way
 
-SCRATCH = ("specs", "blocks", "checkpoint", FOLDER)
-CALLS_PER_ACTOR = 2  # one holds the device, the other prepares its batch or hands one on
-CHECKPOINT_FILTER_BYTES = 256 * 2**20  # Ray's default of 1 GiB does not fit beside the rest
+SCRATCH = (SPECS_FOLDER, BLOCKS, NOTES, LINEAGES, "checkpoint")  # the last: of versions before
 
 
 def run_synthesis(
@@ -87,9 +84,9 @@ def run_synthesis(
         way = settled_way(config, recipe, real, groups, work)
         _say(way, groups, progress)
         voices, task = _planned(config, recipe, adapters, clusters, groups, counts, way)
-        specs, more = _specs(config, voices, task, counts, work, progress)
-        task, more["colours"] = coloured(task, specs, real, work)
-        generate(task, specs, work, progress, real, more)
+        plan, more = _plan(config, voices, task, counts, work, progress)
+        task, more["colours"] = coloured(task, plan, real, work)
+        generate(task, plan, work, progress, real, more)
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"
     _clear(work)
@@ -126,33 +123,33 @@ def _planned(
     return voices, Task.of(config, groups, adapters, names, clusters, **known)
 
 
-def _specs(
+def _plan(
     config: Sections,
     voices: Sequence[tuple[Voice, int]],
     task: Task,
     counts: np.ndarray,
     work: str,
     progress: Progress,
-) -> tuple[pa.Table, dict[str, Any]]:
-    """The specs of all images; where these are bred, what it took to find them (`rebalance`)."""
+) -> tuple[Plan, dict[str, Any]]:
+    """The plan of all images; where these are bred, what it took to find them (`rebalance`)."""
     asked, groups = Asked.of(config, task.drawing.recipe), task.scoring.groups
     rebalance = asked.synthesis.rebalance
     if not rebalance.on:
         sources = _sources(config, asked.recipe, task.scoring.clusters, groups, counts)
-        return specs_of(asked, voices, groups, sources, task.drawing.way.aims), {}
+        return Spoken(asked, groups, tuple(voices), sources, task.drawing.way.aims), {}
     shares = shares_of(counts, groups)
     breeds = breeds_of(rebalance, voices, groups, shares)
     with closing(Breeders(task, shares)) as look:
         specs, took = breed(look, task, asked, breeds, work, progress)
     told = (f"{name} {each['images_per_accepted']:.1f}" for name, each in took.items())
     progress.say(f"  images drawn per accepted one: {', '.join(told)}")
-    return specs, {"rebalance": took}
+    return Listed(specs, groups), {"rebalance": took}
 
 
 def _sources(
     config: Sections, recipe: Recipe, clusters: str, groups: Groups, counts: np.ndarray
 ) -> dict[int, list[str]] | None:
-    """The real images that are edited for each group, see `plan_specs`."""
+    """The real images that are edited for each group, see `plan.plan_specs`."""
     if not recipe.edits:
         return None
     members = read_table(clusters, ["id", "group"], [f"{clusters}/clusters.parquet"])
@@ -176,33 +173,32 @@ def _finished(work: str) -> dict[str, Any] | None:
 
 def generate(
     task: Task,
-    specs: pa.Table,
+    plan: Plan,
     work: str,
     progress: Progress,
     real: str = "",
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Fill `work` with what the specs ask for; raises StageError when some of it is missing.
+    """Fill `work` with what is planned; raises StageError when some of it is missing.
 
-    `real`: folder of the real table, where specs edit its images. `more`: facts beside its own.
+    `real`: folder of the real table, where its images are edited. `more`: facts beside its own.
     """
     began = time.time()
     groups = task.scoring.groups
-    write_specs(specs, real, f"{work}/specs")
-    shards = plan_shards(specs["group"].to_numpy(), task.drawing.synthesis.rows_per_shard)
-    with Collector(work, shards, groups, progress) as collector:
-        resumed = collector.done
+    shards = plan_shards(group_ranges(plan), task.drawing.synthesis.rows_per_shard)
+    collector = Collector(work, shards, groups, progress)
+    resumed, missing = collector.done, collector.missing
+    with collector:
         if resumed < collector.total:
-            _write_blocks(task, work)
+            draw(task, plan, missing, work, real, collector.take)
     records = collector.finish()
     if collector.waiting:
-        missing = ", ".join(shard.file for shard in collector.waiting[:3])
+        shorts = ", ".join(shard.file for shard in collector.waiting[:3])
         raise StageError(
             f"synthesis: {collector.done} of {collector.total} images are on disk after the last "
-            f"one was generated; {missing} cannot be written. Fix: run again, it goes on from there"
+            f"one was generated; {shorts} cannot be written. Fix: run again, it goes on from there"
         )
-    times = collector.timeline
-    timeline = times.filter(pc.greater_equal(times["start"], began))  # of this attempt
+    timeline = collector.timeline
     write_timeline(timeline, work)
     told = {"levels": (way := task.drawing.way).levels, "aims": way.aims, **(more or {})}
     facts = {
@@ -238,52 +234,6 @@ def _sentence(facts: Mapping[str, Any]) -> str:
         f"{facts['generated']:,} images{there}; first batch after {facts['start_seconds']:.0f} s, "
         f"then {rate:.0f}/s; {in_words(used)}"
     )
-
-
-def _write_blocks(task: Task, work: str) -> None:
-    """The Ray Data job: every image that the checkpoint does not list."""
-    synthesis, resources = task.drawing.synthesis, task.resources
-    # One file of specs is one block to Ray Data, hence one actor and nothing to stream: cut it.
-    dataset = ray.data.read_parquet(
-        f"{work}/specs",
-        num_cpus=TASK_CPUS,
-        partitioning=None,  # a run may lie below `seed=1`, which is no column
-    ).repartition(target_num_rows_per_block=synthesis.batch_size)
-    checkpoint = CheckpointConfig(
-        id_column=ROW.name,
-        checkpoint_path=f"{work}/checkpoint",
-        # The collector still reads it; it goes when the manifest is written.
-        delete_checkpoint_on_success=False,
-    )
-    checkpoint.checkpoint_actor_memory_bytes = CHECKPOINT_FILTER_BYTES
-    dataset.context.checkpoint_config = checkpoint
-    # PNG keeps a core busy, and a worker process costs a second and 0.2 GB: at `TASK_CPUS`, meant
-    # for tasks that wait for files, dozens would start as soon as images come fast.
-    encode_cpus = busy_task_cpus(resources)
-    rows = dataset.map_batches(
-        Synthesizer,
-        fn_constructor_args=(task,),
-        batch_size=synthesis.batch_size,
-        batch_format="pyarrow",
-        **actor_pool(resources, synthesis.actors, calls=CALLS_PER_ACTOR),
-    ).map_batches(
-        encode_rows,
-        fn_kwargs={"scores": _columns(task)},
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=encode_cpus,
-    )
-
-    def write(rows: ray.data.Dataset) -> None:
-        rows.write_parquet(f"{work}/blocks", ray_remote_args={"num_cpus": encode_cpus})
-
-    run_pool(rows, write)
-
-
-def _columns(task: Task) -> pa.Schema:
-    """What is said of every image besides a candidate's own columns."""
-    scores = scores_of([scorer.name for scorer in task.drawing.synthesis.scorers])
-    return pa.schema([*scores, *task.drawing.told])
 
 
 def _rows_of(records: Sequence[Any], group: int) -> int:

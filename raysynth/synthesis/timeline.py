@@ -1,13 +1,13 @@
 """Where the actors' time goes: spans of every batch, carried by its rows, and what follows.
 
 A span is one part of the work on one batch. Spans travel in a column beside the images, so that no
-process has to be asked at the end; they leave it when the final shards are written.
+process has to be asked at the end; they leave it when the images are written.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,8 @@ from raysynth.storage.files import open_storage, write_atomic
 
 TIMELINE = "timeline.feather"
 """Not Parquet: whoever opens the folder as a Parquet data set gets the images alone."""
+LEAST_SECONDS, LONGEST_SECONDS = 1.0, 86_400.0
+"""Within which spans are joined, where there are too many."""
 DEVICE = ("unet", "decode", "score")
 """Parts that hold an actor's device; `encode` runs in tasks of its own, beside the actors."""
 WORDS = {"unet": "UNet", "decode": "decode", "score": "scoring", "encode": "encoding"}
@@ -51,16 +53,38 @@ class Stopwatch:
         span = {"actor": self.actor, "part": name, "start": start, "end": time.time()}
         self.spans.append({**span, "images": self.images})
 
-    def column(self, earlier: Sequence[dict[str, Any]] = ()) -> pa.Array:
+    def column(self) -> pa.Array:
         """[images] the column `spans`: all of them in the batch's first row."""
-        first = [[*earlier, *self.spans]]
-        return pa.array(first + [None] * (self.images - 1), COLUMN.type)
+        return pa.array([self.spans] + [None] * (self.images - 1), COLUMN.type)
 
 
 def spans_of(column: pa.ChunkedArray) -> pa.Table:
     """The timeline's rows that are in a `spans` column."""
     spans = pc.list_flatten(column).combine_chunks()
     return pa.Table.from_struct_array(spans).cast(SPAN) if len(spans) else SPAN.empty_table()
+
+
+def thinned(timeline: pa.Table, most: int) -> pa.Table:
+    """No more than about `most` spans: those of an actor's part that lie close become one.
+
+    Each such span is as long as they are together, so that nothing is added to `utilisation`.
+    """
+    width = LEAST_SECONDS
+    while timeline.num_rows > most and width < LONGEST_SECONDS:
+        slot = pc.floor(pc.divide(timeline["start"], width))
+        long = pc.subtract(timeline["end"], timeline["start"])
+        joined = (
+            timeline.append_column("slot", slot)
+            .append_column("long", long)
+            .group_by(["actor", "part", "slot"])
+            .aggregate([("start", "min"), ("long", "sum"), ("images", "sum")])
+        )
+        start = joined["start_min"]
+        columns = [*(joined[name] for name in ("actor", "part")), start]
+        columns += [pc.add(start, joined["long_sum"]), joined["images_sum"]]
+        timeline = pa.table(columns, names=SPAN.names).cast(SPAN)
+        width *= 2
+    return timeline
 
 
 def write_timeline(timeline: pa.Table, folder: str) -> None:

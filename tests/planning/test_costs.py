@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import psutil
 import pyarrow as pa
 import pytest
 
+from raysynth.cluster.capacity import crowded
 from raysynth.config.files import load_config
 from raysynth.generators.recipe import candidates, recipe_of
 from raysynth.groups.groups import Groups
@@ -105,6 +107,7 @@ def test_host_memory_is_that_of_decoded_images():
         "object store": (1000 + 100 + kept) * one,
         "worker": 300 * one,
     }
+    assert costs.of_selection(config, sized).host == {"selection": 4 * 800 * 250.0}
     auto = config.model_copy(update={"generator": "auto"})
     assert costs.of_choice(auto, sized).host["driver"] == 4 * kept * one
 
@@ -204,3 +207,15 @@ def test_what_is_planned_with_before_groups_are_found():
         planned, counts = sizes.planned_groups(config, OWN, listing, said)
         assert planned.count == groups and counts["train"].tolist() == [4 // groups] * groups
         assert ("every class was one group" in said[0]) == (groups == 2)
+
+
+def test_a_run_that_needs_more_memory_than_this_machine_has_is_said():
+    resources = load_config(None, []).resources
+    there = psutil.virtual_memory().total
+    fits = {"driver": there / 2, "object store": there / 4, "selection": there / 2}
+    assert crowded(resources, fits) == []
+    for much in ({"object store": there}, {"selection": 2.0 * there}):
+        (said,) = crowded(resources, fits | much)
+        assert f"this machine has {there / 1e9:,.1f} GB" in said and "Fix:" in said
+    elsewhere = resources.model_copy(update={"address": "10.0.0.5:6379"})
+    assert crowded(elsewhere, fits | {"object store": there}) == []

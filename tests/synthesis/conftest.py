@@ -22,7 +22,8 @@ from raysynth.groups.prompts import spoken
 from raysynth.models.base import load_base
 from raysynth.models.family import layers_of
 from raysynth.storage.tables import write_table
-from raysynth.synthesis.specs import Asked, plan_specs
+from raysynth.synthesis.plan import Spoken, plan_specs, whole
+from raysynth.synthesis.specs import Asked
 from tests.synthesis.random_models import write_base, write_clip
 
 GROUPS = Groups(
@@ -184,5 +185,16 @@ def planned(
     sources: Mapping[int, Sequence[str]] | None = None,
 ) -> pa.Table:
     """The specs of a configuration."""
+    return whole(plan_of(config, adapters, groups, counts, sources))
+
+
+def plan_of(
+    config: Config,
+    adapters: Sequence[Adapter],
+    groups: Groups,
+    counts: Sequence[int],
+    sources: Mapping[int, Sequence[str]] | None = None,
+) -> Spoken:
+    """The plan of a configuration."""
     recipe = settled(recipe_of(config), np.array(counts))
     return plan_specs(Asked.of(config, recipe), adapters, groups, counts, sources)

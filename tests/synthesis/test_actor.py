@@ -22,7 +22,7 @@ from raysynth.synthesis.shards import read_manifest, read_shards
 from raysynth.synthesis.stage import generate
 from raysynth.synthesis.task import Task
 from raysynth.synthesis.timeline import read_timeline
-from tests.synthesis.conftest import COUNTS, GROUPS, planned
+from tests.synthesis.conftest import COUNTS, GROUPS, plan_of, planned
 
 STREAMED: dict[str, Any] = {
     "images_per_group": 50,
@@ -117,7 +117,7 @@ def test_a_damaged_file_that_stops_an_actors_start_is_known_by_its_path(ray_loca
 def streamed(ray_local, tmp_path_factory) -> tuple[Task, str]:
     task = make_task(**STREAMED)
     folder = str(tmp_path_factory.mktemp("streamed"))
-    generate(task, specs_of(**STREAMED), folder, Progress())
+    generate(task, plan_of(make_config(**STREAMED), [], GROUPS, COUNTS), folder, Progress())
     return task, folder
 
 

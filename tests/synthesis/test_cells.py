@@ -119,11 +119,12 @@ def test_images_of_a_voice_take_cells_in_turn(make_config):
     assert aim_of(np.arange(2), 0).tolist() == [-1, -1]
     config = make_config()
     from raysynth.generators.lending import settled
-    from raysynth.synthesis.specs import Asked, plan_specs
+    from raysynth.synthesis.plan import plan_specs, whole
+    from raysynth.synthesis.specs import Asked
 
     recipe = settled(recipe_of(config), np.array(COUNTS))
     given = (Asked.of(config, recipe), records(config), GROUPS, COUNTS)
-    table = plan_specs(*given, aims={"cell": (3, 0, 0, 2)})
+    table = whole(plan_specs(*given, aims={"cell": (3, 0, 0, 2)}))
     plain = planned(config, records(config), GROUPS, COUNTS)
     assert table.drop_columns(["cell"]).equals(plain)
     cell, group = table["cell"].to_numpy(), table["group"].to_numpy()

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,11 +15,15 @@ from hypothesis import strategies as st
 from raysynth.errors import DataError, StorageError
 from raysynth.progress import Progress
 from raysynth.scoring.columns import SYNTHETIC
-from raysynth.storage.tables import write_table
+from raysynth.storage.tables import read_table, write_table
+from raysynth.synthesis.blocks import Block, name_of, ranges_of
 from raysynth.synthesis.collect import Collector
+from raysynth.synthesis.plan import batches
 from raysynth.synthesis.shards import (
     Shard,
+    ShardRecord,
     existing_record,
+    plan_shards,
     read_manifest,
     read_shards,
     shard_files,
@@ -26,7 +31,7 @@ from raysynth.synthesis.shards import (
     write_shard,
 )
 from raysynth.synthesis.specs import ROW
-from raysynth.synthesis.timeline import COLUMN, read_timeline
+from raysynth.synthesis.timeline import COLUMN, read_timeline, spans_of
 from tests.synthesis.conftest import GROUPS
 
 ROWS = 6
@@ -43,8 +48,7 @@ def rows(count: int, first: int = 0) -> pa.Table:
     columns["id"] = [f"g0-c0-{n:06d}" for n in range(first, first + count)]
     columns["image"] = [{"bytes": bytes([n]) * 50, "path": None} for n in range(count)]
     table = pa.table({n: pa.array(columns[n], SYNTHETIC.field(n).type) for n in SYNTHETIC.names})
-    table = table.append_column(ROW, pa.array(range(first, first + count), ROW.type))
-    return table.append_column(COLUMN, pa.nulls(count, COLUMN.type))
+    return table.append_column(ROW, pa.array(range(first, first + count), ROW.type))
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
         write_table(rows(ROWS, number * ROWS), block)
         shard = Shard(f"group-0-{number:05d}.parquet", 0, number * ROWS, ROWS)
         blocks = {block: rows(ROWS, number * ROWS)[ROW.name].to_numpy()}
-        records.append(write_shard(str(tmp_path), shard, blocks, GROUPS).record)
+        records.append(write_shard(str(tmp_path), shard, blocks, GROUPS))
         Path(block).unlink()
     write_manifest(str(tmp_path), records, {})
     return tmp_path
@@ -178,26 +182,112 @@ def test_a_timeline_that_cannot_be_read_is_empty(tmp_path):
     assert read_timeline(str(tmp_path)).num_rows == 0
 
 
+def put(folder: Path, start: int, stop: int) -> Block:
+    """A block of rows on disk."""
+    table = rows(stop - start, start)
+    block = Block(name_of(ranges := ranges_of(table[ROW.name].to_numpy())), ranges)
+    write_table(table, f"{folder}/blocks/{block.file}")
+    return block
+
+
+def shards_of(count: int) -> list[Shard]:
+    return plan_shards([(0, 0, count * ROWS)], ROWS)
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "blocks").iterdir()}
+
+
 def test_a_shard_that_could_not_be_written_is_written_later(ray_local, tmp_path, monkeypatch):
-    """The follower's look fails for a while; it says so once, and all shards are there."""
+    """A block is gone for a while; the follower says so once, and all shards are there."""
     monkeypatch.setattr("raysynth.synthesis.collect.POLL_SECONDS", 0.05)
-    for number in range(2):
-        write_table(rows(ROWS, number * ROWS), f"{tmp_path}/blocks/b{number}-0.parquet")
-        listed = rows(ROWS, number * ROWS).select([ROW.name])
-        write_table(listed, f"{tmp_path}/checkpoint/b{number}.parquet")
-    listed = tmp_path / "checkpoint/b2.parquet"
+    blocks = [put(tmp_path, ROWS * n, ROWS * (n + 1)) for n in range(3)]
+    away = tmp_path / "blocks" / blocks[2].file
     said: list[str] = []
     progress = Progress()
     monkeypatch.setattr(progress, "say", said.append)
-    shards = [Shard(f"group-0-{n:05d}.parquet", 0, n * ROWS, ROWS) for n in range(3)]
-    collector = Collector(str(tmp_path), shards, GROUPS, progress)
-    listed.write_bytes(b"half")
+    collector = Collector(str(tmp_path), shards_of(3), GROUPS, progress)
+    assert collector.done == 3 * ROWS and not len(collector.missing)
+    data = away.read_bytes()
+    away.write_bytes(b"half")
     with collector:
-        for _ in range(200):
+        for _ in range(400):
             if said:
                 break
             collector._stop.wait(0.05)
-        write_table(rows(ROWS, 2 * ROWS), f"{tmp_path}/blocks/b2-0.parquet")
-        write_table(rows(ROWS, 2 * ROWS).select([ROW.name]), str(listed))
+        away.write_bytes(data)
     assert [r.rows for r in collector.finish()] == [ROWS] * 3 and not collector.waiting
-    assert len(said) == 1 and "b2.parquet: cannot be read" in said[0]
+    assert len(said) == 1 and f"{blocks[2].file}: cannot be read" in said[0]
+    assert not files(tmp_path)
+
+
+def test_what_is_missing_is_known_by_ranges(ray_local, tmp_path):
+    """Blocks that overlap, one across two shards, a shard that is there, and what nobody wrote."""
+    shards = shards_of(4)
+    first = put(tmp_path, 0, ROWS)
+    rows_of = {f"{tmp_path}/blocks/{first.file}": np.arange(ROWS)}
+    write_shard(str(tmp_path), shards[0], rows_of, GROUPS)
+    for start, stop in ((7, 9), (8, 14), (20, 22)):
+        put(tmp_path, start, stop)
+    (tmp_path / "blocks/2a_000001-0.parquet").write_bytes(b"of a version before")
+    (tmp_path / "blocks/rows-000000000000-000000000024.parquet.1f.tmp").write_bytes(b"torn")
+    collector = Collector(str(tmp_path), shards, GROUPS, Progress())
+    assert collector.missing.tolist() == [[6, 7], [14, 20], [22, 24]]
+    assert collector.done == ROWS + 7 + 2
+    assert first.file not in files(tmp_path), "its shard is there"
+    asked = batches(collector.missing, 4)
+    assert asked["start"].to_pylist() == [6, 14, 16, 22]
+    assert asked["stop"].to_pylist() == [7, 16, 20, 24]
+
+
+def test_a_block_that_is_told_of_twice_stays_until_its_shard_is_written(ray_local, tmp_path):
+    collector = Collector(str(tmp_path), shards_of(2), GROUPS, Progress())
+    none = spans_of(pa.chunked_array([pa.nulls(1, COLUMN.type)]))
+    early = put(tmp_path, 0, 4)
+    for _ in range(2):
+        collector.take(early, none)
+    collector.step()
+    assert collector.done == 4 and files(tmp_path) == {early.file}
+    collector.take(put(tmp_path, 4, 2 * ROWS), none)
+    assert len(collector.finish()) == 2 and collector.done == 2 * ROWS and not files(tmp_path)
+    collector.take(put(tmp_path, 0, 4), none)  # by a worker that was given up
+    collector.step()
+    assert collector.done == 2 * ROWS and not files(tmp_path)
+    table = read_table(str(tmp_path), ["id"], [f"{tmp_path}/{s.file}" for s in shards_of(2)])
+    assert table["id"].to_pylist() == [f"g0-c0-{n:06d}" for n in range(2 * ROWS)]
+
+
+def test_a_shard_is_believed_by_its_note_and_read_without_one(ray_local, tmp_path, monkeypatch):
+    folder = tmp_path / "runs [v2]"
+    collector = Collector(str(folder), shards_of(3), GROUPS, Progress())
+    none = spans_of(pa.chunked_array([pa.nulls(1, COLUMN.type)]))
+    for n in range(3):
+        collector.take(put(folder, ROWS * n, ROWS * (n + 1)), none)
+    made = {record.file: record for record in collector.finish()}
+    (folder / "notes/group-0-00001.parquet.json").unlink()
+    for name, data in (("x", b"[3]"), ("y", b"{}"), ("z", b"half")):
+        (folder / f"notes/{name}.json").write_bytes(data)
+    cut = folder / "group-0-00002.parquet"
+    cut.write_bytes(cut.read_bytes()[:200])
+    read: list[str] = []
+
+    def existing(folder: str, shard: Shard) -> ShardRecord | None:
+        read.append(shard.file)
+        return existing_record(folder, shard)
+
+    monkeypatch.setattr("raysynth.synthesis.shards.existing_record", existing)
+    again = Collector(str(folder), shards_of(3), GROUPS, Progress())
+    assert [made[record.file] for record in again.records] == again.records
+    assert again.missing.tolist() == [[2 * ROWS, 3 * ROWS]] and again.done == 2 * ROWS
+    assert read == ["group-0-00001.parquet", "group-0-00002.parquet"]
+
+
+def test_scattered_rows_are_a_block_too(ray_local, tmp_path):
+    """As of images that are edited, which are drawn by the file of the real image."""
+    table = rows(2 * ROWS)
+    ranges = ranges_of(np.array([5, 0, 1, 7]))
+    assert ranges.tolist() == [[0, 2], [5, 6], [7, 8]] and not len(ranges_of(np.zeros(0)))
+    scattered = Block(name_of(ranges), ranges)
+    write_table(table.take([0, 1, 5, 7]), f"{tmp_path}/blocks/{scattered.file}")
+    collector = Collector(str(tmp_path), shards_of(2), GROUPS, Progress())
+    assert collector.missing.tolist() == [[2, 5], [6, 7], [8, 12]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from dataclasses import replace
 
@@ -14,13 +15,15 @@ from raysynth.errors import StageError
 from raysynth.generators.lending import class_lender
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
-from raysynth.synthesis.specs import SPECS, image_seed
-from tests.synthesis.conftest import planned
+from raysynth.synthesis.plan import Listed, batches, group_ranges, plan_specs, whole
+from raysynth.synthesis.specs import SPECS, Asked, image_seed
+from tests.synthesis.conftest import plan_of, planned
 
 GROUPS = Groups(
     ("cat", "dog", "fox"), ("snow", "sand"), ("cat", "dog", "fox"), ("deep snow", "warm sand")
 )
 COUNTS = [90, 3, 4, 80, 50, 50]
+KNOWN = (GROUPS, COUNTS)
 
 
 def config(**sections) -> Config:
@@ -218,3 +221,37 @@ def test_without_guidance_no_negative_prompt_is_heard_or_recorded():
     off = config(synthesis={"guidance_scale": 1.0}, prompts={"negative": "blurry"})
     table = planned(off, ADAPTERS, GROUPS, COUNTS)
     assert set(table["negative_prompt"].to_pylist()) == {""}
+
+
+def test_any_rows_of_a_plan_are_those_of_the_whole():
+    """Across voices and groups, with sources in turn and aims."""
+    sources = {g: [f"{g}a", f"{g}b", f"{g}c"] for g in range(6)}
+    asked = Asked.of(config(), recipe_of(config()))
+    aims = {"cell": (2, 0, 3, 1, 1, 1)}
+    plan = plan_specs(asked, ADAPTERS, GROUPS, COUNTS, sources, aims)
+    table = whole(plan)
+    assert table.num_rows == 42 and table["row_of_plan"].to_pylist() == list(range(42))
+    for start in range(42):
+        for stop in (start + 1, min(start + 5, 42), 42):
+            assert plan.specs(start, stop).equals(table.slice(start, stop - start))
+    assert list(group_ranges(plan)) == [(g, 7 * g, 7 * g + 7) for g in range(6)]
+    listed = Listed(table, GROUPS)
+    assert listed.counts.tolist() == plan.counts.tolist() == [7] * 6
+    assert listed.specs(3, 17).equals(plan.specs(3, 17))
+
+
+def test_a_plan_is_as_small_for_many_images_as_for_few():
+    few, many = (
+        len(pickle.dumps(plan_of(config(synthesis={"images_per_group": n}), ADAPTERS, *KNOWN)))
+        for n in (7, 10_000_000)
+    )
+    assert many < few + 100
+
+
+def test_batches_hold_the_same_rows_whatever_is_missing():
+    cut = batches(np.array([[0, 10], [11, 12], [16, 33]]), 8).to_pylist()
+    found = [(row["start"], row["stop"]) for row in cut]
+    assert found == [(0, 8), (8, 10), (11, 12), (16, 24), (24, 32), (32, 33)]
+    assert batches(np.zeros((0, 2), int), 8).num_rows == 0
+    one = batches(np.array([[0, 64_000]]), 64)
+    assert one.num_rows == 1000 and one["stop"].to_numpy()[-1] == 64_000

@@ -189,10 +189,8 @@ def test_a_failure_in_the_middle_is_gone_on_with(
 
 
 def committed(work: Path) -> list[Path]:
-    """Block files whose checkpoint is complete, and of which a shard still waits for rows."""
-    names = [p for p in (work / "checkpoint").glob("*.parquet") if ".pending" not in p.name]
-    blocks = [work / "blocks" / f"{p.stem}-0.parquet" for p in names]
-    return [path for path in blocks if path.exists()]
+    """Blocks of which a shard still waits for rows."""
+    return sorted((work / "blocks").glob("rows-*.parquet"))
 
 
 def ids_of(blocks: list[Path]) -> set[str]:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from raysynth.synthesis.timeline import SPAN, Stopwatch, in_words, over_time, spans_of, utilisation
+from raysynth.synthesis.timeline import (
+    SPAN,
+    Stopwatch,
+    in_words,
+    over_time,
+    spans_of,
+    thinned,
+    utilisation,
+)
 
 
 def spans(rows: list[tuple[str, str, float, float]]) -> pa.Table:
@@ -49,14 +58,26 @@ def test_nothing_was_generated():
 
 
 def test_spans_travel_in_the_first_row_of_a_batch():
-    batch, task = Stopwatch("a", 3), Stopwatch("task", 3)
-    with batch.part("unet"):
-        pass
-    with task.part("encode"):
-        pass
-    column = task.column(batch.column()[0].as_py())
+    batch = Stopwatch("a", 3)
+    for part in ("unet", "decode"):
+        with batch.part(part):
+            pass
+    column = batch.column()
     assert [len(row or ()) for row in column.to_pylist()] == [2, 0, 0]
     table = spans_of(pa.chunked_array([column, pa.nulls(2, column.type)]))
-    assert table["part"].to_pylist() == ["unet", "encode"]
+    assert table["part"].to_pylist() == ["unet", "decode"]
     assert table["images"].to_pylist() == [3, 3]
     assert spans_of(pa.chunked_array([pa.nulls(2, column.type)])).num_rows == 0
+
+
+def test_a_long_timeline_keeps_its_sums_in_fewer_spans():
+    rows = [(f"a{n % 3}", "unet", n / 10, n / 10 + 0.08) for n in range(3000)]
+    whole = spans(rows)
+    short = thinned(whole, 200)
+    assert 50 < short.num_rows <= 200 and short.schema == SPAN
+    assert pc.sum(short["images"]) == pc.sum(whole["images"])
+    told, kept = utilisation(whole), utilisation(short)
+    assert kept["actors"] == 3 and kept["seconds"] == pytest.approx(told["seconds"], rel=0.05)
+    assert kept["busy"] == pytest.approx(told["busy"], rel=0.05)
+    assert thinned(TABLE, 5).equals(TABLE)
+    assert thinned(whole, 1).num_rows >= 3, "one for each actor and part at least"
