@@ -345,10 +345,5 @@ def _evaluate(loop: Loop, learners: list[Learner]) -> None:
 
 
 def _route(loop: Loop, phase: Phase, learners: list[Learner]) -> None:
-    loop.trainee.route(
-        [
-            x.slot
-            for x, columns in zip(learners, phase.columns, strict=True)
-            for _ in range(len(columns))
-        ]
-    )
+    rows = zip(learners, phase.columns, strict=True)
+    loop.trainee.route([learner.slot for learner, own in rows for _ in range(len(own))])

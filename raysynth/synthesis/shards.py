@@ -111,9 +111,11 @@ def _rows_of(folder: str, file: str, rows: np.ndarray) -> pa.Table:
     found = place < len(there)
     found[found] = there[order[place[found]]] == rows[found]
     if not found.all():
-        raise DataError(
-            f"{file}: {np.sum(~found)} generated row(s) are missing, e.g. {rows[~found][0]}; "
-            "expected what its name says. Fix: delete it, and run again: they are drawn again"
+        raise DamagedError(
+            f"{masked(file)}: {np.sum(~found)} generated row(s) are missing, e.g. "
+            f"{rows[~found][0]}; expected what its name says. Fix: delete it, and run again: they "
+            "are drawn again",
+            file,
         )
     return table.take(order[place])
 
