@@ -50,12 +50,19 @@ class TrialProgress(tune.Callback):
             _display[-1][0].note("a trial is done", trial=trial.trial_id, validation_wga=reached)
         self._show(trials)
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial failed, or its process was lost, and is tried again."""
+        self._say_lost(trials, trial, "was lost and begins again")
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial failed, or its process was lost."""
+        """A trial failed as often as it may."""
+        self._say_lost(trials, trial, "failed")
+
+    def _say_lost(self, trials: list[Any], trial: Any, what: str) -> None:
         if _display:
             kept = sum(each.status == "TERMINATED" for each in trials)
             _display[-1][0].say(
-                f"  trial {trials.index(trial) + 1} was lost; {kept} finished trials are kept, and "
+                f"  trial {trials.index(trial) + 1} {what}; {kept} finished trials are kept, and "
                 "the others go on",
                 level="warning",
                 trial=trial.trial_id,

@@ -38,6 +38,7 @@ EXPERIMENT = "tune"
 # Trials drawn at random before Optuna models them: TPE's own default of 10 would leave a small
 # search nothing to model.
 RANDOM_TRIALS = 6
+RETRIES = 2  # of a trial whose process was lost: one that is left out would change what is chosen
 
 
 def run_search(
@@ -129,7 +130,11 @@ def _tuner(config: Sections, data: Data, work: str, progress: Progress) -> tune.
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
-            name=EXPERIMENT, storage_path=work, callbacks=[TrialProgress()], verbose=0
+            name=EXPERIMENT,
+            storage_path=work,
+            callbacks=[TrialProgress()],
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            verbose=0,
         ),
     )
 
