@@ -10,7 +10,6 @@ Shape suffixes: P adapters, K runs of b equal rows (B = K b), I in, O out, r ran
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from torch.nn import functional as F
 
 from raysynth.errors import ConfigError, DamagedError, ModelError
 from raysynth.storage.files import make_folder, open_storage, write_atomic
-from raysynth.storage.hashes import note_hashes
+from raysynth.storage.hashes import note_bytes
 from raysynth.terminal import masked
 
 AGAIN = "delete it, and run again: it is trained again"
@@ -199,7 +198,7 @@ class GroupedLoRA:
         )
         make_folder(folder)
         write_atomic(f"{folder}/{LORA_WEIGHT_NAME_SAFE}", data)
-        note_hashes(folder, {LORA_WEIGHT_NAME_SAFE: hashlib.sha256(data).hexdigest()})
+        note_bytes(folder, LORA_WEIGHT_NAME_SAFE, data)
 
     def _settings(self) -> dict[str, Any]:
         """PEFT's configuration of each adapted part of the model, `<part>.<key>`."""
@@ -221,8 +220,7 @@ class GroupedLoRA:
     def load(self, position: int, folder: str) -> None:
         """Read one adapter from a folder or URI into a position.
 
-        Raises DamagedError when the file is missing, cut off or not finite, ModelError when it was
-        made with other targets, rank or alpha.
+        Raises DamagedError: not whole or not finite; ModelError: other targets, rank or alpha.
         """
         weights = self._read(folder)
         names = [f"{self.prefix}{name}" for name in self.layers]

@@ -23,6 +23,11 @@ def note_hashes(folder: str, hashes: Mapping[str, str]) -> None:
     write_atomic(f"{folder}/{NOTE}", json.dumps(dict(hashes)).encode())
 
 
+def note_bytes(folder: str, name: str, data: bytes) -> None:
+    """The same of the one file of a folder, by what was written."""
+    note_hashes(folder, {name: hashlib.sha256(data).hexdigest()})
+
+
 def take_notes(folder: str) -> tuple[dict[str, int], dict[str, str]]:
     """Bytes of the files below a folder or URI, and the SHA-256 of those that were noted.
 

@@ -10,7 +10,9 @@ from tests.training.test_units import Said
 
 def trial(score: float | None, *, ended: bool) -> SimpleNamespace:
     analysis = {} if score is None else {"validation_wga": {"max": score}}
-    return SimpleNamespace(metric_analysis=analysis, is_finished=lambda: ended)
+    return SimpleNamespace(
+        metric_analysis=analysis, is_finished=lambda: ended, last_result=None, trial_id="t"
+    )
 
 
 def test_kept_trials_and_their_best_are_shown_at_once():

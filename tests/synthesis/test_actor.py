@@ -105,8 +105,9 @@ def test_a_damaged_file_that_stops_an_actors_start_is_known_by_its_path(ray_loca
             raise DamagedError("0-0: not finite", "/runs/mini/adapters/0-0")
 
     task = Task.of(make_config(images_per_group=4), GROUPS, "", (), "", sampler=Damaged)
+    plan = plan_of(make_config(images_per_group=4), [], GROUPS, COUNTS)
     with pytest.raises(DamagedError) as refused:
-        generate(task, specs_of(images_per_group=4), str(tmp_path), Progress())
+        generate(task, plan, str(tmp_path), Progress())
     assert (str(refused.value), refused.value.path) == (
         "0-0: not finite",
         "/runs/mini/adapters/0-0",
