@@ -20,6 +20,7 @@ from typing import Any
 
 from raysynth.cluster.note import children, stop
 from raysynth.cluster.private_folder import is_private, narrow
+from raysynth.cluster.stopping import held_terminal
 from raysynth.errors import StageError, first_line
 from raysynth.json_lines import to_stderr
 
@@ -206,6 +207,7 @@ def _held_stderr() -> Iterator[None]:
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as held:
+        held_terminal.append(terminal)
         os.dup2(held.fileno(), 2)
         try:
             yield
@@ -214,5 +216,6 @@ def _held_stderr() -> Iterator[None]:
             os.write(terminal, held.read())
             raise
         finally:
+            held_terminal.remove(terminal)
             os.dup2(terminal, 2)
             os.close(terminal)

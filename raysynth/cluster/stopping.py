@@ -23,6 +23,8 @@ LEAVE_SECONDS = 2.5
 """From the signal until the process leaves by force; `ray job stop` kills 3 s after its SIGTERM."""
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
+held_terminal: list[int] = []
+"""Descriptors of standard error while what is written to it is kept back (`local`)."""
 _said = threading.Event()
 _own = threading.Event()
 
@@ -99,6 +101,8 @@ def _watch(signals: int, came: list[int]) -> None:
                 came.append(number)
                 end = time.monotonic() + LEAVE_SECONDS
         left = max(0.0, end - time.monotonic()) if came else None
+    if held_terminal:
+        os.dup2(held_terminal[0], 2)
     if not _said.is_set():
         say_stopped()
     _end_ray()

@@ -144,6 +144,6 @@ def test_a_stage_without_a_use_for_a_gpu_starts_none(grown):
 def test_nodes_come_on_demand_and_leave_when_idle(grown):
     nodes = grown.run("synthesize")
     assert most(nodes, "gpu") == 1
-    assert len(images(f"{grown.folder}/runs/mini")) == 64
+    assert len(images(f"{grown.folder}/runs/mini/synthetic")) == 64
     grown.wait_until_idle()
     assert {*map(tuple, grown.run("select_images"))} == {("head",)}, "selection needs no node"

@@ -37,7 +37,7 @@ PUBLISHED: dict[str, Any] = {
 class DmisKnobs(Section):
     """How the model is trained, and from when on an unknown attribute is learnt."""
 
-    steps: Count = knob(100, "Optimizer steps of all weights of the base (theirs: from nothing).")
+    steps: Count = knob(200, "Optimizer steps of all weights of the base (theirs: from nothing).")
     batch_size: Annotated[int, Field(ge=2)] = knob(
         32, "Images per step, half of them of unknown attribute."
     )
