@@ -232,7 +232,7 @@ def test_an_object_store_is_asked_little(s3, s3_requests):
 
     Before blocks were written by one request each: 1.3 an image, 21 a block.
     """
-    given = [f"storage_path={s3}", *MINIATURE, *SMALL, *MANY, "synthesis.scorers=[clip]"]
+    given = [f"storage_path={s3}", *MINIATURE, *SMALL, *MANY]
     script = "from raysynth.cli import job; job('synthesis')"
     done = subprocess.run(
         [sys.executable, "-c", script, *given], capture_output=True, text=True, env=own_ray()
