@@ -20,6 +20,7 @@ READ_SECONDS = 10.0
 """To wait for a storage that is away."""
 LATE_SECONDS, LATE_WRITES = 60.0, 6
 """A driver that has not written for so long, or so many times in a row, gives no sign of life."""
+REFUSED = ConfigError.exit_code
 RUNNING, SILENT, GONE, UNKNOWN = "running", "silent", "gone", "unknown"
 
 
@@ -178,7 +179,8 @@ def _doing(status: Status) -> str:
         return f"stopped {ago}; {goes_on}"
     if status.state == UNKNOWN:
         return "unknown: no status file, so only what is made is known"
-    return f"failed {ago}, exit code {ended.get('code')}"
+    code = ended.get("code")
+    return f"failed {ago}, exit code {code}{f'; {goes_on}' if code != REFUSED else ', refused'}"
 
 
 def _told(at: Mapping[str, Any]) -> str:

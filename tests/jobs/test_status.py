@@ -107,7 +107,9 @@ def test_an_end_has_the_code_of_its_error(tmp_path, progress, error, code):
     with pytest.raises(type(error)), Heartbeat(str(tmp_path), progress):
         raise error
     assert record(tmp_path)["ended"]["code"] == code
-    assert read_status(str(tmp_path)).state == "failed"
+    status = read_status(str(tmp_path))
+    assert status.state == "failed"
+    assert ("raysynth resume" in in_words(status)[1]) == (code != 2)
 
 
 def test_a_killed_attempt_is_told_by_the_next(tmp_path, progress):
