@@ -163,7 +163,7 @@ def benchmark(
     from raysynth.benchmark.driver import run_benchmark
     from raysynth.benchmark.publish import publish
 
-    with in_words(f"{config.storage_path}/{config.name}"):
+    with in_words(config.root):
         finished = run_benchmark(config, finished_only=finished_only)
         command = shlex.join(("raysynth", *sys.argv[1:]))
         print(publish(finished, command, documents, file or ""))
@@ -224,7 +224,7 @@ def verify(
     file, settings = split_arguments(arguments or [])
     if file is None or file.endswith((".yaml", ".yml")):
         config = load_config(file, settings)
-        root = f"{config.storage_path.rstrip('/')}/{config.name}"
+        root = config.root
     elif settings:
         raise ConfigError(f"a RUN takes no settings, got {settings[0]!r}. Fix: leave them out")
     else:
@@ -286,7 +286,7 @@ def _run(config: Config, stage: str | None) -> None:
     from raysynth.pipeline import run_pipeline
     from raysynth.report.summary import print_summary
 
-    with in_words(f"{config.storage_path}/{config.name}"):
+    with in_words(config.root):
         finished = run_pipeline(config, until=stage)
         folder = finished.folder(stage or "report")
         if stage in (None, "report"):

@@ -141,7 +141,7 @@ def read_finished(config: Config) -> Finished:
     Raises ConfigError where there is none, where settings that were given are not the run's, or
     where its classifiers are not finished, or were made with other settings.
     """
-    root = f"{config.storage_path.rstrip('/')}/{config.name}"
+    root = config.root
     stages = _stages(root)
     own = read_config(f"{root}/config.yaml")
     _check_given(config, own)

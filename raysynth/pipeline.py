@@ -57,7 +57,7 @@ def run_pipeline(
     if until is not None and until not in FOLDERS:
         raise ConfigError(f"until: got {until!r}, expected one of {', '.join(FOLDERS)}")
     config = pinned(config)
-    root = f"{config.storage_path.rstrip('/')}/{config.name}"
+    root = config.root
     with progress or Progress() as display, Session(config, root) as session:
         run = open_run(config, shared, lambda: session.hold(display))
         with Log(run.root, config.name) as log, of_libraries(log):

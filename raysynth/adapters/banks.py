@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raysynth.adapters.damaged import AGAIN, check_finite
 from raysynth.adapters.fold import FoldedUNet
-from raysynth.adapters.grouped_lora import AGAIN, inject
+from raysynth.adapters.grouped_lora import inject
 from raysynth.adapters.record import LoraShape
 from raysynth.errors import DamagedError, ModelError, first_line
 from raysynth.generators.recipe import Training
@@ -187,12 +188,7 @@ def read_network(base: Base, folder: str, dtype: torch.dtype) -> dict[str, Tenso
         if cut:  # not where memory has run out: the weights are good
             raise DamagedError(f"{reason}. Fix: {AGAIN}", whole) from error
         raise ModelError(f"{reason}. Fix: more memory, or delete it, and run again") from error
-    if broken := sorted(name for name, w in weights.items() if not w.isfinite().all()):
-        raise DamagedError(
-            f"{masked(whole)}: {len(broken)} of {len(weights)} tensors are not finite, e.g. "
-            f"{broken[0]}; expected numbers. Fix: {AGAIN}",
-            whole,
-        )
+    check_finite(weights, whole)
     return weights
 
 

@@ -25,12 +25,11 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from raysynth.adapters.damaged import AGAIN, check_finite
 from raysynth.errors import ConfigError, DamagedError, ModelError
 from raysynth.storage.files import make_folder, open_storage, write_atomic
 from raysynth.storage.hashes import note_bytes
 from raysynth.terminal import masked
-
-AGAIN = "delete it, and run again: it is trained again"
 
 
 @dataclass
@@ -254,13 +253,7 @@ class GroupedLoRA:
             if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                 raise ModelError(f"{reason}. Fix: see to the storage, and run again") from None
             raise DamagedError(f"{reason}. Fix: {AGAIN}", file) from None
-        broken = sorted(name for name, tensor in weights.items() if not tensor.isfinite().all())
-        if broken:
-            raise DamagedError(
-                f"{masked(file)}: {len(broken)} of {len(weights)} tensors are not finite, e.g. "
-                f"{broken[0]}; expected numbers. Fix: {AGAIN}",
-                file,
-            )
+        check_finite(weights, file)
         alpha = _alpha_of(data)
         if alpha is not None and alpha != self.alpha:
             raise ModelError(

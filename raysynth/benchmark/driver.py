@@ -117,7 +117,7 @@ def run_benchmark(
     RaysynthError
         Something of the configuration cannot run; single cells that fail are returned instead.
     """
-    root = f"{config.storage_path.rstrip('/')}/{config.name}"
+    root = config.root
     cells = plan_cells(config)
     board = Board(f"{config.storage_path.rstrip('/')}/stages", [])
     board.look()

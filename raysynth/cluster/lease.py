@@ -173,12 +173,6 @@ class Lease:
         return json.dumps(content, indent=1).encode()
 
 
-def read_lease(root: str) -> dict[str, Any] | None:
-    """The lease of a run's folder or URI, as its driver wrote it; None: nobody drives it."""
-    there = read_now(f"{root}/{LEASE}")
-    return there if _is_lease(there) else None
-
-
 def _is_lease(value: Any) -> bool:
     kinds = {"session": str, "host": str, "machine": str, "since": str, "pid": int, "born": float}
     return (

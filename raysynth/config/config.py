@@ -141,6 +141,11 @@ class Config(Section):
         classifier = self.references.network(self.classifier)
         return self.model_copy(update={"classifier": classifier})
 
+    @property
+    def root(self) -> str:
+        """The run's folder or URI."""
+        return f"{self.storage_path.rstrip('/')}/{self.name}"
+
     def digest(self) -> str:
         """Hex digest of everything that can change a result (not where it runs)."""
         leave = {"storage_path", "resources", "name", "benchmark", "trackers"}

@@ -118,7 +118,7 @@ def check_apart(config: Config) -> None:
     path = config.dataset.path
     if path is None or not config.dataset.has_files:
         return
-    outer, inner = _place(path), _place(f"{config.storage_path.rstrip('/')}/{config.name}")
+    outer, inner = _place(path), _place(config.root)
     if inner == outer or inner.startswith(outer.rstrip("/") + "/"):
         raise ConfigError(
             f"storage_path: the run's folder {clipped(inner)} lies inside dataset.path "

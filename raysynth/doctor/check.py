@@ -10,7 +10,7 @@ from raysynth.config.config import Config
 from raysynth.errors import RaysynthError, StorageError
 from raysynth.planning.plan import Plan
 from raysynth.registry import Registry
-from raysynth.storage.faults import is_away, is_full
+from raysynth.storage.faults import may_pass
 from raysynth.terminal import clipped
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -119,8 +119,7 @@ CHECKS: Registry[Check] = Registry("raysynth.doctor.checks", "doctor")
 def passes(error: BaseException) -> bool:
     """Whether an error may be over in a moment; a storage that refuses goes on refusing."""
     if isinstance(error, StorageError):
-        cause = error.__cause__
-        return cause is None or is_away(cause) or is_full(cause)
+        return may_pass(error)
     return isinstance(error, RaysynthError) and error.exit_code == 3
 
 

@@ -101,7 +101,7 @@ def check(config: Any, facts: Mapping[str, Any]) -> None:
     groups = facts["unfaithful"]
     if not groups or config.selection.on_unfaithful != "stop":
         return
-    folder = f"{config.storage_path.rstrip('/')}/{config.name}/fidelity"
+    folder = f"{config.root}/fidelity"
     numbers = "; ".join(told(name, facts["groups"][name]) for name in groups)
     raise UnfaithfulError(
         f"selection.on_unfaithful=stop: {len(groups)} group(s) have synthetic images that do not "

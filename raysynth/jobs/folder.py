@@ -43,7 +43,7 @@ def root_of(arguments: Sequence[str]) -> str:
         )
     config = load_config(*split_arguments(arguments))
     require_filesystem(config.storage_path)
-    return f"{config.storage_path.rstrip('/')}/{config.name}"
+    return config.root
 
 
 def configuration_of(root: str, overrides: Sequence[str] = ()) -> Config:

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from raysynth.errors import ConfigError
 from raysynth.jobs.heartbeat import STORE_SECONDS
 from raysynth.jobs.status import RUNNING, SILENT, read_status
+from raysynth.log import FOLDER
 from raysynth.storage.files import open_storage
 from raysynth.terminal import masked
 
-FOLDER = "log"
-"""The log's folder in the run's; its parts `<attempt>-<start>-<part>.txt`, sorted, are the log."""
 LOOK_SECONDS = 1.0
 
 

@@ -75,7 +75,7 @@ def _driver_here(root: str) -> Born | None:
     roots = [root]
     try:
         config = read_config(f"{root}/{CONFIG}")
-        roots.append(f"{config.storage_path.rstrip('/')}/{config.name}")  # as its driver names it
+        roots.append(config.root)  # as its driver names it
     except RaysynthError:
         pass
     found = (SessionNote(each).driver() for each in dict.fromkeys(roots))

@@ -43,7 +43,7 @@ class Order:
     @property
     def run(self) -> str:
         """The run's folder or URI."""
-        return f"{self.config.storage_path.rstrip('/')}/{self.config.name}"
+        return self.config.root
 
     @property
     def entrypoint(self) -> str:

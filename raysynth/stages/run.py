@@ -28,7 +28,7 @@ from raysynth.stages.graph import stage_digest, stage_kind
 from raysynth.stages.record import MANIFEST, SHARED, as_json, is_manifest, is_record, versions
 from raysynth.stages.shelf import Shelf
 from raysynth.stages.stage import Done
-from raysynth.storage.faults import is_away, is_full
+from raysynth.storage.faults import may_pass
 from raysynth.storage.files import (
     exists,
     make_folder,
@@ -70,7 +70,7 @@ class Run:
         run, called before anything is written over.
         """
         self.config, self.folders = config, folders
-        self.root = f"{config.storage_path.rstrip('/')}/{config.name}"
+        self.root = config.root
         self.shared = shared
         self.say: Callable[[str], None] = lambda text: None
         """Is told, a line each, of files that are not what they should be."""
@@ -84,10 +84,9 @@ class Run:
             text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
             write_atomic(self.path(CONFIG), text.encode(), patience=0)
         except StorageError as error:
-            cause = error.__cause__
-            if cause is None or is_away(cause) or is_full(cause):
+            if may_pass(error):
                 raise  # the same command works later
-            raise self._unwritable(cause) from None
+            raise self._unwritable(error.__cause__ or error) from None
         except (OSError, ValueError, ImportError) as error:
             raise self._unwritable(error) from None
         self.filesystem, self._root = open_storage(self.root)

@@ -45,6 +45,12 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in FULL
 
 
+def may_pass(error: StorageError) -> bool:
+    """Whether a storage may be back, or have room, in a moment; one that refuses goes on."""
+    cause = error.__cause__
+    return cause is None or is_away(cause) or is_full(cause)
+
+
 def storage_error(error: BaseException, path: str) -> StorageError | None:
     """What the user is told of an error of the storage of `path`; None: it is not the storage's."""
     where, reason = masked(path), masked(f"{error}" or type(error).__name__)

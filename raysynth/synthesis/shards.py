@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 from raysynth.errors import DamagedError, DataError
 from raysynth.groups.groups import Groups
 from raysynth.scoring.columns import SYNTHETIC
-from raysynth.storage.files import open_storage, patiently, read_json, write_atomic
+from raysynth.storage.files import open_storage, read_json, write_atomic
+from raysynth.storage.hashes import sha256_of
 from raysynth.storage.tables import read_parts, read_table, to_parquet, with_groups
 from raysynth.synthesis.specs import ROW
 from raysynth.terminal import masked
@@ -33,7 +34,6 @@ from raysynth.terminal import masked
 MANIFEST = "manifest.json"
 NOTES = "notes"
 """Folder of what is known of each shard, while some are missing."""
-HASHED_BYTES = 2**22
 READERS = 32
 """Notes that are read at a time: an object store takes its time for each."""
 
@@ -285,20 +285,16 @@ def read_shard_parts(folder: str, columns: Sequence[str] | None = None) -> Itera
 
 def _check_bytes(path: str, record: ShardRecord) -> None:
     """Refuse a shard whose content is another one than was written."""
-    storage, name = open_storage(path)
-    digest = hashlib.sha256()
     try:
-        with storage.open(name, "rb") as file:
-            while block := patiently(partial(file.read, HASHED_BYTES), path):
-                digest.update(block)
+        digest = sha256_of(path)
     except OSError as error:
         raise DataError(
             f"{masked(path)}: cannot be read ({masked(str(error))}); expected a shard of "
             f"{record.rows} rows. Fix: delete {MANIFEST} beside it, and run again"
         ) from error
-    if digest.hexdigest() != record.sha256:
+    if digest != record.sha256:
         raise DamagedError(
-            f"{masked(path)}: its content has sha256 {digest.hexdigest()[:12]}..., expected "
+            f"{masked(path)}: its content has sha256 {digest[:12]}..., expected "
             f"{record.sha256[:12]}... (its {MANIFEST}): it was changed after it was written. Fix: "
             "delete it, and run again: it is made again",
             path,

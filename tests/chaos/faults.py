@@ -54,18 +54,34 @@ def process_killed(pattern: str, scene: Scene) -> None:
     """One of Ray's processes dies; the driver is to go on by itself."""
     scene.begin()
     with scene.driver() as driver:
-        killed = [""]
-
-        def harm() -> bool:
-            killed[0] = driver.kill_one(pattern)
-            return bool(killed[0])
-
-        found = scene.wait_for_work(driver, harm)
-        scene.record.harm = f"SIGKILL of {killed[0]}"
-        driver.end(_once(partial(driver.replaced, pattern), found))
-        scene.ended(driver)
-        scene.went_on(found)
+        replaced = partial(driver.replaced, pattern)
+        _lost(scene, driver, "SIGKILL of {}", partial(driver.kill_one, pattern), replaced)
         scene.again()
+
+
+def _lost(
+    scene: Scene,
+    driver: Driver,
+    said: str,
+    harm: Callable[[], str],
+    replaced: Callable[[], bool],
+) -> None:
+    """Do harm at the moment, and see the driver to its end.
+
+    `said`: the harm in words, with what `harm` took; that is "" where there was nothing to take
+    yet. `replaced`: whether somebody has its place.
+    """
+    taken = [""]
+
+    def done() -> bool:
+        taken[0] = harm()
+        return bool(taken[0])
+
+    found = scene.wait_for_work(driver, done)
+    scene.record.harm = said.format(taken[0])
+    driver.end(_once(replaced, found))
+    scene.ended(driver)
+    scene.went_on(found)
 
 
 def _once(replaced: Callable[[], bool], found: WentOn) -> Callable[[float], None]:
@@ -92,17 +108,8 @@ def node_lost(pattern: str, scene: Scene) -> None:
         scene.environment = {name: nodes.environment[name] for name in own}
         scene.more = [f"resources.address={nodes.address}"]
         with scene.driver() as driver:
-            held = [""]
-
-            def harm() -> bool:
-                held[0] = nodes.lose(pattern)
-                return bool(held[0])
-
-            found = scene.wait_for_work(driver, harm)
-            scene.record.harm = f"the node of {held[0]} lost"
-            driver.end(_once(partial(nodes.runs, pattern), found))
-            scene.ended(driver)
-            scene.went_on(found)
+            runs = partial(nodes.runs, pattern)
+            _lost(scene, driver, "the node of {} lost", partial(nodes.lose, pattern), runs)
         scene.again()
 
 

@@ -16,13 +16,13 @@ import pytest
 
 from raysynth.cluster import lease as leases
 from raysynth.cluster import session as sessions
-from raysynth.cluster.lease import LEASE, Lease, read_lease
+from raysynth.cluster.lease import LEASE, Lease
 from raysynth.cluster.session import Session
 from raysynth.config.files import load_config
 from raysynth.errors import ConfigError, StorageError
 from raysynth.pipeline import open_run
 from raysynth.progress import Progress
-from raysynth.storage.files import create, remove, sizes_below, write_atomic
+from raysynth.storage.files import create, read_now, remove, sizes_below, write_atomic
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -54,6 +54,11 @@ def taken(root: str, began: list[Lease], *, elsewhere: bool = False) -> Lease:
     began.append(lease)
     lease.take(Progress())
     return lease
+
+
+def read_lease(root: str) -> dict | None:
+    """The lease of a run's folder; None: nobody drives it."""
+    return read_now(f"{root}/{LEASE}")
 
 
 def test_one_driver_holds_a_run_and_leaves_nothing(place, began):

@@ -27,3 +27,19 @@ def test_kept_trials_and_their_best_are_shown_at_once():
         assert said.counts[1:] == [(2, 12)] and callback.best == 0.75
         callback.on_trial_complete(2, [trial(0.5, ended=True)] * 3, trial(0.5, ended=True))
         assert said.counts[-1] == (3, 12) and callback.best == 0.75
+
+
+def test_a_lost_trial_is_said_to_begin_again_and_one_that_failed_too_often_is_not():
+    said, callback = Said(), TrialProgress()
+    lines: list[str] = []
+    said.say = lambda text, **numbers: lines.append(text)
+    done, lost = trial(0.5, ended=True), trial(None, ended=False)
+    done.status, lost.status = "TERMINATED", "RUNNING"
+    with shown_on(said, 2):
+        callback.on_trial_recover(1, [done, lost], lost)
+        callback.on_trial_error(2, [done, lost], lost)
+    kept = "1 finished trials are kept, and the others go on"
+    assert lines == [
+        f"  trial 2 was lost and begins again; {kept}",
+        f"  trial 2 failed; {kept}",
+    ]
