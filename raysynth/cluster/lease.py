@@ -15,13 +15,11 @@ import time
 import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from raysynth.cluster.note import alive, born
-from raysynth.cluster.stopping import interrupt_self
+from raysynth.cluster.note import alive, born, machine
+from raysynth.cluster.stopping import at_the_end, interrupt_self
 from raysynth.errors import ConfigError, StorageError
-from raysynth.knobs import digest_of
 from raysynth.progress import Progress
 from raysynth.storage.files import create, open_storage, read_now, remove, write_atomic
 from raysynth.terminal import masked, shown
@@ -45,7 +43,7 @@ class Lease:
         self._interrupts = False
         self._since = _now()
         self._session, self._beats = uuid.uuid4().hex, 0
-        self._machine = _machine()
+        self._machine = machine()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -86,6 +84,7 @@ class Lease:
         display.update("")
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
+        at_the_end.append(self.release)
 
     def check(self) -> None:
         """Raise StorageError where another driver has taken the run over."""
@@ -94,14 +93,15 @@ class Lease:
 
     def release(self) -> None:
         """Give the run free; twice is as once. What cannot be removed runs out."""
-        if self._thread is None:
+        thread, self._thread = self._thread, None
+        if thread is None:
             return
         self._over.set()
-        self._thread.join()
-        self._thread = None
+        thread.join()
         with suppress(StorageError, OSError):
             if self._is_mine(self._read()):
                 remove(self.path)
+        at_the_end.remove(self.release)
 
     def _is_void(self, there: Any, first: tuple[Any, float]) -> bool:
         """Whether a lease may be taken over; raises ConfigError where it is alive."""
@@ -184,7 +184,7 @@ def _is_lease(value: Any) -> bool:
 
 def _is_here(lease: Any) -> bool:
     """Whether a lease was written on this machine, so that its process can be looked for."""
-    return bool(lease) and lease["machine"] == _machine()
+    return bool(lease) and lease["machine"] == machine()
 
 
 def _who(lease: Any) -> str:
@@ -192,15 +192,6 @@ def _who(lease: Any) -> str:
         return "another driver (its lease cannot be read)"
     where = "this machine" if _is_here(lease) else shown(lease["host"])
     return f"process {lease['pid']} on {where} since {shown(lease['since'])}"
-
-
-def _machine() -> str:
-    """What tells this machine, since it was started, and this container on it from all others."""
-    told = [socket.gethostname(), str(uuid.getnode())]
-    with suppress(OSError):
-        told = [told[0], Path("/proc/sys/kernel/random/boot_id").read_text().strip()]
-        told.append(os.readlink("/proc/self/ns/pid"))
-    return digest_of(told)
 
 
 def _now() -> str:

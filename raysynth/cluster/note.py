@@ -7,12 +7,14 @@ have put there: the folder is ours alone, the lock is the kernel's, a process mu
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import json
 import math
 import os
 import socket
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any
 from raysynth.cluster.private_folder import open_private
 from raysynth.errors import ConfigError
 from raysynth.json_lines import to_stderr
+from raysynth.knobs import digest_of
 
 Born = tuple[int, float]
 """A process: its pid and its start, in seconds since 1970; a pid alone is given out again."""
@@ -29,6 +32,16 @@ NOTE_BYTES = 1 << 20
 """More than any note has."""
 RAY_PROGRAMS = ("/ray/core/src/ray/", "/ray/_private/", "/ray/dashboard/", "/ray/autoscaler/")
 """Where the programs lie that Ray starts; its workers are called ray::... once they are up."""
+
+
+@functools.cache
+def machine() -> str:
+    """What tells this machine, since it was started, and this container on it from all others."""
+    told = [socket.gethostname(), str(uuid.getnode())]
+    with suppress(OSError):
+        told = [told[0], Path("/proc/sys/kernel/random/boot_id").read_text().strip()]
+        told.append(os.readlink("/proc/self/ns/pid"))
+    return digest_of(told)
 
 
 class SessionNote:

@@ -21,10 +21,13 @@ from raysynth.json_lines import to_stderr
 
 LEAVE_SECONDS = 2.5
 """From the signal until the process leaves by force; `ray job stop` kills 3 s after its SIGTERM."""
+LAST_SECONDS = 0.4
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 held_terminal: list[int] = []
 """Descriptors of standard error while what is written to it is kept back (`local`)."""
+at_the_end: list[Callable[[], None]] = []
+"""What a stop by force still does once nothing else runs, as far as LAST_SECONDS let it."""
 _said = threading.Event()
 _own = threading.Event()
 
@@ -106,7 +109,16 @@ def _watch(signals: int, came: list[int]) -> None:
     if not _said.is_set():
         say_stopped()
     _end_ray()
+    last = threading.Thread(target=_last, daemon=True)  # a storage may not answer
+    last.start()
+    last.join(LAST_SECONDS)
     _end(128 + came[0])
+
+
+def _last() -> None:
+    for each in [*at_the_end]:
+        with suppress(Exception):
+            each()
 
 
 def _end_ray() -> None:

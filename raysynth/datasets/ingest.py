@@ -21,7 +21,7 @@ from raysynth.datasets.layout import Dataset
 from raysynth.datasets.listing import list_dataset, require_images, split_counts
 from raysynth.datasets.pictures import Unreadable
 from raysynth.datasets.settings import DatasetConfig
-from raysynth.errors import DataError
+from raysynth.errors import DamagedError, DataError
 from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
 from raysynth.stages.stage import Work
@@ -32,6 +32,7 @@ from raysynth.storage.tables import (
     REAL,
     SPLITS,
     STORED,
+    read_footers,
     read_parts,
     read_table,
     to_parquet,
@@ -42,6 +43,8 @@ ROWS_PER_FILE = 1000
 REASONS = 5
 """Unreadable images whose reasons are said."""
 REPEATED = "repeated"
+UNREADABLE = b"unreadable"
+"""In a file's metadata: how many of its rows' images could not be read, where any could not."""
 
 
 def ingest(
@@ -69,7 +72,7 @@ def ingest(
         _refuse(skipped, why, chunks, str(config.path), work)
     counts = _written_counts(config, listing, skipped, groups)
     left_out = _left_out(listing, why)
-    for file in (chunk["file"][0].as_py() for chunk in chunks):
+    for file in (_file_of(chunk) for chunk in chunks):
         if file not in hashes:
             hashes[file] = _read_hashes(work, file)
     repeated = _repeated(chunks, skipped, hashes)
@@ -132,7 +135,22 @@ def _chunks(listing: pa.Table) -> list[pa.Table]:
 
 
 def _missing(chunks: list[pa.Table], work: str) -> list[pa.Table]:
-    return [c for c in chunks if not exists(f"{work}/{c['file'][0].as_py()}")]
+    """The chunks whose file is not there, or holds another number of rows than was written."""
+    return [chunk for chunk in chunks if not _is_written(chunk, f"{work}/{_file_of(chunk)}", work)]
+
+
+def _is_written(chunk: pa.Table, path: str, work: str) -> bool:
+    if not exists(path):
+        return False
+    try:
+        (footer,) = read_footers(work, [path])
+    except DamagedError:
+        return False
+    return footer.num_rows + int((footer.metadata or {}).get(UNREADABLE, 0)) == len(chunk)
+
+
+def _file_of(chunk: pa.Table) -> str:
+    return str(chunk["file"][0].as_py())
 
 
 def _write_chunk(chunk: pa.Table, dataset: Dataset, groups: Groups, work: str) -> pa.Table:
@@ -145,7 +163,10 @@ def _write_chunk(chunk: pa.Table, dataset: Dataset, groups: Groups, work: str) -
         [column if field.name == "image" else kept[field.name].cast(field.type) for field in REAL],
         schema=with_groups(REAL, groups),
     )
-    file = chunk["file"][0].as_py()
+    if len(good) < len(images):
+        unread = {UNREADABLE: str(len(images) - len(good))}
+        table = table.replace_schema_metadata(table.schema.metadata | unread)
+    file = _file_of(chunk)
     damage.keep(dataset, kept, good, f"{work}/{file}")  # first: a table that is there is whole
     data = to_parquet(table)
     write_atomic(f"{work}/{file}", data)
@@ -191,7 +212,7 @@ def _refuse(skipped: set[str], why: str, chunks: list[pa.Table], path: str, work
     """Name the broken images; their files are dropped, to be made again when they are mended."""
     for chunk in chunks:
         if skipped.intersection(chunk["id"].to_pylist()):
-            remove(f"{work}/{chunk['file'][0].as_py()}")
+            remove(f"{work}/{_file_of(chunk)}")
     raise DataError(
         f"dataset: {path} holds {why}. Fix: replace or remove them, or set "
         "dataset.on_error=skip to leave them out"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from raysynth.cluster.note import born
+from raysynth.cluster.note import born, machine
 from raysynth.endings import exit_code_of
 from raysynth.errors import RaysynthError, reason_of
 from raysynth.progress import Progress, Standing
@@ -154,7 +154,13 @@ def _kept(before: dict[str, Any]) -> dict[str, Any]:
 def _driver() -> dict[str, Any]:
     """This process, so that it can be recognised."""
     pid, start = born(os.getpid())
-    return {"host": socket.gethostname(), "pid": pid, "born": start, "job": submission_id()}
+    return {
+        "host": socket.gethostname(),
+        "machine": machine(),
+        "pid": pid,
+        "born": start,
+        "job": submission_id(),
+    }
 
 
 def submission_id() -> str | None:

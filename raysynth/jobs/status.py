@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from raysynth.cluster.note import Born, alive
+from raysynth.cluster.note import Born, alive, machine
 from raysynth.errors import ConfigError, DataError
 from raysynth.jobs.heartbeat import FINISHED, STATUS, STOPPED
 from raysynth.stages.record import MANIFEST
@@ -113,7 +113,11 @@ def driver_of(record: Mapping[str, Any]) -> Born | None:
 def is_here(record: Mapping[str, Any]) -> bool:
     """Whether the driver runs, or ran, on this machine."""
     driver = record.get("driver")
-    return isinstance(driver, dict) and driver.get("host") == socket.gethostname()
+    if not isinstance(driver, dict):
+        return False
+    if told := driver.get("machine"):  # of a container, a host's name may be any
+        return bool(told == machine())
+    return driver.get("host") == socket.gethostname()  # written by a version of before
 
 
 def _no_run(root: str) -> ConfigError:

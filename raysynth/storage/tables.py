@@ -186,12 +186,15 @@ def _opened(storage: Storage, name: str, *, whole: bool, ahead: bool) -> Any:
 
 def count_rows(folder: str, files: Sequence[str]) -> int:
     """Rows of the Parquet files below a folder or URI; raises DataError where one is cut off."""
+    return sum(footer.num_rows for footer in read_footers(folder, files))
+
+
+def read_footers(folder: str, files: Sequence[str]) -> Iterator[pq.FileMetaData]:
+    """What Parquet files say of themselves; raises DataError where one is cut off."""
     storage, _ = open_storage(folder)
-    rows = 0
     for name in files:
         with _reading(name), storage.open(name, "rb") as file:
-            rows += patiently(partial(pq.ParquetFile, file), name).metadata.num_rows
-    return rows
+            yield patiently(partial(pq.ParquetFile, file), name).metadata
 
 
 def _require(parquet: pq.ParquetFile, columns: Sequence[str] | None, name: str) -> None:

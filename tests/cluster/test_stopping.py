@@ -12,6 +12,7 @@ import time
 import psutil
 import pytest
 
+from raysynth.cluster.lease import LEASE
 from raysynth.cluster.stopping import LEAVE_SECONDS, in_time
 from tests.test_pipeline import MINIATURE
 
@@ -40,7 +41,21 @@ with in_time() as leave:
         leave(130)
 """
 
+HOLDS = """
+import ctypes, time
+import psutil
+from raysynth.cluster.lease import Lease
+from raysynth.cluster.local import held_signals
+from raysynth.cluster.stopping import at_the_end, in_time
+from raysynth.progress import Progress
 
+with in_time() as leave, held_signals():
+    Lease({root!r}).take(Progress())
+    at_the_end.append(lambda: time.sleep(600))
+    print("held", flush=True)
+    while True:
+        ctypes.CDLL(None).poll(None, 0, 600_000)
+"""
 OWN = f"""
 import time
 from raysynth.cluster.stopping import in_time, interrupt_self
@@ -89,6 +104,13 @@ def test_what_is_stuck_is_left_with_its_processes(number):
     while runs(int(first)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not runs(int(first))
+
+
+def test_a_stop_by_force_gives_the_lease_back(tmp_path):
+    """Another machine would wait for it; a storage that does not answer delays nothing."""
+    code, seconds, first, _ = stopped(HOLDS.format(root=str(tmp_path)), signal.SIGTERM)
+    assert (code, first) == (128 + signal.SIGTERM, "held\n")
+    assert seconds < 20 and not (tmp_path / LEASE).exists()
 
 
 def test_a_run_that_ends_itself_is_given_time():

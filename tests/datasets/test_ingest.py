@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -52,7 +53,10 @@ def test_broken_images_are_refused_or_skipped_and_counted(ray_local, tmp_path):
     )
     assert facts["left_out"] in said.getvalue()
     # All files are there: nothing is read by workers.
+    train = f"{work}/train-00000.parquet"
+    kept = os.stat(train).st_mtime_ns
     again = ingest(skip.dataset, 0, work, Progress())
+    assert os.stat(train).st_mtime_ns == kept
     assert again["left_out"] == facts["left_out"] and again["repeated"] == facts["repeated"] == ""
     assert facts["rows"] == 79 == len(read_table(work))
 
@@ -67,6 +71,20 @@ def test_a_cut_off_ingest_makes_only_what_is_missing(ray_local, tmp_path):
     ingest(config.dataset, 0, str(work), Progress())
     assert os.stat(work / "train-00000.parquet").st_mtime_ns == kept
     assert read_table(str(work)).equals(before)
+
+
+def test_a_file_that_was_replaced_by_one_of_fewer_rows_is_made_again(ray_local, tmp_path):
+    """Its missing rows are no unreadable images."""
+    config = config_for(write_folder(tmp_path / "data", balanced_rows()))
+    work = tmp_path / "work"
+    facts = ingest(config.dataset, 0, str(work), Progress())
+    before = read_table(str(work))
+    train, test = work / "train-00000.parquet", work / "test-00000.parquet"
+    pq.write_table(pq.read_table(train).slice(1), train)
+    test.write_bytes(test.read_bytes()[:100])
+    again = ingest(config.dataset, 0, str(work), Progress())
+    assert again["skipped"] == [] and again["left_out"] == ""
+    assert read_table(str(work)).equals(before) and again["counts"] == facts["counts"]
 
 
 def test_a_picture_in_two_splits_or_with_two_labels_is_said(ray_local, tmp_path):

@@ -16,7 +16,7 @@ from rich.console import Console
 
 import raysynth.jobs.heartbeat
 from raysynth.cli import main
-from raysynth.cluster.note import born
+from raysynth.cluster.note import born, machine
 from raysynth.errors import ConfigError, StageError
 from raysynth.jobs.folder import root_of
 from raysynth.jobs.heartbeat import KILLED, STATUS, Heartbeat, Pace
@@ -76,8 +76,8 @@ def test_a_run_at_work_says_what_it_does_and_how_fast(tmp_path, progress):
     assert own["left"] == pytest.approx(200 / own["rate"])
     assert beside["stage"] == "references" and beside["rate"] is None
     pid, start = born(os.getpid())
-    mine = {"host": socket.gethostname(), "pid": pid, "born": start, "job": None}
-    assert found["driver"] == mine and found["attempts"] == 1
+    mine = {"host": socket.gethostname(), "machine": machine(), "pid": pid, "born": start}
+    assert found["driver"] == mine | {"job": None} and found["attempts"] == 1
     told = "\n".join(in_words(status))
     assert "finetune: 4 adapters, steps 200 of 400 (50 %)" in told
     assert "to come   finetune, synthesis" in told
@@ -153,9 +153,13 @@ def test_signs_of_life_are_read_honestly(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     pid, start = born(ended.pid)
     ended.wait()
-    put(tmp_path, driver={"host": socket.gethostname(), "pid": pid, "born": start, "job": "b-1"})
-    gone = read_status(str(tmp_path))
-    assert gone.state == "gone" and "its process is gone" in in_words(gone)[1]
+    driver = {"host": socket.gethostname(), "pid": pid, "born": start, "job": "b-1"}
+    for here in ({}, {"machine": machine()}):
+        put(tmp_path, driver=driver | here)
+        gone = read_status(str(tmp_path))
+        assert gone.state == "gone" and "its process is gone" in in_words(gone)[1]
+    put(tmp_path, driver=driver | {"machine": "a container whose host has the same name"})
+    assert read_status(str(tmp_path)).state == "running"
 
 
 def test_a_run_without_a_status_is_known_by_its_manifest(tmp_path):
