@@ -181,6 +181,13 @@ def test_the_driver_imports_no_library_that_only_loads_models():
     assert done.stdout.strip() == ""
 
 
+def test_the_driver_of_a_generation_imports_no_torch():
+    """90 MB, beside a plan of a million images that takes fewer."""
+    code = "import sys, raysynth.synthesis.stage as stage; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, ray_local) -> Run:
     """One miniature run of all stages, shared by the tests of its outputs.

@@ -23,7 +23,7 @@ def main() -> None:
     from dataclasses import replace
 
     from raysynth.config.files import load_config
-    from raysynth.models.device import use_threads
+    from raysynth.models.threads import use_threads
     from raysynth.networks.build import blueprint_of
     from raysynth.storage import tables
     from raysynth.training.data import load_data

@@ -23,12 +23,12 @@ from raysynth.generators.recipe import Training
 from raysynth.models.base import load_base
 from raysynth.models.condition import Condition
 from raysynth.models.denoiser import Denoiser
-from raysynth.models.device import use_threads
 from raysynth.models.family import Base
 from raysynth.models.latents import encode, images_at_once
 from raysynth.models.likelihood import elbo, even_shares, noise_of
 from raysynth.models.loading import round_weights
 from raysynth.models.settings import BaseConfigSection
+from raysynth.models.threads import use_threads
 from raysynth.storage.files import exists
 from raysynth.storage.tables import decode_images, read_parts, write_table
 from raysynth.synthesis.shards import shard_files

@@ -27,8 +27,8 @@ from raysynth.groups.groups import Groups
 from raysynth.groups.prompts import spoken
 from raysynth.groups.settings import PromptConfig
 from raysynth.models.clip import load_clip
-from raysynth.models.device import use_threads
 from raysynth.models.settings import BaseConfigSection
+from raysynth.models.threads import use_threads
 from raysynth.registry import Chosen
 from raysynth.storage.files import make_folder, read_now, sizes_below, write_atomic
 from raysynth.storage.tables import read_table

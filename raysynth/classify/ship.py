@@ -10,7 +10,7 @@ from raysynth.cluster.settings import ResourcesConfig
 from raysynth.evaluation.kinds import KINDS
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
-from raysynth.models.device import use_threads
+from raysynth.models.threads import use_threads
 from raysynth.networks.build import blueprint_of
 from raysynth.references.stage import reference_units
 from raysynth.storage.files import put_folder

@@ -5,25 +5,26 @@ from __future__ import annotations
 import io
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-import torch
 from PIL import Image
 
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.workers import TASK_CPUS, actor_pool
 from raysynth.clustering.batches import images_at_once, rows_at_once
 from raysynth.clustering.settings import ClusteringConfig
-from raysynth.models.clip import load_clip
-from raysynth.models.device import use_threads
-from raysynth.models.encoder import load_encoder
 from raysynth.models.settings import CLIP, BaseConfigSection
+from raysynth.models.threads import use_threads
 from raysynth.progress import Progress
 from raysynth.storage.files import open_storage
 from raysynth.storage.tables import STORED, count_rows, decode_images, read_table, split_files
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VECTOR = pa.list_(pa.float32())
 MIRRORED = pa.field("mirrored", VECTOR)
@@ -48,6 +49,9 @@ class ImageEmbedder:
 
     def __init__(self, config: ClusteringConfig, base: BaseConfigSection, cpus: float) -> None:
         """Load the models; threads as a worker has CPUs."""
+        from raysynth.models.clip import load_clip  # torch: not in the driver
+        from raysynth.models.encoder import load_encoder
+
         use_threads(cpus)
         name = config.encoder
         self.clip = load_clip(base)
@@ -69,11 +73,13 @@ class ImageEmbedder:
 
     def _embed(self, images: pa.ChunkedArray, width: int, height: int) -> dict[str, np.ndarray]:
         """Column -> [N, D] of images of one size, which are decoded and reduced by parts."""
+        import torch
+
         space = self.encoder or self.clip
         models = {"embedding": self.clip, MIRRORED.name: space}
         if self.encoder is not None:
             models[ENCODED.name] = self.encoder
-        prepared: dict[str, list[torch.Tensor]] = {name: [] for name in models}
+        prepared: dict[str, list[Tensor]] = {name: [] for name in models}
         each = images_at_once(width, height)
         for start in range(0, len(images), each):
             pixels = decode_images(images.slice(start, each))

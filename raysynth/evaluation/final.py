@@ -11,7 +11,7 @@ import ray
 from numpy.typing import NDArray
 
 from raysynth.cluster.tasks import on_worker
-from raysynth.models.device import use_threads
+from raysynth.models.threads import use_threads
 from raysynth.training.data import load_real
 from raysynth.training.units import Units, load_unit
 

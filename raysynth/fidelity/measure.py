@@ -18,7 +18,7 @@ from raysynth.fidelity.probe import cross_fitted, fit_probe, told_apart
 from raysynth.fidelity.seen import Chosen, Seen, Tables, look_at_made, look_at_real
 from raysynth.fidelity.settings import FidelityConfig
 from raysynth.groups.groups import Groups
-from raysynth.models.device import use_threads
+from raysynth.models.threads import use_threads
 from raysynth.networks.build import Blueprint
 from raysynth.storage.tables import stored_side
 

@@ -22,7 +22,7 @@ from raysynth.groups.balance import evenly_of_each, image_weights
 from raysynth.groups.groups import Groups
 from raysynth.heads.regression import fit_heads
 from raysynth.models.clip import load_clip
-from raysynth.models.device import use_threads
+from raysynth.models.threads import use_threads
 from raysynth.networks.build import Blueprint
 from raysynth.networks.images import Data, ImageSet
 from raysynth.networks.linear import Head

@@ -273,7 +273,7 @@ def train_worker(given: dict[str, Any]) -> None:
     from ray.train import get_context
 
     from raysynth.finetune.training import train_pack
-    from raysynth.models.device import use_threads
+    from raysynth.models.threads import use_threads
 
     use_threads(given["cpus"])
     CONTEXT["run"] = given["run"]  # a metric says whose it is

@@ -18,7 +18,7 @@ from raysynth.groups.prompts import spoken
 from raysynth.groups.settings import PromptConfig
 from raysynth.models.captioner import load_captioner
 from raysynth.models.clip import load_clip
-from raysynth.models.device import use_threads
+from raysynth.models.threads import use_threads
 from raysynth.networks.build import Blueprint
 from raysynth.networks.images import ImageSet
 from raysynth.networks.network import Network, build_network

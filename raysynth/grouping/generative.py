@@ -30,10 +30,11 @@ from raysynth.groups.settings import PromptConfig
 from raysynth.models.base import load_base
 from raysynth.models.condition import Condition
 from raysynth.models.denoiser import Denoiser
-from raysynth.models.device import autocast, pick_dtype, use_threads
+from raysynth.models.device import autocast, pick_dtype
 from raysynth.models.latents import encode, images_at_once
 from raysynth.models.likelihood import Measure, log_posterior, noise_of, step_errors
 from raysynth.models.settings import BaseConfigSection
+from raysynth.models.threads import use_threads
 from raysynth.storage.tables import decode_images, read_parts, split_files
 from raysynth.training.adamw import AdamW
 

@@ -57,10 +57,5 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype if enabled else None, enabled=enabled)
 
 
-def use_threads(cpus: float) -> None:
-    """Let torch use as many threads as the worker was given CPUs (spinning on more is slower)."""
-    torch.set_num_threads(max(1, int(cpus)))
-
-
 def _cpu_multiplies_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -11,7 +11,7 @@ from raysynth.groups.balance import image_weights
 from raysynth.groups.groups import Groups
 from raysynth.groups.metrics import group_metrics
 from raysynth.heads.regression import fit_heads
-from raysynth.models.device import use_threads
+from raysynth.models.threads import use_threads
 from raysynth.networks.build import Blueprint
 from raysynth.references.control import CONTROLS
 from raysynth.training.data import load_real

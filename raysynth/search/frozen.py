@@ -8,7 +8,8 @@ from typing import Any
 import ray
 
 from raysynth.heads.seen import Features
-from raysynth.models.device import pick_device, use_threads
+from raysynth.models.device import pick_device
+from raysynth.models.threads import use_threads
 from raysynth.networks.build import Blueprint
 from raysynth.networks.images import Data
 from raysynth.search.settings import SearchConfig

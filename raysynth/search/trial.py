@@ -10,7 +10,7 @@ from ray import tune
 
 from raysynth.groups.metrics import GroupMetrics
 from raysynth.heads.spec import HeadSpec
-from raysynth.models.device import use_threads
+from raysynth.models.threads import use_threads
 from raysynth.networks.build import Blueprint
 from raysynth.networks.images import Data
 from raysynth.networks.settings import ClassifierConfig

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysynth.errors import RaysynthError
-from raysynth.models.device import use_threads
+from raysynth.models.threads import use_threads
 from raysynth.scoring.scorer import open_scorers
 from raysynth.synthesis import colours
 from raysynth.synthesis.plan import START, STOP, Plan

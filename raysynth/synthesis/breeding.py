@@ -22,13 +22,12 @@ from raysynth.cluster.tasks import RETRIES
 from raysynth.cluster.workers import actor_pool
 from raysynth.errors import DataError, RaysynthError
 from raysynth.groups.groups import Groups
-from raysynth.models.device import use_threads
+from raysynth.models.threads import use_threads
 from raysynth.progress import Progress
 from raysynth.scoring.attributes import AttributeJudge, judge_of
 from raysynth.storage.files import exists
 from raysynth.storage.tables import read_table, write_table
 from raysynth.synthesis.actor import DiffusionSampler
-from raysynth.synthesis.lineage import likeness
 from raysynth.synthesis.rebalance import Seen, Start, Wanted, births, evolve, farther, targets
 from raysynth.synthesis.settings import RebalanceConfig
 from raysynth.synthesis.solver import check_kind, kind_of
@@ -87,6 +86,8 @@ class Breeder:
         return judge_of(scoring.clip, scoring.groups, scoring.prompts)
 
     def _farther(self, seed: int, path: tuple[int, ...]) -> bool:
+        from raysynth.synthesis.lineage import likeness  # torch: not in the driver
+
         generate = self._sampler.generate
         return not path or farther(*likeness(seed, path, generate.sigma, generate.shape))
 

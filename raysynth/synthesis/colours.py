@@ -16,12 +16,10 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from raysynth.groups.groups import Groups
 from raysynth.storage.files import read_record, write_atomic
-from raysynth.synthesis.gaussian import gaussians_of
 
 CHROMA = np.array([[1.0, -1.0, 0.0], [1.0, 1.0, -2.0]]) / np.sqrt([[2.0], [6.0]])
 """[2, 3] red against green, yellow against blue: an orthonormal basis of what is not grey."""
@@ -73,6 +71,10 @@ def colours_of(
     Means and covariances of real ones are those of the group's own images and, where these are few,
     of groups akin (`gaussian`). A group of which fewer than two images were drawn is left as it is.
     """
+    import torch  # not in the driver, which hands the maps on
+
+    from raysynth.synthesis.gaussian import gaussians_of
+
     wanted = gaussians_of(torch.from_numpy(real)[:, :, None, None], real_group, groups)
     scale, shift = np.tile(np.eye(2), (groups.count, 1, 1)), np.zeros((groups.count, 2))
     for g in range(groups.count):

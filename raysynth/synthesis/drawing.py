@@ -22,6 +22,7 @@ from raysynth.models.loading import round_weights
 from raysynth.storage.tables import decode_bytes
 from raysynth.synthesis import fits, gaussian
 from raysynth.synthesis.compiled import Compiler, can_compile
+from raysynth.synthesis.contrast import Contrast
 from raysynth.synthesis.denoise import Edited, denoise, draw_noise, latent_shape
 from raysynth.synthesis.guidance import (
     ATTRIBUTE,
@@ -34,7 +35,7 @@ from raysynth.synthesis.guidance import (
 )
 from raysynth.synthesis.lineage import Lineage, lineage_of
 from raysynth.synthesis.masks import LEVEL as MASK_LEVEL
-from raysynth.synthesis.masks import Contrast, attribute_mask, spread_over
+from raysynth.synthesis.masks import attribute_mask, spread_over
 from raysynth.synthesis.rebalance import births
 from raysynth.synthesis.schedule import EVEN
 from raysynth.synthesis.solver import build_solver

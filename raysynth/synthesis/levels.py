@@ -100,7 +100,7 @@ def find_way(
     """
     # Not in the driver: torch, diffusers.
     from raysynth.models.base import load_base
-    from raysynth.models.device import use_threads
+    from raysynth.models.threads import use_threads
     from raysynth.synthesis import fits, gaussian
     from raysynth.synthesis.denoise import latent_shape
     from raysynth.synthesis.encoded import real_latents

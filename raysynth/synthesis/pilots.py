@@ -10,7 +10,7 @@ import ray
 
 from raysynth.cluster.tasks import RETRIES, on_worker
 from raysynth.errors import DataError
-from raysynth.models.device import use_threads
+from raysynth.models.threads import use_threads
 from raysynth.synthesis import colours
 from raysynth.synthesis.actor import DiffusionSampler
 from raysynth.synthesis.plan import Plan, group_ranges

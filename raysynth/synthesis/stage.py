@@ -27,9 +27,9 @@ from raysynth.synthesis.blocks import FOLDER as BLOCKS
 from raysynth.synthesis.breeding import FOLDER as LINEAGES
 from raysynth.synthesis.breeding import Breeders, breed, breeds_of
 from raysynth.synthesis.collect import Collector
+from raysynth.synthesis.contrast import contrasts
 from raysynth.synthesis.draw import SPECS_FOLDER, draw
 from raysynth.synthesis.levels import settled_way
-from raysynth.synthesis.masks import contrasts
 from raysynth.synthesis.pilots import coloured
 from raysynth.synthesis.plan import Listed, Plan, Spoken, group_ranges
 from raysynth.synthesis.rebalance import shares_of

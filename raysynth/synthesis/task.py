@@ -20,8 +20,8 @@ from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.scoring.scorer import Scoring
+from raysynth.synthesis.contrast import Contrast
 from raysynth.synthesis.guidance import guide_of
-from raysynth.synthesis.masks import Contrast
 from raysynth.synthesis.settings import SynthesisConfig
 from raysynth.synthesis.way import Way
 

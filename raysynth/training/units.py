@@ -24,8 +24,8 @@ from raysynth.groups.groups import Groups
 from raysynth.groups.metrics import GroupMetrics
 from raysynth.heads.seen import Features
 from raysynth.knobs import digest_of
-from raysynth.models.device import use_threads
 from raysynth.models.headers import is_whole
+from raysynth.models.threads import use_threads
 from raysynth.networks.build import Blueprint
 from raysynth.networks.images import Data
 from raysynth.networks.linear import Head

@@ -15,10 +15,11 @@ from raysynth.models.denoiser import Denoiser
 from raysynth.models.latents import encode
 from raysynth.models.settings import BaseConfigSection
 from raysynth.storage.tables import decode_bytes
+from raysynth.synthesis.contrast import Contrast, contrasts
 from raysynth.synthesis.denoise import Edited, denoise, draw_noise
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.guidance import guide_of
-from raysynth.synthesis.masks import Contrast, attribute_mask, contrasts, otsu, spread_over
+from raysynth.synthesis.masks import attribute_mask, otsu, spread_over
 from raysynth.synthesis.solver import build_solver
 from raysynth.synthesis.specs import image_seed
 from raysynth.synthesis.task import Drawing
