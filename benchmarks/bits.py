@@ -57,7 +57,7 @@ def hashes(folder: Path) -> dict[str, str]:
             content = repr(table.select(timeless(table.column_names)).to_pylist()).encode()
         elif file.suffix == ".safetensors":
             content = weights(file)
-        elif file.name in ("results.json", "adapters.json", "best.json", "choice.json"):
+        elif file.name in ("results.json", "adapters.json", "best.json", ".choice.json"):
             content = json.dumps(timeless(json.loads(file.read_bytes())), sort_keys=True).encode()
         else:
             continue

@@ -31,6 +31,7 @@ from raysynth.jobs.commands import (
     submit,
 )
 from raysynth.json_lines import to_stderr
+from raysynth.publish.commands import export, push
 
 Arguments = Annotated[
     list[str] | None,
@@ -171,31 +172,8 @@ def benchmark(
         sys.exit(finished.exit_code)
 
 
-@app.command()
-def export(
-    method: Annotated[str, typer.Argument(help="A trained method of the run's table.")],
-    arguments: Arguments = None,
-    to: Annotated[
-        str, typer.Option("--to", metavar="FOLDER", help="New or empty folder or URI.")
-    ] = "",
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", help="Training seed; default: the best one on validation."),
-    ] = None,
-    onnx: Annotated[
-        bool, typer.Option("--onnx", help="Also as model.onnx (needs raysynth[onnx]).")
-    ] = False,
-) -> None:
-    """Save any trained method of a finished run: model, preprocessor and card; trains nothing."""
-    config = load_config(*split_arguments(arguments or []))
-    require_filesystem(config.storage_path)
-    if not to:
-        raise ConfigError("--to: no folder given. Fix: --to FOLDER, a new or an empty one")
-    require_filesystem(to, "--to")
-    from raysynth.export import export as save
-
-    with in_words():
-        print(save(config, method, to, seed, onnx))
+app.command()(export)
+app.command()(push)
 
 
 @app.command()

@@ -22,7 +22,7 @@ from raysynth.storage.files import misfits, open_storage, read_json, remove, siz
 from raysynth.storage.files import write_atomic as write
 from raysynth.storage.hashes import AT_ONCE, sha256_of
 from raysynth.storage.tables import count_rows, read_parts
-from raysynth.synthesis.shards import read_manifest
+from raysynth.synthesis import shards
 from raysynth.terminal import clipped, masked, shown
 
 TABLES = {
@@ -194,7 +194,7 @@ def _told(
     if stage_kind(name) != SHARDS:
         return rows, hashes
     try:
-        manifest = read_manifest(place) or {"shards": [], "rows": 0}
+        manifest = shards.read_manifest(place) or {"shards": [], "rows": 0}
     except DataError as error:
         faults.append(str(error).partition(" Fix: ")[0])
         return rows, hashes
@@ -204,7 +204,8 @@ def _told(
             hashes.setdefault(shard["file"], shard["sha256"])
     if manifest["rows"] != record.get("rows"):
         faults.append(
-            f"{masked(place)}/{MANIFEST}: {manifest['rows']} rows, expected {record.get('rows')}"
+            f"{masked(place)}: its manifest has {manifest['rows']} rows, expected "
+            f"{record.get('rows')}"
         )
     return rows, hashes
 

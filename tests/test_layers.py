@@ -46,7 +46,9 @@ parts method
 planning
 jobs
 ahead doctor
-pipeline export verify
+pipeline verify finished
+export
+publish
 benchmark
 cli
 __main__

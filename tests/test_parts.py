@@ -274,7 +274,7 @@ def test_a_part_of_every_kind_from_outside_in_one_run(tmp_path):
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
     run = tmp_path / "mini"
     synthetic = read_shards(str(run / "synthetic"))
-    made = json.loads((run / "synthetic" / "manifest.json").read_text())["facts"]
+    made = json.loads((run / "synthetic" / ".manifest.json").read_text())["facts"]
     assert made["levels"] == pytest.approx([0.8, 0.8 * 0.6]), "from the Gaussian on"
     assert 0 < min(synthetic["brightness"].to_pylist()) < 1
     owed = [max(row) for row in read_table(str(run / "audit"))["scores"].to_pylist()]

@@ -124,7 +124,7 @@ def test_an_emptied_manifest_costs_nothing(plain, capsys):
 def test_a_disk_that_fills_up_is_said_and_the_run_goes_on(plain, monkeypatch):
     """The write of the synthetic manifest fails half done, and so does every one after it."""
     folder, before = plain
-    (folder / "mini/synthetic/manifest.json").unlink()
+    (folder / "mini/synthetic/.manifest.json").unlink()
     real, full = os.fsync, False
 
     def fsync(number: int) -> None:

@@ -172,10 +172,10 @@ def test_rows_are_counted_where_a_record_of_before_has_neither_sizes_nor_hashes(
     write_table(table(59), f"{run.folder('selection')}/selection.parquet")
     assert "selection.parquet: 59 rows, expected 60" in told(run, capsys)
     shard = f"{run.folder('synthesis')}/group-0-1.parquet"
-    shards = json.loads(Path(run.folder("synthesis"), "manifest.json").read_text())
+    shards = json.loads(Path(run.folder("synthesis"), ".manifest.json").read_text())
     for each in shards["shards"]:
         each["sha256"] = ""
-    Path(run.folder("synthesis"), "manifest.json").write_text(json.dumps(shards))
+    Path(run.folder("synthesis"), ".manifest.json").write_text(json.dumps(shards))
     write_table(table(12), shard)
     assert f"{shard}: 12 rows, expected 20" in told(run, capsys)
 

@@ -254,7 +254,7 @@ class GroupedLoRA:
                 raise ModelError(f"{reason}. Fix: see to the storage, and run again") from None
             raise DamagedError(f"{reason}. Fix: {AGAIN}", file) from None
         check_finite(weights, file)
-        alpha = _alpha_of(data)
+        alpha = alpha_of(data)
         if alpha is not None and alpha != self.alpha:
             raise ModelError(
                 f"{folder}: trained with alpha {alpha}, expected {self.alpha}. Fix: "
@@ -331,8 +331,8 @@ def _per_row(stack_K: Tensor, b: int) -> Tensor:
     return stack_K[:, None].expand(-1, b, -1, -1).reshape(-1, *stack_K.shape[1:])
 
 
-def _alpha_of(data: bytes) -> float | None:
-    """Alpha in the header's metadata; None for files of others that do not say."""
+def alpha_of(data: bytes) -> float | None:
+    """LoRA's alpha in the metadata of an adapter's file; None for files that do not say."""
     length = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     config = json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY, "{}"))

@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from raysynth.errors import DamagedError, DataError
+from raysynth.models.hub import public_name
 from raysynth.storage.files import read_json, write_atomic
+from raysynth.storage.marks import Maker
 from raysynth.terminal import masked
 
 RECORD, CHECKPOINT = "adapter.json", "checkpoint.safetensors"
@@ -65,8 +67,23 @@ class Adapter:
     """Adapter that it went on from, of an expert for a part of the noise levels."""
 
 
+WEIGHTS = ".safetensors"
 OPTIONAL = ("terms", "parent")
 """Written only where there is something to say."""
+
+
+def maker_of(base: Any, hashes: Mapping[str, str]) -> Maker:
+    """What images say of the models behind them.
+
+    `base`: the section of that name. `hashes`: file below the fine-tuning stage's folder ->
+    SHA-256; an adapter whose weights are several files is said by its name alone.
+    """
+    found: dict[str, list[str]] = {}
+    for file, sha256 in hashes.items():
+        if "/" in file and file.endswith(WEIGHTS) and not file.endswith(f"/{CHECKPOINT}"):
+            found.setdefault(file.partition("/")[0], []).append(sha256)
+    single = {name: of[0] for name, of in found.items() if len(of) == 1}
+    return Maker(public_name(base.name), base.revision or "", single)
 
 
 def write_adapters(adapters: Sequence[Adapter], folder: str) -> None:

@@ -17,7 +17,7 @@ from raysynth.evaluation.results import INFERRED
 from raysynth.evaluation.shipping import candidates
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
-from raysynth.models.hub import commits
+from raysynth.models.hub import commits, public_name
 from raysynth.models.settings import BaseConfigSection
 from raysynth.networks.build import blueprint_of
 from raysynth.networks.settings import ClassifierConfig
@@ -195,16 +195,6 @@ def _compared(origin: Origin) -> str:
 def plain(text: str) -> str:
     """Markdown in which names are names: no table cell, link, HTML or line of their own."""
     return re.sub(r"([\\`*_{}\[\]<>()#!|~&$])", r"\\\1", " ".join(text.split()))
-
-
-def public_name(model: str) -> str:
-    """A model's name on the hub; of a folder only the last part, and nothing that ends a code span.
-
-    Where a model lay on the machine that trained is nobody's business.
-    """
-    folder = model.startswith(("/", "~", ".")) or model.count("/") > 1 or "\\" in model
-    name = re.split(r"[/\\]", model.rstrip("/\\"))[-1] if folder else model
-    return " ".join(name.replace("`", "'").split())
 
 
 def _training(origin: Origin) -> str:

@@ -70,6 +70,18 @@ def configuration_of(root: str, overrides: Sequence[str] = ()) -> Config:
     return config.model_copy(update={"storage_path": path, "name": name})  # it may have been moved
 
 
+def config_of(arguments: Sequence[str]) -> Config:
+    """The configuration that `RUN`, or `[CONFIG.yaml] [section.key=value ...]`, stands for.
+
+    Raises ConfigError as `root_of`, `configuration_of` and `load_config`.
+    """
+    if arguments and _is_folder(arguments[0]):
+        return configuration_of(root_of(arguments))
+    config = load_config(*split_arguments(arguments))
+    require_filesystem(config.storage_path)
+    return config
+
+
 def until_of(root: str) -> str | None:
     """The last stage that a run was asked for when it was last started; None: all."""
     until = read_status(root).record.get("until")

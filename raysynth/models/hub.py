@@ -83,6 +83,16 @@ def commits(config: Any) -> dict[str, str]:
     }
 
 
+def public_name(model: str) -> str:
+    """A model's name on the hub; of a folder only the last part, and nothing that ends a code span.
+
+    Where a model lay on the machine that trained is nobody's business.
+    """
+    folder = model.startswith(("/", "~", ".")) or model.count("/") > 1 or "\\" in model
+    name = re.split(r"[/\\]", model.rstrip("/\\"))[-1] if folder else model
+    return " ".join(name.replace("`", "'").split())
+
+
 @cache
 def commit_of(key: str, name: str, revision: str | None) -> str:
     """The commit that a revision of a hub model is now; the local cache's where the hub is not.

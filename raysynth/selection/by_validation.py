@@ -40,6 +40,8 @@ from raysynth.training.units import Records, Units, run_units
 SEEDS = 2
 """Trainings of each composition; validation groups are small."""
 MIX = "mix"
+CHOICE, UNITS = ".choice.json", ".units"
+"""Beside the images; see `shards.MANIFEST` for such names."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def run_choice(
             for name, of_groups in shares.items()
         },
     }
-    write_atomic(f"{work}/choice.json", json.dumps(found, indent=1).encode())
+    write_atomic(f"{work}/{CHOICE}", json.dumps(found, indent=1).encode())
     said = ", ".join(f"{group}: {name}" for group, name in found["chosen"].items())
     progress.say(f"  chosen by validation WGA {scores[winner].wga:.3f} ({winner}): {said}")
     return {"rows": _publish(made, chosen, work), **found}
@@ -172,7 +174,7 @@ def _train(
     config: Sections, data: Data, images: ImageSet, work: str, name: str, progress: Progress
 ) -> Records:
     classifier, size = config[ClassifierConfig], data.train.size
-    folder = f"{work}/units/{name}"
+    folder = f"{work}/{UNITS}/{name}"
     units = Units(folder, blueprint_of(config), config[ResourcesConfig], data.groups, size)
     make_folder(folder)
     settings, heads = configured(classifier), config[SearchConfig].heads

@@ -158,8 +158,7 @@ class Run:
         record = self._recorded(name, digest) or self._found(name, digest)
         if record is not None:
             self._note(name, record)
-            place = self._shelf.at(name, record)
-            return Done(name, place, digest, record["seconds"], record["facts"], True)
+            return self._done(name, record, skipped=True)
         self._drop_stale(name, digest)
         work = self._shelf.work(name, digest)
         facts, seconds = self._built(work, build)
@@ -173,10 +172,16 @@ class Run:
             "versions": versions(),
         }
         place = self._shelf.place(name, digest)
-        self._note(name, self._publish(work, place, record))
+        record = self._publish(work, place, record)
+        self._note(name, record)
         if not self._shelf.renames:
             self._drop_stale(name, digest)
-        return Done(name, place, digest, seconds, facts, False)
+        return self._done(name, record, skipped=False)
+
+    def _done(self, name: str, record: Mapping[str, Any], *, skipped: bool) -> Done:
+        place, hashes = self._shelf.at(name, record), record.get("sha256", {})
+        facts, seconds = record["facts"], record["seconds"]
+        return Done(name, place, record["digest"], seconds, facts, skipped, hashes)
 
     def _built(self, work: str, build: Callable[[str], dict[str, Any]]) -> tuple[Any, float]:
         """The stage's facts and the seconds it took, with those of attempts that were cut off."""

@@ -89,6 +89,8 @@ class Done:
     seconds: float
     facts: dict[str, Any]
     skipped: bool
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """File below the folder -> SHA-256; records of before have none."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ REAL = pa.schema(
         ("image", IMAGE),
         ("label", pa.int64()),
         ("attribute", pa.int64()),
-        ("group", pa.int32()),
+        ("group", pa.int64()),
         ("split", pa.string()),
     ]
 )
@@ -64,8 +64,9 @@ def with_groups(schema: pa.Schema, groups: Groups) -> pa.Schema:
     }
     features["image"] = {"_type": "Image"}
     # Of int64 columns: `datasets` drops the names of any other (tables of before have int32).
-    features["label"] = {"names": list(groups.label_names), "_type": "ClassLabel"}
-    features["attribute"] = {"names": list(groups.attribute_names), "_type": "ClassLabel"}
+    named = {"label": groups.label_names, "attribute": groups.attribute_names}
+    for name, names in (named | {"group": groups.names}).items():
+        features[name] = {"names": list(names), "_type": "ClassLabel"}
     return schema.with_metadata(
         {
             "raysynth": json.dumps(groups.to_dict()),
@@ -182,6 +183,13 @@ def _opened(storage: Storage, name: str, *, whole: bool, ahead: bool) -> Any:
     if whole and not storage.is_disk:
         return pa.BufferReader(storage.cat_file(name))
     return storage.open(name, "rb", **({} if ahead else {"cache_type": "none"}))
+
+
+def schema_of(path: str) -> pa.Schema:
+    """The schema of a Parquet file at a path or URI; raises DataError where it is cut off."""
+    storage, name = open_storage(path)
+    with _reading(path), storage.open(name, "rb") as file:
+        return patiently(partial(pq.ParquetFile, file), path).schema_arrow
 
 
 def count_rows(folder: str, files: Sequence[str]) -> int:

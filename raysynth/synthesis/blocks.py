@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from raysynth.errors import DataError
 from raysynth.storage.files import write_atomic
+from raysynth.storage.marks import Maker
 from raysynth.storage.tables import read_table, to_parquet
 from raysynth.synthesis.encode import encode_rows
 from raysynth.synthesis.specs import ROW
@@ -56,14 +57,14 @@ def name_of(ranges: np.ndarray) -> str:
     return f"scattered-{digest.hexdigest()}.parquet"
 
 
-def write_block(drawn: pa.Table, scores: pa.Schema, work: str) -> pa.Table:
+def write_block(drawn: pa.Table, scores: pa.Schema, work: str, maker: Maker) -> pa.Table:
     """Scored pixels -> a file in FOLDER below `work`; returns WRITTEN, a row for each block.
 
-    `scores`: the scorers' columns.
+    `scores`: the scorers' columns; `maker`: what the images say they are made by.
     """
     if not drawn.num_rows:
         return WRITTEN.empty_table()
-    rows, spans = encode_rows(drawn, scores)
+    rows, spans = encode_rows(drawn, scores, maker)
     ranges = ranges_of(rows[ROW.name].to_numpy())
     file = name_of(ranges)
     write_atomic(f"{work}/{FOLDER}/{file}", to_parquet(rows))

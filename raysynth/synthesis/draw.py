@@ -52,7 +52,7 @@ def draw(
         **actor_pool(resources, task.drawing.synthesis.actors, calls=CALLS_PER_ACTOR),
     ).map_batches(
         write_block,
-        fn_kwargs={"scores": _columns(task), "work": work},
+        fn_kwargs={"scores": _columns(task), "work": work, "maker": task.maker},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=busy_task_cpus(resources),

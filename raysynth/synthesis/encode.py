@@ -9,22 +9,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raysynth.storage.marks import Maker, marked
 from raysynth.storage.tables import CANDIDATE, encode_png
 from raysynth.synthesis.specs import ROW
 from raysynth.synthesis.timeline import COLUMN, Stopwatch
 
 
-def encode_rows(rows: pa.Table, scores: pa.Schema) -> tuple[pa.Table, list[dict[str, Any]]]:
+def encode_rows(
+    rows: pa.Table, scores: pa.Schema, maker: Maker
+) -> tuple[pa.Table, list[dict[str, Any]]]:
     """Scored pixels -> rows of the synthetic table, images as PNG, with `row`; and their spans.
 
-    `scores`: the scorers' columns.
+    `scores`: the scorers' columns. Every image says what `maker` knows of it (`storage.marks`).
     """
     watch = Stopwatch(f"{socket.gethostname()}-{os.getpid()}", rows.num_rows)
     with watch.part("encode"):
-        images = [
-            {"bytes": encode_png(_image(pixels)), "path": f"{name}.png"}
-            for name, pixels in zip(rows["id"].to_pylist(), rows["pixels"].to_pylist(), strict=True)
-        ]
+        said = rows.select(["id", "pixels", "adapter", "seed", "source"]).to_pylist()
+        images = [{"bytes": _png(row, maker), "path": f"{row['id']}.png"} for row in said]
     earlier = [span for spans in rows[COLUMN.name].to_pylist() for span in spans or ()]
     columns = {
         "image": pa.array(images, CANDIDATE.field("image").type),
@@ -35,6 +36,11 @@ def encode_rows(rows: pa.Table, scores: pa.Schema) -> tuple[pa.Table, list[dict[
         [columns[name] if name in columns else rows[name] for name in block.names], schema=block
     )
     return table, [*earlier, *watch.spans]
+
+
+def _png(row: dict[str, Any], maker: Maker) -> bytes:
+    packet = maker.packet(row["adapter"], row["seed"], edited=bool(row["source"]))
+    return marked(encode_png(_image(row["pixels"])), packet)
 
 
 def _image(pixels: bytes) -> np.ndarray:

@@ -31,7 +31,11 @@ from raysynth.storage.tables import read_parts, read_table, to_parquet, with_gro
 from raysynth.synthesis.specs import ROW
 from raysynth.terminal import masked
 
-MANIFEST = "manifest.json"
+MANIFEST = ".manifest.json"
+"""Such a name is no data to who opens the folder as a data set (Hugging Face's `datasets`, Arrow).
+"""
+BEFORE = "manifest.json"
+"""The same of versions before."""
 NOTES = "notes"
 """Folder of what is known of each shard, while some are missing."""
 READERS = 32
@@ -86,7 +90,8 @@ def write_shard(
     DataError
         If a block file does not hold what its name says.
     """
-    table = pa.concat_tables([_rows_of(folder, file, rows) for file, rows in blocks.items()])
+    parts = [_rows_of(folder, file, rows) for file, rows in blocks.items()]
+    table = pa.concat_tables(parts, promote_options="permissive")  # groups of before: int32
     table = table.sort_by(ROW.name).drop_columns([ROW.name])
     table = table.cast(with_groups(table.schema, groups))
     data = to_parquet(table)
@@ -191,6 +196,9 @@ def read_manifest(folder: str) -> dict[str, Any] | None:
     path = f"{folder}/{MANIFEST}"
     manifest = read_json(path)
     if manifest is None:
+        path = f"{folder}/{BEFORE}"
+        manifest = read_json(path)
+    if manifest is None:
         return None
     shards = manifest.get("shards") if isinstance(manifest, dict) else None
     whole = (
@@ -268,19 +276,23 @@ def read_shard_parts(folder: str, columns: Sequence[str] | None = None) -> Itera
     Rows are compared with the manifest, and, where images are read, the file's sha256 too: then
     its bytes are needed in any case.
     """
-    whole = columns is None or "image" in columns
     for record in shard_records(folder):
-        path = f"{folder}/{record.file}"
-        if whole and record.sha256:
-            _check_bytes(path, record)
-        (part,) = read_parts(folder, columns, [path])
-        if part.num_rows != record.rows:
-            raise DamagedError(
-                f"{masked(path)}: {part.num_rows} rows, expected {record.rows} (its {MANIFEST}). "
-                "Fix: delete it, and run again: it is made again",
-                path,
-            )
-        yield part
+        yield read_shard(folder, record, columns)
+
+
+def read_shard(folder: str, record: ShardRecord, columns: Sequence[str] | None = None) -> pa.Table:
+    """One shard of a synthetic table; raises as `read_shards`."""
+    path = f"{folder}/{record.file}"
+    if (columns is None or "image" in columns) and record.sha256:
+        _check_bytes(path, record)
+    (part,) = read_parts(folder, columns, [path])
+    if part.num_rows != record.rows:
+        raise DamagedError(
+            f"{masked(path)}: {part.num_rows} rows, expected {record.rows} (its {MANIFEST}). "
+            "Fix: delete it, and run again: it is made again",
+            path,
+        )
+    return part
 
 
 def _check_bytes(path: str, record: ShardRecord) -> None:

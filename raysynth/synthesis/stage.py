@@ -5,24 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysynth.adapters.record import read_adapters
+from raysynth.adapters.record import maker_of, read_adapters
 from raysynth.errors import DataError, StageError
 from raysynth.generators.lending import settled
 from raysynth.generators.recipe import Recipe, recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Sections
+from raysynth.models.settings import BaseConfigSection
 from raysynth.progress import Progress
 from raysynth.stages.stage import Work
 from raysynth.storage.files import open_storage, remove, remove_files, sizes_below
 from raysynth.storage.hashes import note_hashes
 from raysynth.storage.tables import read_table
+from raysynth.synthesis import shards, timeline
 from raysynth.synthesis.blocks import FOLDER as BLOCKS
 from raysynth.synthesis.breeding import FOLDER as LINEAGES
 from raysynth.synthesis.breeding import Breeders, breed, breeds_of
@@ -34,7 +37,6 @@ from raysynth.synthesis.pilots import coloured
 from raysynth.synthesis.plan import Listed, Plan, Spoken, group_ranges
 from raysynth.synthesis.rebalance import shares_of
 from raysynth.synthesis.shards import (
-    MANIFEST,
     NOTES,
     plan_shards,
     read_manifest,
@@ -45,9 +47,10 @@ from raysynth.synthesis.solver import check_solver
 from raysynth.synthesis.sources import deal_sources
 from raysynth.synthesis.specs import Asked, Voice, voices_of
 from raysynth.synthesis.task import Task
-from raysynth.synthesis.timeline import TIMELINE, in_words, utilisation, write_timeline
+from raysynth.synthesis.timeline import in_words, utilisation, write_timeline
 from raysynth.synthesis.way import Way
 
+NO_HASHES: Mapping[str, str] = {}
 SCRATCH = (SPECS_FOLDER, BLOCKS, NOTES, LINEAGES, "checkpoint")  # the last: of versions before
 
 
@@ -60,6 +63,7 @@ def run_synthesis(
     counts: Sequence[int] | np.ndarray,
     work: str,
     progress: Progress,
+    hashes: Mapping[str, str] = NO_HASHES,
 ) -> dict[str, Any]:
     """Generate, score and write every candidate image.
 
@@ -71,6 +75,7 @@ def run_synthesis(
     ----------
     real, adapters, clusters : folders or URIs of real table, fine-tuning and clustering stage.
     counts : [G] training images per group.
+    hashes : file below `adapters` -> SHA-256, of which images say those of their adapters.
 
     Returns
     -------
@@ -81,15 +86,19 @@ def run_synthesis(
     if _finished(work) is None:
         check_solver(config)
         recipe = settled(recipe_of(config), counts := np.asarray(counts))
-        way = settled_way(config, recipe, real, groups, work)
-        _say(way, groups, progress)
+        _say(way := settled_way(config, recipe, real, groups, work), groups, progress)
         voices, task = _planned(config, recipe, adapters, clusters, groups, counts, way)
+        task = replace(task, maker=maker_of(config[BaseConfigSection], hashes))
         plan, more = _plan(config, voices, task, counts, work, progress)
         task, more["colours"] = coloured(task, plan, real, work)
         generate(task, plan, work, progress, real, more)
+    _clear(work)
+    return _facts(work)
+
+
+def _facts(work: str) -> dict[str, Any]:
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"
-    _clear(work)
     return {"rows": manifest["rows"], **manifest["facts"]}
 
 
@@ -185,8 +194,8 @@ def generate(
     """
     began = time.time()
     groups = task.scoring.groups
-    shards = plan_shards(group_ranges(plan), task.drawing.synthesis.rows_per_shard)
-    collector = Collector(work, shards, groups, progress)
+    planned = plan_shards(group_ranges(plan), task.drawing.synthesis.rows_per_shard)
+    collector = Collector(work, planned, groups, progress)
     resumed, missing = collector.done, collector.missing
     with collector:
         if resumed < collector.total:
@@ -198,28 +207,27 @@ def generate(
             f"synthesis: {collector.done} of {collector.total} images are on disk after the last "
             f"one was generated; {shorts} cannot be written. Fix: run again, it goes on from there"
         )
-    timeline = collector.timeline
-    write_timeline(timeline, work)
+    write_timeline(spans := collector.timeline, work)
     told = {"levels": (way := task.drawing.way).levels, "aims": way.aims, **(more or {})}
     facts = {
         "groups": {name: _rows_of(records, g) for g, name in enumerate(groups.names)},
         "shards": len(records),
         "resumed": resumed,
-        **_pace(timeline, collector.total - resumed, began),
+        **_pace(spans, collector.total - resumed, began),
         **{name: value for name, value in told.items() if value},
     }
     write_manifest(work, records, facts)
     progress.say(f"  {_sentence(facts)}")
 
 
-def _pace(timeline: pa.Table, generated: int, began: float) -> dict[str, Any]:
+def _pace(spans: pa.Table, generated: int, began: float) -> dict[str, Any]:
     """Facts on how fast and how busy this attempt was."""
-    first = pc.min(timeline["start"]).as_py() if timeline.num_rows else began
+    first = pc.min(spans["start"]).as_py() if spans.num_rows else began
     return {
         "generated": generated,
         "images_per_second": round(generated / (time.time() - began), 1),
         "start_seconds": round(first - began, 1),
-        "utilisation": utilisation(timeline),
+        "utilisation": utilisation(spans),
     }
 
 
@@ -242,7 +250,8 @@ def _rows_of(records: Sequence[Any], group: int) -> int:
 
 def _clear(work: str) -> None:
     """Leave only what the manifest names, and what a run notes in hidden files."""
-    kept = {*(record.file for record in shard_records(work)), MANIFEST, TIMELINE}
+    kept = {record.file for record in shard_records(work)}
+    kept |= {shards.MANIFEST, shards.BEFORE, timeline.TIMELINE, timeline.BEFORE}
     gone = [name for name in sizes_below(work) if name not in kept and not name.startswith(".")]
     remove_files(work, gone)
     if open_storage(work)[0].is_disk:
@@ -261,6 +270,7 @@ def build(work: Work) -> dict[str, Any]:
         np.asarray(work.inputs["ingest"].facts["counts"]["train"]),
         work.folder,
         work.progress,
+        work.inputs["finetune"].sha256,
     )
     known = {record.file: record.sha256 for record in shard_records(work.folder)}
     note_hashes(work.folder, {file: sha256 for file, sha256 in known.items() if sha256})

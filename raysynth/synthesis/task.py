@@ -20,6 +20,7 @@ from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.scoring.scorer import Scoring
+from raysynth.storage.marks import Maker
 from raysynth.synthesis.contrast import Contrast
 from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.settings import SynthesisConfig
@@ -28,6 +29,7 @@ from raysynth.synthesis.way import Way
 LINEAGE = pa.schema([("founder", pa.int32()), ("path", pa.string()), ("judged", pa.float32())])
 """Of images that are bred: the number of the founder, those of the children down to the image, and
 what the judge gave its attribute (probability)."""
+NOBODY = Maker()
 WAY = Way()
 """The solver's own levels, from pure noise."""
 PAYS_FROM = 30_000
@@ -109,6 +111,8 @@ class Task:
     """Adapters that the specs ask for."""
     resources: ResourcesConfig
     """What actors may ask of the cluster."""
+    maker: Maker = NOBODY
+    """What every image says that it is made by."""
     contrasts: tuple[Contrast, ...] | None = None
     """[G] of the images that are edited for each group; None: no masks."""
     sampler: Callable[[Task], Sampler] | None = None

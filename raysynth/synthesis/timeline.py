@@ -6,6 +6,7 @@ process has to be asked at the end; they leave it when the images are written.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,10 @@ from pyarrow import feather
 
 from raysynth.storage.files import open_storage, write_atomic
 
-TIMELINE = "timeline.feather"
-"""Not Parquet: whoever opens the folder as a Parquet data set gets the images alone."""
+TIMELINE = ".timeline.feather"
+"""Such a name, and not Parquet: whoever opens the folder as a data set gets the images alone."""
+BEFORE = "timeline.feather"
+"""The same of versions before."""
 LEAST_SECONDS, LONGEST_SECONDS = 1.0, 86_400.0
 """Within which spans are joined, where there are too many."""
 DEVICE = ("unet", "decode", "score")
@@ -96,11 +99,11 @@ def write_timeline(timeline: pa.Table, folder: str) -> None:
 
 def read_timeline(folder: str) -> pa.Table:
     """The timeline of a folder or URI; empty when there is none that can be read: a statistic."""
-    storage, path = open_storage(f"{folder}/{TIMELINE}")
-    try:
-        return feather.read_table(pa.BufferReader(storage.cat_file(path))).cast(SPAN)
-    except (pa.ArrowException, OSError, ValueError):
-        return SPAN.empty_table()
+    for name in (TIMELINE, BEFORE):
+        storage, path = open_storage(f"{folder}/{name}")
+        with contextlib.suppress(pa.ArrowException, OSError, ValueError):
+            return feather.read_table(pa.BufferReader(storage.cat_file(path))).cast(SPAN)
+    return SPAN.empty_table()
 
 
 def utilisation(timeline: pa.Table) -> dict[str, Any]:

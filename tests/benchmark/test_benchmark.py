@@ -202,7 +202,7 @@ def test_rows_become_a_table_and_what_is_there_is_not_done_again(ray_local, tmp_
     records = pd.read_csv(f"{folder}/records.csv")
     assert records.groupby("row").size().loc["erm"] == 2  # seeds of one stage, not of three cells
     assert (tmp_path / "table/wga.png").stat().st_size > 10_000
-    chosen = json.loads(next(tmp_path.glob("stages/synthesis-*/choice.json")).read_text())
+    chosen = json.loads(next(tmp_path.glob("stages/synthesis-*/.choice.json")).read_text())
     assert set(chosen["chosen"].values()) <= {"vanilla", "shared"}
 
     stages = sorted(path.name for path in (tmp_path / "stages").iterdir())

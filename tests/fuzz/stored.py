@@ -157,7 +157,7 @@ def shard_changes(draw: st.DrawFn) -> tuple[Files, list[str] | None]:
             found[name] = to_parquet(rows.set_column(at, rows.schema.names[at], column))
     if draw(st.booleans()):
         found |= draw(
-            st.one_of(st.just({"manifest.json": "valid"}), changed("manifest.json", MANIFEST))
+            st.one_of(st.just({".manifest.json": "valid"}), changed(".manifest.json", MANIFEST))
         )
     columns = draw(st.sampled_from((None, ["id", "group"], ["id", "clip_label", "cluster"])))
     return found, columns
@@ -168,14 +168,14 @@ MANIFEST = json.dumps(SHARD_MANIFEST).encode()
 
 def _read_shards(kept: Kept, given: Any) -> Any:
     files, columns = given
-    manifest = kept.whole["manifest.json"]
-    if isinstance(data := files.get("manifest.json"), bytes):  # with the right hashes most often
+    manifest = kept.whole[".manifest.json"]
+    if isinstance(data := files.get(".manifest.json"), bytes):  # with the right hashes most often
         right = {s["file"]: s["sha256"] for s in json.loads(manifest)["shards"]}
         first, *others = right.values()
         data = data.replace(b"0" * 64, first.encode(), 1)
         for digest in others:
             data = data.replace(b"0" * 64, digest.encode(), 1)
-        files = {**files, "manifest.json": data}
+        files = {**files, ".manifest.json": data}
     kept.lay({name: data for name, data in files.items() if data != "valid"})
     return read_shards(str(kept.folder), columns), columns
 
@@ -183,7 +183,7 @@ def _read_shards(kept: Kept, given: Any) -> Any:
 def _use_shards(kept: Kept, made: Any) -> None:
     read, columns = made
     assert read.schema.names == (columns or SYNTHETIC.names)
-    manifest = json.loads((kept.folder / "manifest.json").read_bytes())
+    manifest = json.loads((kept.folder / ".manifest.json").read_bytes())
     assert read.num_rows == sum(shard["rows"] for shard in manifest["shards"]), "rows are lost"
     assert read["id"].to_pylist() is not None
 

@@ -59,8 +59,10 @@ def test_pyarrow_and_hugging_face_read_it_as_it_is(tmp_path):
     assert features["image"] == {"_type": "Image"}
     assert features["label"] == {"names": ["a", "b", "c"], "_type": "ClassLabel"}
     assert features["attribute"] == {"names": ["x", "y"], "_type": "ClassLabel"}
+    assert features["group"]["names"][:3] == ["a/x", "a/y", "b/x"]
     # `datasets` keeps the names of columns that have the type it gives them, int64, and no others.
-    assert {outside.schema.field(name).type for name in ("label", "attribute")} == {pa.int64()}
+    named = ("label", "attribute", "group")
+    assert {outside.schema.field(name).type for name in named} == {pa.int64()}
     scores = json.loads(with_groups(SYNTHETIC, GROUPS).metadata[b"huggingface"])["info"]["features"]
     assert scores["clip_score"] == {"dtype": "float32", "_type": "Value"}
 

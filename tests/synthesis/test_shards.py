@@ -106,10 +106,10 @@ def test_half_a_shard_of_an_earlier_attempt_is_not_believed(folder):
 
 
 def test_a_manifest_names_files_of_its_own_folder(folder):
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / ".manifest.json").read_text())
     for file in ("../x.parquet", "/etc/x.parquet", "a/b.parquet", "..", ".", "", "x.json", 3, None):
         manifest["shards"][0]["file"] = file
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        (folder / ".manifest.json").write_text(json.dumps(manifest))
         with pytest.raises(DataError, match=r"manifest\.json: not the manifest"):
             shard_files(str(folder))
 
@@ -157,17 +157,17 @@ QUIET = settings(
 @QUIET
 @given(content=MANIFESTS.map(lambda v: json.dumps(v).encode()) | st.binary(max_size=60))
 def test_any_manifest_is_read_or_refused(folder, content):
-    (folder / "manifest.json").write_bytes(content)
+    (folder / ".manifest.json").write_bytes(content)
     read_or_refuse(folder)
 
 
 @QUIET
 @given(place=st.integers(0, 10_000), content=st.binary(min_size=1, max_size=8), cut=st.booleans())
 def test_any_shard_is_read_or_refused(folder, place, content, cut):
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / ".manifest.json").read_text())
     for record in manifest["shards"]:
         record["sha256"] = ""  # as if nothing but Arrow looked at it
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / ".manifest.json").write_text(json.dumps(manifest))
     path = folder / "group-0-00000.parquet"
     before = path.read_bytes()
     place %= len(before)
@@ -178,7 +178,7 @@ def test_any_shard_is_read_or_refused(folder, place, content, cut):
 
 
 def test_a_timeline_that_cannot_be_read_is_empty(tmp_path):
-    (tmp_path / "timeline.feather").write_bytes(b"half")
+    (tmp_path / ".timeline.feather").write_bytes(b"half")
     assert read_timeline(str(tmp_path)).num_rows == 0
 
 

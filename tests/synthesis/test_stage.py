@@ -68,10 +68,10 @@ def reference(ray_local, make_config, lora_folder, clusters_folder, tmp_path_fac
 
 
 def test_shards_are_one_group_each_and_the_manifest_vouches(reference):
-    manifest = json.loads((reference / "manifest.json").read_text())
+    manifest = json.loads((reference / ".manifest.json").read_text())
     assert manifest["rows"] == 48
     assert sorted(p.name for p in reference.iterdir()) == sorted(
-        [*(s["file"] for s in manifest["shards"]), "manifest.json", "timeline.feather"]
+        [*(s["file"] for s in manifest["shards"]), ".manifest.json", ".timeline.feather"]
     )
     for shard in manifest["shards"]:
         path = reference / shard["file"]
@@ -167,7 +167,7 @@ def test_a_failure_in_the_middle_is_gone_on_with(
                 break
     finally:
         weights.write_bytes(good)
-    assert not (tmp_path / "manifest.json").exists()
+    assert not (tmp_path / ".manifest.json").exists()
     whole = {path.name: path.read_bytes() for path in tmp_path.glob("group-*.parquet")}
     assert set(whole) <= {"group-0-00000.parquet"}
     marked = {name for name in mark(committed(tmp_path)) if name.startswith("g1-")}

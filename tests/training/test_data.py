@@ -41,9 +41,9 @@ def test_only_kept_images_of_listed_shards(tmp_path):
     made = load_synthetic(folders["synthetic"], folders["selection"], SIDE)
     assert made.counts(4).tolist() == [8, 8, 8, 8]
     assert len(set(made.ids.tolist())) == len(made)
-    manifest = json.loads((tmp_path / "synthetic" / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "synthetic" / ".manifest.json").read_text())
     manifest["rows"] -= manifest["shards"].pop()["rows"]
-    (tmp_path / "synthetic" / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "synthetic" / ".manifest.json").write_text(json.dumps(manifest))
     made = load_synthetic(folders["synthetic"], folders["selection"], SIDE)
     assert made.counts(4).tolist() == [8, 8, 8, 0]
 

@@ -1,0 +1,1 @@
+"""Images, adapters and cards of a finished run as other tools read them."""

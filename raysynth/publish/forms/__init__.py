@@ -1,0 +1,1 @@
+"""One file each: a layout of images that other tools read."""
