@@ -1,4 +1,7 @@
-"""Strips: some images of one kind side by side, and several strips as one captioned picture."""
+"""Strips: some images of one kind side by side, and several strips as one captioned picture.
+
+What is made of generated images says so (`storage.marks`), in the pictures' `info["xmp"]`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from raysynth.errors import DataError
+from raysynth.storage.marks import Maker, marked, packet_in
 from raysynth.storage.tables import decode_images, read_parts
 from raysynth.terminal import masked
 
@@ -41,6 +45,8 @@ def thumbnails(folder: str, ids: Sequence[str]) -> dict[str, Image.Image]:
     for rows in read_parts(folder, ["id", "image"], ids=pa.array(ids, pa.string())):
         for position, identity in enumerate(rows["id"].to_pylist()):
             image = Image.fromarray(decode_images(rows["image"].slice(position, 1))[0])
+            if packet := packet_in(rows["image"][position]["bytes"].as_py()):
+                image.info["xmp"] = packet
             image.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.LANCZOS)
             found[identity] = image
     if missing := set(ids) - set(found):
@@ -64,6 +70,14 @@ def mosaic(images: Sequence[Image.Image], most: int = COLUMNS) -> Image.Image | 
     for position, image in enumerate(images):
         row, column = divmod(position, columns)
         canvas.paste(image, (column * (side + GAP), row * (side + GAP)))
+    return _made_of(images, canvas)
+
+
+def _made_of(images: Sequence[Image.Image], canvas: Image.Image) -> Image.Image:
+    """The canvas, marked where generated images are on it."""
+    generated = ["xmp" in image.info for image in images]
+    if any(generated):
+        canvas.info["xmp"] = Maker().packet(edited=not all(generated))
     return canvas
 
 
@@ -80,7 +94,7 @@ def captioned(title: str, shown: Sequence[Strip]) -> Image.Image:
         draw.text((16, top), f"{strip.kind} ({strip.total:,})", fill="#555", font_size=14)
         canvas.paste(image, (16, top + 20), image)
         top += image.height + 40
-    return canvas
+    return _made_of([strip.image for strip in shown if strip.image], canvas)
 
 
 def is_small(image: Image.Image) -> bool:
@@ -97,4 +111,5 @@ def png(image: Image.Image) -> bytes:
     """PNG bytes."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=4)
-    return buffer.getvalue()
+    packet = image.info.get("xmp")
+    return marked(buffer.getvalue(), packet) if packet else buffer.getvalue()

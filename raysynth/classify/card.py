@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from huggingface_hub import ModelCardData
 from numpy.typing import NDArray
 
+from raysynth.classify.hub_header import data_name, hub_header
+from raysynth.classify.licences import of_data, of_model
 from raysynth.datasets.settings import DatasetConfig
 from raysynth.evaluation.final import Final
 from raysynth.evaluation.kinds import OURS
@@ -17,8 +20,9 @@ from raysynth.evaluation.results import INFERRED
 from raysynth.evaluation.shipping import candidates
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
-from raysynth.models.hub import commits, public_name
+from raysynth.models.hub import OWN, commits, public_name
 from raysynth.models.settings import BaseConfigSection
+from raysynth.models.sources import is_path
 from raysynth.networks.build import blueprint_of
 from raysynth.networks.settings import ClassifierConfig
 from raysynth.references.reference import REFERENCES
@@ -28,10 +32,7 @@ from raysynth.training.two_stage import REAL_SHARE
 MEASURES = ("wga", "aga", "weighted")
 CARD = """\
 ---
-library_name: transformers
-pipeline_tag: image-classification
-tags: [{tags}]
-metrics: [worst-group-accuracy, average-group-accuracy]
+{header}
 ---
 # {labels}: a classifier trained with raysynth
 
@@ -73,6 +74,9 @@ data set's.
 ## Limits
 Measured on the groups above only: other attributes may carry other biases. {limit}The worst group's
 accuracy rests on few test images of that group. Not for decisions about people.
+
+## Licence
+{licences} What may be done with the model follows from these.
 """
 OWN_CODE = """
 transformers has no such architecture: `trust_remote_code=True` runs the two Python files of this
@@ -127,16 +131,14 @@ def model_card(origin: Origin, own: bool, onnx: bool = False) -> str:
     """
     config, groups = origin.config, origin.groups
     return CARD.format(
-        tags=", ".join(
-            ["raysynth", "group-robustness", *["synthetic-data"] * origin.has_synthetic]
-        ),
+        header=_header(origin).to_yaml(),
         labels=", ".join(map(plain, groups.label_names)),
         attributes=" or ".join(map(plain, groups.attribute_names)),
         training=_training(origin),
         inferred=f"\n\n{INFERRED[:1].upper()}{INFERRED[1:]}." * groups.found,
         trust=", trust_remote_code=True" if own else "",
         code=OWN_CODE * own + ONNX * onnx,
-        dataset=config[DatasetConfig].name,
+        dataset=data_name(config[DatasetConfig]).replace("`", "'"),
         severity=config[DatasetConfig].severity,
         run_seed=config.seed,
         images=_images(origin),
@@ -144,8 +146,32 @@ def model_card(origin: Origin, own: bool, onnx: bool = False) -> str:
         why=plain(_why(origin)),
         compared=plain(_compared(origin)),
         limit=SYNTHETIC_LIMIT * origin.has_synthetic,
+        licences=" ".join(_licences(origin)),
         **_metrics(origin),
     )
+
+
+def _header(origin: Origin) -> ModelCardData:
+    config, final = origin.config, origin.final
+    data, backbone = config[DatasetConfig], _backbone(config)
+    tags = ["raysynth", "group-robustness", *["synthetic-data"] * origin.has_synthetic]
+    base = None if backbone in OWN or is_path(backbone) else backbone
+    name = f"{final.method}-{data_name(data)}"
+    return hub_header(name, data, origin.row, final.seed, tags, base)
+
+
+def _backbone(config: Sections) -> str:
+    """The network that the classifier was trained from, as the configuration names it."""
+    return str(blueprint_of(config).resolved().backbone)
+
+
+def _licences(origin: Origin) -> Iterator[str]:
+    """Whose licences a model's follows from."""
+    config, base = origin.config, origin.config[BaseConfigSection]
+    yield f"Data set: {plain(of_data(config[DatasetConfig]))}."
+    if origin.has_synthetic:
+        yield f"Base model of the synthetic images: {plain(of_model(base.name, base.revision))}."
+    yield f"Network: {plain(of_model(_backbone(config)))}."
 
 
 def _metrics(origin: Origin) -> dict[str, Any]:
@@ -171,7 +197,7 @@ def _images(origin: Origin) -> str:
 
 def _commits(origin: Origin) -> dict[str, str]:
     """Commits of the hub's models that it is made of: the backbone, and of those behind images."""
-    backbone = blueprint_of(origin.config).resolved().backbone
+    backbone = _backbone(origin.config)
     known = commits(origin.config).items()
     return {name: c for name, c in known if origin.has_synthetic or name == backbone}
 

@@ -13,8 +13,8 @@ from raysynth.models.sources import is_path
 
 UNKNOWN = "unknown: ask the owner"
 OWN = {
-    "embedded": "Apache-2.0 (raysynth's embedded models)",
-    "small": "Apache-2.0 (raysynth's embedded models)",
+    "embedded": "Apache-2.0 (raysynth's own)",
+    "small": "Apache-2.0 (raysynth's own)",
 }
 COMPOSED = "garments of Fashion-MNIST (MIT, Zalando SE) on photographs of scikit-image (CC0)"
 

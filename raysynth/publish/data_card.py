@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from raysynth.classify.card import plain
+from raysynth.classify.hub_header import data_name
 from raysynth.classify.licences import of_data, of_model
 from raysynth.finished import Made
 from raysynth.models.hub import commits, public_name
@@ -24,7 +25,7 @@ CARD = """\
 ---
 # {name}
 
-Images of {labels}, each with {attributes}: {which} of the run `{run}`.{origin}
+Images of {labels}, each with {attributes}: {which} of the run `{run}` on `{data}`.{origin}
 
 ## Load
 ```python
@@ -97,6 +98,7 @@ def data_card(made: Made, rows: Rows, form: str, counts: Counts) -> DatasetCard:
         header=_header(made, rows, form, counts).to_yaml(),
         name=plain(f"{config.name}: {rows.which}"),
         run=config.name,
+        data=data_name(config.dataset).replace("`", "'"),
         labels=", ".join(map(plain, groups.label_names)),
         attributes=" or ".join(map(plain, groups.attribute_names)),
         which=WHICH[rows.which],

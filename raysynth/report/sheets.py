@@ -106,5 +106,5 @@ def data_uri(image: Image.Image) -> str:
     if is_small(image):
         return "data:image/png;base64," + base64.b64encode(png(image)).decode()
     buffer = io.BytesIO()
-    image.save(buffer, format="WEBP", quality=88)
+    image.save(buffer, format="WEBP", quality=88, xmp=image.info.get("xmp", b""))
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -70,6 +70,14 @@ def is_marked(data: bytes) -> bool:
     return re.search(rb"digitalsourcetype/\w*[tT]rainedAlgorithmicMedia", data) is not None
 
 
+def packet_in(data: bytes) -> bytes | None:
+    """The XMP packet of an encoded image that says that it was generated; None for others."""
+    if not is_marked(data):
+        return None
+    start, end = data.find(b"<?xpacket begin"), data.find(b'<?xpacket end="r"?>')
+    return data[start : end + 19] if 0 <= start < end else None
+
+
 def marked(data: bytes, packet: bytes) -> bytes:
     """A PNG, JPEG or WebP with an XMP packet; its pixels are copied as they are encoded.
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from huggingface_hub import ModelCard
 
 from raysynth.classify.card import Origin, model_card, plain, public_name, training_in_words
 from raysynth.config.config import Config
@@ -130,3 +131,22 @@ def test_a_card_says_where_the_groups_of_test_were_inferred():
     said = f"{INFERRED[:1].upper()}{INFERRED[1:]}."
     assert said in card(final("raysynth", OURS), groups=replace(GROUPS, found=True))
     assert "inferred" not in card(final("raysynth", OURS))
+
+
+def test_its_header_is_read_by_the_hubs_own_library():
+    found = ModelCard(card(final("raysynth", OURS, 1))).data
+    assert found.license == "unknown" and found.library_name == "transformers"
+    told = {(r.dataset_split, r.metric_type): r.metric_value for r in found.eval_results}
+    assert told["test", "worst-group-accuracy"] == 0.3
+    assert told["validation", "worst-group-accuracy"] == 0.7
+    assert told["test", "weighted-accuracy"] == 0.5 and len(told) == 5
+    assert found.eval_results[0].dataset_name == "outfits"
+
+
+def test_it_says_whose_licences_are_known(tmp_path):
+    assert "Base model of the synthetic images: Apache-2.0" in card(final("raysynth", OURS))
+    unknown = card(final("raysynth", OURS), name=str(tmp_path))
+    assert "Base model of the synthetic images: unknown: ask the owner." in unknown
+    (tmp_path / "README.md").write_text("---\nlicense: openrail\n---\n# A model\n")
+    assert "synthetic images: openrail." in card(final("raysynth", OURS), name=str(tmp_path))
+    assert "Base model of the synthetic" not in card(final("erm", ERM))
