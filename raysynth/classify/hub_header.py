@@ -32,11 +32,10 @@ def hub_header(
 
     Parameters
     ----------
-    name : of the model.
-    row : its method's, as in results.json; `seed`: index of its training seed.
+    name : of the model; row : its method's, as in results.json; seed : index of its training seed.
     base : the model that it was fine-tuned from, a hub id; None: none of the hub's.
     """
-    measured = {"validation": row.get("validation", {}), "test": row}
+    measured = dict(zip(SPLITS, (row.get("validation", {}), row), strict=True))
     results = [
         EvalResult(
             task_type=TASK,

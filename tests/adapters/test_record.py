@@ -10,6 +10,7 @@ import torch
 
 from raysynth.adapters.record import (
     Adapter,
+    maker_of,
     read_adapter,
     read_adapters,
     write_adapter,
@@ -17,6 +18,8 @@ from raysynth.adapters.record import (
 )
 from raysynth.errors import DamagedError
 from raysynth.finetune.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from raysynth.models.settings import BaseConfigSection
+from raysynth.storage.marks import Maker
 
 ADAPTER = Adapter("0-0", "lora", "group_cluster", 0, 0, "coat", "grass", "a coat", 20, 4, 0.5)
 CHECKPOINT = Checkpoint(
@@ -77,3 +80,15 @@ def test_a_list_of_adapters_that_is_cut_off_is_named(tmp_path, text):
     path.unlink()
     with pytest.raises(DamagedError, match=r"adapters\.json: not there"):
         read_adapters(str(tmp_path))
+
+
+def test_images_name_their_adapter_by_its_one_file():
+    hashes = {
+        "adapters.json": "0",
+        "0-0/adapter.json": "1",
+        "0-0/pytorch_lora_weights.safetensors": "a",
+        "1-0/unet/diffusion_pytorch_model-00001-of-00002.safetensors": "b",
+        "1-0/unet/diffusion_pytorch_model-00002-of-00002.safetensors": "c",
+    }
+    found = maker_of(BaseConfigSection(name="/home/eve/sd15", revision="c0ffee"), hashes)
+    assert found == Maker("sd15", "c0ffee", {"0-0": "a"})

@@ -11,7 +11,18 @@ import pytest
 from raysynth.errors import ConfigError
 from raysynth.networks import onnx
 from raysynth.networks.network import build_network
+from tests.publish.made import stranger
 from tests.training.tiny import SIDE, tiny_blueprint, tiny_groups, tiny_images
+
+STRANGER = """
+import json, sys, numpy as np, onnxruntime
+session = onnxruntime.InferenceSession({model!r})
+told = {{k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}}
+mean, std = (np.reshape(told[name], (1, 3, 1, 1)) for name in ("mean", "std"))
+pixels = ((np.load({pixels!r}) / 255 - mean) / std).astype(np.float32)
+print(json.dumps(session.run(None, {{"pixel_values": pixels}})[0].tolist()))
+assert "torch" not in sys.modules and "transformers" not in sys.modules
+"""
 
 
 @pytest.mark.parametrize("backbone", ["small", "clip"])
@@ -36,6 +47,9 @@ def test_another_runtime_sees_what_torch_sees(tmp_path, backbone):
         pixels = ((images.pixels[rows] / 255 - mean) / std).astype(np.float32)
         (logits,) = session.run(None, {"pixel_values": pixels})
         np.testing.assert_allclose(logits, own[rows], atol=2e-5)
+    np.save(tmp_path / "pixels.npy", images.pixels)
+    said = stranger(STRANGER.format(model=str(path), pixels=str(tmp_path / "pixels.npy")))
+    np.testing.assert_allclose(json.loads(said[-1]), own, atol=2e-5)
 
 
 def test_without_its_packages_it_is_refused_before_anything_is_read(monkeypatch):

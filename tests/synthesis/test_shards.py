@@ -114,6 +114,15 @@ def test_a_manifest_names_files_of_its_own_folder(folder):
             shard_files(str(folder))
 
 
+def test_a_table_of_before_is_read_by_its_manifests_old_name(folder):
+    before = read_shards(str(folder))
+    (folder / ".manifest.json").rename(folder / "manifest.json")
+    assert read_shards(str(folder)).equals(before)
+    (folder / "manifest.json").write_text("{}")
+    with pytest.raises(DataError, match=r"/manifest\.json: not the manifest"):
+        read_shards(str(folder))
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (

@@ -17,6 +17,7 @@ from raysynth.config.config import Config
 from raysynth.errors import DamagedError
 from raysynth.progress import Progress
 from raysynth.scoring.columns import SYNTHETIC
+from raysynth.storage.marks import is_marked
 from raysynth.storage.tables import decode_images, groups_of
 from raysynth.synthesis.shards import (
     ShardRecord,
@@ -70,6 +71,8 @@ def reference(ray_local, make_config, lora_folder, clusters_folder, tmp_path_fac
 def test_shards_are_one_group_each_and_the_manifest_vouches(reference):
     manifest = json.loads((reference / ".manifest.json").read_text())
     assert manifest["rows"] == 48
+    images = read_shards(str(reference), ["image"])["image"].to_pylist()
+    assert all(is_marked(image["bytes"]) for image in images)
     assert sorted(p.name for p in reference.iterdir()) == sorted(
         [*(s["file"] for s in manifest["shards"]), ".manifest.json", ".timeline.feather"]
     )
