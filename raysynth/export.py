@@ -27,6 +27,9 @@ from raysynth.storage.files import exists, sizes_below
 from raysynth.terminal import clipped, masked, shown
 from raysynth.training.units import Units
 
+ALSO = ("images", "adapters")
+"""What the command exports besides methods."""
+
 
 def export(
     config: Config, method: str, folder: str, seed: int | None = None, onnx: bool = False
@@ -74,13 +77,13 @@ def _row(methods: Mapping[str, Mapping[str, Any]], method: str) -> Mapping[str, 
     known = candidates(methods)
     if method in known:
         return known[method].row
-    told = f"expected one of {', '.join(known)}"
+    told = f"expected one of {', '.join(known)}; or {' or '.join(ALSO)}"
     if method in methods:
         raise ConfigError(
             f"METHOD: {method} is measured only, as controls are, and has no network to export; "
             f"{told}. Fix: one of these"
         )
-    close = difflib.get_close_matches(method, known, 1)
+    close = difflib.get_close_matches(method, [*known, *ALSO], 1)
     hint = f"Did you mean {close[0]!r}?" if close else "Fix: one of these"
     raise ConfigError(f"METHOD: got {clipped(shown(method))!r}, {told}. {hint}")
 
