@@ -25,7 +25,8 @@ CARD = """\
 ---
 # {name}
 
-Images of {labels}, each with {attributes}: {which} of the run `{run}` on `{data}`.{origin}
+Images of {labels}, each with {attributes}: {which} of the run
+`{run}` on `{data}`.{origin}
 
 ## Load
 ```python
@@ -36,13 +37,13 @@ Images of {labels}, each with {attributes}: {which} of the run `{run}` on `{data
 | --- | {rule} |
 {rows}
 
-{columns}
-{made}
+{columns}{made}
 ## Marks
 {marks}
 
 ## Licence
-Data set: {data_licence}. {base_licence}What may be done with the images follows from both.
+Data set: {data_licence}. {base_licence}What may be done with the images
+follows from these.
 
 ## Limits
 {limits}
@@ -58,8 +59,9 @@ Generator `{generator}`, base model `{base}`{commits}, run seed {seed}. `prompt`
 """
 MARKS = """\
 Every generated image says so in its XMP packet: IPTC's `DigitalSourceType`
-(`{codes}`...), the base model, the adapter and its SHA-256, the seed. `exiftool FILE` shows it. The
-pixels have no watermark: a classifier could learn it instead of the object."""
+(`{codes}`...), the base model, the adapter
+and its SHA-256, the seed. `exiftool FILE` shows it. The pixels have no watermark: a
+classifier could learn it instead of the object."""
 NO_MARKS = "There is no generated image among them."
 SYNTHETIC_LIMITS = """\
 Generated images bring along what the base model knows and believes, and may show what their label
