@@ -37,7 +37,7 @@ from raysynth.networks.build import blueprint_of
 from raysynth.pipeline import run_pipeline
 from raysynth.storage.tables import decode_images, groups_of, parquet_files, read_table
 from raysynth.synthesis.drawing import ImageGenerator
-from raysynth.synthesis.masks import contrasts
+from raysynth.synthesis.contrast import contrasts
 from raysynth.synthesis.plan import plan_specs, whole
 from raysynth.synthesis.sources import deal_sources
 from raysynth.synthesis.specs import Asked
