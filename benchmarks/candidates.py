@@ -36,8 +36,8 @@ from raysynth.models.clip import load_clip
 from raysynth.networks.build import blueprint_of
 from raysynth.pipeline import run_pipeline
 from raysynth.storage.tables import decode_images, groups_of, parquet_files, read_table
-from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.contrast import contrasts
+from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.plan import plan_specs, whole
 from raysynth.synthesis.sources import deal_sources
 from raysynth.synthesis.specs import Asked

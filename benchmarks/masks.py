@@ -47,8 +47,8 @@ from raysynth.scoring.scorer import open_scorers
 from raysynth.selection.copies import copy_thresholds, read_neighbours
 from raysynth.storage.tables import encode_png
 from raysynth.synthesis import masks
-from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.contrast import contrasts
+from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.sources import deal_sources
 from raysynth.synthesis.task import Drawing, Task
 
