@@ -168,6 +168,16 @@ def test_a_cluster_is_held_against_what_is_asked_and_silent_nodes_are_named():
     assert crashed.passing and "WorkerCrashedError" in crashed.text
 
 
+def test_nodes_of_one_machine_have_a_folder_each():
+    facts = {"machine": "m", "folder": "/tmp/ray"}
+    own = {**facts, "folder": "/tmp/b"}
+    apart = {"driver": facts, "a": facts, "b": own, "c": {**facts, "machine": "n"}}
+    assert judged("folders", on_cluster("folders", **apart)) == []
+    ((mark, text, fix),) = judged("folders", on_cluster("folders", a=facts, b=facts, c=own))
+    assert mark == WARN and text.startswith("a and b: one machine, and one folder /tmp/ray")
+    assert "--temp-dir" in fix
+
+
 def test_storage_is_used_as_a_run_uses_it_and_left_as_it_was(tmp_path):
     config = load_config(None, [f"storage_path={tmp_path / 'new' / 'runs'}"])
     seen = {HERE: look(config, "visit", ["storage"])}

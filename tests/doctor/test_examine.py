@@ -102,6 +102,7 @@ def test_every_node_is_looked_at(s3, tmp_path):
         assert code == 0, text
         assert all(two in found[name][-1] for name in ("versions", "token", "storage", "models"))
         assert "2 nodes, 2 CPUs, 0 GPUs" in found["address"][0]
+        assert "one machine, and one folder" in found["folders"][0]  # as these two are started
         assert not [*tmp_path.iterdir()]
         code, found, text = examine(f"storage_path={s3}/runs")
         bad, good = found["storage"]
