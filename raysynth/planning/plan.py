@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from rich import box
@@ -29,6 +28,7 @@ from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
 from raysynth.planning import costs, sizes
 from raysynth.planning.audit_cost import auditing
+from raysynth.planning.network_cost import UNetCost
 from raysynth.planning.preflight import (
     check_configuration,
     grouping_warnings,
@@ -38,9 +38,6 @@ from raysynth.planning.preflight import (
 from raysynth.scoring.scorer import evaluations_of
 from raysynth.stages.stage import Cost, function
 from raysynth.terminal import shown
-
-if TYPE_CHECKING:
-    from raysynth.planning.denoiser_cost import UNetCost
 
 TERAFLOPS = 60.0
 """Assumed sustained rate, TFLOP/s; an A100 multiplies bfloat16 at 312 at most."""

@@ -150,7 +150,7 @@ def rewritten(folder, change):
         (lambda rows: [[*row, row[1]] for row in rows], "column label is there twice"),
         (
             lambda rows: [[*rows[0], "split"], *([*row, "train"] for row in rows[1:])],
-            r"no validation and no test rows\. Fix: call some of",
+            r"no test images; got train\. Fix: call some of",
         ),
         (
             lambda rows: [
