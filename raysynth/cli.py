@@ -14,6 +14,7 @@ import typer
 import yaml
 
 from raysynth.cluster.stopping import in_time
+from raysynth.config.completion import keys_beginning
 from raysynth.config.config import Config
 from raysynth.config.files import load_config, split_arguments
 from raysynth.config.storage import require_filesystem
@@ -35,16 +36,17 @@ from raysynth.json_lines import to_stderr
 Arguments = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[CONFIG.yaml] [section.key=value ...]",
-        help="A YAML file of settings, then single settings; without either, the embedded default.",
+        metavar="[CONFIG.yaml ...] [section.key=value ...]",
+        help="YAML files of settings, later ones over earlier, then single settings; without any, "
+        "the embedded default.",
         show_default=False,
+        autocompletion=keys_beginning,
     ),
 ]
 app = typer.Typer(
     help="Fair classifiers from biased photographs.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -65,9 +67,42 @@ def root(
 
 
 @app.command()
-def run(arguments: Arguments = None, until: Until = None) -> None:
+def init(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder or URI of images.")],
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="FILE", help="New file; default: <folder's name>.yaml."),
+    ] = None,
+    gpu: Annotated[
+        bool | None,
+        typer.Option("--gpu/--cpu", help="For a GPU or CPUs; default: what is here."),
+    ] = None,
+) -> None:
+    """Look at a folder of images and write a first configuration, with comments; runs nothing."""
+    from raysynth.planning.first import begin
+
+    with in_words():
+        for line in begin(folder, to, gpu=gpu):
+            print(line)
+
+
+@app.command()
+def run(
+    arguments: Arguments = None,
+    until: Until = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check everything, say what each stage would do, and end."),
+    ] = False,
+) -> None:
     """Run every stage; finished ones are skipped, an interrupted one goes on where it was."""
-    run_until(until, arguments or [])
+    if not dry_run:
+        return run_until(until, arguments or [])
+    config = load_config(*split_arguments(arguments or []))
+    from raysynth.rehearsal import in_lines, rehearse
+
+    with in_words():
+        print("\n".join(in_lines(rehearse(config, until))))
 
 
 for each in (submit, status, logs, stop):
@@ -157,8 +192,8 @@ def benchmark(
     ] = "",
 ) -> None:
     """Rows x severities x seeds of a configuration's `benchmark` section; writes table and plot."""
-    file, overrides = split_arguments(arguments or [])
-    config = load_config(file, overrides)
+    files, overrides = split_arguments(arguments or [])
+    config = load_config(files, overrides)
     require_filesystem(config.storage_path)
     from raysynth.benchmark.driver import run_benchmark
     from raysynth.benchmark.publish import publish
@@ -166,7 +201,7 @@ def benchmark(
     with in_words(config.root):
         finished = run_benchmark(config, finished_only=finished_only)
         command = shlex.join(("raysynth", *sys.argv[1:]))
-        print(publish(finished, command, documents, file or ""))
+        print(publish(finished, command, documents, files[-1] if files else ""))
     if finished.failed:
         sys.exit(finished.exit_code)
 
@@ -221,14 +256,14 @@ def verify(
     from raysynth.config.storage import resolve_storage
     from raysynth.progress import Progress
 
-    file, settings = split_arguments(arguments or [])
-    if file is None or file.endswith((".yaml", ".yml")):
-        config = load_config(file, settings)
+    files, settings = split_arguments(arguments or [])
+    if not files or files[0].endswith((".yaml", ".yml")):
+        config = load_config(files, settings)
         root = config.root
     elif settings:
         raise ConfigError(f"a RUN takes no settings, got {settings[0]!r}. Fix: leave them out")
     else:
-        root = resolve_storage(file).rstrip("/")
+        root = resolve_storage(files[0]).rstrip("/")
     require_filesystem(root, "RUN")
     from raysynth.verify import redo
     from raysynth.verify import verify as check

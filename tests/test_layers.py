@@ -47,6 +47,8 @@ planning
 jobs
 ahead doctor
 pipeline export verify
+rehearsal
+rehearsal
 benchmark
 cli
 __main__

@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from raysynth.adapters.record import Adapter
 from raysynth.cluster.capacity import crowded
 from raysynth.config.config import Config
 from raysynth.datasets.listing import few_measured
-from raysynth.finetune.jobs import expected_jobs
+from raysynth.finetune.jobs import Job, expected_jobs
 from raysynth.generators.inputs import training_inputs
 from raysynth.generators.lending import lending_group, settled, trained_groups
 from raysynth.generators.recipe import AUTO, Recipe, candidates, recipe_of
@@ -28,6 +29,7 @@ from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
 from raysynth.planning import costs, sizes
 from raysynth.planning.audit_cost import auditing
+from raysynth.planning.minutes import Minutes, in_words, minutes_of
 from raysynth.planning.network_cost import UNetCost
 from raysynth.planning.preflight import (
     check_configuration,
@@ -37,6 +39,7 @@ from raysynth.planning.preflight import (
 )
 from raysynth.scoring.scorer import evaluations_of
 from raysynth.stages.stage import Cost, function
+from raysynth.synthesis.specs import group_voices
 from raysynth.terminal import shown
 
 TERAFLOPS = 60.0
@@ -56,6 +59,8 @@ class GroupPlan:
     model: str
     """Who generates for it."""
     synthetic: int
+    prompt: str
+    """What its images are asked for by."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +101,12 @@ class Plan:
     store_bytes: int
     """`resources.object_store_memory` that a local Ray would need, if it has less; else 0."""
     assumptions: list[str]
+    minutes: Minutes | None = None
+    """On this machine's CPUs, where these run it; None: a GPU or a cluster does."""
 
 
 def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
-    """Plan a run; reads the data set's listing and the base's configuration, nothing else.
+    """Plan a run; reads the data set's listing, one image and the base's configuration.
 
     Raises
     ------
@@ -114,7 +121,7 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     recipes = {name: settled(recipe_of(one), counts["train"]) for name, one in each.items()}
     shape = sizes.base_shape(config, assumptions)
     splits = {name: int(n.sum()) for name, n in counts.items()}
-    images = sizes.image_sizes(config, splits, groups, shape, assumptions)
+    images = sizes.image_sizes(config, splits, groups, shape, assumptions, listing)
     generators: dict[str, GeneratorPlan] = {}
     for name, one in each.items():
         same = [n for n in generators if training_inputs(each[n]) == training_inputs(one)]
@@ -130,6 +137,9 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     _assume(config, list(recipes.values()), generators, assumptions)
     assumptions += _judging(config, groups, generators) + auditing(config, groups)
     assumptions += strange_lenders(config, groups, counts["train"]) + few_measured(counts, groups)
+    minutes = minutes_of(config, total.flops, images)
+    if minutes is not None:
+        assumptions = [each for each in assumptions if "GPU" not in each]
     return Plan(
         generators=generators,
         gpu_hours={name: n / (teraflops * 1e12) / 3600 for name, n in total.flops.items()},
@@ -137,6 +147,7 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
         host_gb=_gb(total.host),
         store_bytes=needed if needed > config.resources.object_store_memory else 0,
         assumptions=assumptions + crowded(config.resources, total.host),
+        minutes=minutes,
     )
 
 
@@ -155,15 +166,14 @@ def print_plan(plan: Plan, console: Console) -> None:
     for name, one in plan.generators.items():
         if several:
             console.rule(f"generator: {name}", align="left")
-        _print_generator(one, console)
+        _print_generator(one, console, on_gpus=plan.minutes is None)
     if several:
         console.rule(f"all {len(plan.generators)} candidates, one run", align="left")
     host, hours, storage = plan.host_gb, plan.gpu_hours, plan.storage_gb
     store = f" (a local Ray: resources.object_store_memory={plan.store_bytes})"
     _print_lines(
         {
-            "GPU-hours": f"{sum(hours.values()):,.2f}: "
-            + ", ".join(f"{name} {value:,.2f}" for name, value in hours.items()),
+            **_time(plan.minutes, hours),
             "storage": f"{sum(storage.values()):,.2f} GB: "
             + ", ".join(f"{name} {value:,.2f}" for name, value in storage.items()),
             "host memory": f"{host['driver']:,.2f} GB in the driver, {host['object store']:,.2f} "
@@ -179,7 +189,15 @@ def print_plan(plan: Plan, console: Console) -> None:
         console.print(Text(f"  - {shown(assumption)}"))
 
 
-def _print_generator(plan: GeneratorPlan, console: Console) -> None:
+def _time(minutes: Minutes | None, hours: Mapping[str, float]) -> dict[str, str]:
+    if minutes is None:
+        each = ", ".join(f"{name} {value:,.2f}" for name, value in hours.items())
+        return {"GPU-hours": f"{sum(hours.values()):,.2f}: {each}"}
+    each = ", ".join(f"{name} {value:,.1f}" for name, value in minutes.each.items())
+    return {"time": f"{in_words(minutes.total)} here, in minutes: {each} ({minutes.basis})"}
+
+
+def _print_generator(plan: GeneratorPlan, console: Console, *, on_gpus: bool) -> None:
     table = Table(
         title="images per group", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0)
     )
@@ -198,6 +216,10 @@ def _print_generator(plan: GeneratorPlan, console: Console) -> None:
     adapters = f"{plan.adapters:,} adapter{'s' * (plan.adapters != 1)}"
     table.add_row("all", *sums[:3], adapters, sums[3])
     console.print(table)
+    console.print("[bold]prompts[/]")
+    for group in plan.groups:
+        console.print(Text(f"  {shown(group.name)}: {shown(group.prompt)}"))
+    console.print()
     cost, trained = plan.cost, f"{plan.cost.trained / 1e6:,.2f} M trained per adapter, "
     lines = {
         "generator": plan.words,
@@ -211,6 +233,8 @@ def _print_generator(plan: GeneratorPlan, console: Console) -> None:
             "fine-tuning": f"{adapters}, {plan.steps:,} steps together{lent}",
             "GPU memory": f"{plan.one_adapter_gb:.1f} GB for one adapter; at once: {fitting}",
         }
+        if not on_gpus:
+            del lines["GPU memory"]
     _print_lines(lines, console)
 
 
@@ -229,7 +253,7 @@ def _generator(
 ) -> GeneratorPlan:
     """The plan of one generator; `splits`: split -> [G] images."""
     counts = splits["train"]
-    training, settings, made = recipe.training, config.finetune, config.synthesis.images_per_group
+    training, settings = recipe.training, config.finetune
     adapters = expected_jobs(recipe, settings, config.prompts, config.clustering, groups, counts)
     cost, one, side_by_side = costs.training_cost(training, settings, shape), 0.0, {}
     if training is not None:
@@ -241,10 +265,7 @@ def _generator(
         }
     return GeneratorPlan(
         words=_in_words(recipe),
-        groups=[
-            _group(recipe, groups, splits, g, sum(adapter.group == g for adapter in adapters), made)
-            for g in range(groups.count)
-        ],
+        groups=[_group(recipe, config, groups, splits, g, adapters) for g in range(groups.count)],
         adapters=len(adapters),
         steps=sum(adapter.steps for adapter in adapters),
         rows=sum(adapter.work for adapter in adapters) * costs.rows_per_image(training, settings),
@@ -258,13 +279,16 @@ def _generator(
 
 def _group(
     recipe: Recipe,
+    config: Config,
     groups: Groups,
     splits: dict[str, np.ndarray],
     g: int,
-    adapters: int,
-    synthetic: int,
+    jobs: list[Job],
 ) -> GroupPlan:
-    """The plan of a group that `adapters` of its own speak for."""
+    """The plan of a group; `jobs`: the adapters of all."""
+    adapters = sum(job.group == g for job in jobs)
+    trained = [_as_trained(job, groups) for job in jobs]
+    voice = group_voices(recipe, config.prompts, trained, groups, splits["train"], g)[0]
     return GroupPlan(
         groups.name(g),
         images=int(splits["train"][g]),
@@ -272,8 +296,17 @@ def _group(
         test=int(splits["test"][g]),
         adapters=adapters,
         model=_model(recipe, groups, splits["train"], g, adapters),
-        synthetic=synthetic,
+        synthetic=config.synthesis.images_per_group,
+        prompt=voice.prompt,
     )
+
+
+def _as_trained(job: Job, groups: Groups) -> Adapter:
+    """The record that a job's adapter will have, as far as who speaks for whom needs it."""
+    label = groups.label_names[job.label] if job.label >= 0 else ""
+    attribute = groups.attribute_names[job.attribute] if job.attribute >= 0 else ""
+    of = (job.scope, job.group, job.cluster, label, attribute)
+    return Adapter(job.name, "", *of, "", len(job.ids), job.steps, 0.0)
 
 
 def _in_words(recipe: Recipe) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from raysynth.datasets.files import below, open_folder, require_files
-from raysynth.datasets.layout import Layout
+from raysynth.datasets.layout import Below, Layout
 from raysynth.datasets.metadata import read_metadata
 from raysynth.datasets.rows import OwnImages, checked, listing_of
 from raysynth.errors import DataError
@@ -58,10 +58,16 @@ class Folder(OwnImages):
         )
 
 
+def _fits(below: Below) -> bool:
+    named = [name for name in METADATA if name in below.names]
+    return bool(named) and (named[0].endswith(".parquet") or "file_name" in below.head(named[0]))
+
+
 PART = Layout(
     title="Own images",
     source="Hugging Face's ImageFolder layout",
     reads="images, and metadata.csv or .parquet: file_name, label, attribute[, split]",
     open=Folder.of,
     names_masks=True,
+    fits=_fits,
 )

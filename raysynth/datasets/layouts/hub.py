@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysynth.datasets.files import clipped, open_folder, some
-from raysynth.datasets.layout import Layout
+from raysynth.datasets.layout import Below, Layout
 from raysynth.datasets.metadata import as_text, require_scalar
 from raysynth.datasets.pictures import Unreadable, to_rgb_bytes
 from raysynth.datasets.rows import SPLIT_NAMES, OwnImages, checked, listing_of
@@ -215,10 +215,15 @@ def _splits(path: str, files: Sequence[str]) -> dict[str, str] | None:
     return {name: SPLIT_NAMES[found[-1]] for name, found in said.items()}
 
 
+def _fits(below: Below) -> bool:
+    return any(name.endswith(".parquet") for name in below.names)
+
+
 PART = Layout(
     title="A data set of the hub",
     source="Hugging Face `datasets` (Lhoest et al. 2021)",
     reads="Parquet files with a column of images: hf://datasets/OWNER/NAME, or a folder",
     open=Hub.of,
+    fits=_fits,
     pair=PAIR,
 )

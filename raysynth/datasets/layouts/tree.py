@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from raysynth.datasets.files import is_inside, open_folder, require_files, some
-from raysynth.datasets.layout import Layout
+from raysynth.datasets.layout import Below, Layout
 from raysynth.datasets.rows import SPLIT_NAMES, OwnImages, checked, listing_of
 from raysynth.errors import DataError
 
@@ -133,9 +133,14 @@ def _check_link(root: str, path: str, target: str, above: tuple[str, ...]) -> No
         )
 
 
+def _fits(below: Below) -> bool:
+    return any(is_image(name) and "/" in name for name in below.names)
+
+
 PART = Layout(
     title="A tree of folders",
     source="torchvision's and Hugging Face's ImageFolder, one level deeper",
     reads="images in folders <label>/<attribute>, below folders train, validation, test if split",
     open=Tree.of,
+    fits=_fits,
 )
