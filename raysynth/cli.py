@@ -87,6 +87,33 @@ def init(
 
 
 @app.command()
+def audit(
+    source: Annotated[str, typer.Argument(metavar="FOLDER | CONFIG.yaml", help="Of images.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[section.key=value ...]", help="Of CONFIG.yaml."),
+    ] = None,
+    to: Annotated[
+        str, typer.Option("--to", metavar="FILE.html", help="Also as a page: one file.")
+    ] = "",
+    clip: Annotated[
+        str, typer.Option("--clip", help="CLIP whose features are judged; default: base.clip.")
+    ] = "",
+    images: Annotated[int, typer.Option("--images", help="Most of a split.", min=10)] = 2000,
+) -> None:
+    """What a data set's bias does to classifiers, and its images' shortcuts; generates nothing."""
+    from raysynth.inspection.inspect import audit_data
+    from raysynth.inspection.page import write
+
+    with in_words():
+        found = audit_data(source, *(settings or []), clip=clip, most=images)
+        print(found, end="")
+        if to:
+            write(found, to)
+            print(f"Page: {to}")
+
+
+@app.command()
 def run(
     arguments: Arguments = None,
     until: Until = None,

@@ -47,7 +47,8 @@ planning
 jobs
 ahead doctor
 pipeline export verify
-rehearsal
+rehearsal inspection
+python
 rehearsal
 benchmark
 cli

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel
-
 from raysynth.config.config import Config
+from raysynth.knobs import Section
 from raysynth.registry import Names
 
 
@@ -24,10 +23,10 @@ def keys_beginning(incomplete: str) -> list[str]:
     return [f"{key}={name}" for name in names if name.startswith(begun)]
 
 
-def _keys(section: type[BaseModel], above: str = "") -> Iterator[tuple[str, list[Any]]]:
+def _keys(section: type[Section], above: str = "") -> Iterator[tuple[str, list[Any]]]:
     for name, field in section.model_fields.items():
         kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Config.__base__ or BaseModel):
+        if isinstance(kind, type) and issubclass(kind, Section):
             yield from _keys(kind, f"{above}{name}.")
         else:
             yield f"{above}{name}", list(field.metadata)

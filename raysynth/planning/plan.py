@@ -7,6 +7,7 @@ is printed beside the numbers.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ from raysynth.stages.stage import Cost, function
 from raysynth.synthesis.specs import group_voices
 from raysynth.terminal import shown
 
+WIDTH = 100
+"""Characters of a plan as text."""
 TERAFLOPS = 60.0
 """Assumed sustained rate, TFLOP/s; an A100 multiplies bfloat16 at 312 at most."""
 
@@ -103,6 +106,12 @@ class Plan:
     assumptions: list[str]
     minutes: Minutes | None = None
     """On this machine's CPUs, where these run it; None: a GPU or a cluster does."""
+
+    def __str__(self) -> str:
+        """The tables that `raysynth plan` prints."""
+        told = io.StringIO()
+        print_plan(self, Console(file=told, highlight=False, soft_wrap=True, width=WIDTH))
+        return told.getvalue()
 
 
 def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
