@@ -156,6 +156,14 @@ class RunFolder:
         return dict(read_record(f"{self.folder(stage)}/results.json"))
 
     @property
+    def real(self) -> pd.DataFrame:
+        """A row per real image: id, split, names of its label, attribute and group; no pixels."""
+        from raysynth.storage.tables import read_table
+
+        columns = ["id", "split", "label", "attribute", "group"]
+        return self._named(read_table(self.folder("ingest"), columns).to_pandas())
+
+    @property
     def kept(self) -> pd.DataFrame:
         """A row per kept generated image: id, names of its group, prompt, scores; no pixels."""
         from raysynth.storage.tables import read_table

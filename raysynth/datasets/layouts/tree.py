@@ -85,8 +85,8 @@ class Tree(OwnImages):
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name is an image's; those that systems leave (`._x.jpg`) are none."""
-    plain = not name.rpartition("/")[2].startswith(".")
+    """Whether a file's name is an image's; what is hidden (`._x.jpg`, `.thumbnails/`) is none."""
+    plain = not any(part.startswith(".") for part in name.split("/"))
     return plain and name.lower().rpartition(".")[2] in SUFFIXES
 
 
