@@ -20,6 +20,7 @@ from raysynth.config.files import load_config, split_arguments
 from raysynth.config.storage import require_filesystem
 from raysynth.endings import EXIT_CODES, in_words
 from raysynth.errors import ConfigError, RaysynthError
+from raysynth.inspection.commands import audit, init
 from raysynth.jobs.commands import (
     Address,
     Id,
@@ -67,53 +68,6 @@ def root(
 
 
 @app.command()
-def init(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder or URI of images.")],
-    to: Annotated[
-        Path | None,
-        typer.Option("--to", metavar="FILE", help="New file; default: <folder's name>.yaml."),
-    ] = None,
-    gpu: Annotated[
-        bool | None,
-        typer.Option("--gpu/--cpu", help="For a GPU or CPUs; default: what is here."),
-    ] = None,
-) -> None:
-    """Look at a folder of images and write a first configuration, with comments; runs nothing."""
-    from raysynth.planning.first import begin
-
-    with in_words():
-        for line in begin(folder, to, gpu=gpu):
-            print(line)
-
-
-@app.command()
-def audit(
-    source: Annotated[str, typer.Argument(metavar="FOLDER | CONFIG.yaml", help="Of images.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[section.key=value ...]", help="Of CONFIG.yaml."),
-    ] = None,
-    to: Annotated[
-        str, typer.Option("--to", metavar="FILE.html", help="Also as a page: one file.")
-    ] = "",
-    clip: Annotated[
-        str, typer.Option("--clip", help="CLIP whose features are judged; default: base.clip.")
-    ] = "",
-    images: Annotated[int, typer.Option("--images", help="Most of a split.", min=10)] = 2000,
-) -> None:
-    """What a data set's bias does to classifiers, and its images' shortcuts; generates nothing."""
-    from raysynth.inspection.inspect import audit_data
-    from raysynth.inspection.page import write
-
-    with in_words():
-        found = audit_data(source, *(settings or []), clip=clip, most=images)
-        print(found, end="")
-        if to:
-            write(found, to)
-            print(f"Page: {to}")
-
-
-@app.command()
 def run(
     arguments: Arguments = None,
     until: Until = None,
@@ -132,7 +86,7 @@ def run(
         print("\n".join(in_lines(rehearse(config, until))))
 
 
-for each in (submit, status, logs, stop):
+for each in (init, audit, submit, status, logs, stop):
     app.command()(each)
 
 
@@ -182,7 +136,8 @@ def plan(
     config = load_config(*split_arguments(arguments or []))
     from rich.console import Console
 
-    from raysynth.planning.plan import plan_run, print_plan
+    from raysynth.planning.plan import plan_run
+    from raysynth.planning.planned import print_plan
 
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     print_plan(plan_run(config, tflops), console)

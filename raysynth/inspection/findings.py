@@ -19,7 +19,7 @@ FEW = 20
 
 
 @dataclass(frozen=True)
-class Audit:
+class Findings:
     """What was found in a data set."""
 
     name: str
@@ -43,6 +43,11 @@ class Audit:
     """How the data set was named, for the commands that are said."""
     samples: Mapping[int, list[bytes]] = field(default_factory=dict, repr=False)
     """Group -> some training images."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of the groups, or of the labels where these are all that is known."""
+        return self.groups.names if self.known else list(self.groups.label_names)
 
     @property
     def plain(self) -> Head:
@@ -69,30 +74,20 @@ class Audit:
         """What else was seen, a sentence each."""
         return _warnings(self)
 
-    def __str__(self) -> str:
-        from raysynth.inspection.tables import as_text
 
-        return as_text(self)
-
-    def _repr_html_(self) -> str:
-        from raysynth.inspection.page import body
-
-        return body(self)
-
-
-def is_unfair(audit: Audit) -> bool:
+def is_unfair(audit: Findings) -> bool:
     """Whether the plain head's worst group is clearly below the average: by GAP and two errors."""
     plain = audit.plain
     return plain.aga - plain.wga > max(GAP, 2 * plain.error)
 
 
-def cannot_be_told(audit: Audit) -> bool:
+def cannot_be_told(audit: Findings) -> bool:
     """Whether the worst group has too few validation images to say that it is not unfair."""
     return int(audit.plain.images[audit.plain.worst]) < FEW and not is_unfair(audit)
 
 
-def _verdict(audit: Audit) -> str:
-    plain, balanced, names = audit.plain, audit.balanced, audit.groups.names
+def _verdict(audit: Findings) -> str:
+    plain, balanced, names = audit.plain, audit.balanced, audit.names
     worst, n = names[plain.worst], int(plain.images[plain.worst])
     told = (
         f"a plain classifier on {audit.encoder} features is right for {plain.wga:.0%} of {worst} "
@@ -100,10 +95,10 @@ def _verdict(audit: Audit) -> str:
         f"{'groups' if audit.known else 'labels'}; balanced: {balanced.wga:.0%} in its worst "
         f"({names[balanced.worst]}), {balanced.aga:.0%} on average"
     )
-    if cannot_be_told(audit):
-        return f"Cannot be told: {worst} has {n} validation images. So far, {told}."
     if not audit.known:
         return f"Attributes are not known, so groups cannot be compared. Of the labels: {told}."
+    if cannot_be_told(audit):
+        return f"Cannot be told: {worst} has {n} validation images. So far, {told}."
     if is_unfair(audit):
         enough = balanced.aga - balanced.wga <= CLOSED
         after = "balancing closes most of the gap" if enough else "balancing does not close the gap"
@@ -111,18 +106,18 @@ def _verdict(audit: Audit) -> str:
     return f"No clear harm seen: {told}."
 
 
-def _next(audit: Audit) -> str:
+def _next(audit: Findings) -> str:
     source = audit.source or "CONFIG"
-    if cannot_be_told(audit):
-        name = audit.groups.names[audit.plain.worst]
-        return f"{FEW} or more validation images of {name}, then this again."
     if not audit.known:
         return (
             "Find the groups: `dataset.attributes=unknown` with a vocabulary of what images may "
             "show (docs/tutorial.md), or name the attribute of some images yourself."
         )
+    if cannot_be_told(audit):
+        name = audit.names[audit.plain.worst]
+        return f"{FEW} or more validation images of {name}, then this again."
     if is_unfair(audit) and audit.balanced.aga - audit.balanced.wga > CLOSED:
-        return f"Synthesis has something to add: `raysynth plan {source}`, then `raysynth run`."
+        return f"Balancing is not enough here; try synthesis: `raysynth plan {source}`, then `run`."
     if is_unfair(audit):
         return (
             "A balanced head may do: `raysynth run` trains it beside the method and ships what "
@@ -134,7 +129,7 @@ def _next(audit: Audit) -> str:
     )
 
 
-def _warnings(audit: Audit) -> list[str]:
+def _warnings(audit: Findings) -> list[str]:
     found = []
     if audit.properties is None:
         found.append(f"image properties and doubles were not looked at: {FIX}")

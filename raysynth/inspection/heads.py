@@ -51,10 +51,12 @@ class Head:
         return float(np.sqrt(share * (1 - share) / (n + 4)))
 
 
-def heads(features: NDArray[np.float32], seen: Seen, group: NDArray[np.int64]) -> list[Head]:
-    """The plain and the balanced head; `group`: [N], by which one is balanced and both measured."""
+def heads(
+    features: NDArray[np.float32], seen: Seen, group: NDArray[np.int64], count: int
+) -> list[Head]:
+    """The plain and the balanced head; group [N] of `count`: by it they differ and are measured."""
     train, validation = seen.of("train"), seen.of("validation")
-    label, count = seen.column("label"), int(group.max()) + 1
+    label = seen.column("label")
     sizes = np.bincount(group[train], minlength=count)
     weight = {PLAIN: None, BALANCED: 1.0 / sizes[group[train]]}
     images = np.bincount(group[validation], minlength=count)

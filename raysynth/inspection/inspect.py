@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,17 +14,29 @@ from raysynth.datasets.listing import classes_alone, list_dataset, split_counts
 from raysynth.errors import DataError
 from raysynth.groups.groups import UNKNOWN, Groups
 from raysynth.inspection import properties as judged
-from raysynth.inspection.findings import Audit
+from raysynth.inspection.findings import Findings
 from raysynth.inspection.heads import agreement, heads
+from raysynth.inspection.page import body
 from raysynth.inspection.seen import Seen, encoded, look
+from raysynth.inspection.tables import as_text
+from raysynth.models.settings import BaseConfigSection
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-MOST = 2000
+MOST = 1000
 """Images of each split that are looked at, unless more are asked for."""
 SHOWN = 8
 """Training images of each group on the page."""
+SIDE = 96
+"""Of a picture on the page, pixels."""
+
+
+class Audit(Findings):
+    """What was found in a data set; as text its tables, in a notebook its page."""
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        return body(self)
 
 
 def audit_data(
@@ -54,32 +65,41 @@ def audit_data(
     seen = look(dataset, listing, groups, most, config.seed)
     _check(seen)
     base = config.base.model_copy(update={"clip": clip} if clip else {})
-    features = _features(seen, base)
-    label, group = seen.column("label"), seen.column("group").astype(np.int64)
-    train = seen.of("train")
-    attribute = group % len(groups.attribute_names)
-    values, doubles = _properties(seen)
+    named = "" if isinstance(source, Config) else os.fspath(source)
+    counts = split_counts(listing, groups)
+    return _judged(seen, groups, counts, base, known, config.name, named, start)
+
+
+def _judged(
+    seen: Seen,
+    groups: Groups,
+    counts: dict[str, np.ndarray],
+    base: BaseConfigSection,
+    known: bool,
+    name: str,
+    source: str,
+    start: float,
+) -> Audit:
+    """What is found in the images that were read; for the others see `Findings`."""
+    train, group = seen.of("train"), seen.column("group").astype(np.int64)
+    attribute = group % len(groups.attribute_names) if known else None
+    told, doubles = _properties(seen, attribute)
+    label = seen.column("label")[train]
     return Audit(
-        name=config.name,
+        name=name,
         groups=groups,
-        counts=split_counts(listing, groups),
+        counts=counts,
         known=known,
-        association=agreement(label[train], attribute[train]) if known else float("nan"),
+        association=float("nan") if attribute is None else agreement(label, attribute[train]),
         encoder="the embedded CLIP's" if base.clip == "embedded" else base.clip,
-        heads=heads(features, seen, group),
-        properties=None
-        if values is None
-        else judged.properties(
-            {name: each[train] for name, each in values.items()},
-            label[train],
-            attribute[train] if known else None,
-        ),
+        heads=heads(_features(seen, base), seen, group, groups.count),
+        properties=told,
         doubles=doubles,
         looked_at=len(seen.images),
         unreadable=seen.unreadable,
-        seconds=time.monotonic() - start,
-        source="" if isinstance(source, Config) else os.fspath(source),
+        source=source,
         samples=_samples(seen, groups),
+        seconds=time.monotonic() - start,
     )
 
 
@@ -93,8 +113,8 @@ def _config(source: Config | str | os.PathLike[str], settings: tuple[str, ...]) 
     from raysynth.planning.proposal import propose
 
     found = propose(name, gpu=True).settings
-    told: dict[str, Any] = {key: found[key] for key in ("name", "dataset")}
-    return Config.model_validate(told)
+    dataset = {key: value for key, value in found["dataset"].items() if key != "image_size"}
+    return Config.model_validate({"name": found["name"], "dataset": dataset})
 
 
 def _check(seen: Seen) -> None:
@@ -106,7 +126,7 @@ def _check(seen: Seen) -> None:
             )
 
 
-def _features(seen: Seen, base: Any) -> np.ndarray:
+def _features(seen: Seen, base: BaseConfigSection) -> np.ndarray:
     """[N, D] embeddings of the frozen CLIP; of test images too, which no head is given."""
     from raysynth.models.clip import load_clip
 
@@ -115,23 +135,27 @@ def _features(seen: Seen, base: Any) -> np.ndarray:
 
 
 def _properties(
-    seen: Seen,
-) -> tuple[Mapping[str, np.ndarray] | None, list[judged.Double]]:
-    """Property -> [N] values, and images that look alike; (None, []) without cleanvision."""
+    seen: Seen, attribute: np.ndarray | None
+) -> tuple[list[judged.Property] | None, list[judged.Double]]:
+    """What training images' properties tell, and look-alikes of all; (None, []): not installed.
+
+    attribute [N]; None: not known.
+    """
     if not judged.is_installed():
         return None, []
     values, sets = judged.measured(seen.images)
+    train = seen.of("train")
     ids, splits, labels = (seen.rows[name].to_pylist() for name in ("id", "split", "label"))
-    doubles = [
-        judged.Double(
-            tuple(ids[place] for place in places),
-            tuple(splits[place] for place in places),
-            tuple(labels[place] for place in places),
-            exact,
-        )
-        for places, exact in sets
-    ]
-    return values, doubles
+    doubles = []
+    for places, exact in sets:
+        named, where, as_what = (tuple(of[row] for row in places) for of in (ids, splits, labels))
+        doubles.append(judged.Double(named, where, as_what, exact))
+    told = judged.properties(
+        {name: each[train] for name, each in values.items()},
+        seen.column("label")[train],
+        None if attribute is None else attribute[train],
+    )
+    return told, doubles
 
 
 def _samples(seen: Seen, groups: Groups) -> dict[int, list[bytes]]:
@@ -146,7 +170,3 @@ def _samples(seen: Seen, groups: Groups) -> dict[int, list[bytes]]:
             pixels = decode_bytes(pa.array([seen.images[row] for row in rows]), SIDE)
             found[g] = [encode_png(each) for each in pixels]
     return found
-
-
-SIDE = 96
-"""Of a picture on the page, pixels."""

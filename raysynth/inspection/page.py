@@ -7,27 +7,27 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from raysynth.inspection.findings import Audit
+from raysynth.inspection.findings import Findings
 from raysynth.inspection.tables import percent
 from raysynth.storage.files import write_atomic
 
 
-def page(audit: Audit) -> str:
+def page(audit: Findings) -> str:
     """The whole file."""
     return _rendered("page.html.j2", audit)
 
 
-def body(audit: Audit) -> str:
+def body(audit: Findings) -> str:
     """What stands on the page, for a notebook."""
     return _rendered("body.html.j2", audit)
 
 
-def write(audit: Audit, path: str) -> None:
+def write(audit: Findings, path: str) -> None:
     """Write the file to a path or URI, whole or not at all."""
     write_atomic(path, page(audit).encode())
 
 
-def _rendered(name: str, audit: Audit) -> str:
+def _rendered(name: str, audit: Findings) -> str:
     environment = Environment(
         loader=PackageLoader("raysynth.inspection"),
         autoescape=select_autoescape(["html", "j2"]),

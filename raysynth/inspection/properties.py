@@ -2,7 +2,7 @@
 
 Brightness, darkness, blur, information, size and proportions by cleanvision, whose scores Datalab
 of cleanlab uses too; mean colours by a few lines here. How well a property tells a column is the
-balanced accuracy of a stump-like classifier on it alone, cross-validated: chance is 1 / names.
+balanced accuracy of a tree of depth two on it alone, cross-validated: chance is 1 / names.
 (Datalab's own score takes the most common label's index for its share, see
 findings/cleanlab_spurious_baseline_is_an_index.sh.)
 """

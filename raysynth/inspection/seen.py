@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,11 +71,12 @@ def _even(rows: np.ndarray, group: np.ndarray, most: int, rng: np.random.Generat
     return rows[np.concatenate(kept)]
 
 
-def encoded(images: Sequence[bytes], size: int, embed: object) -> np.ndarray:
+def encoded(
+    images: Sequence[bytes], size: int, embed: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     """[N, D] features of encoded images as centre squares of a side, a batch at a time."""
     from raysynth.storage.tables import decode_bytes
 
-    assert callable(embed)
     parts = [
         embed(decode_bytes(pa.array(images[start : start + BATCH]), size))
         for start in range(0, len(images), BATCH)

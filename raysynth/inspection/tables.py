@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raysynth.inspection.findings import Audit
+from raysynth.inspection.findings import Findings
 from raysynth.terminal import shown
 
 WIDTH = 100
 
 
-def as_text(audit: Audit) -> str:
+def as_text(audit: Findings) -> str:
     """The tables, the verdict, the next step."""
     told = io.StringIO()
     console = Console(file=told, width=WIDTH, highlight=False, soft_wrap=False)
@@ -24,7 +24,7 @@ def as_text(audit: Audit) -> str:
     return told.getvalue()
 
 
-def _print(audit: Audit, console: Console) -> None:
+def _print(audit: Findings, console: Console) -> None:
     console.print(_groups(audit))
     if audit.known:
         association = f"{audit.association:.2f}"
@@ -49,7 +49,7 @@ def percent(share: float) -> str:
     return "–" if np.isnan(share) else f"{100 * share:.0f} %"
 
 
-def _groups(audit: Audit) -> Table:
+def _groups(audit: Findings) -> Table:
     what = "group" if audit.known else "label"
     table = Table(title=f"{shown(audit.name)}: images, and validation accuracy of linear heads")
     table.title_justify, table.box, table.padding = "left", box.SIMPLE, (0, 1, 0, 0)
@@ -57,7 +57,7 @@ def _groups(audit: Audit) -> Table:
     for name in ("train", "validation", "test", "plain", "balanced"):
         table.add_column(name, justify="right")
     plain, balanced = audit.plain, audit.balanced
-    for g, name in enumerate(audit.groups.names):
+    for g, name in enumerate(audit.names):
         mark = " ◀ worst" if g == plain.worst else ""
         table.add_row(
             Text(shown(name)),
@@ -68,7 +68,7 @@ def _groups(audit: Audit) -> Table:
     return table
 
 
-def _properties(audit: Audit) -> Table:
+def _properties(audit: Findings) -> Table:
     table = Table(title="one property alone tells ... (balanced accuracy; chance: 1 / names)")
     table.title_justify, table.box, table.padding = "left", box.SIMPLE, (0, 1, 0, 0)
     table.min_width = len(str(table.title))

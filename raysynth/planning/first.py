@@ -47,8 +47,12 @@ def begin(folder: str, to: Path | None = None, *, gpu: bool | None = None) -> It
             "in a folder that this user may write"
         ) from None
     yield from summary(proposal, plan)
-    name = shown(str(file))
-    yield from (
+    yield from _next(shown(str(file)))
+
+
+def _next(name: str) -> tuple[str, ...]:
+    """What to do with the file."""
+    return (
         "",
         f"written: {name}. Read its prompts and words, then",
         f"  raysynth audit {name}   # what the images' bias does, without generating anything",

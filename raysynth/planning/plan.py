@@ -7,16 +7,10 @@ is printed beside the numbers.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from raysynth.adapters.record import Adapter
 from raysynth.cluster.capacity import crowded
@@ -30,8 +24,8 @@ from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
 from raysynth.planning import costs, sizes
 from raysynth.planning.audit_cost import auditing
-from raysynth.planning.minutes import Minutes, in_words, minutes_of
-from raysynth.planning.network_cost import UNetCost
+from raysynth.planning.minutes import Minutes, minutes_of
+from raysynth.planning.planned import GeneratorPlan, GroupPlan, Plan
 from raysynth.planning.preflight import (
     check_configuration,
     grouping_warnings,
@@ -41,77 +35,9 @@ from raysynth.planning.preflight import (
 from raysynth.scoring.scorer import evaluations_of
 from raysynth.stages.stage import Cost, function
 from raysynth.synthesis.specs import group_voices
-from raysynth.terminal import shown
 
-WIDTH = 100
-"""Characters of a plan as text."""
 TERAFLOPS = 60.0
 """Assumed sustained rate, TFLOP/s; an A100 multiplies bfloat16 at 312 at most."""
-
-
-@dataclass(frozen=True)
-class GroupPlan:
-    """What one group brings and gets."""
-
-    name: str
-    images: int
-    validation: int
-    test: int
-    adapters: int
-    """Its own; 0 where another model speaks for it."""
-    model: str
-    """Who generates for it."""
-    synthetic: int
-    prompt: str
-    """What its images are asked for by."""
-
-
-@dataclass(frozen=True)
-class GeneratorPlan:
-    """What one generator is trained on and makes."""
-
-    words: str
-    """What is trained and how images are made."""
-    groups: list[GroupPlan]
-    adapters: int
-    """Fine-tunings."""
-    steps: int
-    """Optimizer steps of all adapters together."""
-    rows: int
-    """Images that pass the UNet in all of them."""
-    forwards: int
-    """Those that pass it besides, forwards alone."""
-    lent_by: str
-    """Generator before it that trains the same adapters; "": none."""
-    cost: UNetCost
-    one_adapter_gb: float
-    """GPU memory to train one adapter."""
-    side_by_side: dict[int, int]
-    """GPU memory, GB -> adapters that train at once."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run would do and need."""
-
-    generators: dict[str, GeneratorPlan]
-    """By name: one, or the candidates of `auto`."""
-    gpu_hours: dict[str, float]
-    """Stage -> hours of one GPU, of all generators together."""
-    storage_gb: dict[str, float]
-    host_gb: dict[str, float]
-    """Main memory, by who holds it."""
-    store_bytes: int
-    """`resources.object_store_memory` that a local Ray would need, if it has less; else 0."""
-    assumptions: list[str]
-    minutes: Minutes | None = None
-    """On this machine's CPUs, where these run it; None: a GPU or a cluster does."""
-
-    def __str__(self) -> str:
-        """The tables that `raysynth plan` prints."""
-        told = io.StringIO()
-        print_plan(self, Console(file=told, highlight=False, soft_wrap=True, width=WIDTH))
-        return told.getvalue()
 
 
 def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
@@ -123,14 +49,13 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
         As the run itself would, before its first stage.
     """
     groups, listing = check_configuration(config)
-    assumptions = [f"{teraflops:g} TFLOP/s sustained per GPU (--tflops)"]
-    assumptions += grouping_warnings(config, groups)
+    rate = f"{teraflops:g} TFLOP/s sustained per GPU (--tflops)"
+    assumptions = [rate, *grouping_warnings(config, groups)]
     groups, counts = sizes.planned_groups(config, groups, listing, assumptions)
     each: dict[str, Config] = {one.generator: one for one in candidates(config)}
     recipes = {name: settled(recipe_of(one), counts["train"]) for name, one in each.items()}
     shape = sizes.base_shape(config, assumptions)
-    splits = {name: int(n.sum()) for name, n in counts.items()}
-    images = sizes.image_sizes(config, splits, groups, shape, assumptions, listing)
+    images = sizes.image_sizes(config, counts, groups, shape, assumptions, listing)
     generators: dict[str, GeneratorPlan] = {}
     for name, one in each.items():
         same = [n for n in generators if training_inputs(each[n]) == training_inputs(one)]
@@ -142,22 +67,30 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     }
     bred = sizes.drawn_per_image(config, groups, counts["train"], assumptions)
     total = _total(config, costs.Sized(images, shape, recipes, tuned, bred))
-    needed = math.ceil(total.host["object store"])
     _assume(config, list(recipes.values()), generators, assumptions)
     assumptions += _judging(config, groups, generators) + auditing(config, groups)
     assumptions += strange_lenders(config, groups, counts["train"]) + few_measured(counts, groups)
     minutes = minutes_of(config, total.flops, images)
-    if minutes is not None:
-        assumptions = [each for each in assumptions if "GPU" not in each]
     return Plan(
         generators=generators,
         gpu_hours={name: n / (teraflops * 1e12) / 3600 for name, n in total.flops.items()},
         storage_gb=_gb(total.storage),
         host_gb=_gb(total.host),
-        store_bytes=needed if needed > config.resources.object_store_memory else 0,
-        assumptions=assumptions + crowded(config.resources, total.host),
+        store_bytes=_store(config, total),
+        assumptions=_of_cpus(assumptions, minutes) + crowded(config.resources, total.host),
         minutes=minutes,
     )
+
+
+def _store(config: Config, total: Cost) -> int:
+    """Bytes of a local Ray's object store, if it has less; else 0."""
+    needed = math.ceil(total.host["object store"])
+    return needed if needed > config.resources.object_store_memory else 0
+
+
+def _of_cpus(assumptions: list[str], minutes: Minutes | None) -> list[str]:
+    """What is assumed of a run on CPUs: nothing of GPUs."""
+    return [each for each in assumptions if minutes is None or "GPU" not in each]
 
 
 def _total(config: Config, sized: costs.Sized) -> Cost:
@@ -167,89 +100,6 @@ def _total(config: Config, sized: costs.Sized) -> Cost:
         if node.stage.cost:
             found += function(node.stage.cost)(node.config, sized)
     return found
-
-
-def print_plan(plan: Plan, console: Console) -> None:
-    """Print a plan as tables."""
-    several = len(plan.generators) > 1
-    for name, one in plan.generators.items():
-        if several:
-            console.rule(f"generator: {name}", align="left")
-        _print_generator(one, console, on_gpus=plan.minutes is None)
-    if several:
-        console.rule(f"all {len(plan.generators)} candidates, one run", align="left")
-    host, hours, storage = plan.host_gb, plan.gpu_hours, plan.storage_gb
-    store = f" (a local Ray: resources.object_store_memory={plan.store_bytes})"
-    _print_lines(
-        {
-            **_time(plan.minutes, hours),
-            "storage": f"{sum(storage.values()):,.2f} GB: "
-            + ", ".join(f"{name} {value:,.2f}" for name, value in storage.items()),
-            "host memory": f"{host['driver']:,.2f} GB in the driver, {host['object store']:,.2f} "
-            f"GB in Ray's object store, the driver's and every training node's"
-            f"{store if plan.store_bytes else ''}, {host['worker']:,.2f} GB in each worker; before "
-            f"that {host['embedding']:,.2f} GB in each actor that embeds and "
-            f"{host.get('selection', 0):,.2f} GB in the driver that selects",
-        },
-        console,
-    )
-    console.print("[bold]assumed[/]")
-    for assumption in plan.assumptions:
-        console.print(Text(f"  - {shown(assumption)}"))
-
-
-def _time(minutes: Minutes | None, hours: Mapping[str, float]) -> dict[str, str]:
-    if minutes is None:
-        each = ", ".join(f"{name} {value:,.2f}" for name, value in hours.items())
-        return {"GPU-hours": f"{sum(hours.values()):,.2f}: {each}"}
-    each = ", ".join(f"{name} {value:,.1f}" for name, value in minutes.each.items())
-    return {"time": f"{in_words(minutes.total)} here, in minutes: {each} ({minutes.basis})"}
-
-
-def _print_generator(plan: GeneratorPlan, console: Console, *, on_gpus: bool) -> None:
-    table = Table(
-        title="images per group", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0)
-    )
-    columns = ("train", "validation", "test", "generated by", "synthetic")
-    for name in ("group", *columns):
-        table.add_column(name, justify="left" if name == "group" else "right")
-    for group in plan.groups:
-        real = (f"{n:,}" for n in (group.images, group.validation, group.test))
-        who, model = Text(shown(group.name)), Text(shown(group.model))
-        table.add_row(who, *real, model, f"{group.synthetic:,}")
-    sums = [
-        f"{sum(getattr(group, name) for group in plan.groups):,}"
-        for name in ("images", "validation", "test", "synthetic")
-    ]
-    table.add_section()
-    adapters = f"{plan.adapters:,} adapter{'s' * (plan.adapters != 1)}"
-    table.add_row("all", *sums[:3], adapters, sums[3])
-    console.print(table)
-    console.print("[bold]prompts[/]")
-    for group in plan.groups:
-        console.print(Text(f"  {shown(group.name)}: {shown(group.prompt)}"))
-    console.print()
-    cost, trained = plan.cost, f"{plan.cost.trained / 1e6:,.2f} M trained per adapter, "
-    lines = {
-        "generator": plan.words,
-        "UNet": f"{cost.parameters / 1e6:,.1f} M parameters, {trained if plan.adapters else ''}"
-        f"{cost.forward / 1e9:,.1f} GFLOP per image and step",
-    }
-    if plan.adapters:
-        lent = f"; those of {plan.lent_by}, trained once" if plan.lent_by else ""
-        fitting = ", ".join(f"{n} in {gb} GB" for gb, n in plan.side_by_side.items())
-        lines |= {
-            "fine-tuning": f"{adapters}, {plan.steps:,} steps together{lent}",
-            "GPU memory": f"{plan.one_adapter_gb:.1f} GB for one adapter; at once: {fitting}",
-        }
-        if not on_gpus:
-            del lines["GPU memory"]
-    _print_lines(lines, console)
-
-
-def _print_lines(lines: dict[str, str], console: Console) -> None:
-    for name, text in lines.items():
-        console.print(Text.assemble((f"{name:<12}", "bold"), f" {shown(text)}"))
 
 
 def _generator(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,25 +149,29 @@ def _spread(listing: pa.Table, groups: Groups) -> dict[str, np.ndarray]:
 
 def image_sizes(
     config: Config,
-    splits: dict[str, int],
+    counts: Mapping[str, np.ndarray | int],
     groups: Groups,
     shape: Shape,
     assumptions: list[str],
-    listing: pa.Table,
+    listing: pa.Table | None = None,
 ) -> Images:
-    """The run's images; says what is assumed of them: real ones are as large as the first."""
+    """The run's images; says what is assumed of them: real ones are as large as the first.
+
+    `counts`: split -> [G] images, or all of them; `listing`: their rows, None: none is looked at.
+    """
     real = config.dataset.stored_side
     if real is None:
-        width, height = first_size(config, listing) or (PHOTOGRAPH, PHOTOGRAPH)
+        first = None if listing is None else first_size(config, listing)
+        width, height = first or (PHOTOGRAPH, PHOTOGRAPH)
         real = round((width * height) ** 0.5)
+        seen = ", as the first is" if first else ""
         assumptions.append(
-            f"real images of {width} x {height} pixels, as the first is (dataset.image_size is not "
-            "set)"
+            f"real images of {width} x {height} pixels{seen} (dataset.image_size is not set)"
         )
     made, selection = groups.count * config.synthesis.images_per_group, config.selection
     share = RULES[selection.rule].share(selection)
     return Images(
-        splits,
+        {name: int(np.sum(n)) for name, n in counts.items()},
         groups.count,
         made,
         round(made * share),

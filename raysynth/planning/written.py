@@ -9,7 +9,7 @@ import yaml
 
 from raysynth.datasets.listing import few_measured, split_counts
 from raysynth.planning.minutes import in_words
-from raysynth.planning.plan import Plan
+from raysynth.planning.planned import Plan
 from raysynth.planning.proposal import Proposal, layout_words
 from raysynth.terminal import shown
 

@@ -16,7 +16,7 @@ from raysynth.endings import in_words
 from raysynth.python.folder import RunFolder
 
 if TYPE_CHECKING:
-    from raysynth.planning.plan import Plan
+    from raysynth.planning.planned import Plan
     from raysynth.rehearsal import Rehearsal
 
 Source = Config | Mapping[str, Any] | str | os.PathLike[str] | Sequence[Any] | None

@@ -138,15 +138,11 @@ class RunFolder:
         """Test accuracy, percent, of every method (rows) in every group (columns)."""
         import pandas as pd
 
-        found = self._results
-        names = found.get("measured_groups") or found.get("groups") or self._groups.names
         rows = {
-            name: [100 * each["mean"] for each in row["groups"].values()]
-            if isinstance(row["groups"], dict)
-            else [100 * each["mean"] for each in row["groups"]]
-            for name, row in found["methods"].items()
+            name: {group: 100 * each["mean"] for group, each in row["groups"].items()}
+            for name, row in self._results["methods"].items()
         }
-        return pd.DataFrame.from_dict(rows, orient="index", columns=list(names))
+        return pd.DataFrame.from_dict(rows, orient="index")
 
     @cached_property
     def _results(self) -> dict[str, Any]:
@@ -226,15 +222,12 @@ class RunFolder:
     @property
     def predictions(self) -> pd.DataFrame:
         """A row per test image, method and seed: predicted and true names, and whether right."""
-        import pandas as pd
-
         from raysynth.storage.tables import read_table, split_files
 
-        tables = [
-            read_table(folder, files=[path]).to_pandas()
-            for folder, path in self._prediction_files()
-        ]
-        found = pd.concat(tables, ignore_index=True)
+        # Those of the classification are of all methods, the references' among them.
+        stage = "references" if "classification" not in self._records else "classification"
+        folder = self.folder(stage)
+        found = read_table(folder, files=[f"{folder}/predictions.parquet"]).to_pandas()
         real = self.folder("ingest")
         columns = ["id", "label", "attribute", "group"]
         truth = read_table(real, columns, split_files(real, "test")).to_pandas()
@@ -242,19 +235,6 @@ class RunFolder:
         found["predicted"] = [names[value] for value in found["predicted"]]
         whole = self._named(found.merge(truth, on="id"))
         return whole.assign(right=whole["predicted"] == whole["label"])
-
-    def _prediction_files(self) -> list[tuple[str, str]]:
-        from raysynth.storage.files import exists
-
-        found = []
-        for stage in ("classification", "references"):
-            folder = self.folder(stage) if stage in self._records else ""
-            path = f"{folder}/predictions.parquet"
-            if folder and exists(path):
-                found.append((folder, path))
-        if not found:
-            self.folder("classification")
-        return found
 
     def classifier(self) -> Classifier:
         """The classifier that the run ships, to be called with images.

@@ -11,9 +11,8 @@ from raysynth.errors import ConfigError
 
 @pytest.fixture
 def files(tmp_path):
-    (tmp_path / "a.yaml").write_text(
-        "name: a\ndataset: {severity: 0.9, shots: 4}\nsearch: {trials: 3}"
-    )
+    first = "name: a\ndataset: {severity: 0.9, shots: 4}\nsearch: {trials: 3}\n"
+    (tmp_path / "a.yaml").write_text(first)
     (tmp_path / "b.yaml").write_text("dataset: {severity: 0.8}\nsearch: {trials: 5}\n")
     return [str(tmp_path / name) for name in ("a.yaml", "b.yaml")]
 

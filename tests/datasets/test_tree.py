@@ -42,11 +42,11 @@ def test_folders_of_splits_above_are_taken_and_a_missing_validation_is_cut_from_
 
 
 def test_labels_alone_are_read_where_attributes_are_unknown(tmp_path):
-    folder = write_tree(tmp_path, {"cat": 30, "dog": 30})
-    with pytest.raises(DataError, match=r"not in a folder <label>/<attribute>.*attributes=unknown"):
+    folder = write_tree(tmp_path, {"cat": 60, "dog": 60})
+    with pytest.raises(DataError, match=r"(?s)not in a folder <label>/<attr.*attributes=unknown"):
         read(folder)
     _, groups, listing, _ = read(folder, "dataset.attributes=unknown")
-    assert groups.label_names == ("cat", "dog") and len(listing) == 60
+    assert groups.label_names == ("cat", "dog") and len(listing) == 120
 
 
 def test_images_beside_the_tree_are_named_and_other_files_passed_over(tmp_path):

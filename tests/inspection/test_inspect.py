@@ -66,6 +66,7 @@ def test_labels_alone_say_what_can_be_said(tmp_path, biased):
     assert not found.known and found.groups.count == 2
     assert "Attributes are not known" in found.verdict and "attributes=unknown" in found.next_step
     assert all(each.attribute is None for each in found.properties)
+    assert found.names == ["coat", "pullover"] and "unknown" not in found.verdict
     assert "Cram" not in str(found) and "Cram" not in page(found)
 
 
@@ -113,7 +114,7 @@ def test_the_settings_of_a_file_are_taken(tmp_path, biased):
     file.write_text(f"name: own\ndataset: {{name: tree, path: {biased}}}\n")
     found = audit_data(file, "dataset.severity=0.9", most=40)
     assert found.name == "own" and found.source == str(file)
-    assert inspect.MOST == 2000
+    assert found.looked_at < inspect.MOST
 
 
 def test_pictures_of_any_size_are_looked_at(tmp_path):

@@ -31,7 +31,7 @@ def test_what_is_written_can_be_planned_and_says_what_the_plan_says(tmp_path, mo
     for group in plan.generators["lora"].groups:
         assert f"{group.name} " in text and group.prompt in text
     assert "cat/night 2: each of those is 50 points" in "\n".join(told)
-    assert "written: pets.yaml" in told[-5]
+    assert any("written: pets.yaml" in line for line in told)
     with pytest.raises(ConfigError, match="is there already"):
         list(begin(str(tmp_path / "pets"), gpu=False))
     assert Path("pets.yaml").read_text() == text
@@ -48,7 +48,7 @@ def test_the_embedded_base_is_for_its_own_words_and_a_gpu_for_the_others(tmp_pat
 
 
 def test_labels_alone_become_unknown_attributes(tmp_path):
-    found = propose(str(write_tree(tmp_path / "pets", {"cat": 30, "dog": 30})), gpu=True)
+    found = propose(str(write_tree(tmp_path / "pets", {"cat": 60, "dog": 60})), gpu=True)
     assert found.settings["dataset"]["attributes"] == "unknown"
     assert found.config.grouping.method.name == "conflict_mining"
 

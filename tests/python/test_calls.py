@@ -1,4 +1,4 @@
-"""raysynth from Python: configurations of any form, errors as exceptions, nothing imported early."""
+"""raysynth from Python: configurations of any form, errors raised, nothing imported early."""
 
 from __future__ import annotations
 

@@ -78,7 +78,13 @@ class Hub(OwnImages):
 
     def _files(self, filesystem: Any, root: str) -> list[str]:
         if not filesystem.isdir(root):
-            raise DataError(f"dataset.path: {self.path} is not a folder; {EXPECTED}")
+            why = f"is not a folder; {EXPECTED}"
+            if self.path.startswith("hf://"):
+                why = (
+                    "is not there, or the hub does not answer (HF_HUB_OFFLINE, a proxy, a token); "
+                    "expected hf://datasets/OWNER/NAME. Fix: check the name and the network"
+                )
+            raise DataError(f"dataset.path: {self.path} {why}")
         found = (name.removeprefix(root).lstrip("/") for name in filesystem.find(root))
         files = sorted(name for name in found if name.endswith(".parquet"))
         if not files:
