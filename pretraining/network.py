@@ -21,7 +21,8 @@ from pretraining.loop import Plan, descend, train, warm_then_decay
 from pretraining.photographs import BASE, BaseGarments, compose, load_base_garments, sample_grounds
 from raysynth.datasets.garments import CLASSES
 from raysynth.networks.checks import UNSEEN
-from raysynth.networks.small import EMBEDDED_WIDTHS, NORMALISATION, WEIGHTS, SmallNetwork
+from raysynth.networks.settings import EMBEDDED_WIDTHS
+from raysynth.networks.small import NORMALISATION, WEIGHTS, SmallNetwork
 
 KNOWN = {
     "other_garments": tuple(name for name in CLASSES if name not in UNSEEN),

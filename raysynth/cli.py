@@ -14,11 +14,13 @@ import typer
 import yaml
 
 from raysynth.cluster.stopping import in_time
+from raysynth.config.completion import keys_beginning
 from raysynth.config.config import Config
 from raysynth.config.files import load_config, split_arguments
 from raysynth.config.storage import require_filesystem
 from raysynth.endings import EXIT_CODES, in_words
 from raysynth.errors import ConfigError, RaysynthError
+from raysynth.inspection.commands import audit, init
 from raysynth.jobs.commands import (
     Address,
     Id,
@@ -36,16 +38,17 @@ from raysynth.publish.commands import export, push
 Arguments = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[CONFIG.yaml] [section.key=value ...]",
-        help="A YAML file of settings, then single settings; without either, the embedded default.",
+        metavar="[CONFIG.yaml ...] [section.key=value ...]",
+        help="YAML files of settings, later ones over earlier, then single settings; without any, "
+        "the embedded default.",
         show_default=False,
+        autocompletion=keys_beginning,
     ),
 ]
 app = typer.Typer(
     help="Fair classifiers from biased photographs.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -66,12 +69,25 @@ def root(
 
 
 @app.command()
-def run(arguments: Arguments = None, until: Until = None) -> None:
+def run(
+    arguments: Arguments = None,
+    until: Until = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check everything, say what each stage would do, and end."),
+    ] = False,
+) -> None:
     """Run every stage; finished ones are skipped, an interrupted one goes on where it was."""
-    run_until(until, arguments or [])
+    if not dry_run:
+        return run_until(until, arguments or [])
+    config = load_config(*split_arguments(arguments or []))
+    from raysynth.rehearsal import in_lines, rehearse
+
+    with in_words():
+        print("\n".join(in_lines(rehearse(config, until))))
 
 
-for each in (submit, status, logs, stop):
+for each in (init, audit, submit, status, logs, stop):
     app.command()(each)
 
 
@@ -121,7 +137,8 @@ def plan(
     config = load_config(*split_arguments(arguments or []))
     from rich.console import Console
 
-    from raysynth.planning.plan import plan_run, print_plan
+    from raysynth.planning.plan import plan_run
+    from raysynth.planning.planned import print_plan
 
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     print_plan(plan_run(config, tflops), console)
@@ -158,8 +175,8 @@ def benchmark(
     ] = "",
 ) -> None:
     """Rows x severities x seeds of a configuration's `benchmark` section; writes table and plot."""
-    file, overrides = split_arguments(arguments or [])
-    config = load_config(file, overrides)
+    files, overrides = split_arguments(arguments or [])
+    config = load_config(files, overrides)
     require_filesystem(config.storage_path)
     from raysynth.benchmark.driver import run_benchmark
     from raysynth.benchmark.publish import publish
@@ -167,7 +184,7 @@ def benchmark(
     with in_words(config.root):
         finished = run_benchmark(config, finished_only=finished_only)
         command = shlex.join(("raysynth", *sys.argv[1:]))
-        print(publish(finished, command, documents, file or ""))
+        print(publish(finished, command, documents, files[-1] if files else ""))
     if finished.failed:
         sys.exit(finished.exit_code)
 
@@ -199,14 +216,14 @@ def verify(
     from raysynth.config.storage import resolve_storage
     from raysynth.progress import Progress
 
-    file, settings = split_arguments(arguments or [])
-    if file is None or file.endswith((".yaml", ".yml")):
-        config = load_config(file, settings)
+    files, settings = split_arguments(arguments or [])
+    if not files or files[0].endswith((".yaml", ".yml")):
+        config = load_config(files, settings)
         root = config.root
     elif settings:
         raise ConfigError(f"a RUN takes no settings, got {settings[0]!r}. Fix: leave them out")
     else:
-        root = resolve_storage(file).rstrip("/")
+        root = resolve_storage(files[0]).rstrip("/")
     require_filesystem(root, "RUN")
     from raysynth.verify import redo
     from raysynth.verify import verify as check

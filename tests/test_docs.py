@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from raysynth.config.files import load_config
 from raysynth.metrics import table
 
 ROOT = Path(__file__).parent.parent
@@ -80,13 +79,6 @@ def test_the_table_of_metrics_is_the_declared_one():
 @pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
 def test_the_first_pages_stay_short(name):
     assert len((ROOT / name).read_text().splitlines()) <= 120
-
-
-def test_the_configuration_of_the_readme_is_accepted(tmp_path):
-    readme = (ROOT / "README.md").read_text()
-    (tmp_path / "birds.yaml").write_text(readme.split("```yaml\n")[1].split("```")[0])
-    config = load_config(str(tmp_path / "birds.yaml"), ["dataset.severity=0.95"])
-    assert config.name == "birds" and config.dataset.attribute_words["water"] == "a lake"
 
 
 def test_the_page_of_neighbours_is_what_its_command_writes(monkeypatch):

@@ -25,7 +25,8 @@ from raysynth.groups.groups import Groups
 from raysynth.method import FOLDERS
 from raysynth.networks.checks import check_sides
 from raysynth.pipeline import run_pipeline
-from raysynth.planning.plan import plan_run, print_plan
+from raysynth.planning.plan import plan_run
+from raysynth.planning.planned import print_plan
 from raysynth.planning.preflight import preflight, strange_lenders, warnings_of
 from raysynth.stages.run import Run
 from raysynth.stages.stage import Stage, Work

@@ -1,9 +1,9 @@
-"""From a YAML file and the command line's overrides to a configuration, and its errors in words."""
+"""From YAML files and the command line's overrides to a configuration, and its errors in words."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 import yaml
@@ -20,41 +20,97 @@ MOST_PROBLEMS = 20
 """Problems that one message lists."""
 LONGEST_REASON = 1000
 """Characters of what the YAML reader says."""
+Origins = dict[tuple[str, ...], str]
+"""Key -> the file that gave its value, where there are several."""
 
 
 def load_config(
-    path: str | None = None, overrides: Iterable[str] = (), *, in_job: bool | None = None
+    paths: str | Sequence[str] | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    in_job: bool | None = None,
 ) -> Config:
-    """The configuration of a run: defaults, then the YAML file, then `section.key=value` overrides.
+    """The configuration of a run: defaults, then YAML files, then `section.key=value` overrides.
 
-    `in_job`: whether it is for a Ray job; None: whether this process is one's.
+    Of several files the later ones win, key by key. `in_job`: whether it is for a Ray job; None:
+    whether this process is one's.
 
     Raises
     ------
     ConfigError
         With one line per problem: the key, what was found, what is expected.
     """
-    values = _read_yaml(path) if path else {}
+    files = [paths] if isinstance(paths, str) else list(paths or ())
+    values, origins = read_values(files)
+    return config_of(values, overrides, ", ".join(files), origins, in_job=in_job)
+
+
+def config_of(
+    values: dict[str, Any],
+    overrides: Iterable[str] = (),
+    where: str = "",
+    origins: Mapping[tuple[str, ...], str] | None = None,
+    *,
+    in_job: bool | None = None,
+) -> Config:
+    """The configuration that values are, as `load_config`; `where`: they come from, for messages.
+
+    `values` are written over by the overrides.
+    """
     for override in overrides:
         _apply_override(values, override)
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain(error, path)) from None
+        raise ConfigError(explain(error, where, origins)) from None
     storage = resolve_storage(config.storage_path, in_job)
     config = config.model_copy(update={"storage_path": storage})
     check_apart(config)
     return config
 
 
-def split_arguments(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """`[CONFIG.yaml] [section.key=value ...]` as (path or None, overrides).
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """`[CONFIG.yaml ...] [section.key=value ...]` as (paths, overrides).
 
-    Only the first argument can be a path, and only if it holds no `=`.
+    Paths come first, and hold no `=`.
     """
-    if arguments and "=" not in arguments[0]:
-        return arguments[0], list(arguments[1:])
-    return None, list(arguments)
+    given = list(arguments)
+    count = next((n for n, each in enumerate(given) if "=" in each), len(given))
+    return given[:count], given[count:]
+
+
+def read_values(paths: Sequence[str]) -> tuple[dict[str, Any], Origins]:
+    """The settings of YAML files, later ones over earlier; and which file gave which key."""
+    values: dict[str, Any] = {}
+    origins: Origins = {}
+    for path in paths:
+        merge(values, _read_yaml(path), origins, path if len(paths) > 1 else "")
+    return values, origins
+
+
+def merge(
+    values: dict[str, Any],
+    more: Mapping[str, Any],
+    origins: Origins | None = None,
+    file: str = "",
+    above: tuple[str, ...] = (),
+) -> None:
+    """Lay settings over others: mappings key by key, everything else as a whole."""
+    for key, value in more.items():
+        place, there = (*above, str(key)), values.get(key)
+        if isinstance(value, Mapping) and isinstance(there, dict):
+            merge(there, value, origins, file, place)
+            continue
+        values[key] = _copied(value)
+        if origins is not None and file:
+            origins[place] = file
+
+
+def _copied(value: Any) -> Any:
+    """A mapping that may be written over."""
+    if isinstance(value, Mapping):
+        return {key: _copied(inner) for key, inner in value.items()}
+    return value
 
 
 def read_config(path: str, overrides: Iterable[str] = ()) -> Config:
@@ -114,7 +170,8 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     where = repr(_told(override))
     if not equals or not key:
-        raise ConfigError(f"{where}: expected section.key=value, e.g. dataset.severity=0.95")
+        first = " (files come before settings)" if override.endswith((".yaml", ".yml")) else ""
+        raise ConfigError(f"{where}: expected section.key=value, e.g. dataset.severity=0.95{first}")
     *sections, last = key.split(".")
     if len(sections) > DEEPEST or not _is_text(key):
         raise ConfigError(f"{where}: no key. Fix: section.key=value, e.g. dataset.severity=0.95")
@@ -150,28 +207,44 @@ def _reason(error: Exception) -> str:
     return clipped(shown(masked(str(error)), lines=True), LONGEST_REASON)
 
 
-def explain(error: ValidationError, path: str | None) -> str:
-    """One line per problem: the key, what was found, what is expected; `path`: where from."""
+def explain(
+    error: ValidationError,
+    path: str | None,
+    origins: Mapping[tuple[str, ...], str] | None = None,
+) -> str:
+    """One line per problem: the key, what was found, what is expected; `path`: where from.
+
+    `origins`: the file of each key, where there are several.
+    """
     count, problems = error.error_count(), error.errors(include_url=False, include_context=False)
     lines = [f"The configuration{f' {_told(path)}' if path else ''} has {count} problem(s):"]
     for item in problems[:MOST_PROBLEMS]:
         if item["type"] == "default_factory_not_called":
             continue  # follows from another one of the list
         key = _told(".".join(str(part) for part in item["loc"]))
+        file = _origin(item["loc"], origins or {})
         if item["type"] == "extra_forbidden":
             *parent, last = [str(part) for part in item["loc"]]
-            lines.append(f"  {key}: unknown key. {_nearest(parent, last)}")
+            lines.append(f"  {key}: unknown key{file}. {_nearest(parent, last)}")
         else:
             message, value = item["msg"].removeprefix("Value error, "), item["input"]
             said = isinstance(value, dict) or "got " in message
             got = "" if said else f", got {_told(repr(value))}"
             if item["type"] == "string_type" and isinstance(value, int | float):
                 got += f". Fix: quote it, e.g. '{_told(str(value))}'"
-            lines.append(f"  {key}: {message}{got}" if key else f"  {message}")
+            lines.append(f"  {key}: {message}{got}{file}" if key else f"  {message}")
     if count > MOST_PROBLEMS:
         lines.append(f"  and {count - MOST_PROBLEMS:,} more")
     lines.append("Fix: `raysynth config --help-keys` lists every key with its meaning and unit.")
     return "\n".join(lines)
+
+
+def _origin(place: Sequence[Any], origins: Mapping[tuple[str, ...], str]) -> str:
+    """` (in FILE)` of a problem's key; empty where there is one file, or a setting gave it."""
+    key = tuple(str(part) for part in place)
+    found = (origins.get(key[:length]) for length in range(len(key), 0, -1))
+    file = next(filter(None, found), "")
+    return f" (in {_told(file)})" if file else ""
 
 
 def _nearest(parent: list[str], key: str) -> str:

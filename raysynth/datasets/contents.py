@@ -23,8 +23,8 @@ from raysynth.datasets.settings import DatasetConfig
 
 Facts = tuple[int, int, int, int]
 """Size, time of change of content and of inode (ns), inode."""
-TAGS = ("ETag", "etag", "md5Hash", "content_md5", "crc32c", "checksum")
-"""What object stores call the hash of an object (S3, Google Cloud Storage, Azure)."""
+TAGS = ("ETag", "etag", "md5Hash", "content_md5", "crc32c", "checksum", "blob_id")
+"""What object stores call the hash of an object (S3, Google Cloud Storage, Azure, the hub)."""
 TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
 METADATA = (".csv", ".parquet", ".txt")
 SETTLED_NS = 2_000_000_000

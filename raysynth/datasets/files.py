@@ -73,8 +73,8 @@ def require_files(path: str, names: Sequence[str], source: str, tree: str = "") 
     outside = [name for name in names if _leaves(name)]
     if outside:
         raise DataError(
-            f"{path}: {some(outside)} in {source} leaves the folder; expected paths relative to it "
-            "without `..`. Fix: move the files into the folder"
+            f"{path}: {some(outside)} in {source} leaves the folder; expected paths below it. "
+            f"Fix: {_common(outside)}"
         )
     filesystem, root = open_folder(path)
     if filesystem.is_disk:
@@ -148,14 +148,19 @@ def require_two(label: str, attribute: str) -> None:
 
 
 def deal_splits(
-    group: np.ndarray, validation_share: float, test_share: float, seed: int
+    group: np.ndarray, validation_share: float, test_share: float, seed: int, least: int = 1
 ) -> list[str]:
-    """A split per row, stratified by group: at least one image of each split where possible."""
+    """A split per row, stratified by group: at least so many of a split where possible.
+
+    A share of 0 makes none.
+    """
     split = np.full(len(group), "train", dtype=object)
     for g in np.unique(group):
         rows = np.random.default_rng([seed, int(g), 29]).permutation(np.flatnonzero(group == g))
-        test = max(1, round(test_share * len(rows)))
-        validation = max(1, round(validation_share * len(rows)))
+        test, validation = (
+            max(least, round(share * len(rows))) if share else 0
+            for share in (test_share, validation_share)
+        )
         split[rows[:test]] = "test"
         split[rows[test : test + validation]] = "validation"
     named: list[str] = split.tolist()
@@ -173,6 +178,22 @@ def clipped(text: object) -> str:
     """One line of at most LONGEST characters."""
     line = " ".join(str(text).split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+
+
+def below(path: str, names: Iterable[str]) -> list[str]:
+    """Names as a data set has them: `/` between folders, relative where they lie below `path`."""
+    whole = path if "://" in path else os.path.abspath(path)
+    start = whole.rstrip("/").replace("\\", "/") + "/"
+    return [name.replace("\\", "/").removeprefix(start) for name in names]
+
+
+def _common(names: Sequence[str]) -> str:
+    """What to do about names outside: where all of them lie together, or else."""
+    roots = {posixpath.dirname(name) for name in names if posixpath.isabs(name)}
+    together = posixpath.commonpath(roots) if roots else ""
+    if together.strip("/"):
+        return f"dataset.path={clipped(together)}, with the metadata in it; or copy the files here"
+    return "copy the files into the folder, and name them as they lie there"
 
 
 def _leaves(name: str) -> bool:

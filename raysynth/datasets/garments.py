@@ -23,7 +23,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 DATA = Path(__file__).parent / "data"
 CUTOUTS_FILE = "outfits.parquet"
@@ -140,6 +139,8 @@ def cut_out(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     within its outermost pixels. The gray under the edge is taken from the nearest inner pixel, so
     that no dark rim of the old background remains.
     """
+    from scipy import ndimage  # a second, for who makes the shipped files
+
     mask = _silhouette(image)
     alpha = np.where(mask, ndimage.gaussian_filter(mask.astype(np.float32), _EDGE_SIGMA), 0.0)
     inner = ndimage.binary_erosion(mask)
@@ -156,6 +157,8 @@ def cut_out(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _silhouette(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Largest components of the bright pixels, holes filled; bool [28, 28]."""
+    from scipy import ndimage
+
     filled = ndimage.binary_fill_holes(image > _MASK_THRESHOLD)
     components, count = ndimage.label(filled, structure=np.ones((3, 3)))
     if count < 2:

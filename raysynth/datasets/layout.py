@@ -48,6 +48,21 @@ class Dataset(Protocol):
         """Encoded image of each row, or why a file cannot be read."""
 
 
+@dataclass(frozen=True)
+class Below:
+    """What lies below a folder, for `Layout.fits`."""
+
+    names: Sequence[str]
+    """Of all files, relative to it."""
+    head: Callable[[str], str]
+    """Name -> the file's first line."""
+
+
+def fits_nothing(below: Below) -> bool:
+    """It is in no folder that could be looked at."""
+    return False
+
+
 def no_refusal(config: DatasetConfig) -> None:
     """Any configuration can be read."""
 
@@ -74,6 +89,7 @@ class Layout:
     is_composed : its listing is made at the severity; of others, rows are left out.
     names_masks : its metadata may say what is missing of its images (`damage`).
     side : of its images, pixels, where all are of one; None: `dataset.image_size`, or the files'.
+    fits : whether a folder looks like one of its own, by names and first lines alone.
     garments : those of the embedded models' ten that its labels are; none: they are strange to it.
     """
 
@@ -88,6 +104,7 @@ class Layout:
     is_composed: bool = False
     names_masks: bool = False
     side: int | None = None
+    fits: Callable[[Below], bool] = fits_nothing
     garments: Callable[[DatasetConfig], tuple[str, ...]] = no_garments
 
 

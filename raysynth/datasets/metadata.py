@@ -67,9 +67,9 @@ def _read_parquet(file: Any, columns: Sequence[str], where: str) -> tuple[pd.Dat
     _refuse_twice(header, columns, where)
     there = [name for name in columns if name in header]
     for name in there:
-        _require_scalar(parquet.schema_arrow.field(name), where)
+        require_scalar(parquet.schema_arrow.field(name), where)
     table = parquet.read(columns=there)
-    return pd.DataFrame({name: _as_text(table[name]) for name in there}, dtype=object), header
+    return pd.DataFrame({name: as_text(table[name]) for name in there}, dtype=object), header
 
 
 def _refuse_twice(header: Sequence[str], columns: Sequence[str], where: str) -> None:
@@ -79,7 +79,8 @@ def _refuse_twice(header: Sequence[str], columns: Sequence[str], where: str) -> 
         )
 
 
-def _require_scalar(field: pa.Field, where: str) -> None:
+def require_scalar(field: pa.Field, where: str) -> None:
+    """Refuse a column of what is no text and no number; DataError."""
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     refused = {
         "a list": pa.types.is_list(kind)
@@ -98,7 +99,7 @@ def _require_scalar(field: pa.Field, where: str) -> None:
         )
 
 
-def _as_text(column: pa.ChunkedArray) -> list[str | None]:
+def as_text(column: pa.ChunkedArray) -> list[str | None]:
     """Each value as pandas prints it: 1, 1.0, True; None where it is missing."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)

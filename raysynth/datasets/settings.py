@@ -23,23 +23,24 @@ class DatasetConfig(Section):
 
     name: named_part(LAYOUTS) = knob(  # type: ignore[valid-type]
         "outfits",
-        "outfits: embedded; folder: images + metadata.csv or .parquet; the others in their "
-        "published layouts.",
+        "outfits: embedded; folder: images + metadata.csv or .parquet; tree: images in folders "
+        "<label>/<attribute>, below those of splits if there are any; hub: Parquet files with a "
+        "column of images, as Hugging Face has them; the others in their published layouts.",
     )
     path: Place | None = knob(
         None,
-        "Folder or URI of the images; outfits: Fashion-MNIST's IDX files, if others than the "
-        "embedded ones are wanted.",
+        "Folder or URI of the images, hf://datasets/OWNER/NAME too; outfits: Fashion-MNIST's IDX "
+        "files, if others than the embedded ones are wanted.",
     )
     label: Named | None = knob(
         None,
         "celeba: attribute that is predicted (None: Blond_Hair); utkface: gender, age or race "
-        "(None: gender).",
+        "(None: gender); hub: column (None: label).",
     )
     attribute: Named | None = knob(
         None,
         "celeba: spurious attribute (None: Male); utkface: gender, age or race (None: age, FFR's "
-        "rule).",
+        "rule); hub: column (None: attribute).",
     )
     pair: tuple[str, str] = knob(
         ("pullover", "coat"), "outfits: the two garments told apart (label 0, label 1)."
@@ -60,8 +61,10 @@ class DatasetConfig(Section):
     train_images: Count = knob(4000, "outfits: training images, both labels together.")
     validation_images: Count = knob(400, "outfits: validation images, group-balanced.")
     test_images: Count = knob(2000, "outfits: test images, group-balanced.")
-    validation_share: Share = knob(0.1, "folder without split: share of each group.")
-    test_share: Share = knob(0.2, "folder without split: share of each group.")
+    validation_share: Share = knob(
+        0.1, "folder, tree, hub without this split: share of each group."
+    )
+    test_share: Share = knob(0.2, "folder, tree, hub without split: share of each group.")
     on_error: Literal["refuse", "skip"] = knob(
         "refuse", "Unreadable images: refuse the run, or skip and count them."
     )
@@ -117,8 +120,8 @@ class DatasetConfig(Section):
         "given",
         "given: every image has its attribute. unknown: those of training and validation images "
         "are found by grouping.method (conflict_mining unless another is named; dmis: those that "
-        "are missing); a folder's metadata may do without the column `attribute`, or leave cells "
-        "of it empty.",
+        "are missing); own images may then do without the column or folder of attributes, or leave "
+        "cells of the column empty.",
         neutral="given",
     )
 
@@ -133,7 +136,7 @@ class DatasetConfig(Section):
         for key in ("label", "attribute"):
             if getattr(self, key) is not None and layout.pair is None:
                 able = [name for name in LAYOUTS if LAYOUTS[name].pair]
-                raise ValueError(f"dataset.{key}: only {' and '.join(able)} choose it")
+                raise ValueError(f"dataset.{key}: only {', '.join(able)} choose it")
         if self.label is not None and self.label == self.attribute:
             raise ValueError(f"dataset.attribute: another one than the label {self.label} expected")
         layout.check(self)

@@ -8,7 +8,7 @@ from typing import Any
 
 from raysynth.config.config import Config
 from raysynth.errors import RaysynthError, StorageError
-from raysynth.planning.plan import Plan
+from raysynth.planning.planned import Plan
 from raysynth.registry import Registry
 from raysynth.storage.faults import may_pass
 from raysynth.terminal import clipped

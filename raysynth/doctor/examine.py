@@ -10,7 +10,8 @@ from raysynth.config.config import Config
 from raysynth.doctor.check import CHECKS, FAIL, HERE, Failed, Finding, Scene, together
 from raysynth.doctor.nodes import alive_nodes, cluster, look, look_everywhere
 from raysynth.errors import RaysynthError
-from raysynth.planning.plan import Plan, plan_run
+from raysynth.planning.plan import plan_run
+from raysynth.planning.planned import Plan
 from raysynth.terminal import masked, shown
 
 

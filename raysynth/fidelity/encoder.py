@@ -48,7 +48,7 @@ def _of_backbone(blueprint: Blueprint, size: int) -> Space:
     """The classifier's network with the weights that it has before it sees any of the images."""
     from raysynth.networks.build import build_model
     from raysynth.networks.network import Network
-    from raysynth.networks.small import EMBEDDED_WIDTHS
+    from raysynth.networks.settings import EMBEDDED_WIDTHS
 
     classifier, small = blueprint.classifier, blueprint.classifier.backbone == SMALL
     widths = EMBEDDED_WIDTHS if small else classifier.widths

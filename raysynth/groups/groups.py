@@ -173,6 +173,13 @@ def require_every_group(counts: np.ndarray, groups: Groups, split: str, least: i
     if few:
         found = "no" if all(counts[g] == 0 for g in few) else f"fewer than {least}"
         fix = "add such images, or drop that label or attribute from the metadata"
+        if split == "train":
+            fix = (
+                "call some of its validation or test images train, or add one: one of them is "
+                "enough, its group's images are then drawn by the model of another group "
+                "(finetune.min_images), but references and the gate compare with real ones. Or "
+                "drop that label or attribute"
+            )
         if least > 1:
             fix += f"; or take more for {split} (of a folder without split: dataset.{split}_share)"
         raise DataError(

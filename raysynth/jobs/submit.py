@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from raysynth.config.config import Config
-from raysynth.config.files import load_config, split_arguments
+from raysynth.config.files import load_config, read_values, split_arguments
 from raysynth.errors import ConfigError
 from raysynth.jobs.client import Jobs, exit_code
 from raysynth.jobs.package import CONFIG, is_checkout, packed
@@ -63,10 +63,18 @@ def order_of(arguments: Sequence[str], until: str | None) -> Order:
     ConfigError, DataError, ModelError
         As the job would, as far as it can be known on this machine.
     """
-    file, overrides = split_arguments(arguments)
-    config = load_config(file, overrides, in_job=True)
+    files, overrides = split_arguments(arguments)
+    config = load_config(files, overrides, in_job=True)
     check_here(config, until)
-    return Order(config, Path(file).read_bytes() if file else None, overrides, until)
+    return Order(config, _one_file(files), overrides, until)
+
+
+def _one_file(files: Sequence[str]) -> bytes | None:
+    """The settings of YAML files as one; None without any."""
+    if len(files) == 1:
+        return Path(files[0]).read_bytes()  # as it is written, comments too
+    values, _ = read_values(files)
+    return yaml.safe_dump(values, sort_keys=False).encode() if files else None
 
 
 def order_again(config: Config, until: str | None) -> Order:

@@ -2,7 +2,7 @@
 
 Both have a linear head on pooled features. Importing transformers takes seconds of every worker,
 so only `raysynth.networks.pretrained`, `saved` and `fitting` do, where one of its models is named
-or a network is saved.
+or a network is saved; and torch, only where a network is built: a plan asks for none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from raysynth.knobs import Sections
 from raysynth.models.settings import CLIP, BaseConfigSection
 from raysynth.models.sources import resolve
 from raysynth.networks.settings import CLIP_LORA, SMALL, ClassifierConfig
-from raysynth.networks.small import SmallNetwork, load_embedded
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,8 @@ def build_model(classifier: ClassifierConfig, label_names: tuple[str, ...], size
         When transformers cannot load the named model.
     """
     if classifier.backbone == SMALL:
+        from raysynth.networks.small import SmallNetwork, load_embedded
+
         network = SmallNetwork(classifier.widths, 3, len(label_names))
         if classifier.starts_pretrained:
             load_embedded(network, "other_garments")

@@ -12,8 +12,7 @@ from raysynth.models.headers import read_config
 from raysynth.models.settings import CLIP
 from raysynth.models.sources import is_path
 from raysynth.networks.build import blueprint_of
-from raysynth.networks.settings import CLIP_LORA, SMALL, ClassifierConfig
-from raysynth.networks.small import EMBEDDED_WIDTHS
+from raysynth.networks.settings import CLIP_LORA, EMBEDDED_WIDTHS, SMALL, ClassifierConfig
 
 UNSEEN = ("pullover", "coat")
 """Garments that the shipped `other_garments` weights were not trained on."""

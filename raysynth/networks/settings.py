@@ -24,6 +24,8 @@ HEAD_OBJECTIVES = Registry[Any]("raysynth.heads.objectives", "head objective").o
 Start = Literal["scratch", "pretrained"]
 SMALL = "small"
 """`classifier.backbone`: the small residual network."""
+EMBEDDED_WIDTHS = (32, 64, 128)
+"""Of the small network whose weights are shipped."""
 CLIP_LORA = "clip_lora"
 """`classifier.backbone`: `base.clip` with adapters, see `networks.clip_lora`."""
 

@@ -17,9 +17,6 @@ WEIGHTS = Path(__file__).parents[1] / "models" / "small"
 """Shipped weights of the small network, see `pretraining.network`."""
 
 
-EMBEDDED_WIDTHS = (32, 64, 128)
-
-
 class SmallNetwork(ResidualNetwork):
     """The residual network, with convolutions that are trained fast on CPUs."""
 

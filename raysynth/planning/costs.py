@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raysynth.clustering.batches import images_at_once, rows_at_once
 from raysynth.config.config import Config
@@ -13,18 +13,18 @@ from raysynth.finetune.settings import FinetuneConfig
 from raysynth.finetune.term import terms_of
 from raysynth.generators.recipe import BUDGETS, Recipe, Training, candidates
 from raysynth.models.sources import CLIP
+from raysynth.planning.known_costs import cost_of_network
+from raysynth.planning.network_cost import UNetCost
 from raysynth.planning.sizes import Images, Shape
+from raysynth.planning.text_cost import with_text
 from raysynth.references.settings import ReferencesConfig
 from raysynth.scoring.scorer import evaluations_of
 from raysynth.stages.stage import Cost
 from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.schedules.even import even_levels
 from raysynth.synthesis.settings import MASK_DRAWS, PILOTS
-from raysynth.training.plan import Plan
+from raysynth.training.plan import Plan, evaluation_steps
 from raysynth.training.two_stage import configured, plan_of
-
-if TYPE_CHECKING:
-    from raysynth.planning.denoiser_cost import UNetCost
 
 PNG_BYTES = 1.7
 """Bytes per pixel of a photograph as PNG."""
@@ -47,13 +47,10 @@ SELECTED_BYTES = 250.0
 
 def training_cost(training: Training | None, settings: FinetuneConfig, shape: Shape) -> UNetCost:
     """Cost of fine-tuning, which is done at the base's own size."""
-    from raysynth.planning.denoiser_cost import unet_cost
-    from raysynth.planning.text_cost import with_text
-
     lora = training is not None and training.engine == "lora"
     targets = settings.targets if lora else None
     kept = settings.gradient_checkpointing
-    cost = unet_cost(shape.unet, targets, settings.rank, kept, shape.tokens, shape.family)
+    cost = cost_of_network(shape.unet, targets, settings.rank, kept, shape.tokens, shape.family)
     if lora and settings.text_encoder:
         cost = with_text(cost, shape.text, shape.tokens, settings.rank)
     return cost if training is not None else replace(cost, trained=0)
@@ -84,13 +81,10 @@ def forward_flops(config: Config, shape: Shape, images: Images, live: bool = Fal
 
     `live`: its prompt is read with it, by an adapted text encoder.
     """
-    from raysynth.planning.denoiser_cost import unet_cost
-    from raysynth.planning.text_cost import with_text
-
     settings = config.finetune
     sized = shape.at(images.generated_side)
     kept = settings.gradient_checkpointing
-    cost = unet_cost(sized, None, settings.rank, kept, shape.tokens, shape.family)
+    cost = cost_of_network(sized, None, settings.rank, kept, shape.tokens, shape.family)
     return (with_text(cost, shape.text, shape.tokens, rank=0) if live else cost).forward
 
 
@@ -189,8 +183,6 @@ def _searched(config: Config) -> dict[str, Any]:
 
 def passes(plan: Plan, batch: int, images: Images) -> tuple[float, float]:
     """Images that a training learns from, and those that it only looks at, at its evaluations."""
-    from raysynth.training.fit import evaluation_steps
-
     train, validation = images.splits["train"], images.splits["validation"]
     each = validation
     if any(spec.objective != "trained" for spec in plan.heads):  # heads fitted to features

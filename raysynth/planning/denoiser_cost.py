@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -18,21 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raysynth.adapters.grouped_lora import GroupedConv2d, GroupedLinear, inject
 from raysynth.models.family import Family, layers_of
-
-
-@dataclass(frozen=True)
-class UNetCost:
-    """Of one image, in the precision of two bytes per number."""
-
-    parameters: int
-    trained: int
-    """Parameters of one adapter; all of them for a full fine-tuning."""
-    forward: float
-    """FLOPs of a forward pass (a multiplication and an addition count as two)."""
-    training: float
-    """FLOPs of a training step: forward, backward and, with checkpointing, forward again."""
-    activations: float
-    """Bytes that one image keeps for the backward pass, at their most."""
+from raysynth.planning.network_cost import UNetCost
 
 
 def unet_cost(

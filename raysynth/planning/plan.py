@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from raysynth.adapters.record import Adapter
 from raysynth.cluster.capacity import crowded
 from raysynth.config.config import Config
 from raysynth.datasets.listing import few_measured
-from raysynth.finetune.jobs import expected_jobs
+from raysynth.finetune.jobs import Job, expected_jobs
 from raysynth.generators.inputs import training_inputs
 from raysynth.generators.lending import lending_group, settled, trained_groups
 from raysynth.generators.recipe import AUTO, Recipe, candidates, recipe_of
@@ -29,6 +24,8 @@ from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
 from raysynth.planning import costs, sizes
 from raysynth.planning.audit_cost import auditing
+from raysynth.planning.minutes import Minutes, minutes_of
+from raysynth.planning.planned import GeneratorPlan, GroupPlan, Plan
 from raysynth.planning.preflight import (
     check_configuration,
     grouping_warnings,
@@ -37,72 +34,14 @@ from raysynth.planning.preflight import (
 )
 from raysynth.scoring.scorer import evaluations_of
 from raysynth.stages.stage import Cost, function
-from raysynth.terminal import shown
-
-if TYPE_CHECKING:
-    from raysynth.planning.denoiser_cost import UNetCost
+from raysynth.synthesis.specs import group_voices
 
 TERAFLOPS = 60.0
 """Assumed sustained rate, TFLOP/s; an A100 multiplies bfloat16 at 312 at most."""
 
 
-@dataclass(frozen=True)
-class GroupPlan:
-    """What one group brings and gets."""
-
-    name: str
-    images: int
-    validation: int
-    test: int
-    adapters: int
-    """Its own; 0 where another model speaks for it."""
-    model: str
-    """Who generates for it."""
-    synthetic: int
-
-
-@dataclass(frozen=True)
-class GeneratorPlan:
-    """What one generator is trained on and makes."""
-
-    words: str
-    """What is trained and how images are made."""
-    groups: list[GroupPlan]
-    adapters: int
-    """Fine-tunings."""
-    steps: int
-    """Optimizer steps of all adapters together."""
-    rows: int
-    """Images that pass the UNet in all of them."""
-    forwards: int
-    """Those that pass it besides, forwards alone."""
-    lent_by: str
-    """Generator before it that trains the same adapters; "": none."""
-    cost: UNetCost
-    one_adapter_gb: float
-    """GPU memory to train one adapter."""
-    side_by_side: dict[int, int]
-    """GPU memory, GB -> adapters that train at once."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run would do and need."""
-
-    generators: dict[str, GeneratorPlan]
-    """By name: one, or the candidates of `auto`."""
-    gpu_hours: dict[str, float]
-    """Stage -> hours of one GPU, of all generators together."""
-    storage_gb: dict[str, float]
-    host_gb: dict[str, float]
-    """Main memory, by who holds it."""
-    store_bytes: int
-    """`resources.object_store_memory` that a local Ray would need, if it has less; else 0."""
-    assumptions: list[str]
-
-
 def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
-    """Plan a run; reads the data set's listing and the base's configuration, nothing else.
+    """Plan a run; reads the data set's listing, one image and the base's configuration.
 
     Raises
     ------
@@ -110,14 +49,13 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
         As the run itself would, before its first stage.
     """
     groups, listing = check_configuration(config)
-    assumptions = [f"{teraflops:g} TFLOP/s sustained per GPU (--tflops)"]
-    assumptions += grouping_warnings(config, groups)
+    rate = f"{teraflops:g} TFLOP/s sustained per GPU (--tflops)"
+    assumptions = [rate, *grouping_warnings(config, groups)]
     groups, counts = sizes.planned_groups(config, groups, listing, assumptions)
     each: dict[str, Config] = {one.generator: one for one in candidates(config)}
     recipes = {name: settled(recipe_of(one), counts["train"]) for name, one in each.items()}
     shape = sizes.base_shape(config, assumptions)
-    splits = {name: int(n.sum()) for name, n in counts.items()}
-    images = sizes.image_sizes(config, splits, groups, shape, assumptions)
+    images = sizes.image_sizes(config, counts, groups, shape, assumptions, listing)
     generators: dict[str, GeneratorPlan] = {}
     for name, one in each.items():
         same = [n for n in generators if training_inputs(each[n]) == training_inputs(one)]
@@ -129,18 +67,30 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     }
     bred = sizes.drawn_per_image(config, groups, counts["train"], assumptions)
     total = _total(config, costs.Sized(images, shape, recipes, tuned, bred))
-    needed = math.ceil(total.host["object store"])
     _assume(config, list(recipes.values()), generators, assumptions)
     assumptions += _judging(config, groups, generators) + auditing(config, groups)
     assumptions += strange_lenders(config, groups, counts["train"]) + few_measured(counts, groups)
+    minutes = minutes_of(config, total.flops, images)
     return Plan(
         generators=generators,
         gpu_hours={name: n / (teraflops * 1e12) / 3600 for name, n in total.flops.items()},
         storage_gb=_gb(total.storage),
         host_gb=_gb(total.host),
-        store_bytes=needed if needed > config.resources.object_store_memory else 0,
-        assumptions=assumptions + crowded(config.resources, total.host),
+        store_bytes=_store(config, total),
+        assumptions=_of_cpus(assumptions, minutes) + crowded(config.resources, total.host),
+        minutes=minutes,
     )
+
+
+def _store(config: Config, total: Cost) -> int:
+    """Bytes of a local Ray's object store, if it has less; else 0."""
+    needed = math.ceil(total.host["object store"])
+    return needed if needed > config.resources.object_store_memory else 0
+
+
+def _of_cpus(assumptions: list[str], minutes: Minutes | None) -> list[str]:
+    """What is assumed of a run on CPUs: nothing of GPUs."""
+    return [each for each in assumptions if minutes is None or "GPU" not in each]
 
 
 def _total(config: Config, sized: costs.Sized) -> Cost:
@@ -150,76 +100,6 @@ def _total(config: Config, sized: costs.Sized) -> Cost:
         if node.stage.cost:
             found += function(node.stage.cost)(node.config, sized)
     return found
-
-
-def print_plan(plan: Plan, console: Console) -> None:
-    """Print a plan as tables."""
-    several = len(plan.generators) > 1
-    for name, one in plan.generators.items():
-        if several:
-            console.rule(f"generator: {name}", align="left")
-        _print_generator(one, console)
-    if several:
-        console.rule(f"all {len(plan.generators)} candidates, one run", align="left")
-    host, hours, storage = plan.host_gb, plan.gpu_hours, plan.storage_gb
-    store = f" (a local Ray: resources.object_store_memory={plan.store_bytes})"
-    _print_lines(
-        {
-            "GPU-hours": f"{sum(hours.values()):,.2f}: "
-            + ", ".join(f"{name} {value:,.2f}" for name, value in hours.items()),
-            "storage": f"{sum(storage.values()):,.2f} GB: "
-            + ", ".join(f"{name} {value:,.2f}" for name, value in storage.items()),
-            "host memory": f"{host['driver']:,.2f} GB in the driver, {host['object store']:,.2f} "
-            f"GB in Ray's object store, the driver's and every training node's"
-            f"{store if plan.store_bytes else ''}, {host['worker']:,.2f} GB in each worker; before "
-            f"that {host['embedding']:,.2f} GB in each actor that embeds and "
-            f"{host.get('selection', 0):,.2f} GB in the driver that selects",
-        },
-        console,
-    )
-    console.print("[bold]assumed[/]")
-    for assumption in plan.assumptions:
-        console.print(Text(f"  - {shown(assumption)}"))
-
-
-def _print_generator(plan: GeneratorPlan, console: Console) -> None:
-    table = Table(
-        title="images per group", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0)
-    )
-    columns = ("train", "validation", "test", "generated by", "synthetic")
-    for name in ("group", *columns):
-        table.add_column(name, justify="left" if name == "group" else "right")
-    for group in plan.groups:
-        real = (f"{n:,}" for n in (group.images, group.validation, group.test))
-        who, model = Text(shown(group.name)), Text(shown(group.model))
-        table.add_row(who, *real, model, f"{group.synthetic:,}")
-    sums = [
-        f"{sum(getattr(group, name) for group in plan.groups):,}"
-        for name in ("images", "validation", "test", "synthetic")
-    ]
-    table.add_section()
-    adapters = f"{plan.adapters:,} adapter{'s' * (plan.adapters != 1)}"
-    table.add_row("all", *sums[:3], adapters, sums[3])
-    console.print(table)
-    cost, trained = plan.cost, f"{plan.cost.trained / 1e6:,.2f} M trained per adapter, "
-    lines = {
-        "generator": plan.words,
-        "UNet": f"{cost.parameters / 1e6:,.1f} M parameters, {trained if plan.adapters else ''}"
-        f"{cost.forward / 1e9:,.1f} GFLOP per image and step",
-    }
-    if plan.adapters:
-        lent = f"; those of {plan.lent_by}, trained once" if plan.lent_by else ""
-        fitting = ", ".join(f"{n} in {gb} GB" for gb, n in plan.side_by_side.items())
-        lines |= {
-            "fine-tuning": f"{adapters}, {plan.steps:,} steps together{lent}",
-            "GPU memory": f"{plan.one_adapter_gb:.1f} GB for one adapter; at once: {fitting}",
-        }
-    _print_lines(lines, console)
-
-
-def _print_lines(lines: dict[str, str], console: Console) -> None:
-    for name, text in lines.items():
-        console.print(Text.assemble((f"{name:<12}", "bold"), f" {shown(text)}"))
 
 
 def _generator(
@@ -232,7 +112,7 @@ def _generator(
 ) -> GeneratorPlan:
     """The plan of one generator; `splits`: split -> [G] images."""
     counts = splits["train"]
-    training, settings, made = recipe.training, config.finetune, config.synthesis.images_per_group
+    training, settings = recipe.training, config.finetune
     adapters = expected_jobs(recipe, settings, config.prompts, config.clustering, groups, counts)
     cost, one, side_by_side = costs.training_cost(training, settings, shape), 0.0, {}
     if training is not None:
@@ -244,10 +124,7 @@ def _generator(
         }
     return GeneratorPlan(
         words=_in_words(recipe),
-        groups=[
-            _group(recipe, groups, splits, g, sum(adapter.group == g for adapter in adapters), made)
-            for g in range(groups.count)
-        ],
+        groups=[_group(recipe, config, groups, splits, g, adapters) for g in range(groups.count)],
         adapters=len(adapters),
         steps=sum(adapter.steps for adapter in adapters),
         rows=sum(adapter.work for adapter in adapters) * costs.rows_per_image(training, settings),
@@ -261,13 +138,16 @@ def _generator(
 
 def _group(
     recipe: Recipe,
+    config: Config,
     groups: Groups,
     splits: dict[str, np.ndarray],
     g: int,
-    adapters: int,
-    synthetic: int,
+    jobs: list[Job],
 ) -> GroupPlan:
-    """The plan of a group that `adapters` of its own speak for."""
+    """The plan of a group; `jobs`: the adapters of all."""
+    adapters = sum(job.group == g for job in jobs)
+    trained = [_as_trained(job, groups) for job in jobs]
+    voice = group_voices(recipe, config.prompts, trained, groups, splits["train"], g)[0]
     return GroupPlan(
         groups.name(g),
         images=int(splits["train"][g]),
@@ -275,8 +155,17 @@ def _group(
         test=int(splits["test"][g]),
         adapters=adapters,
         model=_model(recipe, groups, splits["train"], g, adapters),
-        synthetic=synthetic,
+        synthetic=config.synthesis.images_per_group,
+        prompt=voice.prompt,
     )
+
+
+def _as_trained(job: Job, groups: Groups) -> Adapter:
+    """The record that a job's adapter will have, as far as who speaks for whom needs it."""
+    label = groups.label_names[job.label] if job.label >= 0 else ""
+    attribute = groups.attribute_names[job.attribute] if job.attribute >= 0 else ""
+    of = (job.scope, job.group, job.cluster, label, attribute)
+    return Adapter(job.name, "", *of, "", len(job.ids), job.steps, 0.0)
 
 
 def _in_words(recipe: Recipe) -> str:

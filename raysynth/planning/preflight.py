@@ -101,7 +101,9 @@ def warnings_of(config: Config) -> list[str]:
             "{attribute}"
         )
     embedded = [f"base.{k}" for k in ("name", "clip") if getattr(config.base, k) == "embedded"]
-    if embedded and not config.dataset.garments:
+    spoken = set((config.dataset.label_words or {}).values())
+    known = bool(config.dataset.garments) or bool(spoken and spoken <= set(CLASSES))
+    if embedded and not known:
         found.append(
             f"{' and '.join(embedded)}: the embedded models know ten kinds of garments at 32 x 32 "
             f"pixels and nothing else; dataset.name={config.dataset.name} is strange to them. Fix: "

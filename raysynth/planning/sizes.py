@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raysynth.config.config import Config
+from raysynth.datasets.layout import layout_of
 from raysynth.datasets.listing import classes_alone, known_counts, split_counts
 from raysynth.groups.groups import UNKNOWN, Groups
 from raysynth.models.family import FAMILIES, USUAL, Family, family_of, reader_of
@@ -145,17 +148,30 @@ def _spread(listing: pa.Table, groups: Groups) -> dict[str, np.ndarray]:
 
 
 def image_sizes(
-    config: Config, splits: dict[str, int], groups: Groups, shape: Shape, assumptions: list[str]
+    config: Config,
+    counts: Mapping[str, np.ndarray | int],
+    groups: Groups,
+    shape: Shape,
+    assumptions: list[str],
+    listing: pa.Table | None = None,
 ) -> Images:
-    """The run's images; says what is assumed of them."""
-    known = config.dataset.stored_side
-    real = known or PHOTOGRAPH
-    if known is None:
-        assumptions.append(f"real images of {real} x {real} pixels (dataset.image_size is not set)")
+    """The run's images; says what is assumed of them: real ones are as large as the first.
+
+    `counts`: split -> [G] images, or all of them; `listing`: their rows, None: none is looked at.
+    """
+    real = config.dataset.stored_side
+    if real is None:
+        first = None if listing is None else first_size(config, listing)
+        width, height = first or (PHOTOGRAPH, PHOTOGRAPH)
+        real = round((width * height) ** 0.5)
+        seen = ", as the first is" if first else ""
+        assumptions.append(
+            f"real images of {width} x {height} pixels{seen} (dataset.image_size is not set)"
+        )
     made, selection = groups.count * config.synthesis.images_per_group, config.selection
     share = RULES[selection.rule].share(selection)
     return Images(
-        splits,
+        {name: int(np.sum(n)) for name, n in counts.items()},
         groups.count,
         made,
         round(made * share),
@@ -164,6 +180,15 @@ def image_sizes(
         config.classifier.image_size or real,
         len(groups.attribute_names),
     )
+
+
+def first_size(config: Config, listing: pa.Table) -> tuple[int, int] | None:
+    """Width and height of the first image, pixels; None where it cannot be read."""
+    from PIL import Image
+
+    dataset = layout_of(config.dataset).open(config.dataset, config.seed)
+    (data,) = dataset.images(listing.slice(0, 1))
+    return Image.open(io.BytesIO(data)).size if isinstance(data, bytes) else None
 
 
 def drawn_per_image(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from raysynth.planning.denoiser_cost import UNetCost
+from raysynth.planning.network_cost import UNetCost
 
 KEPT = 16
 """Numbers as wide as the states that a layer keeps for each token, besides the feed-forward's two:

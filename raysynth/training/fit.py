@@ -29,7 +29,7 @@ from raysynth.training.adamw import AdamW
 from raysynth.training.augment import augmented
 from raysynth.training.losses import GroupDRO, mixed_loss
 from raysynth.training.mixing import Mixing
-from raysynth.training.plan import Phase, Plan
+from raysynth.training.plan import Phase, Plan, evaluation_steps
 from raysynth.training.trainset import TrainingSet, training_set
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
@@ -229,11 +229,6 @@ def train_step(
     value = loss(logits, features, target, group, weight)
     optimizer.step(value)
     return value.detach()
-
-
-def evaluation_steps(steps: int, evaluations: int) -> list[int]:
-    """Evenly spaced step numbers of the evaluations; the last is `steps`."""
-    return sorted({max(1, round(steps * (i + 1) / evaluations)) for i in range(evaluations)})
 
 
 def seed_of(run_seed: int, index: int) -> int:

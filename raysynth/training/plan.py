@@ -102,3 +102,8 @@ def told(plan: dict[str, Any]) -> dict[str, Any]:
     phases = [Phase(**values).told() for values in plan["phases"]]
     first = {f"stage_{n}_{k}": v for n, p in enumerate(phases[:-1], 1) for k, v in p.items()}
     return first | phases[-1]
+
+
+def evaluation_steps(steps: int, evaluations: int) -> list[int]:
+    """Evenly spaced step numbers of the evaluations; the last is `steps`."""
+    return sorted({max(1, round(steps * (i + 1) / evaluations)) for i in range(evaluations)})

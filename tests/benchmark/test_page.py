@@ -34,7 +34,7 @@ def test_the_committed_pages_are_what_their_commands_write(name, tmp_path, monke
         *("raysynth", "benchmark", "--finished"),
         *("--publish", FOLDER),
     )
-    file, overrides = split_arguments(given[:-3])
+    (file,), overrides = split_arguments(given[:-3])
     # Of the records alone: whoever runs the test may have stages of his own.
     config = load_config(file, [*overrides, f"storage_path={tmp_path}"])
     finished = run_benchmark(config, finished_only=True)

@@ -81,12 +81,12 @@ def test_one_of_another_package_is_listed_thinned_and_written(tmp_path, add_part
     assert np.array_equal(pixels[..., 2].max(axis=(1, 2)) == 200, blue)
     with pytest.raises(ConfigError, match="stripes are drawn at 8 pixels"):
         load_config(None, ["dataset.name=stripes", "dataset.image_size=16"])
-    with pytest.raises(ConfigError, match=r"dataset\.label: only celeba and utkface choose it"):
+    with pytest.raises(ConfigError, match=r"dataset\.label: only celeba, hub, utkface choose it"):
         load_config(None, ["dataset.name=stripes", "dataset.label=Smiling"])
 
 
 def test_an_unknown_name_is_told_the_known_ones():
-    names = "celeba, folder, outfits, utkface, waterbirds"
+    names = "celeba, folder, hub, outfits, tree, utkface, waterbirds"
     with pytest.raises(ConfigError, match=rf"dataset\.name.*{names}.*Did you mean 'celeba'"):
         load_config(None, ["dataset.name=celebs", "dataset.path=x"])
 
@@ -101,7 +101,7 @@ def test_each_says_what_it_is(name):
     assert dataset.severity == (0.99 if name == "outfits" else "original")
     assert dataset.stored_side == (SIZE if name == "outfits" else None)
     assert dataset.garments == (("pullover", "coat") if name == "outfits" else ())
-    assert (layout.pair is not None) == (name in ("celeba", "utkface"))
+    assert (layout.pair is not None) == (name in ("celeba", "hub", "utkface"))
 
 
 def test_the_default_configuration_waits_for_no_reader():

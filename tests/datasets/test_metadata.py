@@ -150,15 +150,7 @@ def rewritten(folder, change):
         (lambda rows: [[*row, row[1]] for row in rows], "column label is there twice"),
         (
             lambda rows: [[*rows[0], "split"], *([*row, "train"] for row in rows[1:])],
-            r"no validation and no test rows\. Fix: call some of",
-        ),
-        (
-            lambda rows: [
-                [*rows[0], "split"],
-                *([*row, "test" if i % 2 else "train"] for i, row in enumerate(rows[1:])),
-            ],
-            r"the split column has no validation rows\. Fix: call some of the other rows "
-            r"validation .*, or drop the column",
+            r"no test images; got train\. Fix: call some of",
         ),
         (lambda rows: [[*rows[0], "split"], *([*row, ""] for row in rows[1:])], r"\(empty\) unk"),
         (lambda rows: [], "cannot be read as a table"),
@@ -228,10 +220,19 @@ def test_names_that_cannot_be_told_apart_or_shown_are_refused(tmp_path, labels, 
         list_dataset(config_for(tmp_path).dataset, seed=0)
 
 
-def test_accuracies_of_one_image_are_refused(tmp_path):
-    folder = write_folder(tmp_path, balanced_rows(each=12))
-    with pytest.raises(DataError, match=r"fewer than 2 validation .* got cat/day: 1.*_share"):
-        list_dataset(config_for(folder).dataset, seed=0)
-    more = config_for(folder, "dataset.validation_share=0.2")
-    _, groups, listing = list_dataset(more.dataset, seed=0)
+def test_small_groups_get_two_images_of_each_split_and_one_is_refused(tmp_path):
+    folder = write_folder(tmp_path / "shares", balanced_rows(each=12))
+    _, groups, listing = list_dataset(config_for(folder).dataset, seed=0)
     assert split_counts(listing, groups)["validation"].tolist() == [2] * 4
+    splits = ("train", "train", "test", "test", "validation")
+    rows = [(*row, splits[i % 5]) for i, row in enumerate(balanced_rows(each=5))]
+    with pytest.raises(DataError, match=r"fewer than 2 validation .* got cat/day: 1.*_share"):
+        list_dataset(config_for(write_folder(tmp_path / "one", rows)).dataset, seed=0)
+
+
+def test_validation_is_cut_from_train_where_a_split_names_none(tmp_path):
+    rows = [(*row, "test" if i % 2 else "train") for i, row in enumerate(balanced_rows(each=20))]
+    _, groups, listing = list_dataset(config_for(write_folder(tmp_path, rows)).dataset, seed=0)
+    counts = split_counts(listing, groups)
+    assert counts["train"].tolist() == [8] * 4 and counts["validation"].tolist() == [2] * 4
+    assert counts["test"].tolist() == [10] * 4

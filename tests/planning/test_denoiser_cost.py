@@ -11,7 +11,8 @@ from diffusers import UNet2DConditionModel
 from raysynth.adapters.grouped_lora import inject
 from raysynth.models.family import FAMILIES, USUAL, layers_of
 from raysynth.models.sources import resolve
-from raysynth.planning.denoiser_cost import UNetCost, unet_cost
+from raysynth.planning.denoiser_cost import unet_cost
+from raysynth.planning.network_cost import UNetCost
 
 TARGETS = ("attention", "feed_forward")
 FAMILY = FAMILIES[USUAL]

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from raysynth.errors import ConfigError, StageError
 from raysynth.heads.spec import TRAINED, HeadSpec
 from raysynth.networks.build import blueprint_of
-from raysynth.training.fit import evaluation_steps, fit, seed_of
-from raysynth.training.plan import Phase, Plan
+from raysynth.training.fit import fit, seed_of
+from raysynth.training.plan import Phase, Plan, evaluation_steps
 from raysynth.training.trainset import training_set
 from raysynth.training.two_stage import configured, plan_of
 from tests.training.tiny import tiny_blueprint, tiny_config, tiny_data, tiny_groups

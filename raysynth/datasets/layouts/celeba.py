@@ -20,7 +20,7 @@ from raysynth.datasets.files import (
     require_two,
     some,
 )
-from raysynth.datasets.layout import Layout
+from raysynth.datasets.layout import Below, Layout
 from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
 from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import ConfigError, DataError
@@ -192,10 +192,15 @@ def _open(config: DatasetConfig, seed: int) -> CelebA:
     return CelebA(str(config.path), *pair, config.image_size, config.max_megapixels)
 
 
+def _fits(below: Below) -> bool:
+    return ATTRIBUTES in below.names
+
+
 PART = Layout(
     title="CelebA",
     source="Liu et al. 2015 (Large-scale CelebFaces Attributes)",
     reads=f"{ATTRIBUTES}, {PARTITION} and the folder {IMAGES}",
     open=_open,
+    fits=_fits,
     pair=PAIR,
 )

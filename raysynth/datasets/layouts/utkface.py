@@ -27,7 +27,7 @@ from raysynth.datasets.files import (
     require_two,
     some,
 )
-from raysynth.datasets.layout import Layout
+from raysynth.datasets.layout import Below, Layout
 from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
 from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import ConfigError, DataError
@@ -207,10 +207,16 @@ def _open(config: DatasetConfig, seed: int) -> UTKFace:
     return UTKFace(str(config.path), *pair, config.image_size, seed, config.max_megapixels)
 
 
+def _fits(below: Below) -> bool:
+    images = [name for name in below.names if name.lower().endswith(SUFFIXES)]
+    return bool(images) and 2 * sum(_match(name) is not None for name in images) > len(images)
+
+
 PART = Layout(
     title="UTKFace",
     source="Zhang et al. 2017; ages and splits as FFR (arXiv 2308.04553)",
     reads="images named age_gender_race_time.jpg, in any sub-folders",
     open=_open,
+    fits=_fits,
     pair=PAIR,
 )

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from raysynth.datasets.files import clipped, require_files
-from raysynth.datasets.layout import Layout
+from raysynth.datasets.layout import Below, Layout
 from raysynth.datasets.metadata import read_metadata
 from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
 from raysynth.datasets.settings import DatasetConfig
@@ -93,9 +93,14 @@ def _open(config: DatasetConfig, seed: int) -> Waterbirds:
     return Waterbirds(str(config.path), config.image_size, config.max_megapixels)
 
 
+def _fits(below: Below) -> bool:
+    return "metadata.csv" in below.names and "img_filename" in below.head("metadata.csv")
+
+
 PART = Layout(
     title="Waterbirds",
     source="Sagawa et al. 2020 (arXiv 1911.08731)",
     reads="waterbird_complete95_forest2water2: metadata.csv and the images it names",
     open=_open,
+    fits=_fits,
 )

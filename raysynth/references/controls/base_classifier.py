@@ -22,7 +22,8 @@ from raysynth.references.control import Control, Embedder
 def _load(blueprint: Blueprint, size: int, batch: int) -> Embedder:
     # Here, not above: the configuration names controls, and needs no torch.
     from raysynth.networks.network import Network
-    from raysynth.networks.small import EMBEDDED_WIDTHS, SmallNetwork, load_embedded
+    from raysynth.networks.settings import EMBEDDED_WIDTHS
+    from raysynth.networks.small import SmallNetwork, load_embedded
 
     model = SmallNetwork(EMBEDDED_WIDTHS, 3, len(CLASSES))
     load_embedded(model, "all_garments")

@@ -1,0 +1,1 @@
+"""`raysynth audit`: what a data set's bias does, before anything is generated."""

@@ -1,0 +1,1 @@
+"""raysynth from Python: the same configuration, the same stages, results as tables."""

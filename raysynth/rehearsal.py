@@ -1,0 +1,86 @@
+"""`raysynth run --dry-run`: everything is checked, and each stage says what a run would do with it.
+
+Nothing is written and no Ray is started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from raysynth.config.config import Config
+from raysynth.datasets.listing import few_measured, split_counts
+from raysynth.errors import ConfigError, DataError
+from raysynth.method import FOLDERS
+from raysynth.pipeline import stage_digests
+from raysynth.planning.preflight import (
+    grouping_warnings,
+    preflight,
+    strange_lenders,
+    warnings_of,
+)
+from raysynth.stages.record import MANIFEST, is_manifest
+from raysynth.stages.shelf import Shelf
+from raysynth.storage.files import exists, misfits, read_json
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a run would do."""
+
+    stages: Mapping[str, str]
+    """Stage -> unchanged, goes on, again or new; with why."""
+    warnings: list[str]
+
+
+def rehearse(config: Config, until: str | None = None) -> Rehearsal:
+    """Check a run as it would check itself, and compare its stages with what its folder holds.
+
+    Raises
+    ------
+    ConfigError, DataError, ModelError
+        What the run would refuse before Ray starts.
+    """
+    if until is not None and until not in FOLDERS:
+        raise ConfigError(f"until: got {until!r}, expected one of {', '.join(FOLDERS)}")
+    groups, listing = preflight(config)
+    counts = split_counts(listing, groups)
+    warnings = [
+        *warnings_of(config),
+        *grouping_warnings(config, groups),
+        *strange_lenders(config, groups, counts["train"]),
+        *few_measured(counts, groups),
+    ]
+    recorded, shelf = _recorded(config.root), Shelf(config.root, FOLDERS)
+    digests = stage_digests(config, until)
+    stages = {n: _of(n, digest, recorded.get(n), shelf) for n, digest in digests.items()}
+    return Rehearsal(stages, warnings)
+
+
+def _recorded(root: str) -> Mapping[str, Any]:
+    try:
+        found = read_json(f"{root}/{MANIFEST}")
+    except DataError:
+        return {}
+    return dict(found["stages"]) if is_manifest(found) else {}
+
+
+def _of(name: str, digest: str, record: Mapping[str, Any] | None, shelf: Shelf) -> str:
+    if record is not None and record["digest"] == digest:
+        faults = misfits(shelf.at(name, record), record.get("sizes") or {})
+        if not faults:
+            return "unchanged"
+        return f"again: {faults[0]}"
+    if exists(shelf.work(name, digest)):
+        return "goes on where it was"
+    if record is not None:
+        return "again: settings, data or an earlier stage changed"
+    return "new"
+
+
+def in_lines(found: Rehearsal) -> list[str]:
+    """A line for each stage, then the warnings."""
+    width = max(map(len, found.stages))
+    lines = [f"{name:<{width}}  {what}" for name, what in found.stages.items()]
+    return [*lines, *(f"warning: {each}" for each in found.warnings)]
