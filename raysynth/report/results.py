@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from raysynth.report.content import Content
+from raysynth.report.tested import Tested
+from raysynth.report.verdict import judge
 
 SELECTION = (
     *("threshold", "copy_threshold", "copies", "kept_per_cluster"),
@@ -13,8 +16,12 @@ SELECTION = (
 """Facts of the selection that are numbers of a run; the last two where there are any."""
 
 
-def results(content: Content) -> dict[str, Any]:
+def results(content: Content, tested: Tested | None = None) -> dict[str, Any]:
     """The run's numbers, JSON-able.
+
+    `verdict`: whether synthesis helped (`helped`, `did not help`, `cannot be told`), why and what
+    to try next, in sentences. `differences.<name>.{wga,aga}`: raysynth minus that method, `{mean,
+    low, high}` (`evaluation.paired`); nothing where the run kept no predictions.
 
     `methods.<name>.{wga,aga,weighted,equalized_odds,demographic_parity,groups}` are `{mean, std,
     seeds}` on test, shares of 1; `interval` bounds WGA and AGA (95 %, over test images); `groups`
@@ -49,6 +56,11 @@ def results(content: Content) -> dict[str, Any]:
         "fidelity": content.fidelity,
         "unfaithful": content.unfaithful,
         **({"audits": content.audits} if content.audits else {}),
+        "verdict": asdict(judge(content, tested)),
+        "differences": {
+            name: {key: asdict(one) for key, one in found.items()}
+            for name, found in (tested.differences if tested else {}).items()
+        },
         "methods": content.results.get("methods", {}),
         "search": {"trials": len(content.trials), "best": content.best},
         "timings": content.timings,
