@@ -32,7 +32,7 @@ from raysynth.report.tested import Tested
 from raysynth.report.verdict import judge
 from raysynth.selection.rule import RULES
 from raysynth.selection.settings import SelectionConfig
-from raysynth.strips import Strip
+from raysynth.strips import Strip, is_small
 from raysynth.terminal import masked
 
 CODE = re.compile(
@@ -119,6 +119,7 @@ def _environment() -> Environment:
         "marks": marks,
         "percent": percent,
         "number": number,
+        "scaled": _scaled,
         "seconds": seconds,
         "signed": signed,
         "src": _source,
@@ -255,6 +256,14 @@ def _selection_rule(selection: SelectionConfig) -> str:
     """Who is kept, as a sentence's end."""
     kept = RULES[selection.rule].said(selection)
     return kept + (", shared equally by the clusters" if selection.per_cluster else "")
+
+
+def _scaled(strip: Strip, beside: Sequence[Strip]) -> Markup:
+    """Attributes of a strip's picture that draw its images as large as those of the others."""
+    assert strip.image is not None
+    widest = max(each.image.width for each in beside if each.image is not None)
+    sharp = Markup(' class="sharp"') if is_small(strip.image) else Markup("")
+    return sharp + Markup(' style="width:{:.1f}%"').format(100 * strip.image.width / widest)
 
 
 def _source(strip: Strip) -> str:

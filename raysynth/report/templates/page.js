@@ -48,8 +48,8 @@
     const top = 190, each = 165, rows = Math.ceil(shown.length / columns), grid = [{ left: 50, right: 20, top: 34, height: top - 75 }];
     const dots = (xs, i) => ({ type: "scatter", xAxisIndex: i, yAxisIndex: i, symbolSize: 9,
       data: xs.map((x, n) => ({ value: [x, d.wga[n]], itemStyle: { color: d.stopped[n] ? "transparent" : colour(d, n), borderColor: colour(d, n), borderWidth: 1.8 } })) });
-    const low = Math.max(0, Math.floor(Math.min(...d.wga) / 10) * 10 - 5), high = Math.min(100, Math.ceil(Math.max(...d.wga) / 10) * 10 + 5);
-    const y = (i) => ({ ...axis(), gridIndex: i, min: low, max: high, splitNumber: 4 });
+    const low = Math.floor(Math.min(...d.wga) / 20) * 20, high = Math.ceil((Math.max(...d.wga) + 1) / 20) * 20;
+    const y = (i) => ({ ...axis(), gridIndex: i, min: low, max: Math.min(100, high), interval: 20 });
     let best = -1;
     const so = d.wga.map((value) => (best = Math.max(best, value)));
     const xAxis = [{ ...axis(), gridIndex: 0, name: "trial", nameLocation: "middle", nameGap: 24, min: 0.5, max: d.wga.length + 0.5, minInterval: 1, splitLine: { show: false }, axisLabel: { color: css("muted"), formatter: (v) => (Number.isInteger(v) ? v : "") } }];
