@@ -126,7 +126,7 @@ class _Writer:
     def write(self, image: Image.Image, identity: str) -> str:
         """The file's name below the page's folder; nothing where it is left out."""
         self.seen += 1
-        if self.written >= self.limit or int(self.seen / self.every) == int(
+        if self.limit <= self.written or int(self.seen / self.every) == int(
             (self.seen - 1) / self.every
         ):
             return ""

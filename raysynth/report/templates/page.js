@@ -76,7 +76,7 @@
         areaSelectStyle: { color: css("accent"), borderColor: css("accent"), opacity: 0.3, width: 18 } })),
       parallel: { left: 40, right: 70, top: 40, bottom: 20, layout: narrow(box) ? "vertical" : "horizontal" },
       tooltip: { ...tip(), trigger: "item", formatter: (p) => trialTold(d, p.dataIndex) },
-      series: { type: "parallel", inactiveOpacity: 0.06, activeOpacity: 1, smooth: 0.15, lineStyle: { width: 2.2 },
+      series: { type: "parallel", inactiveOpacity: 0.06, activeOpacity: 1, lineStyle: { width: 2.2 },
         data: d.values.map((row, n) => ({ value: [...row, d.wga[n]], lineStyle: { color: colour(d, n), type: d.stopped[n] ? "dashed" : "solid", opacity: d.stopped[n] ? 0.6 : 1 } })) } } };
   }
 
