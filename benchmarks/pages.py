@@ -55,7 +55,7 @@ def _beside(sides: list[Image.Image]) -> Image.Image:
         left = position * (REDUCED + 24)
         draw.text((left + 4, 6), title, fill="black", font_size=18)
         canvas.paste(image, (left, 32))
-    return canvas.quantize(128)
+    return canvas.quantize(256)
 
 
 def _usable(browser: Any, page: Path) -> float:

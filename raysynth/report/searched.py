@@ -32,8 +32,8 @@ def constants(content: Content) -> dict[str, Any]:
 
 
 def stopped(trials: pd.DataFrame) -> pd.Series:
-    """Which trials ASHA ended before the others."""
-    return trials["reached"] < trials["reached"].max()
+    """Which trials ASHA ended before the last of their own steps."""
+    return trials["reached"] < trials["steps"].round()
 
 
 def is_default(content: Content) -> pd.Series:

@@ -257,6 +257,7 @@ def _search(work: str, rng: np.random.Generator) -> None:
     rows = []
     for trial in range(14):
         ratio = (0.0, 0.25, 0.5)[trial % 3]
+        steps = int(rng.integers(100, 250))
         rows.append(
             {
                 "trial": f"{trial:05d}",
@@ -266,8 +267,8 @@ def _search(work: str, rng: np.random.Generator) -> None:
                 "learning_rate": 10 ** rng.uniform(-3, -2.3),
                 "weight_decay": 10 ** rng.uniform(-3, -0.5),
                 "head_weight_decay": 10 ** rng.uniform(-3, 0),
-                "steps": int(rng.integers(100, 250)),
-                "reached": 2 if trial % 5 == 4 else 6,
+                "steps": steps,
+                "reached": steps // 4 if trial % 5 == 4 else steps,
                 "validation_wga": float(np.clip(0.4 + 0.5 * ratio + rng.normal(0, 0.07), 0, 1)),
             }
         )

@@ -152,11 +152,14 @@ def test_predictions_of_a_run_are_read_in_the_order_of_its_images(made):
     assert wrong[0].called == 1 and (wrong[0].seeds, wrong[0].of) == (3, 3)
 
 
-def _searched(content, values, ratios, reached=6):
+def _searched(content, values, ratios):
+    """Trials with as many values; the second has half the steps of the others, all reached."""
     usual = {"beta": 0.5, "temperature": 0.1, "learning_rate": 3e-3, "weight_decay": 0.01}
     rows = []
     for position, (value, ratio) in enumerate(zip(values, ratios, strict=True)):
-        rows.append({**usual, "ratio": ratio, "reached": reached, "validation_wga": value})
+        steps = 100 if position == 1 else 200
+        rows.append({**usual, "ratio": ratio, "steps": steps, "validation_wga": value})
+        rows[-1]["reached"] = steps
         rows[-1]["beta"] += 0.01 * position
     best = {"parameters": {**usual, "ratio": 0.5, "steps": 200}, "validation": {"wga": 0.8}}
     return replace(content, trials=pd.DataFrame(rows), best=best)
@@ -178,7 +181,8 @@ def test_the_search_says_what_it_did_not_find(made, monkeypatch):
 def test_stopped_trials_are_no_evidence(made):
     content, _ = made
     early = _searched(content, [0.8, 0.3, 0.75], [0.5, 0.0, 0.25])
-    early.trials.loc[1, "reached"] = 2
+    assert not any("stopped early" in said for said in notes(early)), "few steps are all of its own"
+    early.trials.loc[1, "reached"] = 25
     found = notes(early)
     assert found[0].startswith("1 of 3 trials were stopped early")
     assert any("All trials on real images alone" in said for said in found)
