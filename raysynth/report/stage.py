@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from raysynth.progress import Progress
-from raysynth.report.content import read_content
-from raysynth.report.copies import pair_sheets
+from raysynth.report.content import Content, read_content
+from raysynth.report.copies import PairSheet, pair_sheets
 from raysynth.report.gallery import read_gallery
 from raysynth.report.looks import looks_plot, scores_plot
 from raysynth.report.misread import misread
 from raysynth.report.page import Shown, render, render_gallery
 from raysynth.report.plots import methods_plot, search_plot, utilisation_plot
 from raysynth.report.results import results
-from raysynth.report.sheets import contact_sheets, poster
+from raysynth.report.sheets import Sheet, contact_sheets, poster
 from raysynth.report.tested import read_tested
 from raysynth.stages.run import Run
 from raysynth.stages.stage import Work
@@ -55,14 +55,7 @@ def run_report(config: Any, run: Run, work: str, progress: Progress) -> dict[str
         "results.json": json.dumps(results(content, tested), indent=1, allow_nan=False).encode()
     }
     files |= {f"plots/{name}.png": plot.png for name, plot in drawn.items()}
-    titles = [" ".join(name.split()) for name in content.groups.names]
-    names = file_names(titles)
-    for sheet in sheets:
-        title, name = titles[sheet.group], f"{names[sheet.group]}-{sheet.cluster}"
-        files[f"sheets/{name}.png"] = png(poster(f"{title}, cluster {sheet.cluster}", sheet))
-    for pair in pairs:
-        title = f"{titles[pair.group]}: generated above, nearest training images below"
-        files[f"copies/{names[pair.group]}.png"] = png(captioned(title, pair.strips))
+    files |= _pictures(content, sheets, pairs)
     shown = Shown(sheets, pairs, drawn, misread(content, tested, run), gallery)
     files["index.html"] = render(content, tested, shown).encode()
     if gallery is not None:
@@ -70,6 +63,21 @@ def run_report(config: Any, run: Run, work: str, progress: Progress) -> dict[str
     for name, data in files.items():
         write_atomic(f"{work}/{name}", data)
     return {"rows": len(sheets)}
+
+
+def _pictures(
+    content: Content, sheets: Sequence[Sheet], pairs: Sequence[PairSheet]
+) -> dict[str, bytes]:
+    """The contact sheets and the pairs of copies as files, by name."""
+    titles = [" ".join(name.split()) for name in content.groups.names]
+    names, found = file_names(titles), {}
+    for sheet in sheets:
+        title, name = titles[sheet.group], f"{names[sheet.group]}-{sheet.cluster}"
+        found[f"sheets/{name}.png"] = png(poster(f"{title}, cluster {sheet.cluster}", sheet))
+    for pair in pairs:
+        title = f"{titles[pair.group]}: generated above, nearest training images below"
+        found[f"copies/{names[pair.group]}.png"] = png(captioned(title, pair.strips))
+    return found
 
 
 def file_names(groups: Sequence[str]) -> list[str]:
