@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+import raysynth.report
 from raysynth.classify.card import training_in_words
 from raysynth.errors import DamagedError, DataError
 from raysynth.evaluation.results import INFERRED
@@ -100,6 +102,13 @@ def test_the_page_fetches_nothing(reported):
     assert all(value.startswith(links) for value in parser.fetched)
     assert not {"link", "iframe"} & parser.tags
     assert not re.search(r"url\((?!#)|@import", without_library(page))
+
+
+def test_the_library_of_plots_is_the_published_file():
+    folder = Path(raysynth.report.__file__).parent / "vendor"
+    told, name = (folder / "SHA256SUMS").read_text().split()
+    assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == told
+    assert "</script" not in (folder / name).read_text()
 
 
 def test_the_page_tells_groups_methods_and_rules(page):
