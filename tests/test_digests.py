@@ -23,7 +23,7 @@ VARIANTS = (
     ["generator=edit", "finetune.per=class"],
     ["generator=vanilla"],
     ["classifier.backbone=clip"],
-    ["references.controls=[clip_balanced_head]"],
+    ["references.controls=[]"],
     ["finetune.engine=full"],
     ["generator=auto", "classifier.backbone=clip", "search.head_real_shares=[1.0, 0.5]"],
 )

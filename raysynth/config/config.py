@@ -26,6 +26,7 @@ from raysynth.models.settings import BaseConfigSection
 from raysynth.networks.settings import ClassifierConfig
 from raysynth.references.settings import CONTROLS, ReferencesConfig
 from raysynth.registry import chosen_part, named_part
+from raysynth.report.settings import ReportConfig
 from raysynth.search.settings import SearchConfig
 from raysynth.selection.settings import SelectionConfig
 from raysynth.synthesis.settings import SynthesisConfig
@@ -62,6 +63,7 @@ class Config(Section):
     classifier: ClassifierConfig = Field(default_factory=ClassifierConfig)
     references: ReferencesConfig = Field(default_factory=ReferencesConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)
+    report: ReportConfig = Field(default_factory=ReportConfig)
     resources: ResourcesConfig = Field(default_factory=ResourcesConfig)
     grouping: GroupingConfig = Field(default_factory=GroupingConfig)
     audit: AuditConfig = Field(default_factory=AuditConfig)
@@ -148,7 +150,7 @@ class Config(Section):
 
     def digest(self) -> str:
         """Hex digest of everything that can change a result (not where it runs)."""
-        leave = {"storage_path", "resources", "name", "benchmark", "trackers"}
+        leave = {"storage_path", "resources", "name", "benchmark", "trackers", "report"}
         if self.grouping.is_given:  # as before there was another way
             leave.add("grouping")
         if self.audit.is_off:

@@ -221,7 +221,7 @@ def _because(found: Mapping[str, Any], title: Title, methods: Methods) -> str:
     if found["by"] != "wga":
         return f"{score}, as {over}: {TIES[found['by']]} was taken"
     noise = found["margin_noise"]
-    spread = "" if noise is None else f" ± {100 * noise:.1f} (one standard error)"
+    spread = "" if noise is None else f", standard error {100 * noise:.1f}"
     near = ", within the noise" if found["within_noise"] else ""
     return f"{against}, decided by {100 * found['margin']:.1f} points{spread}{near}"
 

@@ -39,14 +39,14 @@ class Asked:
 
 
 def measure(asked: Asked) -> dict[str, Any]:
-    """Facts of the stage, see `fidelity.stage.run_fidelity`."""
+    """Facts of the stage, see `fidelity.stage.run_fidelity`, and `images`: what is seen of each."""
     use_threads(asked.cpus)
     side = asked.blueprint.classifier.image_size or stored_side(asked.tables.real)
     space = open_space(asked.settings, asked.blueprint, side)
     real = look_at_real(asked.tables, asked.chosen, space.embed, side)
     made = look_at_made(asked.tables, asked.chosen, space.embed, side)
     groups, seed = asked.groups, asked.blueprint.seed
-    shown = _shown(real, made, asked.chosen, groups, seed)
+    shown, of_made = _shown(real, made, asked.chosen, groups, seed)
     (axes, held), found = principal(real.features), {}
     for g, name in enumerate(groups.names):
         rng = np.random.default_rng([seed, 211, g])
@@ -65,13 +65,17 @@ def measure(asked: Asked) -> dict[str, Any]:
         "groups": found,
         "border": _borders(real, made, groups, seed),
         "unfaithful": [name for name in found if found[name]["unfaithful"]],
+        "images": {"id": made.ids, "label": of_made[:, 0], "attribute": of_made[:, 1]},
     }
 
 
 def _shown(
     real: Seen, made: Seen, chosen: Chosen, groups: Groups, seed: int
-) -> list[dict[str, Any]]:
-    """[G] how often label and attribute are recognised, and what the gate says of it."""
+) -> tuple[list[dict[str, Any]], NDArray[np.bool_]]:
+    """[G] how often label and attribute are recognised, and what the gate says of it.
+
+    And [N, 2] of every generated image, whether they are.
+    """
     known = torch.from_numpy(real.features)
     rng = np.random.default_rng([seed, 223])
     of_real = cross_fitted(known, real.group, groups, rng)
@@ -97,7 +101,7 @@ def _shown(
                 "not_judged": verdict.reason,
             }
         )
-    return found
+    return found, of_made
 
 
 def _count(right: NDArray[np.bool_]) -> Count:

@@ -51,12 +51,13 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Seen:
-    """N images: features [N, D], statistics `plain` [N, 5] and `border` [N, 6], group, cluster.
+    """N images: ids, features [N, D], statistics `plain` [N, 5], `border` [N, 6], group, cluster.
 
     `kept`: [N] whether selection kept them; real ones all are. Clusters of real ones are not known
     here (-1).
     """
 
+    ids: tuple[str, ...]
     features: NDArray[np.float32]
     plain: NDArray[np.float32]
     border: NDArray[np.float32]
@@ -136,11 +137,13 @@ def _seen(parts: Iterator[pa.Table], embed: Embed, side: int, kept: frozenset[st
     table = pa.concat_tables(rest)
     features, statistics, ring = (np.concatenate(column) for column in zip(*found, strict=True))
     known = "cluster" in table.column_names
+    ids = table["id"].to_pylist()
     return Seen(
+        ids=tuple(ids),
         features=features,
         plain=statistics,
         border=ring,
         group=table["group"].to_numpy().astype(np.int64),
         cluster=table["cluster"].to_numpy() if known else np.full(table.num_rows, -1),
-        kept=np.array([kept is None or each in kept for each in table["id"].to_pylist()], bool),
+        kept=np.array([kept is None or each in kept for each in ids], bool),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
@@ -20,17 +21,21 @@ from raysynth.networks.build import blueprint_of
 from raysynth.progress import Progress
 from raysynth.stages.stage import Work
 from raysynth.storage.files import write_atomic
+from raysynth.storage.tables import write_table
 from raysynth.strips import COLUMNS, ROWS, Strip, captioned, mosaic, png, spaced, thumbnails
 
 DIGITS = 4
+IMAGES = "images.parquet"
+"""Of every generated image that was looked at: id, and whether `label` and `attribute` are seen."""
 
 
 def run_fidelity(
     config: Sections, tables: Tables, groups: Groups, work: str, progress: Progress
 ) -> dict[str, Any]:
-    """Measure the kept images of every group beside its real ones; writes `work`/fidelity.json.
+    """Measure the kept images of every group beside its real ones.
 
-    Where images of a group do not show their label it writes unfaithful.png too.
+    Writes `work`/fidelity.json, and IMAGES: what is seen of each generated image. Where images of
+    a group do not show their label it writes unfaithful.png too.
 
     Returns
     -------
@@ -45,7 +50,9 @@ def run_fidelity(
     chosen = choose(tables, settings.images, groups.count)
     cpus = resources.cpus_per_worker
     asked = Asked(settings, blueprint_of(config), tables, chosen, groups, cpus)
-    found = _rounded(ray.get(on_worker(measure, resources).remote(asked)))
+    measured = ray.get(on_worker(measure, resources).remote(asked))
+    write_table(pa.table(measured.pop("images")), f"{work}/{IMAGES}")
+    found = _rounded(measured)
     write_atomic(f"{work}/fidelity.json", json.dumps(found, indent=1, allow_nan=False).encode())
     if found["unfaithful"]:
         progress.update("pictures of what does not show its label")

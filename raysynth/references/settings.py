@@ -26,7 +26,7 @@ class ReferencesConfig(Section):
         "References trained on the real images.",
     )
     controls: tuple[named_part(CONTROLS), ...] = knob(  # type: ignore[valid-type]
-        (),
+        ("clip_balanced_head",),
         "What the base model knows by itself: a balanced head on its CLIP; embedded "
         "base and outfits: one on a network trained on the base's labelled images.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from raysynth.knobs import decides
 from raysynth.stages.stage import Stage
 
 REPORT = Stage(
@@ -9,6 +10,6 @@ REPORT = Stage(
     "report",
     "raysynth.report.stage:build",
     ("*",),
-    lambda config: {"name": config.name},
+    lambda config: {"name": config.name, **decides(config.report)},
     ray=False,
 )

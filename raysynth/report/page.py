@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 
+from raysynth.evaluation.paired import METHOD
+from raysynth.report import bias
+from raysynth.report.case import FEW, Case
+from raysynth.report.charts import charts
 from raysynth.report.content import Content
 from raysynth.report.copies import PairSheet
+from raysynth.report.costs import cost
 from raysynth.report.departures import departures
 from raysynth.report.fidelity import marks
+from raysynth.report.gallery import Gallery, groups_of, in_words, scripted
+from raysynth.report.misread import MOST, Wrong, blamed
 from raysynth.report.plots import Plot
+from raysynth.report.reproduce import command, folder, versions
+from raysynth.report.searched import importances, notes
 from raysynth.report.sheets import Sheet, data_uri
+from raysynth.report.tested import Tested
+from raysynth.report.verdict import judge
 from raysynth.selection.rule import RULES
 from raysynth.selection.settings import SelectionConfig
-from raysynth.strips import Strip
+from raysynth.strips import Strip, is_small
+from raysynth.terminal import masked
+
+CODE = re.compile(
+    r"`([^`]+)`|\b((?:[a-z_]+\.[a-z_]+|(?:seed|generator)(?==))(?:=(?:\[[^]]*\]|[\w.-]*\w))?)"
+)
+"""`code`, or a setting that is named in a sentence, perhaps with a value."""
 
 WHAT = {
     "ingest": "photographs to the real table",
@@ -33,10 +55,58 @@ WHAT = {
 }
 
 
-def render(
-    content: Content, sheets: list[Sheet], pairs: list[PairSheet], plots: dict[str, Plot]
-) -> str:
-    """The whole page as one string: styles, images and plots are inside it."""
+@dataclass(frozen=True)
+class Shown:
+    """What is on the page beside a run's content."""
+
+    sheets: Sequence[Sheet] = ()
+    pairs: Sequence[PairSheet] = ()
+    plots: Mapping[str, Plot] = field(default_factory=dict)
+    wrong: Sequence[Wrong] = ()
+    gallery: Gallery | None = None
+    """What is in gallery.html, if there is one."""
+
+
+def render(content: Content, tested: Tested | None, shown: Shown) -> str:
+    """The whole page as one string: styles, images, plots and scripts are inside it."""
+    environment = _environment()
+    template = environment.get_template("index.html.j2")
+    names = range(content.groups.count)
+    page: str = template.render(
+        c=content,
+        names=content.groups.names,
+        pairs=shown.pairs,
+        plots=shown.plots,
+        charts={name: scripted(values) for name, values in charts(content, shown.gallery).items()},
+        gallery=shown.gallery.count if shown.gallery else 0,
+        sheets={g: [s for s in shown.sheets if s.group == g] for g in names},
+        scripts=_scripts(environment),
+        style=_text(environment, "style.css"),
+        **_of_data(content),
+        **_of_results(content, tested, shown),
+        **_of_search(content),
+        **_of_run(content),
+    )
+    return page
+
+
+def render_gallery(content: Content, gallery: Gallery) -> str:
+    """gallery.html as one string: its thumbnails are inside it."""
+    environment = _environment()
+    page: str = environment.get_template("gallery.html.j2").render(
+        c=content,
+        gallery_style=_text(environment, "gallery.css"),
+        groups=[scripted(group) for group in groups_of(gallery, content)],
+        knows_label=bool(gallery.made["shows"].notna().any()),
+        names=content.groups.names,
+        said=in_words(gallery),
+        script=_text(environment, "gallery.js"),
+        style=_text(environment, "style.css"),
+    )
+    return page
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("raysynth.report"),
         autoescape=select_autoescape(["html", "j2"]),
@@ -45,34 +115,114 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "coded": coded,
         "marks": marks,
         "percent": percent,
         "number": number,
+        "scaled": _scaled,
         "seconds": seconds,
+        "signed": signed,
         "src": _source,
     }
-    template = environment.get_template("index.html.j2")
-    style = environment.loader.get_source(environment, "style.css")[0]  # type: ignore[union-attr]
-    page: str = template.render(
-        c=content,
-        changed=list(departures(content.config)),
-        config_yaml=yaml.safe_dump(content.config.model_dump(mode="json"), sort_keys=False),
-        names=content.groups.names,
-        pairs=pairs,
-        plots=plots,
-        seeds=max((len(method.wga.seeds) for method in content.methods), default=0),
-        sheets={g: [s for s in sheets if s.group == g] for g in range(content.groups.count)},
-        selection_rule=_selection_rule(content.config.selection),
-        stages=[
+    return environment
+
+
+def _scripts(environment: Environment) -> str:
+    """The library of plots and what the page does with it, inside `<script>`."""
+    library = (files("raysynth.report") / "vendor" / "echarts.min.js").read_text()
+    return "".join(f"<script>{text}</script>" for text in (library, _text(environment, "page.js")))
+
+
+def _text(environment: Environment, name: str) -> str:
+    """A file beside the templates, as it is."""
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+def _of_data(content: Content) -> dict[str, Any]:
+    return {
+        "bias": bias.answer(content),
+        "dataset": dataset_in_words(content.config),
+        "erm": bias.erm_of(content),
+        "few": bias.few(content),
+        "generated": bias.generated(content),
+        "least": FEW,
+        "selection_rule": _selection_rule(content.config.selection),
+    }
+
+
+def _of_results(content: Content, tested: Tested | None, shown: Shown) -> dict[str, Any]:
+    measured = content.results.get("methods", {})
+    budgets = {name: row.get("budget") for name, row in measured.items()}
+    by = next((method for method in content.methods if method.name == blamed(content)), None)
+    return {
+        "budgets": {name: budget for name, budget in budgets.items() if budget},
+        "control": Case(content, tested).control,
+        "differences": tested.differences if tested else {},
+        "errors": _errors(content, tested),
+        "misread": shown.wrong,
+        "misread_by": by.title if by else "",
+        "misread_most": MOST,
+        "paired_method": METHOD,
+        "seeds": max((len(method.wga.seeds) for method in content.methods), default=0),
+        "verdict": judge(content, tested),
+    }
+
+
+def _errors(content: Content, tested: Tested | None) -> list[dict[str, Any]]:
+    """Title and rates of those methods whose errors a reader compares: at most five."""
+    asked = (
+        *(bias.erm_of(content), content.best_reference, Case(content, tested).control),
+        *(content.model, content.ours),
+    )
+    named = {method.name: method for method in asked if method is not None}
+    return [
+        {"title": method.title, "rates": tested.rates(name)}
+        for name, method in named.items()
+        if tested is not None and name in tested.predicted
+    ]
+
+
+def _of_search(content: Content) -> dict[str, Any]:
+    return {"importances": importances(content), "search_notes": notes(content)}
+
+
+def _of_run(content: Content) -> dict[str, Any]:
+    config = content.config
+    return {
+        "changed": list(departures(config)),
+        "command": command(config),
+        "config_yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
+        "cost": cost(content, seconds(sum(content.timings.values()))),
+        "folder": folder(config),
+        "stages": [
             (name, what, content.timings.get(name, 0.0))
             for name, what in WHAT.items()
             if name not in ("grouping", "audit") or name in content.timings
         ],
-        stopped=_stopped_early(content),
-        style=style,
-        versions=_versions(content),
-    )
-    return page
+        "versions": versions(content),
+    }
+
+
+def dataset_in_words(config: Any) -> str:
+    """Which data a run is on: a folder by its name, and how biased it was made."""
+    dataset = config.dataset
+    named = dataset.name
+    if dataset.path:
+        named = f"{named} {masked(str(dataset.path)).rstrip('/').rsplit('/', 1)[-1]}"
+    if dataset.severity == "original":
+        return f"{named}, as biased as it is"
+    return f"{named} at severity {dataset.severity}"
+
+
+def coded(text: str) -> Markup:
+    """Commands and settings in a sentence, set as code."""
+    return Markup(CODE.sub(r"<code>\1\2</code>", str(escape(text))))  # escaped
+
+
+def signed(share: float) -> str:
+    """0.125 -> +12.5, with a true minus sign."""
+    return "–" if math.isnan(share) else f"{100 * share:+.1f}".replace("-", "−")
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -108,18 +258,13 @@ def _selection_rule(selection: SelectionConfig) -> str:
     return kept + (", shared equally by the clusters" if selection.per_cluster else "")
 
 
+def _scaled(strip: Strip, beside: Sequence[Strip]) -> Markup:
+    """Attributes of a strip's picture that draw its images as large as those of the others."""
+    assert strip.image is not None
+    widest = max(each.image.width for each in beside if each.image is not None)
+    sharp = Markup(' class="sharp"') if is_small(strip.image) else Markup("")
+    return sharp + Markup(' style="width:{:.1f}%"').format(100 * strip.image.width / widest)
+
+
 def _source(strip: Strip) -> str:
     return data_uri(strip.image) if strip.image is not None else ""
-
-
-def _stopped_early(content: Content) -> int:
-    """Trials that ASHA ended before the others."""
-    trials = content.trials
-    return 0 if trials.empty else int((trials["reached"] < trials["reached"].max()).sum())
-
-
-def _versions(content: Content) -> dict[str, str]:
-    """Versions recorded by the stage that decides the numbers."""
-    stages = content.manifest["stages"]
-    last = next((name for name in reversed(content.order) if name in stages), None)
-    return dict(stages[last].get("versions", {})) if last else {}

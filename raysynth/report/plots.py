@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import matplotlib
@@ -18,14 +19,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from raysynth.evaluation.kinds import OURS
 from raysynth.report.content import Content, Method
+from raysynth.report.searched import VALIDATION, parameters, stopped
 from raysynth.synthesis.timeline import WORDS, over_time
 
 LOGARITHMIC = {"temperature", "learning_rate", "weight_decay", "head_weight_decay"}
-VALIDATION = "validation_wga"
 COLUMNS = 3
 # Colours stand for the page's CSS variables in the SVG and are themselves in the PNG.
 INK, MUTED, GRID = "#1c2430", "#5d6878", "#d9dee6"
-ACCENT, REFERENCE, POINT = "#c2410c", "#94a3b8", "#10151d"
+ACCENT, REFERENCE, POINT = "#b93a0b", "#7b8aa0", "#10151d"
 VARIABLES = {
     INK: "--ink",
     MUTED: "--muted",
@@ -67,13 +68,15 @@ class Plot:
     """One figure as inline SVG and as PNG; `alt` says in words what it shows."""
 
     name: str
+    title: str
     alt: str
     svg: str
     png: bytes
 
 
 @contextmanager
-def _styled() -> Iterator[None]:
+def styled() -> Iterator[None]:
+    """Figures inside look like the page."""
     with matplotlib.rc_context(STYLE):
         yield
 
@@ -84,13 +87,18 @@ def methods_plot(content: Content) -> Plot | None:
         return None
     of = ", inferred groups" if content.inferred else ""
     titles = {"wga": f"Worst-group accuracy (WGA){of}", "aga": f"Average over groups (AGA){of}"}
-    with _styled():
+    with styled():
         figure = Figure(figsize=(8.6, 0.62 * len(content.methods) + 0.9), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
         for axis, (measure, title) in zip(axes, titles.items(), strict=True):
             _bars(axis, content.methods, measure)
             axis.set_title(title, loc="left")
-        return _plot(figure, "methods", "WGA and AGA per method; bars: mean, dots: seeds")
+        said = "; ".join(
+            f"{method.title} {100 * method.wga.mean:.1f} and {100 * method.aga.mean:.1f}"
+            for method in content.methods
+        )
+        alt = f"WGA and AGA of each method on test, in percent: {said}"
+        return plotted(figure, "methods", "WGA and AGA of each method", alt)
 
 
 def _bars(axis: Any, methods: Sequence[Method], measure: str) -> None:
@@ -100,10 +108,12 @@ def _bars(axis: Any, methods: Sequence[Method], measure: str) -> None:
         axis.barh(row, spread.mean, height=0.6, color=colour, zorder=2)
         jitter = np.linspace(-0.14, 0.14, len(spread.seeds)) if len(spread.seeds) > 1 else [0]
         axis.scatter(spread.seeds, row + np.asarray(jitter), s=13, color=POINT, zorder=4, lw=0)
-        right = max(spread.mean, *spread.seeds)
+        low, high = method.interval[measure]
+        axis.plot([low, high], [row - 0.22] * 2, color=POINT, lw=1.1, zorder=4)
+        right = max(high, *spread.seeds)
         axis.text(right + 0.02, row, f"{100 * spread.mean:.1f}", va="center", zorder=5)
     axis.set_yticks(range(len(methods)), [method.title for method in reversed(methods)])
-    axis.set_xlim(0, 1.1)
+    axis.set_xlim(0, 1.14)
     axis.set_xticks(np.linspace(0, 1, 6), [f"{x:.0f}" for x in np.linspace(0, 100, 6)])
     axis.grid(axis="x", zorder=0)
     axis.spines["bottom"].set_visible(False)
@@ -114,8 +124,8 @@ def search_plot(content: Content) -> Plot | None:
     trials = content.trials
     if trials.empty:
         return None
-    names = [name for name in content.best["parameters"] if name != "ratio"]
-    with _styled():
+    names = [name for name in parameters(content) if name != "ratio"]
+    with styled():
         rows = -(-len(names) // COLUMNS)
         figure = Figure(figsize=(8.6, 2.7 + 2.0 * rows), layout="constrained")
         grid = figure.add_gridspec(1 + rows, COLUMNS, height_ratios=[1.3] + [1] * rows)
@@ -129,7 +139,13 @@ def search_plot(content: Content) -> Plot | None:
             axis.tick_params(labelleft=column == 0, labelsize=9)
             if name in LOGARITHMIC:
                 _decades(axis, trials[name])
-        return _plot(figure, "search", "validation WGA per trial and per hyperparameter")
+        best = trials[VALIDATION].max()
+        alt = (
+            f"{len(trials)} trials, {int(stopped(trials).sum())} of them stopped early; validation "
+            f"WGA from {100 * trials[VALIDATION].min():.1f} to {100 * best:.1f} %, the best at "
+            f"trial {int(trials[VALIDATION].to_numpy().argmax()) + 1}"
+        )
+        return plotted(figure, "search", "Validation WGA of each trial", alt)
 
 
 def _trials_in_order(figure: Figure, axis: Any, trials: Any) -> None:
@@ -165,9 +181,12 @@ def _trial_dots(axis: Any, x: Any, trials: Any) -> Any:
     top = max(float(ratio.max()), 1e-9)
     axis.grid()
     axis.set_axisbelow(True)
-    return axis.scatter(
-        x, trials[VALIDATION], c=ratio, cmap=RATIO_COLOURS, vmin=0, vmax=top, s=26, zorder=3
-    )
+    early = stopped(trials).to_numpy()
+    x, y = np.asarray(x), trials[VALIDATION].to_numpy()
+    edge = RATIO_COLOURS(ratio.to_numpy() / top)
+    kwargs = {"s": 26, "zorder": 3, "cmap": RATIO_COLOURS, "vmin": 0, "vmax": top}
+    axis.scatter(x[early], y[early], facecolors="none", edgecolors=edge[early], s=24, zorder=3)
+    return axis.scatter(x[~early], y[~early], c=ratio[~early], **kwargs)
 
 
 def utilisation_plot(content: Content) -> Plot | None:
@@ -175,7 +194,7 @@ def utilisation_plot(content: Content) -> Plot | None:
     used = content.generation.get("utilisation")
     if not used or not content.timeline.num_rows:
         return None
-    with _styled():
+    with styled():
         figure = Figure(figsize=(8.6, 2.9), layout="constrained")
         time_axis, share_axis = figure.subplots(1, 2, width_ratios=(2.4, 1))
         edges, shares = over_time(content.timeline, min(BINS, content.timeline.num_rows))
@@ -191,7 +210,12 @@ def utilisation_plot(content: Content) -> Plot | None:
         time_axis.set_title("Actors' time in use, %", loc="left")
         time_axis.grid(axis="y", zorder=0)
         _parts(share_axis, used["parts"])
-        return _plot(figure, "utilisation", "share of the actors' time in use, by part of the work")
+        told = ", ".join(f"{WORDS[p]} {100 * share:.0f} %" for p, share in used["parts"].items())
+        alt = (
+            f"The actors were busy {100 * used['busy']:.0f} % of {used['seconds']:.0f} seconds; of "
+            f"all work {told}"
+        )
+        return plotted(figure, "utilisation", "What the generating actors did", alt)
 
 
 def _parts(axis: Any, parts: Mapping[str, float]) -> None:
@@ -207,7 +231,8 @@ def _parts(axis: Any, parts: Mapping[str, float]) -> None:
     axis.set_title("Share of all work, %", loc="left")
 
 
-def _plot(figure: Figure, name: str, alt: str) -> Plot:
+def plotted(figure: Figure, name: str, title: str, alt: str) -> Plot:
+    """A figure as the page has it: `alt` says what is seen."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -216,7 +241,8 @@ def _plot(figure: Figure, name: str, alt: str) -> Plot:
     FigureCanvasAgg(figure)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=160)
-    return Plot(name, alt, _inline(_numbered(buffer.getvalue(), name), alt), picture.getvalue())
+    svg = _inline(_numbered(buffer.getvalue(), name), alt)
+    return Plot(name, title, alt, svg, picture.getvalue())
 
 
 def _numbered(svg: str, name: str) -> str:
@@ -233,7 +259,7 @@ def _inline(svg: str, alt: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'(<svg [^>]*?)width="[^"]*" height="[^"]*"|height="[^"]*pt"', r"\1", svg, count=1)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{alt}" ', 1)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt, quote=True)}" ', 1)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     return svg

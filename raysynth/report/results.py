@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from raysynth.report.content import Content
+from raysynth.report.tested import Tested
+from raysynth.report.verdict import judge
 
 SELECTION = (
     *("threshold", "copy_threshold", "copies", "kept_per_cluster"),
@@ -13,9 +16,12 @@ SELECTION = (
 """Facts of the selection that are numbers of a run; the last two where there are any."""
 
 
-def results(content: Content) -> dict[str, Any]:
+def results(content: Content, tested: Tested | None = None) -> dict[str, Any]:
     """The run's numbers, JSON-able.
 
+    `verdict`: whether synthesis helped (`helped`, `did not help`, `cannot be told`), why and what
+    to try next, in sentences. `differences.<name>.{wga,aga}`: raysynth minus that method, `{mean,
+    low, high}` (`evaluation.paired`); nothing where the run kept no predictions.
     `methods.<name>.{wga,aga,weighted,equalized_odds,demographic_parity,groups}` are `{mean, std,
     seeds}` on test, shares of 1; `interval` bounds WGA and AGA (95 %, over test images); `groups`
     holds one number per group, in the order of the key `groups` (`measured_groups`, where test is
@@ -26,32 +32,49 @@ def results(content: Content) -> dict[str, Any]:
     method found the groups: what it says of them; `inferred`: in words, where those of test are
     found too. `timings`: seconds; `left_out`, `repeated`: images not in the table, or there twice.
     """
-    groups, config = content.groups, content.config
-    names, measured = groups.names, content.measured.groups
+    config, measured = content.config, content.measured.groups
     return {
         "dataset": config.dataset.name,
         "severity": config.dataset.severity,
         "generator": config.generator,
         "config_digest": config.digest(),
-        "groups": names,
+        "groups": content.groups.names,
         **({"measured_groups": measured.names} if content.is_regrouped else {}),
         **({"found": content.found} if content.found else {}),
         **({"inferred": content.inferred} if content.inferred else {}),
         "counts": _counts(content),
         **content.remarks,
-        "clusters": {
-            names[g]: [size for (group, _), size in content.clusters.items() if group == g]
-            for g in range(groups.count)
-        },
+        "clusters": _clusters(content),
         "selection": {key: content.selection[key] for key in SELECTION if key in content.selection},
         "selection_rule": content.results.get("selection_rule", ""),
         "shipped": content.shipped,
         "fidelity": content.fidelity,
         "unfaithful": content.unfaithful,
         **({"audits": content.audits} if content.audits else {}),
+        **_compared(content, tested),
         "methods": content.results.get("methods", {}),
         "search": {"trials": len(content.trials), "best": content.best},
         "timings": content.timings,
+    }
+
+
+def _clusters(content: Content) -> dict[str, list[int]]:
+    """Training images of every cluster, by group."""
+    return {
+        name: [size for (group, _), size in content.clusters.items() if group == g]
+        for g, name in enumerate(content.groups.names)
+    }
+
+
+def _compared(content: Content, tested: Tested | None) -> dict[str, Any]:
+    """The verdict, and raysynth's difference to every other method."""
+    differences = tested.differences if tested else {}
+    return {
+        "verdict": asdict(judge(content, tested)),
+        "differences": {
+            name: {key: asdict(one) for key, one in found.items()}
+            for name, found in differences.items()
+        },
     }
 
 

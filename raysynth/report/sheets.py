@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import colorsys
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ from raysynth.synthesis.shards import read_shards
 EDITED = "edited"
 KINDS = ("real", EDITED, "kept", "rejected")
 Key = tuple[int, int, str]  # group, cluster, kind
+HUES = ("red", "yellow", "green", "cyan", "blue", "magenta")
+"""At equal steps of the colour circle."""
+GREY = 0.08
+"""Saturation of a mean colour below which it has no hue."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,23 @@ class Sheet:
     group: int
     cluster: int
     strips: tuple[Strip, ...]
+
+    def seen(self, kind: str) -> str:
+        """What a strip shows, for those who cannot see it: how many images, how bright, the hue."""
+        strip = next(strip for strip in self.strips if strip.kind == kind)
+        return f": {min(strip.total, COLUMNS * ROWS)} of {strip.total:,}, {looks(strip.image)}"
+
+
+def looks(image: Image.Image | None) -> str:
+    """Brightness and hue of the mean of a picture's opaque pixels, in words."""
+    if image is None:
+        return "none"
+    pixels = np.asarray(image.convert("RGBA"), np.float64).reshape(-1, 4)
+    red, green, blue = pixels[pixels[:, 3] > 0, :3].mean(axis=0) / 255
+    light = 100 * (red + green + blue) / 3
+    hue, saturation, _ = colorsys.rgb_to_hsv(red, green, blue)
+    tint = "grey" if saturation < GREY else f"{HUES[round(hue * len(HUES)) % len(HUES)]} tint"
+    return f"on average {light:.0f} % bright, {tint}"
 
 
 def contact_sheets(content: Content, run: Run) -> list[Sheet]:

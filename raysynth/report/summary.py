@@ -36,6 +36,8 @@ def print_summary(report: str, console: Console | None = None) -> None:
         console.print(Text(f"Warning: {shown(results['inferred'])}."), style="bold yellow")
     if results.get("unfaithful"):
         console.print(Text(f"Warning: {shown(results['unfaithful'])}"), style="bold yellow")
+    for sentence in results.get("verdict", {}).get("because", ())[:1]:
+        console.print(Text(f"Synthesis {results['verdict']['word']}. {shown(sentence)}"))
     if found:
         console.print(Text(shown(found["words"])), style="bold")
     console.print(Text(f"Report: {shown(report)}/index.html"))

@@ -110,11 +110,11 @@ def test_the_words_say_by_how_much_and_whether_it_is_noise():
     clear = {"erm": row(0.60, 0.62), "raysynth": ours(0.80, 0.82)}
     assert in_words(shipped(clear), str.upper, clear) == (
         "Shipped: RAYSYNTH, seed 1; mean validation WGA 81.0 % against 61.0 % of ERM (real images "
-        "only), decided by 20.0 points ± 1.4 (one standard error)."
+        "only), decided by 20.0 points, standard error 1.4."
     )
     near = {"erm": row(0.70, 0.90), "raysynth": ours(0.75, 0.89)}
     found = shipped(near)
-    assert found["within_noise"] and "± 12.2 (one standard error), within the noise." in in_words(
+    assert found["within_noise"] and "standard error 12.2, within the noise." in in_words(
         found, str, near
     )
 

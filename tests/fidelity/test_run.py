@@ -27,6 +27,7 @@ SWAPPED = [
     "classifier.mixtures=[usb]",
     "classifier.seeds=1",
     "references.names=[erm]",
+    "references.controls=[]",
     "references.seeds=1",
     "resources.workers=1",
     "clustering.actors=1",

@@ -92,6 +92,9 @@ def test_images_of_the_same_kind_are_at_their_floors(tmp_path):
     assert found["independent"] and "other garments" in found["encoder"]
     assert found["dimensions"] == 128 and not found["unfaithful"]
     assert found["rows"] == 4 * (120 + 140)
+    images = found["images"]
+    assert len(set(images["id"])) == 4 * 140 == len(images["label"]) == len(images["attribute"])
+    assert images["label"].mean() > 0.9
     for group in found["groups"].values():
         shares = group["agreement"]
         assert shares["real"]["images"] == 120 and shares["kept"]["images"] == 105

@@ -41,6 +41,19 @@ def test_controls_are_rows_of_the_references_stage(ray_local, tmp_path):
     assert all(len(row["wga"]["seeds"]) == 1 for row in methods.values())
 
 
+def test_a_control_changes_no_other_row(ray_local, tmp_path):
+    """Every run has one by default: its other numbers are those of a run without."""
+    real, rows = write_tiny_run(str(tmp_path))["real"], []
+    for position, controls in enumerate(("[]", "[clip_balanced_head]")):
+        config = tiny_config("references.names=[erm]", f"references.controls={controls}")
+        work = tmp_path / str(position)
+        run_references(config, real, tiny_groups(), str(work), Progress())
+        rows.append(json.loads((work / "results.json").read_text())["methods"])
+        rows[-1]["erm"].pop("training_seconds")
+    assert list(rows[1]) == ["erm", "clip_balanced_head"] and rows[0]["erm"] == rows[1]["erm"]
+    assert load_config(None).references.controls == ("clip_balanced_head",)
+
+
 def test_the_base_classifier_needs_the_embedded_base():
     with pytest.raises(ConfigError, match="base_classifier needs"):
         load_config(None, ["references.controls=[base_classifier]", "base.name=owner/model"])

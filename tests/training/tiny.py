@@ -33,6 +33,7 @@ def tiny_config(*overrides: str) -> Config:
             "classifier.steps=12",
             "references.steps=12",
             "references.jtt_steps=6",
+            "references.controls=[]",
             "classifier.batch_size=16",
             "classifier.evaluations=2",
             "classifier.full_steps=6",
