@@ -131,7 +131,7 @@ class _Writer:
         ):
             return ""
         buffer = io.BytesIO()
-        image.save(buffer, format="WEBP", quality=QUALITY)
+        image.save(buffer, format="WEBP", quality=QUALITY, xmp=image.info.get("xmp", b""))
         data = buffer.getvalue()
         if not self.written:
             self.every = max(1.0, self.count * len(data) / self.limit)
