@@ -72,10 +72,10 @@ def _watched(run: Run, session: Session, display: Progress, until: str | None) -
     """All stages up to one, seen from outside while they are made."""
     config, told = run.config, run.config.model_dump(mode="json")
     with (
-        Heartbeat(run.root, display, until) as beat,
+        Heartbeat(run.root, display, until),
         open_trackers(config.trackers, run.root, config.name, told, run.say) as trackers,
     ):
-        _whole(run, lambda: _Runner(config, run, session, display, trackers, beat).go(until))
+        _whole(run, lambda: _Runner(config, run, session, display, trackers).go(until))
 
 
 def _say_lost(display: Progress, told: str) -> None:
@@ -151,9 +151,8 @@ class _Runner:
         session: Session,
         progress: Progress,
         trackers: Trackers,
-        beat: Heartbeat,
     ) -> None:
-        self._config, self._run, self._session, self._beat = config, run, session, beat
+        self._config, self._run, self._session = config, run, session
         self._progress, self._trackers, self._checked = progress, trackers, False
 
     def go(self, last: str | None) -> None:
@@ -161,7 +160,7 @@ class _Runner:
         self._progress.stage("ingest")
         self._progress.update("content of the data set's files")
         nodes = nodes_of(self._config, last, _contents({}))
-        self._beat.stages = [node.name for node in nodes]
+        self._progress.stages = [node.name for node in nodes]
         done: dict[str, Done] = {}
         with Ahead(self._progress) as ahead:
             for node in nodes:
@@ -186,7 +185,7 @@ class _Runner:
     def _settle(self, node: Node, made: Done, done: dict[str, Done], nodes: Sequence[Node]) -> None:
         """A stage is there, and what later ones cannot use of it is refused."""
         done[node.name] = made
-        self._beat.made = list(done)
+        self._progress.made = list(done)
         self._check_read(node, done, nodes)
 
     def _equal(self, node: Node, done: Mapping[str, Done]) -> Done | None:

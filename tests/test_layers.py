@@ -13,11 +13,12 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "raysynth"
 FLOORS = """
-terminal
+pace terminal
 errors
 values
 json_lines
-metrics progress
+metrics view
+progress
 knobs
 registry
 groups

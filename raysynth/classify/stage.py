@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -38,7 +39,7 @@ from raysynth.networks.settings import ClassifierConfig
 from raysynth.progress import Progress
 from raysynth.references.settings import ReferencesConfig
 from raysynth.references.stage import Named, reference_rows
-from raysynth.references.tuning import tuning_of
+from raysynth.references.tuning import Tuning, tuning_of
 from raysynth.search.settings import SearchConfig
 from raysynth.stages.stage import Work
 from raysynth.storage.files import make_folder, read_record, remove
@@ -47,7 +48,7 @@ from raysynth.training.fit import encode_frozen
 from raysynth.training.plan import Plan
 from raysynth.training.trainset import mixture_counts
 from raysynth.training.two_stage import SEARCHED, plan_of
-from raysynth.training.units import Units, run_units, start_workers
+from raysynth.training.units import Records, Units, run_units, start_workers
 
 SOURCE = "Basu et al. 2026 (arXiv 2511.08711), two-stage training; searched by raysynth"
 
@@ -150,14 +151,21 @@ def _train(
         tuning.first + ours,
         shared,
         progress,
-        "mixtures tuned, final seeds" if settings.mixtures else "final seeds",
+        "mixtures' settings and seeds, final seeds" if settings.mixtures else "final seeds",
         then=tuning.further,
         frozen=_frozen_features(ours[0], shared, units),
+        reached=partial(_reached, tuning, ours),
     )
     mixed, tried = tuning.finals(records)
     mine = [Final(OURS, records[plan], plan.heads[0].name) for plan in ours]
     seconds = round(sum(record["seconds"] for record in records.values()), 1)
     return Trained(mixed, mine, tried, seconds)
+
+
+def _reached(tuning: Tuning, ours: Sequence[Plan], records: Records) -> tuple[int, int]:
+    """(done, total) of the mixtures' tuning and of our seeds."""
+    done, total = tuning.reached(records)
+    return done + sum(plan in records for plan in ours), total + len(ours)
 
 
 def _rows(

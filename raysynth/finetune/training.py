@@ -111,17 +111,18 @@ def train_pack(pack: Pack, report: Report) -> dict[str, str]:
             phase = _next_phase(loop, phase)
             _run(loop, phase, partial(report, failed=failed))
             done = {learner.job.name: learner.done for learner in loop.learners}
-            for learner in loop.learners:
-                put(ADAPTER_LOSS, at_the_end(learner.losses), adapter=learner.job.name)
+            losses = {learner.job.name: at_the_end(learner.losses) for learner in loop.learners}
+            for name, loss in losses.items():
+                put(ADAPTER_LOSS, loss, adapter=name)
             failed |= _settle(loop)
-            report(done, failed)
+            report(done, failed, losses=losses)
         failed |= {job.name: f"{job.parent} is not there to go on from" for job in queue}
     report({}, failed)
     return failed
 
 
-def _tell(report: Report, loop: Loop, done: dict[str, int], failed: dict[str, str]) -> None:
-    report(done, failed, "; ".join([str(loop.fit), *loop.notes]))
+def _tell(report: Report, loop: Loop, done: dict[str, int], failed: Any, **more: Any) -> None:
+    report(done, failed, "; ".join([str(loop.fit), *loop.notes]), **more)
 
 
 def start(pack: Pack, jobs: list[Job]) -> Loop:

@@ -63,8 +63,15 @@ def run_references(
     make_folder(units.folder)
     tuning = tuning_of(settings.names, settings, settings.seeds)
     ray.get(ready)
-    what = "references tuned, seeds"
-    records = run_units(units, tuning.first, ray.put(data), progress, what, tuning.further)
+    records = run_units(
+        units,
+        tuning.first,
+        ray.put(data),
+        progress,
+        "settings and seeds",
+        tuning.further,
+        reached=tuning.reached,
+    )
     finals, tried = tuning.finals(records)
     progress.update("test, once", 0, len(finals))
     found = predict_test(units, finals, real)

@@ -73,8 +73,21 @@ class TrialProgress(tune.Callback):
         if _display:
             progress, total = _display[-1]
             done = sum(trial.is_finished() for trial in trials)
-            what = f"trials (best validation WGA {self.best:.3f})" if self.best else "trials"
-            progress.update(what, done, total)
+            progress.update("trials", done, total)
+            if self.best:
+                progress.detail("best so far", f"validation WGA {100 * self.best:.1f} %")
+            if told := _at_work(trials):
+                progress.detail("at work", told)
+
+
+def _at_work(trials: list[Any]) -> str:
+    """Trials that run, by number, with the WGA that each has reached last."""
+    told = []
+    for number, trial in enumerate(trials, 1):
+        if trial.status == "RUNNING":
+            reached = (trial.last_result or {}).get("validation_wga")
+            told.append(f"trial {number}" + ("" if reached is None else f" {100 * reached:.1f} %"))
+    return ", ".join(told)
 
 
 @contextmanager

@@ -196,6 +196,7 @@ def run_units(
     what: str,
     then: Callable[[Records], Sequence[Plan]] = lambda records: (),
     frozen: Any = None,
+    reached: Callable[[Records], tuple[int, int]] | None = None,
 ) -> Records:
     """Train the plans that have no record yet, `resources.workers` at once; every plan's record.
 
@@ -204,6 +205,7 @@ def run_units(
     data, frozen : references to a `Data`, and to the `Features` that plans of no steps share.
     then : plans that follow from the records so far; asked after every training, so that no worker
         waits for the slowest one.
+    reached : (done, total) to be shown of the records so far; None: trainings that are known.
 
     Raises
     ------
@@ -218,7 +220,7 @@ def run_units(
     while queue.waiting or running:
         for plan in queue.first(units.resources.workers - len(running)):
             running[task.remote(units, plan, data, frozen)] = plan
-        progress.update(what, queue.ended, len(queue.known))
+        progress.update(what, *(reached(queue.records) if reached else queue.reached))
         finished, _ = ray.wait(list(running), num_returns=1, timeout=2.0)
         for reference in finished:
             queue.take(running.pop(reference), reference)
@@ -226,7 +228,7 @@ def run_units(
             queue.admit(then(queue.records))
     if queue.failed:
         raise StageError(_explained(what, queue.failed, len(queue.known)))
-    progress.update(what, len(queue.known), len(queue.known))
+    progress.update(what, *(reached(queue.records) if reached else queue.reached))
     return queue.records
 
 
@@ -241,9 +243,9 @@ class _Queue:
         self.known: set[Plan] = set()
 
     @property
-    def ended(self) -> int:
-        """Trainings that are done, or have failed."""
-        return len(self.records) + len(self.failed)
+    def reached(self) -> tuple[int, int]:
+        """Trainings that are done, or have failed; and those that are known."""
+        return len(self.records) + len(self.failed), len(self.known)
 
     def admit(self, plans: Sequence[Plan]) -> None:
         """Queue the plans that are new and have no record yet."""

@@ -10,8 +10,13 @@ from tests.training.test_units import Said
 
 def trial(score: float | None, *, ended: bool) -> SimpleNamespace:
     analysis = {} if score is None else {"validation_wga": {"max": score}}
+    status, last = "TERMINATED" if ended else "RUNNING", {"validation_wga": score}
     return SimpleNamespace(
-        metric_analysis=analysis, is_finished=lambda: ended, last_result=None, trial_id="t"
+        metric_analysis=analysis,
+        is_finished=lambda: ended,
+        last_result=last if score else None,
+        status=status,
+        trial_id="t",
     )
 
 
@@ -25,6 +30,8 @@ def test_kept_trials_and_their_best_are_shown_at_once():
         callback.on_step_begin(0, trials)
         callback.on_step_begin(1, trials)
         assert said.counts[1:] == [(2, 12)] and callback.best == 0.75
+        shown = {"best so far": "validation WGA 75.0 %", "at work": "trial 3"}
+        assert said.standing()[0].details == shown
         callback.on_trial_complete(2, [trial(0.5, ended=True)] * 3, trial(0.5, ended=True))
         assert said.counts[-1] == (3, 12) and callback.best == 0.75
 
