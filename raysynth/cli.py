@@ -14,6 +14,7 @@ import typer
 import yaml
 
 from raysynth.cluster.stopping import in_time
+from raysynth.compare.commands import compare, open_page, runs
 from raysynth.config.config import Config
 from raysynth.config.files import load_config, split_arguments
 from raysynth.config.storage import require_filesystem
@@ -80,6 +81,8 @@ def run(
 
 for each in (submit, status, logs, stop):
     app.command()(each)
+for called, each in {"runs": runs, "compare": compare, "open": open_page}.items():
+    app.command(called)(each)
 
 
 @app.command()

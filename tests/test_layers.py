@@ -47,7 +47,7 @@ parts method
 planning
 jobs
 ahead doctor
-pipeline export verify
+pipeline export verify compare
 benchmark
 cli
 __main__

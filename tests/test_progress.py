@@ -88,8 +88,11 @@ def test_a_terminal_is_drawn_over_and_the_result_is_on_standard_output(tmp_path)
     """A real pseudo-terminal; its screen is what is left when all is drawn."""
     own, other = pty.openpty()
     termios.tcsetwinsize(other, (24, 110))
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
     with (tmp_path / "out").open("wb") as out:
-        process = subprocess.Popen([sys.executable, "-c", SCREEN], stdout=out, stderr=other)
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCREEN], stdout=out, stderr=other, env=environment
+        )
     os.close(other)
     said = b""
     with contextlib.suppress(OSError):  # the other end is closed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +20,9 @@ from raysynth.json_lines import CONTEXT
 from raysynth.models.settings import BaseConfigSection
 from raysynth.storage.files import make_folder, read_now, write_atomic
 
+REPORT_SECONDS = 10.0
+"""At least, between two reports to Ray."""
+
 
 class TurnOver(Exception):
     """The driver left, or another one trains the same adapters now."""
@@ -33,7 +37,6 @@ def train_worker(given: dict[str, Any]) -> None:
     packs end at different times.
     """
     from ray.train import get_context
-    from ray.train import report as train_report
 
     from raysynth.finetune.training import train_pack
     from raysynth.models.threads import use_threads
@@ -52,31 +55,48 @@ def train_worker(given: dict[str, Any]) -> None:
         real=given["real"],
         work=given["work"],
     )
-    attempt, reached = _before(given["work"], name, pack.jobs)
-    last: dict[str, float] = {}
+    make_folder(said_path(pack.work, name).rsplit("/", 1)[0])
+    with contextlib.suppress(TurnOver):
+        train_pack(pack, _Saying(pack, name, given["turn"]))
 
-    def report(
+
+class _Saying:
+    """Says how far a pack is: a `packs.Report`."""
+
+    def __init__(self, pack: Pack, name: str, turn: str) -> None:
+        """`name`: the pack's; `turn`: of the run that trains."""
+        self._work, self._name, self._turn = pack.work, name, turn
+        self._attempt, self._steps = _before(pack.work, name, pack.jobs)
+        self._losses: dict[str, float] = {}
+        self._told = -REPORT_SECONDS
+
+    def __call__(
+        self,
         done: dict[str, int],
         failed: dict[str, str],
         fit: str = "",
         losses: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
-        last.update(losses)
-        if losses and get_context().get_world_size() == 1:
-            told = {f"loss/{name}": loss for name, loss in losses.items()}
-            train_report({"loss": sum(losses.values()) / len(losses), **told})
+        self._losses.update(losses)
+        if losses:
+            self._tell_ray(losses)
         with contextlib.suppress(StorageError):  # a notice: the training goes on without it
-            if read_now(turn_path(given["work"])) != given["turn"]:
+            if read_now(turn_path(self._work)) != self._turn:
                 raise TurnOver
-            reached.update(done)
-            said = {"steps": reached, "failed": failed, "fit": fit, "attempt": attempt}
-            said["losses"] = last
-            text = json.dumps(said)
-            write_atomic(said_path(given["work"], name), text.encode(), patience=0)
+            self._steps.update(done)
+            said = {"steps": self._steps, "failed": failed, "fit": fit, "attempt": self._attempt}
+            text = json.dumps({**said, "losses": self._losses})
+            write_atomic(said_path(self._work, self._name), text.encode(), patience=0)
 
-    make_folder(said_path(given["work"], name).rsplit("/", 1)[0])
-    with contextlib.suppress(TurnOver):
-        train_pack(pack, report)
+    def _tell_ray(self, losses: Mapping[str, float]) -> None:
+        """The losses, for Ray Train's own view; a report waits for Ray, so they are few."""
+        from ray.train import get_context, report
+
+        now = time.monotonic()
+        if get_context().get_world_size() == 1 and now - self._told >= REPORT_SECONDS:
+            self._told = now
+            told = {f"loss/{name}": loss for name, loss in losses.items()}
+            report({"loss": sum(losses.values()) / len(losses), **told})
 
 
 def _before(work: str, name: str, jobs: list[Job]) -> tuple[int, dict[str, int]]:

@@ -25,17 +25,18 @@ from raysynth.evaluation.results import (
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
 from raysynth.networks.build import Blueprint, blueprint_of
+from raysynth.networks.images import Data
 from raysynth.networks.settings import ClassifierConfig
 from raysynth.progress import Progress
 from raysynth.references.checks import check_halves
 from raysynth.references.control import CONTROLS
 from raysynth.references.reference import REFERENCES
 from raysynth.references.settings import ReferencesConfig
-from raysynth.references.tuning import tuning_of
+from raysynth.references.tuning import Tuning, tuning_of
 from raysynth.stages.stage import Work
 from raysynth.storage.files import make_folder
 from raysynth.training.data import load_real_data
-from raysynth.training.units import Units, run_units, start_workers
+from raysynth.training.units import Records, Units, run_units, start_workers
 
 Named = tuple[str, int, Any]
 """(method, seed, predicted labels [M] of the test images)."""
@@ -63,15 +64,7 @@ def run_references(
     make_folder(units.folder)
     tuning = tuning_of(settings.names, settings, settings.seeds)
     ray.get(ready)
-    records = run_units(
-        units,
-        tuning.first,
-        ray.put(data),
-        progress,
-        "settings and seeds",
-        tuning.further,
-        reached=tuning.reached,
-    )
+    records = _tuned(tuning, units, data, progress)
     finals, tried = tuning.finals(records)
     progress.update("test, once", 0, len(finals))
     found = predict_test(units, finals, real)
@@ -87,6 +80,13 @@ def run_references(
         "methods": {name: values["wga"]["mean"] for name, values in methods.items()},
         "training_seconds": round(sum(record["seconds"] for record in records.values()), 1),
     }
+
+
+def _tuned(tuning: Tuning, units: Units, data: Data, progress: Progress) -> Records:
+    """The records of all trainings."""
+    told, reached = "settings and seeds", tuning.reached
+    shared, further = ray.put(data), tuning.further
+    return run_units(units, tuning.first, shared, progress, told, further, reached=reached)
 
 
 def reference_rows(
