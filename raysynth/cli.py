@@ -18,6 +18,7 @@ from raysynth.compare.commands import compare, open_page, runs
 from raysynth.config.config import Config
 from raysynth.config.files import load_config, split_arguments
 from raysynth.config.storage import require_filesystem
+from raysynth.dashboards.commands import dashboards
 from raysynth.endings import EXIT_CODES, in_words
 from raysynth.errors import ConfigError, RaysynthError
 from raysynth.jobs.commands import (
@@ -81,8 +82,8 @@ def run(
 
 for each in (submit, status, logs, stop):
     app.command()(each)
-for called, each in {"runs": runs, "compare": compare, "open": open_page}.items():
-    app.command(called)(each)
+for looks in (runs, compare, open_page, dashboards):
+    app.command(looks.__name__.removesuffix("_page"))(looks)
 
 
 @app.command()

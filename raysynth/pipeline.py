@@ -30,8 +30,9 @@ from raysynth.planning.preflight import (
     warnings_of,
 )
 from raysynth.progress import Event, Progress
+from raysynth.report.declared import REPORT
 from raysynth.stages.graph import Contents, Node, stage_kind
-from raysynth.stages.run import Run
+from raysynth.stages.run import CONFIG, Run
 from raysynth.stages.stage import Done, Work, function
 from raysynth.trackers.several import Trackers, open_trackers
 
@@ -213,6 +214,9 @@ class _Runner:
         progress.say(f"{node.name:<15} {how:>10}  {rows}", "✓", "info", **told)
         _meter(node.name, 1.0)
         self._trackers.record(node.name, stage.facts | {"seconds": stage.seconds})
+        if node.stage is REPORT and not stage.skipped:
+            files = [f"{stage.path}/{name}" for name in ("index.html", "results.json")]
+            self._trackers.artefacts([f"{self._run.root}/{CONFIG}", *files])
         return stage
 
     def _check_once(self) -> None:

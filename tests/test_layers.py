@@ -48,6 +48,7 @@ planning
 jobs
 ahead doctor
 pipeline export verify compare
+dashboards
 benchmark
 cli
 __main__

@@ -18,6 +18,7 @@ from raysynth.classify.verdict import verdict
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.tasks import on_worker
 from raysynth.errors import DataError
+from raysynth.evaluation.curves import tell_curves, tell_tested
 from raysynth.evaluation.final import Final, predict_test
 from raysynth.evaluation.kept import final_of
 from raysynth.evaluation.kinds import OURS
@@ -43,6 +44,7 @@ from raysynth.references.tuning import Tuning, tuning_of
 from raysynth.search.settings import SearchConfig
 from raysynth.stages.stage import Work
 from raysynth.storage.files import make_folder, read_record, remove
+from raysynth.trackers.several import SILENT, Trackers
 from raysynth.training.data import load_data, say_shortage
 from raysynth.training.fit import encode_frozen
 from raysynth.training.plan import Plan
@@ -63,6 +65,7 @@ def run_classification(
     groups: Groups,
     work: str,
     progress: Progress,
+    tracker: Trackers = SILENT,
 ) -> dict[str, Any]:
     """Train the winner's seeds and the mixtures, measure them, ship what validation likes best.
 
@@ -90,12 +93,14 @@ def run_classification(
     make_folder(units.folder)
     ray.get(ready)
     done = _train(config, units, data, best["parameters"], progress)
+    tell_curves(tracker, "classification", [*done.mixed, *done.mine])
     progress.update("test, once", 0, len(done.mixed) + len(done.mine))
     truth = read_truth(real, data.train.counts(groups.count), groups)
     tested = Tested(done, truth, predict_test(units, [*done.mixed, *done.mine], real))
     methods, named = _rows(config, tested, data, progress)
     known, rows = read_results(references)
     methods = known["methods"] | methods
+    tell_tested(tracker, methods)
     found = _shipped(methods, data, progress)
     _ship(config, truth, methods, found, references, work, units)
     report = {"selection_rule": SELECTION_RULE, "shipped": found, "methods": methods}
@@ -273,4 +278,5 @@ def build(work: Work) -> dict[str, Any]:
         work.groups,
         work.folder,
         work.progress,
+        work.tracker,
     )

@@ -50,7 +50,7 @@ class Pack:
 class Report(Protocol):
     """Is told the steps done per adapter, who failed and why, and, as `fit`, how many train at
     once and which checkpoints could not be gone on with; now and then the adapters' losses, each
-    the mean of its last steps."""
+    the mean of its last steps, and whose previews were drawn."""
 
     def __call__(  # noqa: D102
         self,
@@ -58,6 +58,7 @@ class Report(Protocol):
         failed: dict[str, str],
         fit: str = "",
         losses: Mapping[str, float] = MappingProxyType({}),
+        previews: Sequence[str] = (),
     ) -> None: ...
 
 

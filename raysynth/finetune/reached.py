@@ -30,8 +30,10 @@ class Reached:
         `todo`: those of `jobs` that are not complete.
         """
         self.what = f"{len(jobs)} adapters, steps"
-        self.losses: dict[str, float] = {}
-        """Of adapters in training, each the mean of its last steps."""
+        self.losses: dict[str, tuple[int, float]] = {}
+        """Of adapters: step, and the mean loss of the last steps before it."""
+        self.previews: dict[str, int] = {}
+        """Of adapters: the step of the last preview."""
         self.failed: set[str] = set()
         """Adapters that failed."""
         self._lengths = {job.name: job.steps for job in expanded(todo, settings)}
@@ -70,7 +72,7 @@ class Reached:
             "to come": left,
         }
         text = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        losses = {name: self.losses[name] for name in training if name in self.losses}
+        losses = {name: self.losses[name][1] for name in training if name in self.losses}
         if losses:
             mean, highest = sum(losses.values()) / len(losses), max(losses, key=losses.__getitem__)
             text += f"; loss {mean:.4f}, highest {losses[highest]:.4f} ({highest})"

@@ -37,6 +37,8 @@ from raysynth.progress import Progress
 from raysynth.stages.stage import Work
 from raysynth.storage.files import open_storage, remove, write_atomic
 from raysynth.storage.tables import read_table
+from raysynth.trackers.several import SILENT, Trackers
+from raysynth.trackers.tracker import LOSS
 
 POLL_SECONDS = 1.0
 SCRATCH = (".train", ".prior")
@@ -54,27 +56,25 @@ class _Shared:
     real: str
     work: str
     turn: str
+    tracker: Trackers
 
 
 def run_finetune(
-    config: Sections, real: str, clusters: str, groups: Groups, work: str, progress: Progress
+    config: Sections,
+    real: str,
+    clusters: str,
+    groups: Groups,
+    work: str,
+    progress: Progress,
+    tracker: Trackers = SILENT,
 ) -> dict[str, Any]:
-    """Train every adapter of the run that is not complete in `work`.
+    """Train every adapter of the run that is not complete in `work`, which survives a kill.
 
-    Parameters
-    ----------
-    real, clusters : folders of the real table and of the clustering stage.
-    work : folder or URI that survives a kill.
+    `real`, `clusters`: folders of the real table and of the clustering stage. Facts: rows
+    (adapters); with terms, `terms` {adapter: {term: its part of the loss}}.
 
-    Returns
-    -------
-    Facts: rows (adapters); with terms, `terms` {adapter: {term: its part of the loss}}.
-
-    Raises
-    ------
-    StageError
-        Naming every adapter that failed, after the others are done. A run without them would let
-        other groups' models speak for theirs, and nothing would train them later.
+    Raises StageError naming every adapter that failed, after the others are done. A run without
+    them would let other groups' models speak for theirs, and nothing would train them later.
     """
     recipe = recipe_of(config)
     if recipe.training is None:
@@ -86,7 +86,7 @@ def run_finetune(
     check_partners(settings, jobs, groups)
     todo = [job for job in jobs if not complete(work, job, settings)]
     packs = split_into_packs(todo, settings.adapters_per_worker, workers)
-    shared = _Shared(config, recipe.training, groups, real, work, turn=uuid.uuid4().hex)
+    shared = _Shared(config, recipe.training, groups, real, work, uuid.uuid4().hex, tracker)
     failed = _run_packs(packs, Reached(jobs, todo, settings, work), shared, progress)
     trained = [a for job in jobs if (a := read_adapter(f"{work}/{job.name}")) is not None]
     _note(trained, failed, progress)
@@ -189,7 +189,7 @@ def _follow(
         with contextlib.suppress(StorageError):  # a count: the trainings go on without it
             for name in packs:
                 said = said_by(shared.work, name)
-                _take_in(said, reached, progress)
+                _take_in(said, reached, progress, shared)
                 if said.get("attempt", 1) > attempts[name]:
                     attempts[name] = said["attempt"]
                     _say_again(name, packs[name], said, shared, progress)
@@ -201,10 +201,25 @@ def _follow(
         time.sleep(POLL_SECONDS)
 
 
-def _take_in(said: dict[str, Any], reached: Reached, progress: Progress) -> None:
+def _show(folder: str, step: int, tracker: Trackers) -> None:
+    """An adapter's preview, for trackers."""
+    from raysynth.finetune.previews import read  # torch, which a driver without any need not load
+
+    if (picture := read(folder, step)) is not None:
+        tracker.pictures(f"finetune/{folder.rpartition('/')[2]}", step, {"preview": picture})
+
+
+def _take_in(said: dict[str, Any], reached: Reached, progress: Progress, shared: _Shared) -> None:
     """What a pack's worker says; a failure is told at once, for the others go on for long."""
     reached.take_in(said["steps"])
-    reached.losses |= said.get("losses", {})
+    for name, (step, loss) in said.get("losses", {}).items():
+        if reached.losses.get(name) != (step, loss):
+            reached.losses[name] = (step, loss)
+            shared.tracker.metrics(f"finetune/{name}", step, {LOSS: loss})
+    for name, step in said.get("previews", {}).items():
+        if reached.previews.get(name) != step:
+            reached.previews[name] = step
+            _show(f"{shared.work}/{name}", step, shared.tracker)
     for name in said["failed"].keys() - reached.failed:
         reached.failed.add(name)
         reason = said["failed"][name].partition(" Fix: ")[0]
@@ -288,4 +303,5 @@ def _clusters_file(clusters: str) -> str:
 def build(work: Work) -> dict[str, Any]:
     """The stage's outputs, see `run_finetune`."""
     real, clusters = work.path("ingest"), work.path("clustering")
-    return run_finetune(work.config, real, clusters, work.groups, work.folder, work.progress)
+    given = (work.groups, work.folder, work.progress, work.tracker)
+    return run_finetune(work.config, real, clusters, *given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -67,7 +67,8 @@ class _Saying:
         """`name`: the pack's; `turn`: of the run that trains."""
         self._work, self._name, self._turn = pack.work, name, turn
         self._attempt, self._steps = _before(pack.work, name, pack.jobs)
-        self._losses: dict[str, float] = {}
+        self._losses: dict[str, tuple[int, float]] = {}
+        self._previews: dict[str, int] = {}
         self._told = -REPORT_SECONDS
 
     def __call__(
@@ -76,8 +77,10 @@ class _Saying:
         failed: dict[str, str],
         fit: str = "",
         losses: Mapping[str, float] = MappingProxyType({}),
+        previews: Sequence[str] = (),
     ) -> None:
-        self._losses.update(losses)
+        self._previews |= {name: done[name] for name in previews}
+        self._losses |= {name: (done[name], loss) for name, loss in losses.items()}
         if losses:
             self._tell_ray(losses)
         with contextlib.suppress(StorageError):  # a notice: the training goes on without it
@@ -85,7 +88,7 @@ class _Saying:
                 raise TurnOver
             self._steps.update(done)
             said = {"steps": self._steps, "failed": failed, "fit": fit, "attempt": self._attempt}
-            text = json.dumps({**said, "losses": self._losses})
+            text = json.dumps({**said, "losses": self._losses, "previews": self._previews})
             write_atomic(said_path(self._work, self._name), text.encode(), patience=0)
 
     def _tell_ray(self, losses: Mapping[str, float]) -> None:

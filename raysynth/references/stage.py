@@ -12,6 +12,7 @@ import ray
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.tasks import on_worker
 from raysynth.clustering.settings import ClusteringConfig
+from raysynth.evaluation.curves import tell_curves
 from raysynth.evaluation.final import Final, predict_test
 from raysynth.evaluation.results import (
     SELECTION_RULE,
@@ -35,6 +36,7 @@ from raysynth.references.settings import ReferencesConfig
 from raysynth.references.tuning import Tuning, tuning_of
 from raysynth.stages.stage import Work
 from raysynth.storage.files import make_folder
+from raysynth.trackers.several import SILENT, Trackers
 from raysynth.training.data import load_real_data
 from raysynth.training.units import Records, Units, run_units, start_workers
 
@@ -43,7 +45,12 @@ Named = tuple[str, int, Any]
 
 
 def run_references(
-    config: Sections, real: str, groups: Groups, work: str, progress: Progress
+    config: Sections,
+    real: str,
+    groups: Groups,
+    work: str,
+    progress: Progress,
+    tracker: Trackers = SILENT,
 ) -> dict[str, Any]:
     """Tune and train the references, fit the controls, measure all on test.
 
@@ -66,6 +73,7 @@ def run_references(
     ray.get(ready)
     records = _tuned(tuning, units, data, progress)
     finals, tried = tuning.finals(records)
+    tell_curves(tracker, "references", finals)
     progress.update("test, once", 0, len(finals))
     found = predict_test(units, finals, real)
     truth = read_truth(real, data.train.counts(groups.count), groups)
@@ -75,8 +83,12 @@ def run_references(
         named.append((name, 0, predicted))
     report = {"selection_rule": SELECTION_RULE, "methods": methods, "tuning": tried}
     write_results(work, report, predictions(truth, named))
+    return _facts(methods, len(named), records)
+
+
+def _facts(methods: dict[str, Any], rows: int, records: Records) -> dict[str, Any]:
     return {
-        "rows": len(named),
+        "rows": rows,
         "methods": {name: values["wga"]["mean"] for name, values in methods.items()},
         "training_seconds": round(sum(record["seconds"] for record in records.values()), 1),
     }
@@ -152,4 +164,4 @@ def _controls(
 def build(work: Work) -> dict[str, Any]:
     """The stage's outputs, see `run_references`."""
     real = work.path("ingest")
-    return run_references(work.config, real, work.groups, work.folder, work.progress)
+    return run_references(work.config, real, work.groups, work.folder, work.progress, work.tracker)

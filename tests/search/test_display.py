@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from raysynth.search.display import TrialProgress, shown_on
+from raysynth.search.display import Shown, TrialProgress, shown_on
 from tests.training.test_units import Said
 
 
@@ -25,7 +25,7 @@ def test_kept_trials_and_their_best_are_shown_at_once():
     trials = [trial(0.25, ended=True), trial(0.75, ended=True), trial(None, ended=False)]
     callback.begun = True  # as an experiment's pickle has it
     callback.setup()
-    with shown_on(said, 12):
+    with shown_on(Shown(said, 12)):
         assert said.counts == [(0, 0)], "no number before it is known"
         callback.on_step_begin(0, trials)
         callback.on_step_begin(1, trials)
@@ -42,7 +42,7 @@ def test_a_lost_trial_is_said_to_begin_again_and_one_that_failed_too_often_is_no
     said.say = lambda text, **numbers: lines.append(text)
     done, lost = trial(0.5, ended=True), trial(None, ended=False)
     done.status, lost.status = "TERMINATED", "RUNNING"
-    with shown_on(said, 2):
+    with shown_on(Shown(said, 2)):
         callback.on_trial_recover(1, [done, lost], lost)
         callback.on_trial_error(2, [done, lost], lost)
     kept = "1 finished trials are kept, and the others go on"
