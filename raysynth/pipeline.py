@@ -161,7 +161,7 @@ class _Runner:
         self._progress.stage("ingest")
         self._progress.update("content of the data set's files")
         nodes = nodes_of(self._config, last, _contents({}))
-        self._progress.stages = [node.name for node in nodes]
+        self._progress.stages, self._progress.made = [node.name for node in nodes], ()
         done: dict[str, Done] = {}
         with Ahead(self._progress) as ahead:
             for node in nodes:
@@ -186,8 +186,12 @@ class _Runner:
     def _settle(self, node: Node, made: Done, done: dict[str, Done], nodes: Sequence[Node]) -> None:
         """A stage is there, and what later ones cannot use of it is refused."""
         done[node.name] = made
-        self._progress.made = list(done)
+        self._there(node)
         self._check_read(node, done, nodes)
+
+    def _there(self, node: Node) -> None:
+        """A stage is made, perhaps before its turn."""
+        self._progress.made = list(dict.fromkeys([*self._progress.made, node.name]))
 
     def _equal(self, node: Node, done: Mapping[str, Done]) -> Done | None:
         """The same stage of the same digest: two generators, one model (`shared` and `edit`)."""
@@ -212,6 +216,7 @@ class _Runner:
         rows = f"{stage.facts['rows']:,} rows" if stage.facts.get("rows") is not None else ""
         told = {"skipped": stage.skipped, "seconds": round(stage.seconds, 1)}
         progress.say(f"{node.name:<15} {how:>10}  {rows}", "✓", "info", **told)
+        self._there(node)
         _meter(node.name, 1.0)
         self._trackers.record(node.name, stage.facts | {"seconds": stage.seconds})
         if node.stage is REPORT and not stage.skipped:

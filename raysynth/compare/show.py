@@ -80,12 +80,12 @@ def _print(grids: Sequence[Grid]) -> None:
     for number, grid in enumerate(grids):
         table = Table(title=Text(grid.title), title_justify="left", title_style="bold")
         for position, head in enumerate(grid.head):
-            side = "left" if position < grid.texts else "right"
-            table.add_column(Text(shown(head)), justify=side)  # type: ignore[arg-type]
+            right = position >= grid.texts
+            table.add_column(Text(shown(head)), justify="right" if right else "left", no_wrap=right)
         for row in grid.rows:
             table.add_row(*(Text(shown(cell)) for cell in row))
         if not console.is_terminal:
-            console.width = max(console.measure(table).maximum, 80)
+            console.width = max(Console(width=10_000).measure(table).maximum, 80)
         if number:
             console.print()
         console.print(table)

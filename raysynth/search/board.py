@@ -71,7 +71,6 @@ class Board:
                 direction="maximize",
                 load_if_exists=True,
             )
-            self._study.set_metric_names(["validation WGA"])
             self._there = {str(t.user_attrs.get(TRIAL)) for t in self._study.get_trials(False)}
         return self._study
 

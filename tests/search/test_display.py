@@ -32,7 +32,8 @@ def test_kept_trials_and_their_best_are_shown_at_once():
         assert said.counts[1:] == [(2, 12)] and callback.best == 0.75
         shown = {"best so far": "validation WGA 75.0 %", "at work": "trial 3"}
         assert said.standing()[0].details == shown
-        callback.on_trial_complete(2, [trial(0.5, ended=True)] * 3, trial(0.5, ended=True))
+        ended = [trial(0.5, ended=True)] * 3
+        callback.on_trial_complete(2, ended, ended[0])
         assert said.counts[-1] == (3, 12) and callback.best == 0.75
 
 
