@@ -23,6 +23,7 @@ from raysynth.errors import StageError, StorageError, reason_of
 from raysynth.finetune.checks import check_partners
 from raysynth.finetune.experts import complete
 from raysynth.finetune.jobs import Job, plan_jobs
+from raysynth.finetune.kept_previews import read
 from raysynth.finetune.packs import split_into_packs
 from raysynth.finetune.reached import Reached
 from raysynth.finetune.settings import FinetuneConfig
@@ -203,8 +204,6 @@ def _follow(
 
 def _show(folder: str, step: int, tracker: Trackers) -> None:
     """An adapter's preview, for trackers."""
-    from raysynth.finetune.previews import read  # torch, which a driver without any need not load
-
     if (picture := read(folder, step)) is not None:
         tracker.pictures(f"finetune/{folder.rpartition('/')[2]}", step, {"preview": picture})
 

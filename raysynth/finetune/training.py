@@ -27,6 +27,7 @@ from raysynth.finetune.draws import Draws, draw, draw_held_out, held_out_rows, s
 from raysynth.finetune.engines import build_trainee, precision_of
 from raysynth.finetune.experts import expanded, next_of, within
 from raysynth.finetune.jobs import Job
+from raysynth.finetune.kept_previews import keep
 from raysynth.finetune.learner import (
     Learner,
     at_the_end,
@@ -42,7 +43,7 @@ from raysynth.finetune.memory import fit_slots
 from raysynth.finetune.objective import OfImages
 from raysynth.finetune.packs import Pack, Report
 from raysynth.finetune.phase import Phase, Row, lay_out
-from raysynth.finetune.previews import drawn, keep
+from raysynth.finetune.previews import drawn
 from raysynth.finetune.prior import add_prior, draw_priors
 from raysynth.finetune.scaling import LossScale, accelerator_of
 from raysynth.finetune.settings import OBJECTIVES
