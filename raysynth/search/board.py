@@ -8,11 +8,13 @@ Tune's state, which is what a resumed search goes on from.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search.optuna import OptunaSearch
 
@@ -71,6 +73,9 @@ class Board:
                 direction="maximize",
                 load_if_exists=True,
             )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                self._study.set_metric_names(["validation WGA"])
             self._there = {str(t.user_attrs.get(TRIAL)) for t in self._study.get_trials(False)}
         return self._study
 
