@@ -58,7 +58,7 @@ def serve(root: str, port: int, say: Callable[[str], None] = print) -> None:
     ConfigError
         There is no run, or TensorBoard is not installed.
     StageError
-        A board ended by itself.
+        All boards ended by themselves; one that does is said.
     """
     run = known(root)
     if not _installed("tensorboard"):
@@ -75,12 +75,12 @@ def serve(root: str, port: int, say: Callable[[str], None] = print) -> None:
         for title, where in _elsewhere(run):
             say(f"{title:<12} {where}")
         for board, process, at in started:
-            _await(board, process, at)
-            say(f"{board.title:<12} http://{HOST}:{at}/")
+            up = _await(process, at)
+            say(f"{board.title:<12} {f'http://{HOST}:{at}/' if up else _over(board, process)}")
         say("Ctrl-C ends them.")
-        while all(process.poll() is None for _, process, _ in started):
+        while any(process.poll() is None for _, process, _ in started):
             time.sleep(0.5)
-        raise _over(*next(each for each in started if each[1].poll() is not None)[:2])
+        raise StageError(f"dashboards: {'; '.join(_over(*each[:2]) for each in started)}")
 
 
 def _boards(run: Known, folder: str) -> Iterator[Board]:
@@ -156,20 +156,21 @@ def _running(board: Board, port: int) -> Iterator[Any]:
                 process.wait()
 
 
-def _await(board: Board, process: Any, port: int) -> None:
-    """Wait until a board answers."""
+def _await(process: Any, port: int) -> bool:
+    """Whether a board answers in time."""
     deadline = time.monotonic() + START_SECONDS
     while not _answers(HOST, port):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise _over(board, process)
+            return False
         time.sleep(0.2)
+    return True
 
 
-def _over(board: Board, process: Any) -> StageError:
+def _over(board: Board, process: Any) -> str:
     how = "does not answer" if process.poll() is None else f"ended, exit code {process.poll()}"
-    return StageError(
-        f"dashboards: {board.title} {how}. Fix: see what `python -m pip check` says of "
-        f"{board.module}; the same command starts it again"
+    return (
+        f"{board.title} {how}. Fix: see what `python -m pip check` says of {board.module}; the "
+        "same command starts it again"
     )
 
 
