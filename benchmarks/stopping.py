@@ -48,6 +48,7 @@ MOMENTS = {
 In the order in which a run meets them."""
 DRIVER = (
     "import faulthandler, signal; faulthandler.register(signal.SIGUSR1, all_threads=True); "
+    "import raysynth.progress; raysynth.progress.LINE_SECONDS = 1.0; "
     "from raysynth.__main__ import main; main()"
 )
 PATIENCE_SECONDS = 400.0

@@ -14,10 +14,12 @@ import typer
 import yaml
 
 from raysynth.cluster.stopping import in_time
+from raysynth.compare.commands import compare, open_page, runs
 from raysynth.config.completion import keys_beginning
 from raysynth.config.config import Config
 from raysynth.config.files import load_config, split_arguments
 from raysynth.config.storage import require_filesystem
+from raysynth.dashboards.commands import dashboards
 from raysynth.endings import EXIT_CODES, in_words
 from raysynth.errors import ConfigError, RaysynthError
 from raysynth.inspection.commands import audit, init
@@ -25,9 +27,12 @@ from raysynth.jobs.commands import (
     Address,
     Id,
     Installed,
+    Quiet,
     Until,
+    Verbose,
     Wait,
     logs,
+    loudness,
     status,
     stop,
     submit,
@@ -76,10 +81,12 @@ def run(
         bool,
         typer.Option("--dry-run", help="Check everything, say what each stage would do, and end."),
     ] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run every stage; finished ones are skipped, an interrupted one goes on where it was."""
     if not dry_run:
-        return run_until(until, arguments or [])
+        return run_until(until, arguments or [], loudness(verbose=verbose, quiet=quiet))
     config = load_config(*split_arguments(arguments or []))
     from raysynth.rehearsal import in_lines, rehearse
 
@@ -89,6 +96,8 @@ def run(
 
 for each in (init, audit, submit, status, logs, stop):
     app.command()(each)
+for looks in (runs, compare, open_page, dashboards):
+    app.command(looks.__name__.removesuffix("_page"))(looks)
 
 
 @app.command()
@@ -106,6 +115,8 @@ def resume(
     name: Id = None,
     wait: Wait = True,
     installed: Installed = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Go on with a run by the configuration that its folder keeps, up to the stage asked before."""
     from raysynth.jobs.folder import configuration_of, root_of, until_of
@@ -119,7 +130,7 @@ def resume(
             raise ConfigError(
                 "--address, --id: are of a job. Fix: --submit beside them, or neither"
             )
-        return _run(config, until)
+        return _run(config, until, loudness(verbose=verbose, quiet=quiet))
     from raysynth.jobs.submit import order_again, submitted
 
     order = order_again(config, until)
@@ -173,6 +184,8 @@ def benchmark(
             help="Write the tables as a page of this local folder too, with the plot.",
         ),
     ] = "",
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Rows x severities x seeds of a configuration's `benchmark` section; writes table and plot."""
     files, overrides = split_arguments(arguments or [])
@@ -180,9 +193,11 @@ def benchmark(
     require_filesystem(config.storage_path)
     from raysynth.benchmark.driver import run_benchmark
     from raysynth.benchmark.publish import publish
+    from raysynth.progress import Progress
 
+    display = Progress(loudness=loudness(verbose=verbose, quiet=quiet))
     with in_words(config.root):
-        finished = run_benchmark(config, finished_only=finished_only)
+        finished = run_benchmark(config, display, finished_only=finished_only)
         command = shlex.join(("raysynth", *sys.argv[1:]))
         print(publish(finished, command, documents, files[-1] if files else ""))
     if finished.failed:
@@ -229,7 +244,7 @@ def verify(
     from raysynth.verify import verify as check
 
     with in_words(), Progress() as display:
-        (redo(root, again, display) if again else check(root, display))
+        (redo(root, again, display) if again else check(root, display, print))
 
 
 @app.command("config")
@@ -270,19 +285,20 @@ def parts(
         typer.echo(f"## {name} (`{one.key}`)\n\n{table(one)}")
 
 
-def run_until(stage: str | None, arguments: Sequence[str]) -> None:
+def run_until(stage: str | None, arguments: Sequence[str], loudness: int = 0) -> None:
     """Run the pipeline up to a stage (None: all of it), then say what came out and where."""
-    _run(load_config(*split_arguments(arguments)), stage)
+    _run(load_config(*split_arguments(arguments)), stage, loudness)
 
 
-def _run(config: Config, stage: str | None) -> None:
+def _run(config: Config, stage: str | None, loudness: int) -> None:
     require_filesystem(config.storage_path)
     # torch and ray load here, so that a wrong configuration is refused at once.
     from raysynth.pipeline import run_pipeline
+    from raysynth.progress import Progress
     from raysynth.report.summary import print_summary
 
     with in_words(config.root):
-        finished = run_pipeline(config, until=stage)
+        finished = run_pipeline(config, until=stage, progress=Progress(loudness=loudness))
         folder = finished.folder(stage or "report")
         if stage in (None, "report"):
             print_summary(folder)

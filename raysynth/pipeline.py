@@ -30,8 +30,9 @@ from raysynth.planning.preflight import (
     warnings_of,
 )
 from raysynth.progress import Event, Progress
+from raysynth.report.declared import REPORT
 from raysynth.stages.graph import Contents, Node, stage_kind
-from raysynth.stages.run import Run
+from raysynth.stages.run import CONFIG, Run
 from raysynth.stages.stage import Done, Work, function
 from raysynth.trackers.several import Trackers, open_trackers
 
@@ -72,10 +73,10 @@ def _watched(run: Run, session: Session, display: Progress, until: str | None) -
     """All stages up to one, seen from outside while they are made."""
     config, told = run.config, run.config.model_dump(mode="json")
     with (
-        Heartbeat(run.root, display, until) as beat,
+        Heartbeat(run.root, display, until),
         open_trackers(config.trackers, run.root, config.name, told, run.say) as trackers,
     ):
-        _whole(run, lambda: _Runner(config, run, session, display, trackers, beat).go(until))
+        _whole(run, lambda: _Runner(config, run, session, display, trackers).go(until))
 
 
 def _say_lost(display: Progress, told: str) -> None:
@@ -151,9 +152,8 @@ class _Runner:
         session: Session,
         progress: Progress,
         trackers: Trackers,
-        beat: Heartbeat,
     ) -> None:
-        self._config, self._run, self._session, self._beat = config, run, session, beat
+        self._config, self._run, self._session = config, run, session
         self._progress, self._trackers, self._checked = progress, trackers, False
 
     def go(self, last: str | None) -> None:
@@ -161,7 +161,7 @@ class _Runner:
         self._progress.stage("ingest")
         self._progress.update("content of the data set's files")
         nodes = nodes_of(self._config, last, _contents({}))
-        self._beat.stages = [node.name for node in nodes]
+        self._progress.stages, self._progress.made = [node.name for node in nodes], ()
         done: dict[str, Done] = {}
         with Ahead(self._progress) as ahead:
             for node in nodes:
@@ -186,8 +186,12 @@ class _Runner:
     def _settle(self, node: Node, made: Done, done: dict[str, Done], nodes: Sequence[Node]) -> None:
         """A stage is there, and what later ones cannot use of it is refused."""
         done[node.name] = made
-        self._beat.made = list(done)
+        self._there(node)
         self._check_read(node, done, nodes)
+
+    def _there(self, node: Node) -> None:
+        """A stage is made, perhaps before its turn."""
+        self._progress.made = list(dict.fromkeys([*self._progress.made, node.name]))
 
     def _equal(self, node: Node, done: Mapping[str, Done]) -> Done | None:
         """The same stage of the same digest: two generators, one model (`shared` and `edit`)."""
@@ -212,8 +216,12 @@ class _Runner:
         rows = f"{stage.facts['rows']:,} rows" if stage.facts.get("rows") is not None else ""
         told = {"skipped": stage.skipped, "seconds": round(stage.seconds, 1)}
         progress.say(f"{node.name:<15} {how:>10}  {rows}", "✓", "info", **told)
+        self._there(node)
         _meter(node.name, 1.0)
         self._trackers.record(node.name, stage.facts | {"seconds": stage.seconds})
+        if node.stage is REPORT and not stage.skipped:
+            files = [f"{stage.path}/{name}" for name in ("index.html", "results.json")]
+            self._trackers.artefacts([f"{self._run.root}/{CONFIG}", *files])
         return stage
 
     def _check_once(self) -> None:

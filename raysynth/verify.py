@@ -5,7 +5,7 @@ Everything is read from the run's folder: no configuration, no model, no Ray.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -57,13 +57,16 @@ class Checked:
         return [first, *(f"    {fault}" for fault in told)]
 
 
-def verify(root: str, display: Progress) -> list[Checked]:
+def verify(
+    root: str, display: Progress, tell: Callable[[str], None] | None = None
+) -> list[Checked]:
     """Check every finished stage of a run: files, sizes, SHA-256, rows, weights.
 
     Parameters
     ----------
     root : the run's folder or URI.
-    display : is told a line per stage.
+    display : is told how far it is.
+    tell : is told a line per stage, and one per fault; None: the display is.
 
     Raises
     ------
@@ -78,7 +81,7 @@ def verify(root: str, display: Progress) -> list[Checked]:
         display.stage(name)
         checked = _check(name, shelf.at(name, record), record, display)
         for line in checked.lines():
-            display.say(line)
+            (tell or display.say)(line)
         found.append(checked)
     if bad := [each for each in found if each.faults]:
         fix = " ".join(f"--redo {each.name}" for each in bad)

@@ -96,7 +96,7 @@ def test_an_early_stage_runs_beside_others_and_is_found_by_who_reads_it(tmp_path
     made_of(slow, early)
     manifest = run_pipeline(miniature(tmp_path)).manifest()
     assert list(manifest["stages"]) == ["ingest", "slow", "other", "early", "last"]
-    said = [line.split()[1] for line in capsys.readouterr().out.splitlines() if "✓" in line]
+    said = [line.split()[1] for line in capsys.readouterr().err.splitlines() if "✓" in line]
     assert said.index("early") < said.index("slow")
     before = {name: record["digest"] for name, record in manifest["stages"].items()}
     (tmp_path / "ended").unlink()
@@ -107,7 +107,7 @@ def test_an_early_stage_runs_beside_others_and_is_found_by_who_reads_it(tmp_path
 def test_where_no_core_is_spare_it_waits_for_its_turn(tmp_path, made_of, capsys):
     made_of(first, early, spare=False)
     run_pipeline(miniature(tmp_path))
-    said = [line.split()[1] for line in capsys.readouterr().out.splitlines() if "✓" in line]
+    said = [line.split()[1] for line in capsys.readouterr().err.splitlines() if "✓" in line]
     assert said == ["ingest", "slow", "other", "early", "last"]
 
 

@@ -13,11 +13,12 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "raysynth"
 FLOORS = """
-terminal
+pace terminal
 errors
 values
 json_lines
-metrics progress
+metrics view
+progress
 knobs
 registry
 groups
@@ -46,11 +47,12 @@ parts method
 planning
 jobs
 ahead doctor
-pipeline verify finished
+pipeline verify finished compare
 export
 publish
 rehearsal inspection
 python
+dashboards
 benchmark
 cli
 __main__

@@ -158,7 +158,7 @@ def test_a_run_prints_its_warning_once(tmp_path, ray_local, capsys):
     data = ["dataset.name=folder", f"dataset.path={write_folder(tmp_path / 'data', rows)}"]
     config = miniature(tmp_path, *data, "dataset.severity=original")
     run_pipeline(config, until="ingest")
-    assert capsys.readouterr().out.count("dataset.name=folder is strange to them") == 1
+    assert capsys.readouterr().err.count("dataset.name=folder is strange to them") == 1
 
 
 def test_a_base_folder_without_a_unet_is_refused(tmp_path):

@@ -129,7 +129,7 @@ def _unlearn(
     use_threads(cpus)
     reached: dict[str, int] = {}
 
-    def report(done: dict[str, int], failed: dict[str, str], fit: str = "") -> None:
+    def report(done: dict[str, int], *more: Any, **told: Any) -> None:
         reached.update(done)
         with contextlib.suppress(StorageError):  # a notice
             write_atomic(said, json.dumps(reached).encode(), patience=0)

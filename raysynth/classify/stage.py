@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from raysynth.classify.verdict import verdict
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.tasks import on_worker
 from raysynth.errors import DataError
+from raysynth.evaluation.curves import tell_curves, tell_tested
 from raysynth.evaluation.final import Final, predict_test
 from raysynth.evaluation.kept import final_of
 from raysynth.evaluation.kinds import OURS
@@ -38,16 +40,17 @@ from raysynth.networks.settings import ClassifierConfig
 from raysynth.progress import Progress
 from raysynth.references.settings import ReferencesConfig
 from raysynth.references.stage import Named, reference_rows
-from raysynth.references.tuning import tuning_of
+from raysynth.references.tuning import Tuning, tuning_of
 from raysynth.search.settings import SearchConfig
 from raysynth.stages.stage import Work
 from raysynth.storage.files import make_folder, read_record, remove
+from raysynth.trackers.several import SILENT, Trackers
 from raysynth.training.data import load_data, say_shortage
 from raysynth.training.fit import encode_frozen
 from raysynth.training.plan import Plan
 from raysynth.training.trainset import mixture_counts
 from raysynth.training.two_stage import SEARCHED, plan_of
-from raysynth.training.units import Units, run_units, start_workers
+from raysynth.training.units import Records, Units, run_units, start_workers
 
 SOURCE = "Basu et al. 2026 (arXiv 2511.08711), two-stage training; searched by raysynth"
 
@@ -62,6 +65,7 @@ def run_classification(
     groups: Groups,
     work: str,
     progress: Progress,
+    tracker: Trackers = SILENT,
 ) -> dict[str, Any]:
     """Train the winner's seeds and the mixtures, measure them, ship what validation likes best.
 
@@ -89,12 +93,14 @@ def run_classification(
     make_folder(units.folder)
     ray.get(ready)
     done = _train(config, units, data, best["parameters"], progress)
+    tell_curves(tracker, "classification", [*done.mixed, *done.mine])
     progress.update("test, once", 0, len(done.mixed) + len(done.mine))
     truth = read_truth(real, data.train.counts(groups.count), groups)
     tested = Tested(done, truth, predict_test(units, [*done.mixed, *done.mine], real))
     methods, named = _rows(config, tested, data, progress)
     known, rows = read_results(references)
     methods = known["methods"] | methods
+    tell_tested(tracker, methods)
     found = _shipped(methods, data, progress)
     _ship(config, truth, methods, found, references, work, units)
     report = {"selection_rule": SELECTION_RULE, "shipped": found, "methods": methods}
@@ -150,14 +156,21 @@ def _train(
         tuning.first + ours,
         shared,
         progress,
-        "mixtures tuned, final seeds" if settings.mixtures else "final seeds",
+        "mixtures' settings and seeds, final seeds" if settings.mixtures else "final seeds",
         then=tuning.further,
         frozen=_frozen_features(ours[0], shared, units),
+        reached=partial(_reached, tuning, ours),
     )
     mixed, tried = tuning.finals(records)
     mine = [Final(OURS, records[plan], plan.heads[0].name) for plan in ours]
     seconds = round(sum(record["seconds"] for record in records.values()), 1)
     return Trained(mixed, mine, tried, seconds)
+
+
+def _reached(tuning: Tuning, ours: Sequence[Plan], records: Records) -> tuple[int, int]:
+    """(done, total) of the mixtures' tuning and of our seeds."""
+    done, total = tuning.reached(records)
+    return done + sum(plan in records for plan in ours), total + len(ours)
 
 
 def _rows(
@@ -265,4 +278,5 @@ def build(work: Work) -> dict[str, Any]:
         work.groups,
         work.folder,
         work.progress,
+        work.tracker,
     )

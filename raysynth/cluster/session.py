@@ -40,6 +40,8 @@ ENVIRONMENT = {
     # Ray Data starts this many actors to read the footers of any Parquet data set, 32 unless told
     # otherwise: a run's few files need one (32 took 15 CPU seconds of each reading stage).
     "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
+    # Tune's event files have a curve per head and names of 150 characters: trackers have better.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # on Ctrl-C Tune hands over a part of a search as the whole
 }
 

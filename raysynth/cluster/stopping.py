@@ -22,6 +22,7 @@ from raysynth.json_lines import to_stderr
 LEAVE_SECONDS = 2.5
 """From the signal until the process leaves by force; `ray job stop` kills 3 s after its SIGTERM."""
 LAST_SECONDS = 0.4
+SHOW_CURSOR = "\x1b[?25h"
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 held_terminal: list[int] = []
@@ -136,5 +137,7 @@ def _end_ray() -> None:
 def _end(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # a pipe that nobody reads any more
+            if stream.isatty():
+                stream.write(SHOW_CURSOR)  # which a display that is drawn over hides
             stream.flush()
     os._exit(code)

@@ -69,7 +69,7 @@ class Config(Section):
     audit: AuditConfig = Field(default_factory=AuditConfig)
     benchmark: BenchmarkConfig = Field(default_factory=BenchmarkConfig)
     trackers: tuple[chosen_part(TRACKERS), ...] = knob(  # type: ignore[valid-type]
-        (),
+        ("tensorboard",),
         "Where runs tell what their stages found: names, or mappings of `name` and a tracker's own "
         "knobs.",
         width=True,

@@ -62,8 +62,10 @@ class Learner:
         return self.held_out is not None and settings.patience <= waited
 
     def until_event(self, settings: FinetuneConfig) -> int:
-        """Steps until it ends, is saved or is evaluated."""
+        """Steps until it ends, is saved, is looked at or is evaluated."""
         steps = [self.job.steps - self.done, _to_next(self.done, settings.checkpoint_steps)]
+        if settings.preview_steps:
+            steps.append(_to_next(self.done, settings.preview_steps))
         if self.held_out is not None:
             steps.append(_to_next(self.done, settings.evaluate_steps))
         return min(steps)

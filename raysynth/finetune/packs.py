@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from raysynth.cluster.settings import ResourcesConfig
@@ -48,10 +49,16 @@ class Pack:
 
 class Report(Protocol):
     """Is told the steps done per adapter, who failed and why, and, as `fit`, how many train at
-    once and which checkpoints could not be gone on with."""
+    once and which checkpoints could not be gone on with; now and then the adapters' losses, each
+    the mean of its last steps, and whose previews were drawn."""
 
     def __call__(  # noqa: D102
-        self, done: dict[str, int], failed: dict[str, str], fit: str = ""
+        self,
+        done: dict[str, int],
+        failed: dict[str, str],
+        fit: str = "",
+        losses: Mapping[str, float] = MappingProxyType({}),
+        previews: Sequence[str] = (),
     ) -> None: ...
 
 

@@ -142,6 +142,12 @@ class FinetuneConfig(Section):
         width=True,
     )
     checkpoint_steps: Count = knob(50, "Steps between checkpoints.", width=True)
+    preview_steps: Annotated[int, Field(ge=0)] = knob(
+        0,
+        "Steps between previews, four images of every adapter each, in `<adapter>/previews` and in "
+        "trackers; 0: none.",
+        width=True,
+    )
     max_failures: Annotated[int, Field(ge=0)] = knob(2, "Restarts of a failed worker.", width=True)
 
     @model_validator(mode="after")

@@ -23,9 +23,11 @@ from raysynth.errors import StageError, StorageError, reason_of
 from raysynth.finetune.checks import check_partners
 from raysynth.finetune.experts import complete
 from raysynth.finetune.jobs import Job, plan_jobs
-from raysynth.finetune.packs import Pack, split_into_packs
+from raysynth.finetune.kept_previews import read
+from raysynth.finetune.packs import split_into_packs
 from raysynth.finetune.reached import Reached
 from raysynth.finetune.settings import FinetuneConfig
+from raysynth.finetune.worker import said_by, train_worker, turn_path
 from raysynth.generators.recipe import Training, recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
@@ -34,8 +36,10 @@ from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.progress import Progress
 from raysynth.stages.stage import Work
-from raysynth.storage.files import make_folder, open_storage, read_now, remove, write_atomic
+from raysynth.storage.files import open_storage, remove, write_atomic
 from raysynth.storage.tables import read_table
+from raysynth.trackers.several import SILENT, Trackers
+from raysynth.trackers.tracker import LOSS
 
 POLL_SECONDS = 1.0
 SCRATCH = (".train", ".prior")
@@ -53,27 +57,25 @@ class _Shared:
     real: str
     work: str
     turn: str
+    tracker: Trackers
 
 
 def run_finetune(
-    config: Sections, real: str, clusters: str, groups: Groups, work: str, progress: Progress
+    config: Sections,
+    real: str,
+    clusters: str,
+    groups: Groups,
+    work: str,
+    progress: Progress,
+    tracker: Trackers = SILENT,
 ) -> dict[str, Any]:
-    """Train every adapter of the run that is not complete in `work`.
+    """Train every adapter of the run that is not complete in `work`, which survives a kill.
 
-    Parameters
-    ----------
-    real, clusters : folders of the real table and of the clustering stage.
-    work : folder or URI that survives a kill.
+    `real`, `clusters`: folders of the real table and of the clustering stage. Facts: rows
+    (adapters); with terms, `terms` {adapter: {term: its part of the loss}}.
 
-    Returns
-    -------
-    Facts: rows (adapters); with terms, `terms` {adapter: {term: its part of the loss}}.
-
-    Raises
-    ------
-    StageError
-        Naming every adapter that failed, after the others are done. A run without them would let
-        other groups' models speak for theirs, and nothing would train them later.
+    Raises StageError naming every adapter that failed, after the others are done. A run without
+    them would let other groups' models speak for theirs, and nothing would train them later.
     """
     recipe = recipe_of(config)
     if recipe.training is None:
@@ -85,7 +87,7 @@ def run_finetune(
     check_partners(settings, jobs, groups)
     todo = [job for job in jobs if not complete(work, job, settings)]
     packs = split_into_packs(todo, settings.adapters_per_worker, workers)
-    shared = _Shared(config, recipe.training, groups, real, work, turn=uuid.uuid4().hex)
+    shared = _Shared(config, recipe.training, groups, real, work, uuid.uuid4().hex, tracker)
     failed = _run_packs(packs, Reached(jobs, todo, settings, work), shared, progress)
     trained = [a for job in jobs if (a := read_adapter(f"{work}/{job.name}")) is not None]
     _note(trained, failed, progress)
@@ -135,7 +137,7 @@ def _run_packs(
     together = is_local(resources) and len(packs) == at_once
     runs = [list(named)] if together else [[name] for name in named]
     remove(f"{work}/.train")
-    write_atomic(_turn_path(work), json.dumps(shared.turn).encode())
+    write_atomic(turn_path(work), json.dumps(shared.turn).encode())
 
     def train(names: list[str]) -> None:
         _fit({name: named[name] for name in names}, shared, cpus)
@@ -153,7 +155,7 @@ def _run_packs(
         _follow(futures, named, reached, shared, progress)
     finally:
         # Ctrl-C does not wait for the trainings, which end when they see that their turn is over.
-        remove(_turn_path(work))
+        remove(turn_path(work))
         pool.shutdown(wait=False, cancel_futures=True)
     progress.update(reached.what, reached.total, reached.total)
     return _failures(named, futures, shared, progress)
@@ -168,7 +170,7 @@ def _failures(
     """How every pack ended; adapter -> reason of those that failed."""
     failed: dict[str, str] = {}
     for name, pack in named.items():
-        last = _said(shared.work, name)
+        last = said_by(shared.work, name)
         progress.say(f"  {name}, {len(pack)} adapters: {last['fit'] or 'not started'}")
         failed |= last["failed"] | _crashed(futures[name], pack, shared)
     return failed
@@ -187,16 +189,40 @@ def _follow(
         ended = all(future.done() for future in futures.values())
         with contextlib.suppress(StorageError):  # a count: the trainings go on without it
             for name in packs:
-                said = _said(shared.work, name)
-                reached.take_in(said["steps"])
+                said = said_by(shared.work, name)
+                _take_in(said, reached, progress, shared)
                 if said.get("attempt", 1) > attempts[name]:
                     attempts[name] = said["attempt"]
                     _say_again(name, packs[name], said, shared, progress)
         what = reached.what if reached.heard else "starting workers"
         progress.update(what, reached.done, reached.total)
+        progress.detail("adapters", reached.adapters)
         if ended:
             return
         time.sleep(POLL_SECONDS)
+
+
+def _show(folder: str, step: int, tracker: Trackers) -> None:
+    """An adapter's preview, for trackers."""
+    if (picture := read(folder, step)) is not None:
+        tracker.pictures(f"finetune/{folder.rpartition('/')[2]}", step, {"preview": picture})
+
+
+def _take_in(said: dict[str, Any], reached: Reached, progress: Progress, shared: _Shared) -> None:
+    """What a pack's worker says; a failure is told at once, for the others go on for long."""
+    reached.take_in(said["steps"])
+    for name, (step, loss) in said.get("losses", {}).items():
+        if reached.losses.get(name) != (step, loss):
+            reached.losses[name] = (step, loss)
+            shared.tracker.metrics(f"finetune/{name}", step, {LOSS: loss})
+    for name, step in said.get("previews", {}).items():
+        if reached.previews.get(name) != step:
+            reached.previews[name] = step
+            _show(f"{shared.work}/{name}", step, shared.tracker)
+    for name in said["failed"].keys() - reached.failed:
+        reached.failed.add(name)
+        reason = said["failed"][name].partition(" Fix: ")[0]
+        progress.say(f"  adapter {name} failed: {reason}", level="warning", adapter=name)
 
 
 def _say_again(
@@ -260,75 +286,6 @@ def _fit(packs: dict[str, list[Job]], shared: _Shared, cpus: float) -> None:
     trainer.fit()
 
 
-class _TurnOver(Exception):
-    """The driver left, or another one trains the same adapters now."""
-
-
-def train_worker(given: dict[str, Any]) -> None:
-    """What a Ray Train worker does: train its pack and say how far it is in a small file.
-
-    A Ray that goes on without the driver, as below a notebook, would train on beside the next run:
-    a worker ends where it would report, once `work` names another run's turn or none.
-    """
-    from ray.train import get_context
-
-    from raysynth.finetune.training import train_pack
-    from raysynth.models.threads import use_threads
-
-    use_threads(given["cpus"])
-    CONTEXT["run"] = given["run"]  # a metric says whose it is
-    name, jobs = list(given["packs"].items())[get_context().get_world_rank()]
-    pack = Pack(
-        jobs=[Job(**job) for job in jobs],
-        training=Training.from_dict(given["training"]),
-        settings=FinetuneConfig.model_validate(given["finetune"]),
-        base=BaseConfigSection.model_validate(given["base"]),
-        resources=ResourcesConfig.model_validate(given["resources"]),
-        seed=given["seed"],
-        groups=Groups.from_dict(given["groups"]),
-        real=given["real"],
-        work=given["work"],
-    )
-    attempt, reached = _before(given["work"], name, pack.jobs)
-
-    def report(done: dict[str, int], failed: dict[str, str], fit: str = "") -> None:
-        with contextlib.suppress(StorageError):  # a notice: the training goes on without it
-            if read_now(_turn_path(given["work"])) != given["turn"]:
-                raise _TurnOver
-            reached.update(done)
-            said = {"steps": reached, "failed": failed, "fit": fit, "attempt": attempt}
-            text = json.dumps(said)
-            write_atomic(_said_path(given["work"], name), text.encode(), patience=0)
-
-    make_folder(_said_path(given["work"], name).rsplit("/", 1)[0])
-    # Not told to Ray: its report waits for all workers of a run, and packs end at different times.
-    with contextlib.suppress(_TurnOver):
-        train_pack(pack, report)
-
-
-def _before(work: str, name: str, jobs: list[Job]) -> tuple[int, dict[str, int]]:
-    """The number of a pack's attempt in this run of the stage; adapters that it finds complete."""
-    said = _said(work, name)
-    complete = {job.name: job.steps for job in jobs}
-    steps = {job: step for job, step in said["steps"].items() if step == complete.get(job)}
-    return said.get("attempt", 0) + 1, steps
-
-
-def _turn_path(work: str) -> str:
-    """The file that names the run which trains in `work`."""
-    return f"{work}/.train/turn.json"
-
-
-def _said_path(work: str, name: str) -> str:
-    return f"{work}/.train/progress/{name}.json"
-
-
-def _said(work: str, name: str) -> dict[str, Any]:
-    """Steps per adapter, failures and fit that a worker has reported so far."""
-    said = read_now(_said_path(work, name))
-    return said if isinstance(said, dict) else {"steps": {}, "failed": {}, "fit": ""}
-
-
 def _crashed(future: Future[None], pack: list[Job], shared: _Shared) -> dict[str, str]:
     """The unfinished adapters of a pack whose worker died more often than allowed."""
     error = future.exception()
@@ -345,4 +302,5 @@ def _clusters_file(clusters: str) -> str:
 def build(work: Work) -> dict[str, Any]:
     """The stage's outputs, see `run_finetune`."""
     real, clusters = work.path("ingest"), work.path("clustering")
-    return run_finetune(work.config, real, clusters, work.groups, work.folder, work.progress)
+    given = (work.groups, work.folder, work.progress, work.tracker)
+    return run_finetune(work.config, real, clusters, *given)

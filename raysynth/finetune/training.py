@@ -12,21 +12,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from raysynth.adapters.record import read_adapter
 from raysynth.adapters.rows import clip_rows
 from raysynth.errors import RaysynthError
 from raysynth.finetune.draws import Draws, draw, draw_held_out, held_out_rows, start_dice
-from raysynth.finetune.engines import Trainee, build_trainee, precision_of
+from raysynth.finetune.engines import build_trainee, precision_of
 from raysynth.finetune.experts import expanded, next_of, within
 from raysynth.finetune.jobs import Job
+from raysynth.finetune.kept_previews import keep
 from raysynth.finetune.learner import (
     Learner,
     at_the_end,
@@ -36,61 +37,23 @@ from raysynth.finetune.learner import (
     resume,
     save_checkpoint,
 )
+from raysynth.finetune.loop import Loop, averaged, of_slot, route
 from raysynth.finetune.material import Material, prepare
-from raysynth.finetune.memory import Fit, fit_slots
-from raysynth.finetune.objective import Objective, OfImages
+from raysynth.finetune.memory import fit_slots
+from raysynth.finetune.objective import OfImages
 from raysynth.finetune.packs import Pack, Report
 from raysynth.finetune.phase import Phase, Row, lay_out
+from raysynth.finetune.previews import drawn
 from raysynth.finetune.prior import add_prior, draw_priors
 from raysynth.finetune.scaling import LossScale, accelerator_of
 from raysynth.finetune.settings import OBJECTIVES
-from raysynth.finetune.term import Added, Beginning, terms_of
+from raysynth.finetune.term import Beginning, terms_of
 from raysynth.metrics import ADAPTER_LOSS, put
 from raysynth.models.base import load_base
-from raysynth.models.condition import Condition
 from raysynth.models.denoiser import Denoiser
-from raysynth.models.family import Base
-from raysynth.models.prediction import Predicted
 
 BETAS = (0.9, 0.99)
 REPORT_SECONDS = 1.0
-
-
-@dataclass
-class Loop:
-    """The state of a worker's training."""
-
-    pack: Pack
-    base: Base
-    """Encoders and scheduler; the trainee has the UNet."""
-    trainee: Trainee
-    fit: Fit
-    objective: Objective
-    knobs: Any
-    """The objective's."""
-    terms: tuple[Added, ...]
-    """What is added to the objective's losses."""
-    denoiser: Denoiser
-    accelerator: Accelerator
-    optimizer: torch.optim.Optimizer
-    scale: LossScale
-    alive: Tensor
-    """[S] bool."""
-    average: Tensor | None
-    """[S, n] moving average of the weights."""
-    active: Tensor
-    """[P] int64 slots of the phase that runs."""
-    parts: Tensor
-    """[P, n] what each term has come to in the step that is taken."""
-    learners: list[Learner] = field(default_factory=list)
-    """Those in training, by slot."""
-    notes: list[str] = field(default_factory=list)
-    """What the user is told of checkpoints."""
-
-    @property
-    def slots(self) -> int:
-        """How many adapters may train at once."""
-        return len(self.trainee.rows.values)
 
 
 def train_pack(pack: Pack, report: Report) -> dict[str, str]:
@@ -111,17 +74,19 @@ def train_pack(pack: Pack, report: Report) -> dict[str, str]:
             phase = _next_phase(loop, phase)
             _run(loop, phase, partial(report, failed=failed))
             done = {learner.job.name: learner.done for learner in loop.learners}
-            for learner in loop.learners:
-                put(ADAPTER_LOSS, at_the_end(learner.losses), adapter=learner.job.name)
+            losses = {learner.job.name: at_the_end(learner.losses) for learner in loop.learners}
+            for name, loss in losses.items():
+                put(ADAPTER_LOSS, loss, adapter=name)
+            seen = _preview(loop)
             failed |= _settle(loop)
-            report(done, failed)
+            report(done, failed, losses=losses, previews=seen)
         failed |= {job.name: f"{job.parent} is not there to go on from" for job in queue}
     report({}, failed)
     return failed
 
 
-def _tell(report: Report, loop: Loop, done: dict[str, int], failed: dict[str, str]) -> None:
-    report(done, failed, "; ".join([str(loop.fit), *loop.notes]))
+def _tell(report: Report, loop: Loop, done: dict[str, int], failed: Any, **more: Any) -> None:
+    report(done, failed, "; ".join([str(loop.fit), *loop.notes]), **more)
 
 
 def start(pack: Pack, jobs: list[Job]) -> Loop:
@@ -232,7 +197,7 @@ def _enter(loop: Loop, job: Job, slot: int) -> Learner:
         held_out = _prepare(loop, job, draw_held_out(job, settings, seed))
     with torch.no_grad():
         loop.trainee.enter(slot, start_dice(job, seed))
-        start = Beginning(job, pack.groups, seed, loop.base, partial(_of_slot, loop, slot))
+        start = Beginning(job, pack.groups, seed, loop.base, partial(of_slot, loop, slot))
         for term in loop.terms:  # before a checkpoint is read: the weights are the base's
             material = term.extra(material, start)
         if job.parent:
@@ -246,12 +211,6 @@ def _enter(loop: Loop, job: Job, slot: int) -> Learner:
     if why := resume(learner, pack.folder(job), rows, loop.average, loop.optimizer):
         loop.notes.append(why)
     return learner
-
-
-def _of_slot(loop: Loop, slot: int, x: Tensor, timestep: Tensor, told: Condition) -> Predicted:
-    """What the model of a slot says of noisy images."""
-    loop.trainee.route([slot] * len(x))
-    return loop.denoiser(x, timestep, told)
 
 
 def _prepare(loop: Loop, job: Job, draws: Draws) -> Material:
@@ -274,7 +233,7 @@ def _next_phase(loop: Loop, before: Phase | None) -> Phase:
 
 def _run(loop: Loop, phase: Phase, report: Callable[[dict[str, int]], None]) -> None:
     """All steps of a phase; the losses come to the host now and then, not at every step."""
-    _route(loop, phase, loop.learners)
+    route(loop, phase, loop.learners)
     slots = [learner.slot for learner in loop.learners]
     loop.active = torch.tensor(slots, device=loop.alive.device)
     steps = len(phase.entries) // loop.pack.settings.accumulation
@@ -330,20 +289,23 @@ def _evaluate(loop: Loop, learners: list[Learner]) -> None:
         return
     rows = [Row(x.job, x.held_out, 0) for x in learners if x.held_out is not None]
     phase = lay_out(rows, 1)
-    weights = loop.trainee.rows.values
-    current = weights.clone() if loop.average is not None else None
-    if loop.average is not None:
-        weights.copy_(loop.average)
-    _route(loop, phase, learners)
-    found = losses(replace(loop, terms=()), phase, 0).tolist()
-    for learner, loss in zip(learners, found, strict=True):
-        if loss < learner.best_loss:
-            learner.best_loss, learner.best_step = loss, learner.done
-            learner.best = weights[learner.slot].clone()
-    if current is not None:
-        weights.copy_(current)
+    with averaged(loop):
+        route(loop, phase, learners)
+        found = losses(replace(loop, terms=()), phase, 0).tolist()
+        for learner, loss in zip(learners, found, strict=True):
+            if loss < learner.best_loss:
+                learner.best_loss, learner.best_step = loss, learner.done
+                learner.best = loop.trainee.rows.values[learner.slot].clone()
 
 
-def _route(loop: Loop, phase: Phase, learners: list[Learner]) -> None:
-    rows = zip(learners, phase.columns, strict=True)
-    loop.trainee.route([learner.slot for learner, own in rows for _ in range(len(own))])
+@torch.no_grad()
+def _preview(loop: Loop) -> list[str]:
+    """Draw the previews that are due; names of their adapters."""
+    every = loop.pack.settings.preview_steps
+    due = [x for x in loop.learners if every and (x.done % every == 0 or x.done >= x.job.steps)]
+    with averaged(loop) if due else nullcontext():
+        for learner in due:
+            denoise = partial(of_slot, loop, learner.slot)
+            picture = drawn(learner, loop.base, denoise, loop.pack.seed)
+            keep(loop.pack.folder(learner.job), learner.done, picture)
+    return [learner.job.name for learner in due]

@@ -178,5 +178,5 @@ def _resized(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return decode_bytes(pa.array([encode_png(image) for image in pixels]), size)
 
 
-def _quiet(done: dict[str, int], failed: dict[str, str], fit: str = "") -> None:
+def _quiet(done: dict[str, int], *more: object, **told: object) -> None:
     """Progress of a training that is part of a task."""

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from raysynth.endings import in_words
+from raysynth.errors import ConfigError
 
 Run = Annotated[
     list[str],
@@ -49,6 +50,21 @@ Installed = Annotated[
         "--installed", help="The cluster's image has raysynth: send the configuration alone."
     ),
 ]
+
+
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say all that goes to the run's log.")
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Say warnings, errors and the result alone.")
+]
+
+
+def loudness(*, verbose: bool, quiet: bool) -> int:
+    """How much is said while something runs: `progress.QUIET`, `USUAL` or `VERBOSE`."""
+    if verbose and quiet:
+        raise ConfigError("-v, -q: they exclude each other. Fix: one of them")
+    return verbose - quiet
 
 
 def status(

@@ -10,15 +10,14 @@ import os
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from raysynth.cluster.note import born, machine
 from raysynth.endings import exit_code_of
 from raysynth.errors import RaysynthError, reason_of
-from raysynth.progress import Progress, Standing
+from raysynth.progress import Progress
 from raysynth.storage.files import open_storage, read_json, write_atomic
 from raysynth.terminal import clipped, masked, shown
 
@@ -28,8 +27,6 @@ DISK_SECONDS, STORE_SECONDS = 5.0, 15.0
 """Between two writes: to a disk, and to an object store, where each is a request that is paid."""
 LAST_SECONDS = 3.0
 """To wait for the last write: a run that is stopped ends all the same."""
-WINDOW_SECONDS = 300.0
-"""Of the rate."""
 LONGEST_ERROR = 2000
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 """How an attempt ended."""
@@ -41,13 +38,8 @@ class Heartbeat:
 
     def __init__(self, root: str, progress: Progress, until: str | None = None) -> None:
         """`root`: folder or URI of the run; `until`: the last stage that was asked for."""
-        self.stages: Sequence[str] = ()
-        """Names of the run's stages, in order, once they are known."""
-        self.made: Sequence[str] = ()
-        """Those that are there, made now or before."""
         self._path, self._progress, self._until = f"{root}/{STATUS}", progress, until
         self._started = time.time()
-        self._paces: dict[tuple[str, float], Pace] = {}
         self._unwritten = 0
         self._ended: dict[str, Any] | None = None
         self._error: dict[str, Any] | None = None
@@ -101,38 +93,13 @@ class Heartbeat:
             "every": every,
             "until": self._until,
             "driver": _driver(),
-            "stages": list(self.stages),
-            "made": list(self.made),
-            "now": [self._pace(each) for each in self._progress.standing()],
+            "stages": list(self._progress.stages),
+            "made": list(self._progress.made),
+            "now": [{**at._asdict(), "left": at.left} for at in self._progress.standing()],
             "ended": self._ended,
             "last_error": {"attempt": attempt, **self._error} if self._error else kept["error"],
             "unwritten": self._unwritten,
         }
-
-    def _pace(self, at: Standing) -> dict[str, Any]:
-        """How far a stage is, with its rate per second and the seconds that are left at it."""
-        pace = self._paces.setdefault((at.stage, at.total), Pace())
-        rate = pace.at(time.monotonic(), at.done)
-        left = max(at.total - at.done, 0.0) / rate if rate and at.total else None
-        return {**at._asdict(), "rate": rate, "left": left}
-
-
-class Pace:
-    """How much is done a second, over the last minutes; what was there at first is no work."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, float]] = deque()
-
-    def at(self, now: float, done: float) -> float | None:
-        """The rate with one more look at a count; None: nothing has been done yet."""
-        if self._seen and (done < self._seen[-1][1] or done == self._seen[0][1]):
-            self._seen.clear()  # another count; or one that has not begun to grow
-        self._seen.append((now, done))
-        while len(self._seen) > 2 and self._seen[1][0] < now - WINDOW_SECONDS:
-            self._seen.popleft()
-        start, first = self._seen[0]
-        seconds = now - start
-        return (done - first) / seconds if seconds > 0 and done > first else None
 
 
 def _kept(before: dict[str, Any]) -> dict[str, Any]:

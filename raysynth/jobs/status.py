@@ -11,6 +11,7 @@ from typing import Any
 from raysynth.cluster.note import Born, alive, machine
 from raysynth.errors import ConfigError, DataError
 from raysynth.jobs.heartbeat import FINISHED, STATUS, STOPPED
+from raysynth.pace import duration
 from raysynth.stages.record import MANIFEST
 from raysynth.stages.run import CONFIG
 from raysynth.storage.files import exists, open_storage, read_json
@@ -138,7 +139,8 @@ def in_words(status: Status) -> list[str]:
     record = status.record
     lines = [f"run       {masked(status.root)}", f"state     {_doing(status)}"]
     if status.state in (RUNNING, SILENT, GONE):
-        lines += [f"stage     {_told(each)}" for each in _now(record)]
+        for each in _now(record):
+            lines += [f"stage     {_told(each)}", *_details(each)]
     if driver := record.get("driver"):
         job = f", job {driver['job']}" if driver.get("job") else ""
         lines.append(f"driver    process {driver.get('pid')} on {driver.get('host')}{job}")
@@ -200,20 +202,11 @@ def _told(at: Mapping[str, Any]) -> str:
     return f"{at['stage']}: {', '.join(parts)}"
 
 
+def _details(at: Mapping[str, Any]) -> list[str]:
+    """What is behind a stage's count, a line each."""
+    found = at.get("details")
+    return [f"          {k}: {v}" for k, v in found.items()] if isinstance(found, dict) else []
+
+
 def _ago(seconds: float) -> str:
     return f"{duration(seconds)} ago"
-
-
-def duration(seconds: float | None) -> str:
-    """`7 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    return f"{hours // 24} d {hours % 24} h"

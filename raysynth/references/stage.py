@@ -12,6 +12,7 @@ import ray
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.tasks import on_worker
 from raysynth.clustering.settings import ClusteringConfig
+from raysynth.evaluation.curves import tell_curves
 from raysynth.evaluation.final import Final, predict_test
 from raysynth.evaluation.results import (
     SELECTION_RULE,
@@ -25,24 +26,31 @@ from raysynth.evaluation.results import (
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
 from raysynth.networks.build import Blueprint, blueprint_of
+from raysynth.networks.images import Data
 from raysynth.networks.settings import ClassifierConfig
 from raysynth.progress import Progress
 from raysynth.references.checks import check_halves
 from raysynth.references.control import CONTROLS
 from raysynth.references.reference import REFERENCES
 from raysynth.references.settings import ReferencesConfig
-from raysynth.references.tuning import tuning_of
+from raysynth.references.tuning import Tuning, tuning_of
 from raysynth.stages.stage import Work
 from raysynth.storage.files import make_folder
+from raysynth.trackers.several import SILENT, Trackers
 from raysynth.training.data import load_real_data
-from raysynth.training.units import Units, run_units, start_workers
+from raysynth.training.units import Records, Units, run_units, start_workers
 
 Named = tuple[str, int, Any]
 """(method, seed, predicted labels [M] of the test images)."""
 
 
 def run_references(
-    config: Sections, real: str, groups: Groups, work: str, progress: Progress
+    config: Sections,
+    real: str,
+    groups: Groups,
+    work: str,
+    progress: Progress,
+    tracker: Trackers = SILENT,
 ) -> dict[str, Any]:
     """Tune and train the references, fit the controls, measure all on test.
 
@@ -63,9 +71,9 @@ def run_references(
     make_folder(units.folder)
     tuning = tuning_of(settings.names, settings, settings.seeds)
     ray.get(ready)
-    what = "references tuned, seeds"
-    records = run_units(units, tuning.first, ray.put(data), progress, what, tuning.further)
+    records = _tuned(tuning, units, data, progress)
     finals, tried = tuning.finals(records)
+    tell_curves(tracker, "references", finals)
     progress.update("test, once", 0, len(finals))
     found = predict_test(units, finals, real)
     truth = read_truth(real, data.train.counts(groups.count), groups)
@@ -75,11 +83,22 @@ def run_references(
         named.append((name, 0, predicted))
     report = {"selection_rule": SELECTION_RULE, "methods": methods, "tuning": tried}
     write_results(work, report, predictions(truth, named))
+    return _facts(methods, len(named), records)
+
+
+def _facts(methods: dict[str, Any], rows: int, records: Records) -> dict[str, Any]:
     return {
-        "rows": len(named),
+        "rows": rows,
         "methods": {name: values["wga"]["mean"] for name, values in methods.items()},
         "training_seconds": round(sum(record["seconds"] for record in records.values()), 1),
     }
+
+
+def _tuned(tuning: Tuning, units: Units, data: Data, progress: Progress) -> Records:
+    """The records of all trainings."""
+    told, reached = "settings and seeds", tuning.reached
+    shared, further = ray.put(data), tuning.further
+    return run_units(units, tuning.first, shared, progress, told, further, reached=reached)
 
 
 def reference_rows(
@@ -145,4 +164,4 @@ def _controls(
 def build(work: Work) -> dict[str, Any]:
     """The stage's outputs, see `run_references`."""
     real = work.path("ingest")
-    return run_references(work.config, real, work.groups, work.folder, work.progress)
+    return run_references(work.config, real, work.groups, work.folder, work.progress, work.tracker)

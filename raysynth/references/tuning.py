@@ -28,13 +28,24 @@ class Tuning:
 
     def further(self, records: Records) -> list[Plan]:
         """The other seeds of every reference of which all settings have been tried."""
-        trained = {replace(plan, heads=()) for plan in records}
+        return merged(self._seeds(records))
+
+    def reached(self, records: Records) -> tuple[int, int]:
+        """(done, total) settings and further seeds, each reference's by itself: a training that
+        two share is counted for both, so that the total is known before validation has chosen."""
+        trained = _trained(records)
+        wanted = [*(plan for _, _, plan in self.entries), *self._seeds(records)]
+        names = {name for name, _, _ in self.entries}
+        done = sum(replace(plan, heads=()) in trained for plan in wanted)
+        return done, len(self.entries) + len(names) * (self.seeds - 1)
+
+    def _seeds(self, records: Records) -> list[Plan]:
+        trained = _trained(records)
         missing = {name for name, _, p in self.entries if replace(p, heads=()) not in trained}
         ready = [entry for entry in self.entries if entry[0] not in missing]
         chosen, _ = choose(ready, records)
-        return merged(
-            replace(plan, seed=seed) for plan, _ in chosen.values() for seed in range(1, self.seeds)
-        )
+        seeds = range(1, self.seeds)
+        return [replace(plan, seed=seed) for plan, _ in chosen.values() for seed in seeds]
 
     def finals(self, records: Records) -> tuple[list[Final], list[dict[str, Any]]]:
         """The final classifiers, all seeds of all references; and all that was tried."""
@@ -45,6 +56,11 @@ class Tuning:
             for seed in range(self.seeds)
         ]
         return finals, tried
+
+
+def _trained(records: Records) -> set[Plan]:
+    """What was trained, whatever heads were put on it."""
+    return {replace(plan, heads=()) for plan in records}
 
 
 def tuning_of(names: Sequence[str], config: ReferencesConfig, seeds: int) -> Tuning:

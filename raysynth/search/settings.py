@@ -11,7 +11,7 @@ from pydantic import (
 )
 
 from raysynth.cluster.asked import Asked
-from raysynth.knobs import Count, Rate, Section, Share, Span, knob
+from raysynth.knobs import Count, Place, Rate, Section, Share, Span, knob
 from raysynth.networks.settings import ClassifierConfig
 
 RANGES = {
@@ -65,6 +65,12 @@ class SearchConfig(Section):
         neutral=[],
     )
     reduction_factor: Annotated[int, Field(ge=2)] = knob(3, "ASHA's reduction factor.")
+    storage: Place | None = knob(
+        None,
+        "Database that trials are copied to for optuna-dashboard, such as sqlite:////data/trials.db"
+        "; None: none.",
+        width=True,
+    )
 
     def settled(self, classifier: ClassifierConfig) -> SearchConfig:
         """This section with the range of learning rates that the network has by itself."""

@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 from optuna.samplers import TPESampler
 from ray import tune
+from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
@@ -21,7 +22,8 @@ from raysynth.networks.build import blueprint_of
 from raysynth.networks.images import Data
 from raysynth.networks.settings import ClassifierConfig
 from raysynth.progress import Progress
-from raysynth.search.display import TrialProgress, shown_on
+from raysynth.search.board import Board
+from raysynth.search.display import Shown, TrialProgress, shown_on
 from raysynth.search.frozen import search_frozen
 from raysynth.search.settings import SearchConfig
 from raysynth.search.space import first_points, search_space
@@ -31,10 +33,12 @@ from raysynth.search.trial import SCORE, run_trial
 from raysynth.stages.stage import Work
 from raysynth.storage import tables
 from raysynth.storage.files import remove, write_atomic
+from raysynth.trackers.several import SILENT, Trackers
 from raysynth.training.data import load_data, say_shortage
 from raysynth.training.two_stage import HEAD, configured
 
 EXPERIMENT = "tune"
+LOGGERS = (JsonLoggerCallback(), CSVLoggerCallback())
 # Trials drawn at random before Optuna models them: TPE's own default of 10 would leave a small
 # search nothing to model.
 RANDOM_TRIALS = 6
@@ -49,6 +53,7 @@ def run_search(
     groups: Groups,
     work: str,
     progress: Progress,
+    tracker: Trackers = SILENT,
 ) -> dict[str, Any]:
     """Search, and write best.json and trials.parquet below `work`.
 
@@ -72,12 +77,21 @@ def run_search(
         rows = [search_frozen(blueprint_of(config), search, data)]
     else:
         say_shortage(max(search.ratios), data, progress)
-        with shown_on(progress, search.trials):
+        with shown_on(_shown(config, progress, tracker)):
             results = _tuner(config, data, work, progress).fit()
             rows, failed = rows_of(results, f"{work}/{EXPERIMENT}")
     if not rows:
         raise _all_failed(failed, work)
     return _write(work, rows, _best(rows), failed)
+
+
+def _shown(config: Sections, progress: Progress, tracker: Trackers) -> Shown:
+    """Who is told of the trials."""
+    search, classifier, board = config[SearchConfig], config[ClassifierConfig], None
+    if search.storage:
+        space = search_space(classifier, search)
+        board = Board(search.storage, config.name, space, progress.say)
+    return Shown(progress, search.trials, tracker, board, classifier.evaluations)
 
 
 def _all_failed(failed: dict[str, str], work: str) -> StageError:
@@ -100,19 +114,18 @@ def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _tuner(config: Sections, data: Data, work: str, progress: Progress) -> tune.Tuner:
     """A new experiment, or the one that an earlier driver left and that can be read."""
     search, classifier = config[SearchConfig], config[ClassifierConfig]
-    space = search_space(classifier, search)
+    space, sampler = search_space(classifier, search), _sampler(config.seed)
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, data=data, blueprint=blueprint_of(config), search=search),
         {"cpu": search.cpus_per_trial, "gpu": search.gpus_per_trial},
     )
     if restored := _restored(f"{work}/{EXPERIMENT}", trainable, space, progress):
         return restored
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     searcher = OptunaSearch(
         metric=SCORE,
         mode="max",
         points_to_evaluate=first_points(classifier, search)[: search.trials],
-        sampler=TPESampler(seed=config.seed, n_startup_trials=RANDOM_TRIALS),
+        sampler=sampler,
     )
     return tune.Tuner(
         trainable,
@@ -128,15 +141,26 @@ def _tuner(config: Sections, data: Data, work: str, progress: Progress) -> tune.
             ),
             num_samples=search.trials,
             reuse_actors=True,
+            trial_dirname_creator=_folder_of,
         ),
         run_config=tune.RunConfig(
             name=EXPERIMENT,
             storage_path=work,
-            callbacks=[TrialProgress()],
+            callbacks=[*LOGGERS, TrialProgress()],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             verbose=0,
         ),
     )
+
+
+def _sampler(seed: int) -> TPESampler:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS)
+
+
+def _folder_of(trial: Any) -> str:
+    """A trial's folder; Tune's own name has all parameters in it, 150 characters."""
+    return f"trial-{trial.trial_id}"
 
 
 def _restored(
@@ -166,5 +190,12 @@ def build(work: Work) -> dict[str, Any]:
     """The stage's outputs, see `run_search`."""
     real, synthetic, selection = map(work.path, ("ingest", "synthesis", "selection"))
     return run_search(
-        heeded(work), real, synthetic, selection, work.groups, work.folder, work.progress
+        heeded(work),
+        real,
+        synthetic,
+        selection,
+        work.groups,
+        work.folder,
+        work.progress,
+        work.tracker,
     )

@@ -104,6 +104,11 @@ def _of_groups(candidates: pa.Table, chosen: NDArray[np.bool_], groups: Groups) 
 def _say(facts: dict[str, Any], progress: Progress) -> None:
     """What is rejected, and what spoils the measure of copies."""
     put(IMAGES_ACCEPTED, facts["kept"])
+    share = 100 * facts["kept"] / max(facts["rows"], 1)
+    progress.say(
+        f"  {facts['kept']:,} of {facts['rows']:,} images kept ({share:.0f} %), "
+        f"{facts['kept_per_group']:,} or more of each group"
+    )
     if "validation_in_training" in facts:
         progress.say(f"  {said_of_duplicates(facts['validation_in_training'])}")
     if copies := sum(sum(of.values()) for of in facts["copies"].values()):

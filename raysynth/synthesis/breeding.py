@@ -138,7 +138,9 @@ def breed(
             break
         specs = begun(task, asked, breeds, starts)
         _take_in(_round(look, specs, f"{work}/{FOLDER}/round-{number:05d}.parquet"), seen)
-        progress.update("images accepted", sum(map(len, _accepted(breeds, seen))), total)
+        accepted, drawn = sum(map(len, _accepted(breeds, seen))), sum(map(len, seen))
+        progress.update("images accepted", accepted, total)
+        progress.detail("drawn", f"{drawn:,} images, {100 * accepted / max(drawn, 1):.0f} % taken")
     return _chosen(task, asked, breeds, seen), _facts(task.scoring.groups, breeds, seen)
 
 

@@ -48,7 +48,9 @@ class Collector:
         self.done = 0
         self._starts = np.array([shard.start for shard in shards], np.int64)
         self._filling: dict[int, NDArray[np.int32]] = {}  # shard -> block of each of its rows
-        self._missing = np.array([shard.count for shard in shards])
+        self._of = np.array([shard.group for shard in shards], np.int64)
+        self._counts = np.array([shard.count for shard in shards], np.int64)
+        self._missing = self._counts.copy()
         self._blocks: dict[int, str] = {}  # those on disk
         self._files: set[str] = set()  # of them
         self._needed: dict[int, int] = {}  # block -> unwritten shards that have rows of it
@@ -132,9 +134,19 @@ class Collector:
         if len(self._spans) > 1:
             self._spans = [thinned(pa.concat_tables(self._spans).combine_chunks(), MOST_SPANS)]
         add(IMAGES_GENERATED, self.done - before)
+        self._tell_groups()
         self._gather(timeout=0)
         self._write_some()
         self.progress.update("images generated", self.done, self.total)
+
+    def _tell_groups(self) -> None:
+        """How many images of each group are safe."""
+        counts = self._counts, self._counts - self._missing
+        total, done = (np.bincount(self._of, each, self.groups.count) for each in counts)
+        told = (
+            f"{n} {d:,.0f}/{t:,.0f}" for n, d, t in zip(self.groups.names, done, total, strict=True)
+        )
+        self.progress.detail("groups", ", ".join(told))
 
     def _follow(self) -> None:
         """Look again and again; what goes wrong may go right at the next look, or in `finish`."""

@@ -38,6 +38,8 @@ from raysynth.training.plan import Plan
 
 MAX_RETRIES = 2
 Records = dict[Plan, dict[str, Any]]
+Count = Callable[[Records], tuple[int, int]]
+"""(done, total) of the records so far."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,7 @@ def run_units(
     what: str,
     then: Callable[[Records], Sequence[Plan]] = lambda records: (),
     frozen: Any = None,
+    reached: Count | None = None,
 ) -> Records:
     """Train the plans that have no record yet, `resources.workers` at once; every plan's record.
 
@@ -204,21 +207,19 @@ def run_units(
     data, frozen : references to a `Data`, and to the `Features` that plans of no steps share.
     then : plans that follow from the records so far; asked after every training, so that no worker
         waits for the slowest one.
+    reached : what is shown; None: trainings that are known.
 
-    Raises
-    ------
-    StageError
-        Naming every training that failed, after the others are done.
+    Raises StageError naming every training that failed, after the others are done.
     """
     task = on_worker(_train_in_worker, units.resources, max_retries=MAX_RETRIES)
-    queue = _Queue(units.folder, lambda text: progress.say(f"  {text}"))
+    queue = _Queue(units.folder, lambda text: progress.say(f"  {text}"), reached)
     queue.admit(plans)
     queue.admit(then(queue.records))
     running: dict[Any, Plan] = {}
     while queue.waiting or running:
         for plan in queue.first(units.resources.workers - len(running)):
             running[task.remote(units, plan, data, frozen)] = plan
-        progress.update(what, queue.ended, len(queue.known))
+        progress.update(what, *queue.reached)
         finished, _ = ray.wait(list(running), num_returns=1, timeout=2.0)
         for reference in finished:
             queue.take(running.pop(reference), reference)
@@ -226,24 +227,26 @@ def run_units(
             queue.admit(then(queue.records))
     if queue.failed:
         raise StageError(_explained(what, queue.failed, len(queue.known)))
-    progress.update(what, len(queue.known), len(queue.known))
+    progress.update(what, *queue.reached)
     return queue.records
 
 
 class _Queue:
     """Plans that wait, the records of those trained now or earlier, why others failed."""
 
-    def __init__(self, folder: str, say: Callable[[str], None]) -> None:
-        self.folder, self.say = folder, say
+    def __init__(self, folder: str, say: Callable[[str], None], count: Count | None) -> None:
+        self.folder, self.say, self._count = folder, say, count
         self.records: Records = {}
         self.failed: dict[str, str] = {}
         self.waiting: list[Plan] = []
         self.known: set[Plan] = set()
 
     @property
-    def ended(self) -> int:
-        """Trainings that are done, or have failed."""
-        return len(self.records) + len(self.failed)
+    def reached(self) -> tuple[int, int]:
+        """Trainings that are done, or have failed, and those that are known; or as is counted."""
+        if self._count:
+            return self._count(self.records)
+        return len(self.records) + len(self.failed), len(self.known)
 
     def admit(self, plans: Sequence[Plan]) -> None:
         """Queue the plans that are new and have no record yet."""

@@ -20,7 +20,7 @@ KNOBS = GudaKnobs(steps=6, learning_rate=2e-3, timesteps=3)
 LORA = {"engine": "lora", "per": "all", "learning_rate": 1e-2, "steps": 6, "batch_size": 4}
 
 
-def quiet(done, failed, fit=""):
+def quiet(done, failed, fit="", **more):
     pass
 
 

@@ -15,7 +15,7 @@ from tests.chaos.miniature import NAME
 
 POLL_SECONDS = 0.02
 CHILDREN_SECONDS = 0.5
-HEARTBEAT = re.compile(r"\(\d+ s\)")
+HEARTBEAT = re.compile(r"\((?:[\d.]+ s|\d+ min|\d+ [hd] \d+ \w+)\)")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 FOREIGN = re.compile(r'^\(\w*raylet|^Traceback |^\s+File "|^\w+(\.\w+)+(Error|Exception)\b')
 """Lines that are Ray's or Python's own, not raysynth's."""

@@ -120,7 +120,7 @@ def test_it_goes_with_another_term_in_either_order(room, tmp_path):
 def test_rows_without_a_prompt_have_no_term(room, tmp_path):
     loop = admitted(room, tmp_path, {"name": "coind"}, ["shared"], **ALL, prompt_dropout=0.5)
     phase = training._next_phase(loop, None)
-    training._route(loop, phase, loop.learners)
+    training.route(loop, phase, loop.learners)
     batch = phase.noised(0, 0, loop.denoiser)
     with torch.no_grad():
         found = loop.terms[0](batch)

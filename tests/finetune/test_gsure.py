@@ -141,7 +141,7 @@ def loop_of(room, work, **finetune):
     loop = training.start(pack, pack.jobs)
     assert training._admit(loop, list(pack.jobs)) == {}
     phase = training._next_phase(loop, None)
-    training._route(loop, phase, loop.learners)
+    training.route(loop, phase, loop.learners)
     return loop, phase
 
 

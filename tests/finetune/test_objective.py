@@ -59,7 +59,7 @@ def apart(add_part):
     add_part(OBJECTIVES.package, "apart", APART)
 
 
-def quiet(done, failed, fit=""):
+def quiet(done, failed, fit="", **more):
     pass
 
 

@@ -34,7 +34,7 @@ SHARED = {"engine": "lora", "per": "class", "learning_rate": 1e-2}
 """A LoRA for each class: two adapters of several groups in one pack."""
 
 
-def quiet(done, failed, fit=""):
+def quiet(done, failed, fit="", **more):
     pass
 
 
@@ -144,7 +144,7 @@ def test_without_terms_losses_and_gradients_are_bit_for_bit_what_they_were(room,
     loop = training.start(pack, pack.jobs)
     assert training._admit(loop, list(pack.jobs)) == {}
     phase = training._next_phase(loop, None)
-    training._route(loop, phase, loop.learners)
+    training.route(loop, phase, loop.learners)
     found = []
     for losses in (training.losses, frozen_losses):
         loop.trainee.rows.gradients.zero_()
@@ -251,7 +251,7 @@ def test_the_other_group_is_drawn_evenly_and_may_have_no_image(room, tmp_path, p
 def test_rows_without_a_prompt_have_no_term_and_others_their_own(room, tmp_path):
     loop = admitted(room, tmp_path, OVERLAP, ["class-1"], prompt_dropout=0.5, batch_size=8)
     phase = training._next_phase(loop, None)
-    training._route(loop, phase, loop.learners)
+    training.route(loop, phase, loop.learners)
     batch = phase.noised(0, 0, loop.denoiser)
     with torch.no_grad():
         found = loop.terms[0](batch)

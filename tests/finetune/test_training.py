@@ -24,7 +24,7 @@ class Killed(Exception):
     """Stands for the end of the process."""
 
 
-def quiet(done, failed, fit=""):
+def quiet(done, failed, fit="", **more):
     pass
 
 
@@ -124,7 +124,7 @@ def test_a_checkpoint_that_is_damaged_is_said_and_dropped(room, tmp_path, monkey
     harmed(tmp_path / "0-1" / "checkpoint.safetensors", harm)
     monkeypatch.undo()
     taken, fits = most_at_once(monkeypatch), []
-    assert train_pack(pack, lambda done, failed, fit="": fits.append(fit)) == {}
+    assert train_pack(pack, lambda done, failed, fit="", **more: fits.append(fit)) == {}
     assert len(taken) == 3, "from the beginning"
     assert f"{tmp_path}/0-1/checkpoint.safetensors: " in fits[-1] and harm in fits[-1]
     assert fits[-1].endswith("; 0-1 is trained from its beginning")
@@ -363,7 +363,7 @@ def test_micro_batches_are_one_batch_of_all_their_rows(room, tmp_path, share):
     loop = training.start(pack, pack.jobs)
     assert training._admit(loop, list(pack.jobs)) == {}
     phase = training._next_phase(loop, None)
-    training._route(loop, phase, loop.learners)
+    training.route(loop, phase, loop.learners)
     loop.active = torch.tensor([0])
     trained, rows = loop.trainee, loop.trainee.rows
     with torch.no_grad():  # PEFT's start has no gradient in A
@@ -386,7 +386,7 @@ def test_micro_batches_are_one_batch_of_all_their_rows(room, tmp_path, share):
     norm = float(expected.norm())
     expected *= min(1.0, share)
     loop.pack = room.pack(room.config(accumulation=3, max_grad_norm=share * norm), tmp_path)
-    training._route(loop, phase, loop.learners)
+    training.route(loop, phase, loop.learners)
     taken = training.step(loop, phase, 0)
     torch.testing.assert_close(taken, loss.detach()[None])
     difference = float((rows.gradients - expected).norm() / expected.norm())

@@ -19,8 +19,8 @@ from raysynth.cli import main
 from raysynth.cluster.note import born, machine
 from raysynth.errors import ConfigError, StageError
 from raysynth.jobs.folder import root_of
-from raysynth.jobs.heartbeat import KILLED, STATUS, Heartbeat, Pace
-from raysynth.jobs.status import duration, in_words, read_status
+from raysynth.jobs.heartbeat import KILLED, STATUS, Heartbeat
+from raysynth.jobs.status import in_words, read_status
 from raysynth.progress import Progress
 
 
@@ -59,8 +59,8 @@ def put(root, **values: object) -> None:
 
 
 def test_a_run_at_work_says_what_it_does_and_how_fast(tmp_path, progress):
-    with Heartbeat(str(tmp_path), progress, "synthesis") as beat:
-        beat.stages, beat.made = ["ingest", "finetune", "synthesis"], ["ingest"]
+    with Heartbeat(str(tmp_path), progress, "synthesis"):
+        progress.stages, progress.made = ["ingest", "finetune", "synthesis"], ["ingest"]
         progress.stage("finetune")
         progress.update("4 adapters, steps", 100, 400)
         wait_for(tmp_path, "made", ["ingest"])
@@ -204,25 +204,6 @@ def test_a_run_is_named_by_folder_configuration_or_settings(tmp_path):
         root_of(["birds"])
     with pytest.raises(ConfigError, match="named already"):
         root_of([str(tmp_path), "name=b"])
-
-
-def test_the_rate_is_of_the_last_minutes_and_not_of_what_was_kept():
-    pace = Pace()
-    assert pace.at(0.0, 500) is None
-    assert pace.at(10.0, 500) is None
-    assert pace.at(20.0, 600) == pytest.approx(10.0), "workers started until 10"
-    for second in range(30, 1000, 10):
-        rate = pace.at(float(second), 600 + 2 * (second - 20))
-    assert rate == pytest.approx(2.0)
-    assert pace.at(1000.0, 0) is None, "another count"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"),
-    [(3.21, "3.2 s"), (75, "75 s"), (720, "12 min"), (12_000, "3 h 20 min"), (187_200, "2 d 4 h")],
-)
-def test_durations(seconds, told):
-    assert duration(seconds) == told
 
 
 def test_the_command_prints_text_json_and_what_changes(tmp_path, capsys, monkeypatch):

@@ -24,7 +24,7 @@ from tests.training.test_units import Said
 from tests.training.tiny import tiny_config, tiny_groups, write_tiny_run
 
 
-def test_trials_best_and_tensorboard_files(ray_local, tmp_path):
+def test_trials_and_the_best_of_them(ray_local, tmp_path):
     folders = write_tiny_run(str(tmp_path))
     work = tmp_path / "work"
     config = tiny_config("search.ratios=[0.0, 0.25, 0.5]")
@@ -43,7 +43,6 @@ def test_trials_best_and_tensorboard_files(ray_local, tmp_path):
     row = trials.set_index("trial").loc[best["trial"]]
     assert row["validation_wga"] == top["validation_wga"]
     assert best["parameters"]["ratio"] == row["ratio"]
-    assert list(work.rglob("events.out.tfevents.*"))
 
 
 @pytest.mark.slow
@@ -117,7 +116,7 @@ def test_trials_share_processes_and_the_encoder_of_all_heads(ray_local, tmp_path
     run_search(config, *folders.values(), tiny_groups(), str(tmp_path / "work"), Progress())
     results = [
         [json.loads(line) for line in file.read_text().splitlines()]
-        for file in (tmp_path / "work" / "tune").glob("run_trial*/result.json")
+        for file in (tmp_path / "work" / "tune").glob("trial-*/result.json")
     ]
     assert len(results) == 4
     assert len({report["pid"] for reports in results for report in reports}) == 1
@@ -181,7 +180,7 @@ def test_a_stopped_search_goes_on(ray_local, tmp_path, number):
     tune_folder = tmp_path / "work" / "tune"
     deadline = time.time() + 120
     while time.time() < deadline and driver.poll() is None:
-        results = list(tune_folder.glob("run_trial*/result.json"))
+        results = list(tune_folder.glob("trial-*/result.json"))
         begun = sum(file.stat().st_size > 0 for file in results)
         if begun > 1 and list(tune_folder.glob("experiment_*")):  # so that the first has ended
             break

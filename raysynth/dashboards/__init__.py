@@ -1,0 +1,1 @@
+"""Boards of a run in the browser: TensorBoard, optuna-dashboard, and where the others are."""
