@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -69,6 +71,42 @@ def test_lines_are_wrapped(file):
         if len(re.sub(r"https?://\S+", "", line)) > WIDTH and not line.startswith(("|", "!["))
     ]
     assert not long
+
+
+MOST_NUMBERS = 8
+NUMBER = re.compile(r"(?<![\w.])[-−]?\d[\d,.]*")
+NO_NUMBER = re.compile(r"`[^`]*`|\]\([^)]*\)|https?://\S+|arXiv \S+|\b20\d\d-\d\d-\d\d\b")
+
+
+@names
+def test_a_paragraph_has_few_numbers(file):
+    """More of them make a table. Notes of the notebook and the changelog are records."""
+    if "notebook" in file.parts or file.name == "CHANGELOG.md":
+        return
+    lines = (line if line[:1] not in "|#[" else "" for _, line in prose(file))
+    paragraphs = re.split(r"\n\s*\n|\n(?=\s*(?:- |\d+\. ))", "\n".join(lines))
+    full = [
+        text for text in paragraphs if len(NUMBER.findall(NO_NUMBER.sub("", text))) > MOST_NUMBERS
+    ]
+    assert not full
+
+
+def test_the_page_of_commands_is_what_their_help_says():
+    assert (ROOT / "docs/commands.md").read_text() == written_by("commands").page(), "make docs"
+
+
+def test_the_picture_of_the_stages_is_what_the_code_declares():
+    picture = written_by("pipeline")
+    assert (ROOT / "docs/images/pipeline.svg").read_text() == picture.picture(), "make docs"
+    assert set(picture.PLACES) == {name for edge in picture.edges() for name in edge}
+
+
+def written_by(script: str) -> ModuleType:
+    """A script of docs/site, as a module."""
+    spec = spec_from_file_location(f"docs_site_{script}", ROOT / "docs/site" / f"{script}.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_the_table_of_metrics_is_the_declared_one():

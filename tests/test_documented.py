@@ -51,7 +51,7 @@ ELSEWHERE = {
 """First word -> what it needs that a test has not. Their blocks pass `bash -n`."""
 SHOWN = {"raysynth status": "of a run under way, of another moment each time"}
 """Console blocks whose output is not compared, and why."""
-FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^ *```([\w{}-]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 GENERATED = ("notebook", "CHANGELOG.md")
 PAGES = [file for file in DOCUMENTS if not any(each in str(file) for each in GENERATED)]
 RAYSYNTH = ("raysynth", ".venv/bin/raysynth")

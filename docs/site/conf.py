@@ -21,7 +21,6 @@ include_patterns = [
     "*.md",
     "docs/*.md",
     "docs/**/*.md",
-    "docs/site/api/*.rst",
     "benchmarks/README.md",
     "deploy/*.md",
     "deploy/**/*.md",
@@ -31,11 +30,11 @@ exclude_patterns = [".*", "build", "runs", "raysynth", "tests", "**/__pycache__"
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "navigation",
     "words",
+    "functions",
 ]
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", ".*")]  # types of other packages: no inventory without a network
@@ -48,7 +47,6 @@ myst_links_external_new_tab = False
 
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
-autosummary_generate = True
 napoleon_google_docstring = False
 copybutton_exclude = ".linenos, .gp, .go"
 copybutton_prompt_text = "$ "
@@ -64,8 +62,8 @@ html_sidebars = {"**": ["pages.html"]}
 html_theme_options = {
     "logo": {"text": "raysynth"},
     "navbar_center": [],
-    "navbar_persistent": [],
-    "navbar_end": ["search-button-field", "theme-switcher"],
+    "navbar_persistent": ["search-button"],
+    "navbar_end": ["theme-switcher"],
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": ["sphinx-version"],
@@ -74,3 +72,16 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
+
+
+def setup(app):
+    """Called by Sphinx: a page at the site's root leads to the first one."""
+    app.connect("build-finished", lead_in)
+
+
+def lead_in(app, error):
+    """Write index.html."""
+    if not error:
+        line = '<meta http-equiv="refresh" content="0; url=docs/index.html">\n'
+        link = '<a href="docs/index.html">raysynth</a>\n'
+        (Path(app.outdir) / "index.html").write_text(f"<!doctype html>\n{line}{link}")
