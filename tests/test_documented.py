@@ -28,7 +28,7 @@ from raysynth.method import FOLDERS
 from raysynth.parts import kind_of
 from raysynth.planning.plan import plan_run
 from raysynth.references.settings import METHODS
-from tests.test_docs import DOCUMENTS, ROOT
+from tests.test_docs import DOCUMENTS, ROOT, written_by
 from tests.test_pipeline import MINIATURE
 
 ELSEWHERE = {
@@ -41,7 +41,7 @@ ELSEWHERE = {
     "kill": "a process of the reader's",
     "uv": "PyPI; a test compares what it writes",
     "pip-audit": "PyPI's list of vulnerabilities",
-    ".venv/bin/pre-commit": "writes into the checkout's .git",
+    "pre-commit": "writes into the checkout's .git",
     ".ci/run": "runs this test",
     "prometheus": "a program that is not installed here",
     **dict.fromkeys(
@@ -187,6 +187,7 @@ def others() -> list[Command]:
 @pytest.mark.parametrize("command", others(), ids=str)
 def test_other_commands_are_known_or_said_why_not(command, files):
     first, *rest = command.words
+    first = first.removeprefix(".venv/bin/")
     check = {"make": target, "python": script, "pip": extras, "ray": of_ray}.get(first)
     if check is None:
         assert first in ELSEWHERE, f"{first}: validate it, or say in ELSEWHERE why not"
@@ -286,6 +287,13 @@ def test_what_pages_run_is_not_refused(command, tmp_path):
     given = ["name=documented", f"storage_path={tmp_path}"]
     if not any("path=" in word or word.endswith(".yaml") for word in arguments):
         plan_run(load_config(None, [*arguments, *given]))
+
+
+def test_the_tutorials_pictures_are_planned_as_it_says(tmp_path, files):
+    assert written_by("pictures").write(tmp_path / "pictures") == 468
+    given = [f"dataset.path={tmp_path}/pictures", f"storage_path={tmp_path}"]
+    plan = plan_run(load_config(str(files["pictures.yaml"]), given))
+    assert sorted(group.images for group in plan.groups) == [10, 10, 150, 150]
 
 
 QUOTED = re.compile(r"^### `(.+)`$", re.MULTILINE)
