@@ -36,6 +36,7 @@ extensions = [
     "words",
     "functions",
 ]
+default_role = "code"  # of docstrings, which are written as Markdown
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", ".*")]  # types of other packages: no inventory without a network
 show_warning_types = True
@@ -45,7 +46,10 @@ myst_enable_extensions = ["html_image", "tasklist"]
 myst_heading_anchors = 6
 myst_links_external_new_tab = False
 
-autodoc_typehints = "description"
+autodoc_class_signature = "separated"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+maximum_signature_line_length = 88
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
 copybutton_exclude = ".linenos, .gp, .go"
@@ -58,6 +62,7 @@ html_css_files = ["site.css"]
 templates_path = ["templates"]
 html_copy_source = False
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}
 html_sidebars = {"**": ["pages.html"]}
 html_theme_options = {
     "logo": {"text": "raysynth"},

@@ -72,7 +72,8 @@ def link_words(app: Sphinx, tree: nodes.document, page: str) -> None:
     """Link the first use of each word of a page."""
     if page == PAGE or app.builder.format != "html":
         return
-    left = dict(glossary(app))
+    linked_already = {link.astext().lower() for link in tree.findall(nodes.reference)}
+    left = {word: row for word, row in glossary(app).items() if word.lower() not in linked_already}
     for text in list(tree.findall(nodes.Text)):
         if not silent(text):
             linked = list(split(str(text), left, app.builder.get_relative_uri(page, PAGE)))
