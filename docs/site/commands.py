@@ -22,6 +22,9 @@ def page() -> str:
     """The page as Markdown."""
     root = typer.main.get_command(app)
     parts = [HEADER, "\n", wrapped(root.epilog or ""), "\n"]
+    outer = typer.Context(root, info_name="raysynth")
+    parts += ["\n| before a command | meaning |\n| --- | --- |\n"]
+    parts += [row(each, outer) for each in root.params]
     for name, command in sorted(root.commands.items()):
         context = typer.Context(command, info_name=name)
         usage = " ".join(command.collect_usage_pieces(context))
