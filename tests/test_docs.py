@@ -109,6 +109,29 @@ def written_by(script: str) -> ModuleType:
     return module
 
 
+def test_every_page_is_in_the_navigation():
+    """A new page is one bulleted line of docs/index.md."""
+    captions = written_by("navigation").captions((ROOT / "docs/index.md").read_text())
+    listed = {
+        (ROOT / "docs" / f"{page}.md").resolve() for _, pages in captions for _, page in pages
+    }
+    there = {file for file in DOCUMENTS if file.parent in (ROOT, ROOT / "docs")}
+    assert there - listed == {ROOT / "docs/index.md"}
+    assert len(captions) == 5 and all(pages for _, pages in captions)
+
+
+def test_the_first_use_of_a_word_leads_to_its_row():
+    words = written_by("words")
+    left = {"group": ("word-group", "images of one label and attribute"), "WGA": ("word-wga", "")}
+    pieces = list(words.split("Regroup by wga: WGA of a group, groups, WGA.", left, "words.html"))
+    links = [each for each in pieces if "refuri" in getattr(each, "attributes", ())]
+    assert [each["refuri"] for each in links] == ["words.html#word-wga", "words.html#word-group"]
+    assert (
+        "".join(each.astext() for each in pieces) == "Regroup by wga: WGA of a group, groups, WGA."
+    )
+    assert links[1]["reftitle"] == "images of one label and attribute" and not left
+
+
 def test_the_table_of_metrics_is_the_declared_one():
     text = (ROOT / "docs/cluster.md").read_text()
     written = text.partition("<!-- metrics -->\n")[2].partition("<!-- end of metrics -->")[0]
