@@ -143,9 +143,9 @@ def test_the_first_pages_stay_short(name):
     assert len((ROOT / name).read_text().splitlines()) <= 120
 
 
-def test_the_configuration_of_the_readme_is_accepted(tmp_path):
-    readme = (ROOT / "README.md").read_text()
-    (tmp_path / "birds.yaml").write_text(readme.split("```yaml\n")[1].split("```")[0])
+def test_the_whole_configuration_is_accepted(tmp_path):
+    page = (ROOT / "docs/own-base.md").read_text()
+    (tmp_path / "birds.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
     config = load_config(str(tmp_path / "birds.yaml"), ["dataset.severity=0.95"])
     assert config.name == "birds" and config.dataset.attribute_words["water"] == "a lake"
 
