@@ -292,8 +292,9 @@ def test_what_pages_run_is_not_refused(command, tmp_path):
 def test_the_tutorials_pictures_are_planned_as_it_says(tmp_path, files):
     assert written_by("pictures").write(tmp_path / "pictures") == 468
     given = [f"dataset.path={tmp_path}/pictures", f"storage_path={tmp_path}/runs"]
-    plan = plan_run(load_config(str(files["pictures.yaml"]), given))
+    (plan,) = plan_run(load_config(str(files["pictures.yaml"]), given)).generators.values()
     assert sorted(group.images for group in plan.groups) == [10, 10, 150, 150]
+    assert {group.validation for group in plan.groups} == {12}
 
 
 QUOTED = re.compile(r"^### `(.+)`$", re.MULTILINE)
