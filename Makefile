@@ -63,6 +63,7 @@ tables: $(STAMP)
 	$(BIN)/raysynth parts --write docs/parts.md
 	$(BIN)/python docs/site/commands.py > docs/commands.md
 	$(BIN)/python docs/site/pipeline.py > docs/images/pipeline.svg
+	$(BIN)/python docs/site/chart.py
 
 # A warning is an error: a link without a target, a page that no navigation leads to.
 site: $(STAMP)
