@@ -321,7 +321,7 @@ def test_the_tutorials_commands_on_a_miniature(tmp_path):
     raysynth("run", *given)
     pages = ("docs/tutorial.md", "docs/resume.md")
     done = []
-    for verb, *words in (each.words[1:] for each in OURS if each.page in pages):
+    for verb, *words in (each.words[1:] for page in pages for each in OURS if each.page == page):
         placed = [word.replace("runs/quickstart", f"{tmp_path}/mini") for word in words]
         if verb in ("verify", "resume"):
             raysynth(verb, *placed)
