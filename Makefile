@@ -10,14 +10,15 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint format bench docs results lock audit clean
+.PHONY: help quickstart test test-slow lint format bench docs tables site results lock audit clean
 
 help:
 	@echo "make quickstart  the whole pipeline on this machine, embedded data and base model"
 	@echo "make test        the tests, seconds each      make test-slow  end to end, own clusters"
 	@echo "make lint        ruff and mypy                make format     ruff, writing"
 	@echo "make bench       quick benchmarks as a regression check of their ratios"
-	@echo "make docs        regenerate docs/configuration.md, tables of method.md"
+	@echo "make docs        pages that are made of the code, then the site: build/site/index.html"
+	@echo "make site        the site alone, its links checked (build/site)"
 	@echo "make results     write docs/results/*.md and their plots again, from committed records"
 	@echo "make lock        requirements.lock, the hashes of constraints.txt's versions"
 	@echo "make audit       known vulnerabilities of these versions, from pypi.org"
@@ -54,9 +55,21 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/regression.py
 
-docs: $(STAMP)
+docs: tables site
+
+tables: $(STAMP)
 	$(BIN)/raysynth config --help-keys > docs/configuration.md
 	$(BIN)/raysynth parts --write docs/method.md
+	$(BIN)/raysynth parts --write docs/parts.md
+	$(BIN)/python docs/site/commands.py > docs/commands.md
+	$(BIN)/python docs/site/pipeline.py > docs/images/pipeline.svg
+	$(BIN)/python docs/site/chart.py
+
+# A warning is an error: a link without a target, a page that no navigation leads to.
+site: $(STAMP)
+	rm -rf build/site
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -j auto -c docs/site . build/site
+	$(BIN)/python docs/site/check.py build/site
 
 # Every page names the command that writes it; a new one is written by its command.
 results: $(STAMP)

@@ -41,7 +41,7 @@ def section(check: str, report: Mapping[str, Any]) -> Iterator[str]:
 
 def page(reports: Mapping[str, Mapping[str, Any]]) -> str:
     """The whole page; `reports`: check -> what was kept of it."""
-    lines = ["# neighbours", INTRO, "```", COMMAND, "```", ""]
+    lines = ["# neighbours", INTRO, "```bash", COMMAND, "```", ""]
     lines += [
         "| check | bars that hold | python benchmarks/neighbours.py |",
         "| --- | ---: | --- |",

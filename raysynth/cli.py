@@ -251,18 +251,30 @@ def verify(
 def show_config(
     arguments: Arguments = None,
     help_keys: Annotated[
-        bool, typer.Option("--help-keys", help="Every key: default, values, meaning, unit.")
+        bool,
+        typer.Option(
+            "--help-keys",
+            help="Every key, or those of the sections named: default, meaning, values. "
+            "In a file or a pipe: all as Markdown.",
+        ),
     ] = False,
 ) -> None:
-    """Print the resolved configuration as YAML, or a table of every key."""
+    """Print the resolved configuration as YAML, or what every key means."""
     if help_keys:
-        from raysynth.config.documentation import markdown
-
-        typer.echo(markdown(), nl=False)
-        return
+        return _show_keys(arguments or [])
     config = load_config(*split_arguments(arguments or []))
     values = json.loads(config.model_dump_json())
     typer.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), nl=False)
+
+
+def _show_keys(sections: Sequence[str]) -> None:
+    from raysynth.config.documentation import markdown, show
+
+    if not sections and not sys.stdout.isatty():
+        return typer.echo(markdown(), nl=False)
+    from rich.console import Console
+
+    show(Console(highlight=False), sections)
 
 
 @app.command()

@@ -127,6 +127,14 @@ def test_help_keys_names_every_key_and_the_page_in_docs_is_in_step():
     assert (ROOT / "docs" / "configuration.md").read_text() == text, "run `make docs`"
 
 
+def test_help_keys_of_a_section_read_well_in_a_terminal():
+    shown = _raysynth("config", "--help-keys", "audit").stdout
+    assert "audit.images_per_group = 50\n    Generated images of each group" in shown
+    assert "|" not in shown and "`" not in shown and "search.trials" not in shown
+    refused = _raysynth("config", "--help-keys", "serch")
+    assert refused.returncode == 2 and "no section 'serch'" in refused.stderr
+
+
 def test_plan_counts_without_starting_anything(inside, tmp_path):
     printed = inside("plan", f"storage_path={tmp_path}", "clustering.k=2", "finetune.min_images=30")
     assert printed.returncode == 0, printed.stderr

@@ -292,7 +292,7 @@ def test_a_part_of_every_kind_from_outside_in_one_run(tmp_path):
 
 
 def test_documents_list_the_parts_of_today():
-    text = (ROOT / "docs" / "method.md").read_text()
+    text = "".join((ROOT / "docs" / name).read_text() for name in ("method.md", "parts.md"))
     assert written(text) == text, "make docs"
     assert all(f"<!-- parts: {kind} -->" in text for kind in KINDS)
 

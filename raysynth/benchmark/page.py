@@ -35,7 +35,7 @@ def page(
         f"Of {len(cells)} cells (rows x severities x seeds: {sizes}) {len(cells & made)} are "
         "finished. This page is written by"
     )
-    parts = [f"# {finished.name}", wrapped(there), f"```\n{command}\n```"]
+    parts = [f"# {finished.name}", wrapped(there), f"```bash\n{command}\n```"]
     if file:
         link = os.path.relpath(file, folder).replace(os.sep, "/")
         parts[1] = wrapped(f"Rows and budgets: [{Path(file).name}]({link}). {there}")

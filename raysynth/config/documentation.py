@@ -1,16 +1,20 @@
-"""The configuration reference, generated from the sections: one Markdown table per section."""
+"""The configuration reference, generated from the sections: Markdown, or text for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, get_args, get_origin
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from raysynth.config.config import Config
+from raysynth.errors import ConfigError
 from raysynth.registry import Chosen, Names
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 HEADER = """\
 # Configuration
@@ -21,7 +25,7 @@ A run is configured by a YAML file, by single settings on the command line, or b
 on the command line wins. Keys that do not exist are refused. What is not set has the default below,
 which is the embedded quickstart.
 
-```
+```bash
 raysynth run my.yaml dataset.severity=0.95 search.trials=40
 raysynth config my.yaml dataset.severity=0.95      # prints what would run
 ```
@@ -39,15 +43,53 @@ SPOKEN = {
 
 def markdown() -> str:
     """The whole reference as Markdown."""
+    parts = [HEADER]
+    for name, text, fields in _sections():
+        head = f"\n## `{name}`\n\n{text}\n\n" if name else "\n## Top level\n\n"
+        parts += [head, _table(fields)]
+    return "".join(parts)
+
+
+def show(console: Console, names: Sequence[str] = ()) -> None:
+    """Print the reference, or some of its sections, as a terminal shows it best.
+
+    ConfigError for a section that there is not.
+    """
+    known = [name for name, *_ in _sections() if name]
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(
+            f"--help-keys: no section {unknown[0]!r}, expected some of {', '.join(known)}. "
+            "Fix: name one of these, or none for all"
+        )
+    for name, text, fields in _sections():
+        if not names or name in names:
+            console.rule(f"[bold]{name or 'Top level'}[/]", align="left")
+            console.print(*filter(None, [text]), style="italic", highlight=False)
+            for key, field in _flat(fields):
+                _show_key(console, f"{name}.{key}".lstrip("."), field)
+    if not names:
+        console.print("One section: raysynth config --help-keys search", style="dim")
+
+
+def _show_key(console: Console, key: str, field: FieldInfo) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    head = Text.assemble((key, "bold cyan"), " = ", (_default(field).strip("`"), "green"))
+    values = _values(field.annotation, field.metadata).replace("`", "")
+    console.print(head)
+    console.print(Padding(Text(field.description or ""), (0, 0, 0, 4), expand=False))
+    console.print(Padding(Text(values, "dim"), (0, 0, 1, 4), expand=False))
+
+
+def _sections() -> Iterator[tuple[str, str, dict[str, FieldInfo]]]:
+    """(Name, what it is of, keys) of every section; first, without a name, the keys outside."""
     fields = Config.model_fields
-    plain = {name: field for name, field in fields.items() if _section(field) is None}
-    parts = [HEADER, "\n## Top level\n\n", _table(plain)]
+    yield "", "", {name: field for name, field in fields.items() if _section(field) is None}
     for name, field in fields.items():
         section = _section(field)
         if section is not None:
-            text = (section.__doc__ or "").strip()
-            parts.append(f"\n## `{name}`\n\n{text}\n\n{_table(section.model_fields)}")
-    return "".join(parts)
+            yield name, (section.__doc__ or "").strip(), section.model_fields
 
 
 def knobs_in_words(section: type[BaseModel] | None) -> str:

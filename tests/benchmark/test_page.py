@@ -28,7 +28,7 @@ BENCHMARKS = sorted(
 def test_the_committed_pages_are_what_their_commands_write(name, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     committed = (ROOT / FOLDER / f"{name}.md").read_text()
-    command = committed.split("```\n")[1].strip()
+    command = committed.split("```bash\n")[1].split("\n```")[0]
     raysynth, benchmark, *given = shlex.split(command)
     assert (raysynth, benchmark, *given[-3:]) == (
         *("raysynth", "benchmark", "--finished"),
@@ -54,7 +54,7 @@ def test_a_page_says_what_there_is_and_how_it_was_made(tmp_path):
     assert text.startswith("# table\n\nWhat is asked ")
     assert " here.\n\nRows and budgets: [own.yaml](../../own.yaml). Of 12 cells" in text
     assert "2 x 2) 7 are finished." in " ".join(text.split())
-    assert "```\nraysynth benchmark\n```\n\n![WGA of every row](table.png)\n\n| row |" in text
+    assert "```bash\nraysynth benchmark\n```\n\n![WGA of every row](table.png)\n\n| row |" in text
     assert (tmp_path / "docs/pages/table.png").read_bytes().startswith(b"\x89PNG")
     assert max(len(line) for line in text.splitlines() if line[:1] != "|") <= 100
     alone = page(part, *tabled(part), "raysynth benchmark", "docs", "")
