@@ -347,7 +347,3 @@ def _refusing(call: Callable[[], object]) -> None:
             leave(130)
         except SystemExit as stopped:
             leave(stopped.code)
-
-
-if __name__ == "__main__":
-    main()

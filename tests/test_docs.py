@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from raysynth.config.files import load_config
 from raysynth.metrics import table
 
 ROOT = Path(__file__).parent.parent

@@ -24,9 +24,11 @@ import typer
 from raysynth.cli import app, split_arguments
 from raysynth.config.documentation import show
 from raysynth.config.files import load_config
+from raysynth.evaluation.kinds import OURS
 from raysynth.method import FOLDERS
 from raysynth.parts import kind_of
 from raysynth.planning.plan import plan_run
+from raysynth.publish.commands import ADAPTERS, IMAGES
 from raysynth.references.settings import METHODS
 from tests.test_docs import DOCUMENTS, ROOT, written_by
 from tests.test_pipeline import MINIATURE
@@ -41,6 +43,7 @@ ELSEWHERE = {
     "curl": "the endpoint of a Ray that is up",
     "pre-commit": "writes into the checkout's .git",
     ".ci/run": "runs this test",
+    "exiftool": "a program that is not installed everywhere",
     "prometheus": "a program that is not installed here",
     **dict.fromkeys((".", "cd", "sed", "for", "do", "done", "as()", "}", "grep"), "the shell's"),
 }
@@ -111,7 +114,7 @@ def typed(text: str) -> str:
 
 COMMANDS = list(dict.fromkeys(commands()))
 REFUSED = {line for _, text in blocks("console") for line in typed(text).splitlines()}
-OURS = [
+WRITTEN = [
     each for each in COMMANDS if each.words[0] in RAYSYNTH and " ".join(each.words) not in REFUSED
 ]
 """Those of raysynth itself, but for what pages show to be refused."""
@@ -137,7 +140,7 @@ def loaded(arguments: list[str], files: dict[str, Path]):
     return load_config([str(file) for file in known], overrides)
 
 
-@pytest.mark.parametrize("command", OURS, ids=str)
+@pytest.mark.parametrize("command", WRITTEN, ids=str)
 def test_commands_of_raysynth_are_as_documented(command, files):
     name, given = parsed(command.words[1:])
     assert given.get("until") in {None, *FOLDERS}
@@ -145,7 +148,7 @@ def test_commands_of_raysynth_are_as_documented(command, files):
     if name == "parts":
         return given["kind"] and kind_of(given["kind"])
     if name == "export":
-        assert given["method"] in METHODS.names
+        assert given["what"] in (*METHODS.names, OURS, IMAGES, ADAPTERS)
     if name == "config" and given["help_keys"]:
         return show(Quiet(), given["arguments"] or [])
     if "arguments" in given and not is_run(given["arguments"]):
@@ -268,7 +271,7 @@ def test_what_a_console_shows_is_what_is_said(page, text):
 
 PLANNED = {
     each
-    for each in OURS
+    for each in WRITTEN
     if each.page.startswith(("README", "docs/"))
     and each.words[1] in ("run", "plan", "config")
     and "--help-keys" not in each.words
@@ -321,7 +324,7 @@ def test_the_tutorials_commands_on_a_miniature(tmp_path):
     raysynth("run", *given)
     pages = ("docs/tutorial.md", "docs/resume.md")
     done = []
-    for verb, *words in (each.words[1:] for page in pages for each in OURS if each.page == page):
+    for verb, *words in (each.words[1:] for page in pages for each in WRITTEN if each.page == page):
         placed = [word.replace("runs/quickstart", f"{tmp_path}/mini") for word in words]
         if verb in ("verify", "resume"):
             raysynth(verb, *placed)

@@ -40,7 +40,10 @@ METHODS = (
 def finished(ray_local, tmp_path_factory) -> tuple[Config, Run]:
     """A run whose references and classifiers are real; what is before them is made by hand."""
     folder = tmp_path_factory.mktemp("runs")
-    config, groups = tiny_config(f"storage_path={folder}", *METHODS), tiny_groups()
+    config, groups = (
+        tiny_config(f"storage_path={folder}", "references.controls=[]", *METHODS),
+        tiny_groups(),
+    )
     data, run = write_tiny_run(str(folder / "data")), open_run(config)
     inputs = {node.name: node.inputs for node in nodes_of(config)}
 

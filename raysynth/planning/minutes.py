@@ -75,7 +75,8 @@ def minutes_of(config: Config, flops: Mapping[str, float], images: Images) -> Mi
     cores = max(1.0, min(float(local_cpus()), wanted))
     fast = _has_bfloat16()
     own, small = config.base.name == "embedded", config.classifier.backbone == SMALL
-    known = {"fine-tuning": own, "generation": own, "scoring": False, "classifiers": small}
+    known = dict.fromkeys(flops, False)  # of grouping, scoring, audits nothing was measured
+    known |= {"fine-tuning": own, "generation": own, "classifiers": small}
     products = _products() if not all(known[name] for name in flops) else 0.0
     seconds = _of_pictures(config, images, fast, products)
     for name, work in flops.items():

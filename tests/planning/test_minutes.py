@@ -60,3 +60,10 @@ def test_a_cores_rate_is_a_rate():
 )
 def test_minutes_are_said_as_a_person_says_them(given, said):
     assert minutes.in_words(given) == said
+
+
+def test_work_of_which_nothing_was_measured_is_timed_here(monkeypatch):
+    monkeypatch.setattr(minutes, "_products", lambda: 50e9)
+    known = plan_run(load_config(None, ["generator=shared"])).minutes
+    found = plan_run(load_config(None, ["generator=shared", "audit.method=guda"])).minutes
+    assert found.each.keys() > known.each.keys() and found.total > known.total
