@@ -26,7 +26,7 @@ MARGIN_BAR = 0.15
 
 def run(storage: str, overrides: list[str]) -> dict:
     """One run in a process of its own: wall seconds, longest silence, CPU seconds, peak memory."""
-    command = [sys.executable, "-m", "raysynth.cli", "run", f"storage_path={storage}", *overrides]
+    command = [sys.executable, "-m", "raysynth", "run", f"storage_path={storage}", *overrides]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     last, silence = time.monotonic(), 0.0
     assert process.stdout is not None

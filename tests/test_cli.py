@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def _raysynth(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "raysynth.cli", *arguments]
+    command = [sys.executable, "-m", "raysynth", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60)
 
 

@@ -26,7 +26,7 @@ class EndpointConnectionError(Exception):
 def ended(error: BaseException, folder: Path, capsys, monkeypatch) -> tuple[int, str]:
     """Exit code and standard error of a command whose run ends with an error."""
 
-    def failing(config, until=None):
+    def failing(config, until=None, progress=None):
         raise error
 
     monkeypatch.setattr("raysynth.pipeline.run_pipeline", failing)

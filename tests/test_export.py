@@ -62,8 +62,11 @@ def finished(ray_local, tmp_path_factory) -> tuple[Config, Run]:
 
     builds = {
         "ingest": copied("real"),
+        "clustering": lambda work: {},
+        "finetune": lambda work: {},
         "synthesis": copied("synthetic"),
         "selection": copied("selection"),
+        "fidelity": lambda work: {},
         "references": lambda w: run_references(config, run.folder("ingest"), groups, w, Progress()),
         "search": searched,
         "classification": classified,

@@ -266,7 +266,7 @@ def test_a_part_of_every_kind_from_outside_in_one_run(tmp_path):
     unet = base / "unet" / "config.json"
     unet.write_text(unet.read_text().replace("UNet2DConditionModel", "OtherUNet"))
     settings = [f"storage_path={tmp_path}", *MINIATURE, *CHOSEN, f"base.name={base}"]
-    command = [sys.executable, "-m", "raysynth.cli", "run", *settings]
+    command = [sys.executable, "-m", "raysynth", "run", *settings]
     path = os.pathsep.join([str(site), str(ROOT)])
     ran = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True

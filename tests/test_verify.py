@@ -88,12 +88,12 @@ def run(place) -> Run:
 def told(run: Run, capsys) -> str:
     """What is said of a run that is not as it was made."""
     with pytest.raises(DataError, match=r"finished stages are not as they were made .*--redo"):
-        verify(run.root, Progress())
+        verify(run.root, Progress(), print)
     return capsys.readouterr().out
 
 
 def test_a_whole_run_is_whole(run, capsys):
-    assert [each.faults for each in verify(run.root, Progress())] == [()] * 4
+    assert [each.faults for each in verify(run.root, Progress(), print)] == [()] * 4
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in said] == list(STAGES)
     record = run.manifest()["stages"]["synthesis"]
@@ -121,7 +121,7 @@ def test_a_file_that_is_cut_changed_or_gone_is_named(tmp_path, capsys, stage):
         assert said.count("✗") == 1 and f"✗ {stage}" in said
         storage.pipe_file(path, whole)
         storage.invalidate_cache()
-    verify(run.root, Progress())
+    verify(run.root, Progress(), print)
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
@@ -165,7 +165,7 @@ def test_rows_are_counted_where_a_record_of_before_has_neither_sizes_nor_hashes(
         for key in ("sizes", "sha256", "folder"):
             del record[key]
     Path(run.path("manifest.json")).write_text(json.dumps(manifest))
-    verify(run.root, Progress())
+    verify(run.root, Progress(), print)
     capsys.readouterr()
     write_table(table(29), f"{run.folder('ingest')}/train-00000.parquet")
     assert f"{run.folder('ingest')}/: 39 rows, expected 40" in told(run, capsys)
@@ -188,14 +188,14 @@ def test_a_stage_that_is_to_be_made_again_takes_with_it_what_was_made_of_it(run,
     digest = run.manifest()["stages"]["ingest"]["digest"]
     old = run.folder("finetune")
     assert redo(run.root, ["finetune"], Progress()) == ["finetune", "synthesis", "selection"]
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "synthesis: forgotten, for it was made of those" in said
     assert list(run.manifest()["stages"]) == ["ingest"] and not sizes_below(old)
     assert not [name for name in sizes_below(run.root) if "adapters" in name or "synth" in name]
     assert run.stage("ingest", {"after": {}}, never).skipped
     again = run.stage("finetune", {"after": {"ingest": digest}}, finetune)
     assert not again.skipped and again.path == old
-    verify(run.root, Progress())
+    verify(run.root, Progress(), print)
 
 
 def test_what_cannot_be_forgotten_is_refused(tmp_path):

@@ -37,6 +37,7 @@ from raysynth.stages.stage import Cost, function
 from raysynth.synthesis.specs import group_voices
 
 TERAFLOPS = 60.0
+LEFT_OUT = "GPU-hours leave out what CLIP and the autoencoder do, and DreamBooth's prior images"
 """Assumed sustained rate, TFLOP/s; an A100 multiplies bfloat16 at 312 at most."""
 
 
@@ -50,7 +51,7 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     """
     groups, listing = check_configuration(config)
     rate = f"{teraflops:g} TFLOP/s sustained per GPU (--tflops)"
-    assumptions = [rate, *grouping_warnings(config, groups)]
+    assumptions = [rate, LEFT_OUT, *grouping_warnings(config, groups)]
     groups, counts = sizes.planned_groups(config, groups, listing, assumptions)
     each: dict[str, Config] = {one.generator: one for one in candidates(config)}
     recipes = {name: settled(recipe_of(one), counts["train"]) for name, one in each.items()}
@@ -89,8 +90,8 @@ def _store(config: Config, total: Cost) -> int:
 
 
 def _of_cpus(assumptions: list[str], minutes: Minutes | None) -> list[str]:
-    """What is assumed of a run on CPUs: nothing of GPUs."""
-    return [each for each in assumptions if minutes is None or "GPU" not in each]
+    """What is assumed of a run on CPUs: nothing of a GPU's rate, the first two."""
+    return assumptions if minutes is None else assumptions[2:]
 
 
 def _total(config: Config, sized: costs.Sized) -> Cost:
@@ -224,7 +225,6 @@ def _assume(
     assumptions += [
         "classifiers: a ResNet-50's FLOPs at their image size, every trial to its end, with all "
         "evaluations, tunings and seeds",
-        "GPU-hours leave out what CLIP and the autoencoder do, and DreamBooth's prior images",
         f"PNG takes {costs.PNG_BYTES:g} bytes per pixel",
         "host memory: training, validation and kept images as 8-bit pixels at the classifier's "
         "size; test images in the workers; the processes themselves come on top",

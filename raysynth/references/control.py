@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raysynth.datasets.settings import DatasetConfig
 from raysynth.models.settings import BaseConfigSection
-from raysynth.networks.build import Blueprint
-from raysynth.networks.images import ImageSet
 from raysynth.references.settings import CONTROLS as PARTS
 from raysynth.references.settings import ReferencesConfig
 from raysynth.registry import Registry
 
-Embedder = Callable[[ImageSet], NDArray[np.float32]]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from raysynth.networks.build import Blueprint
+    from raysynth.networks.images import ImageSet
+
+Embedder: TypeAlias = "Callable[[ImageSet], NDArray[np.float32]]"
 
 
 def nothing_to_refuse(base: BaseConfigSection, dataset: DatasetConfig) -> None:

@@ -79,7 +79,7 @@ def test_a_driver_elsewhere_is_known_by_its_beats(place, began, capsys):
     other._since = "1970-01-01 00:00:00 UTC"
     with pytest.raises(ConfigError, match=r"is being run by process .* Fix: wait for it"):
         taken(f"{place}/t", began)
-    assert "if it gives no sign of life for 2 s" in capsys.readouterr().out
+    assert "if it gives no sign of life for 2 s" in capsys.readouterr().err
     other.check()
 
 

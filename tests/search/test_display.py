@@ -17,6 +17,7 @@ def trial(score: float | None, *, ended: bool) -> SimpleNamespace:
         last_result=last if score else None,
         status=status,
         trial_id="t",
+        config={},
     )
 
 

@@ -30,8 +30,9 @@ OF = {
     "search": ("search", *LATER),
 }
 """Section -> stages that a knob of it decides, of itself or through what they read."""
-NOWHERE = ("resources", "benchmark", "grouping", "audit")
-"""Sections that say where and how often a run is made; those whose stage is not in every run."""
+NOWHERE = ("resources", "benchmark", "report", "grouping", "audit")
+"""Sections that say where and how often a run is made, and how much its page shows; those whose
+stage is not in every run."""
 
 
 def with_knob(name: str, value: int, *overrides: str, **said: Any) -> Any:

@@ -91,9 +91,9 @@ def test_draw_needs_every_group():
 def test_shortage_is_said(capsys):
     data = tiny_data()
     say_shortage(0.5, data, Progress())
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
     say_shortage(2.0, data, Progress())
-    assert "asks for 112 images; 40 group-balanced ones" in capsys.readouterr().out
+    assert "asks for 112 images; 40 group-balanced ones" in capsys.readouterr().err
 
 
 def test_images_share_memory_across_workers(ray_local):

@@ -6,12 +6,16 @@ through selection, and needs none of them here.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
-from raysynth.networks.build import Blueprint
-from raysynth.networks.images import ImageSet
 from raysynth.references.control import Control, Embedder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from raysynth.networks.build import Blueprint
+    from raysynth.networks.images import ImageSet
 
 
 def _load(blueprint: Blueprint, size: int, batch: int) -> Embedder:
