@@ -282,7 +282,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_ids(tmp_path):
         command = [
             sys.executable,
             "-m",
-            "raysynth.cli",
+            "raysynth",
             "run",
             f"storage_path={folder}",
             *overrides,
