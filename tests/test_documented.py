@@ -44,6 +44,7 @@ ELSEWHERE = {
     "pre-commit": "writes into the checkout's .git",
     ".ci/run": "runs this test",
     "exiftool": "a program that is not installed everywhere",
+    "moto_server": "stays up until it is stopped",
     "prometheus": "a program that is not installed here",
     **dict.fromkeys((".", "cd", "sed", "for", "do", "done", "as()", "}", "grep"), "the shell's"),
 }
@@ -203,6 +204,8 @@ def target(words: list[str], _) -> None:
 
 def script(words: list[str], files) -> None:
     """A script that is there and has its options; a job's configuration loads."""
+    if words[0] == "-c":
+        return compile(words[1], "page", "exec")
     if words[0] == "-m":
         assert words[1] in ("raysynth", "pytest", "venv")
         if words[1] == "raysynth":
