@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -166,9 +167,11 @@ def test_wandb_works_offline_and_keeps_its_files_with_the_run(tmp_path, monkeypa
         all_.artefacts([str(page)])
     assert said == [] and capfd.readouterr().out == ""
     (file,) = (tmp_path / "trackers/wandb").rglob("run-*.wandb")
-    data = file.read_bytes()
-    for expected in (b"finetune/3-0/loss", b"search/trial-01/WGA", b"trials", b"index-html"):
-        assert expected in data
+    wanted = (b"finetune/3-0/loss", b"search/trial-01/WGA", b"trials", b"index-html")
+    until = time.monotonic() + 60  # wandb's own process writes on after its run has ended
+    while not all(each in file.read_bytes() for each in wanted) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert [each for each in wanted if each not in file.read_bytes()] == []
 
 
 def test_trackio_keeps_its_board_with_the_run(tmp_path):
