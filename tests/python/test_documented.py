@@ -19,7 +19,13 @@ SMALL = {
     "finetune": {"steps": 4, "batch_size": 4},
     "synthesis": {"images_per_group": 8, "steps": 2, "batch_size": 8},
     "selection": {"on_unfaithful": "go_on"},
-    "references": {"names": ["erm", "resampling"], "seeds": 1, "steps": 8, "weight_decays": [0.1]},
+    "references": {
+        "names": ["erm", "resampling"],
+        "controls": [],
+        "seeds": 1,
+        "steps": 8,
+        "weight_decays": [0.1],
+    },
     "classifier": {"seeds": 1, "steps": 8},
     "search": {"trials": 2, "steps": [4, 8]},
 }
