@@ -152,7 +152,9 @@ def in_words(status: Status) -> list[str]:
         lines.append(f"error     attempt {error.get('attempt')}: {text}")
     made = [f"{one['stage']} {duration(one['seconds'])}" for one in status.made]
     lines.append(f"made      {', '.join(made) or 'nothing yet'}")
-    there = record.get("made") or ()
+    at_work = status.state in (RUNNING, SILENT, GONE)
+    # Of a run that has ended, stages may have been forgotten since (`raysynth verify --redo`).
+    there = record.get("made") or () if at_work else [one["stage"] for one in status.made]
     if left := [name for name in record.get("stages") or () if name not in there]:
         lines.append(f"to come   {', '.join(left)}")
     if status.note:

@@ -162,6 +162,16 @@ def test_signs_of_life_are_read_honestly(tmp_path):
     assert read_status(str(tmp_path)).state == "running"
 
 
+def test_what_was_forgotten_after_the_end_is_to_come(tmp_path):
+    names = ["ingest", "synthesis"]
+    put(tmp_path, stages=names, made=names, ended={"at": 1.0, "how": "finished", "code": None})
+    for made, left in ((names, ""), (names[:1], "to come   synthesis")):
+        stages = {name: {"seconds": 1.0} for name in made}
+        (tmp_path / "manifest.json").write_text(json.dumps({"stages": stages}))
+        told = "\n".join(in_words(read_status(str(tmp_path))))
+        assert left in told and bool(left) == ("to come" in told)
+
+
 def test_a_run_without_a_status_is_known_by_its_manifest(tmp_path):
     stages = {"ingest": {"seconds": 3.25, "rows": 56}, "clustering": {"seconds": 150.0}}
     (tmp_path / "manifest.json").write_text(json.dumps({"stages": stages}))
