@@ -19,11 +19,10 @@ from raysynth.errors import ConfigError
 from raysynth.evaluation.kept import final_of
 from raysynth.evaluation.results import Truth, read_truth
 from raysynth.evaluation.shipping import candidates
-from raysynth.finished import LAST, Finished, read_finished
+from raysynth.finished import LAST, Finished, read_finished, require_empty
 from raysynth.networks.onnx import check_onnx
 from raysynth.references.titles import title_of
 from raysynth.storage import tables
-from raysynth.storage.files import exists, sizes_below
 from raysynth.terminal import clipped, masked, shown
 from raysynth.training.units import Units
 
@@ -53,10 +52,7 @@ def export(
     """
     if onnx:
         check_onnx()
-    if exists(folder) and sizes_below(folder):
-        raise ConfigError(
-            f"--to: {masked(folder)} is not empty; expected a new or empty folder. Fix: another one"
-        )
+    require_empty(folder)
     run = read_finished(config)
     row = _row(run.methods, method)
     seed = _seed(run.methods, method, seed)

@@ -21,7 +21,7 @@ from raysynth.method import FOLDERS, nodes_of
 from raysynth.stages.graph import Node, stage_kind
 from raysynth.stages.record import MANIFEST, recorded_folder
 from raysynth.stages.run import CONFIG
-from raysynth.storage.files import exists, read_json, read_record
+from raysynth.storage.files import exists, read_json, read_record, sizes_below
 from raysynth.terminal import clipped, masked
 
 LAST = "classification"
@@ -110,6 +110,14 @@ def read_made(config: Config, last: str, kinds: Sequence[str]) -> Made:
             "another storage_path"
         )
     return Made(own, folders, records)
+
+
+def require_empty(folder: str) -> None:
+    """Raise ConfigError where there is something in the folder or URI that an export is to make."""
+    if exists(folder) and sizes_below(folder):
+        raise ConfigError(
+            f"--to: {masked(folder)} is not empty; expected a new or empty folder. Fix: another one"
+        )
 
 
 def _stages(root: str) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from raysynth.planning.preflight import (
     strange_lenders,
     warnings_of,
 )
-from raysynth.stages.record import MANIFEST, is_manifest
+from raysynth.stages.record import read_manifest
 from raysynth.stages.shelf import Shelf
-from raysynth.storage.files import exists, misfits, read_json
+from raysynth.storage.files import exists, misfits
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ def rehearse(config: Config, until: str | None = None) -> Rehearsal:
 
 def _recorded(root: str) -> Mapping[str, Any]:
     try:
-        found = read_json(f"{root}/{MANIFEST}")
+        found = read_manifest(root)
     except DataError:
         return {}
-    return dict(found["stages"]) if is_manifest(found) else {}
+    return found["stages"] if found else {}
 
 
 def _of(name: str, digest: str, record: Mapping[str, Any] | None, shelf: Shelf) -> str:

@@ -16,9 +16,9 @@ from raysynth.method import FOLDERS
 from raysynth.models.finite import fault_of
 from raysynth.progress import Progress
 from raysynth.stages.graph import stage_kind
-from raysynth.stages.record import MANIFEST, SHARED, as_json, is_manifest, shared_name
+from raysynth.stages.record import MANIFEST, SHARED, as_json, read_manifest, shared_name
 from raysynth.stages.shelf import PARTIAL, Shelf
-from raysynth.storage.files import misfits, open_storage, read_json, remove, sizes_below
+from raysynth.storage.files import misfits, open_storage, remove, sizes_below
 from raysynth.storage.files import write_atomic as write
 from raysynth.storage.hashes import AT_ONCE, sha256_of
 from raysynth.storage.tables import count_rows, read_parts
@@ -130,18 +130,13 @@ def redo(root: str, names: Sequence[str], display: Progress) -> list[str]:
 
 
 def _manifest(root: str) -> dict[str, Any]:
-    manifest = read_json(f"{root}/{MANIFEST}")
+    manifest = read_manifest(root)
     if manifest is None:
         raise ConfigError(
             f"{masked(root)}: no run is there, or none that has finished a stage. Fix: the folder "
             "or URI of a run, or the configuration that it was run with"
         )
-    if not is_manifest(manifest):
-        raise DataError(
-            f"{masked(root)}/{MANIFEST} is no manifest of a run. Fix: run it again: what is "
-            "finished is known by its records"
-        )
-    return dict(manifest)
+    return manifest
 
 
 def _made_of(names: Sequence[str], stages: Mapping[str, Any]) -> list[str]:

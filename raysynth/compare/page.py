@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
@@ -17,6 +15,7 @@ from raysynth.compare.grids import beside
 from raysynth.compare.read import Known, methods_of
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
+from raysynth.pages import data_uri, templates
 from raysynth.references.titles import title_of
 from raysynth.storage.tables import groups_of, read_table, split_files
 from raysynth.strips import mosaic, png, spaced, thumbnails
@@ -46,20 +45,17 @@ class Sheet:
 
 def render(runs: Sequence[Known], names: Sequence[str]) -> str:
     """The whole page; nothing it needs is outside of it."""
-    environment = Environment(
-        loader=PackageLoader("raysynth.compare"),
-        autoescape=select_autoescape(["html", "j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page: str = environment.get_template("compare.html.j2").render(
-        names=names,
-        runs=runs,
-        grids=beside(runs, names),
-        chart=_chart(runs, names),
-        told=_told(runs, names),
-        sheets=_sheets(runs),
+    page: str = (
+        templates("raysynth.compare")
+        .get_template("compare.html.j2")
+        .render(
+            names=names,
+            runs=runs,
+            grids=beside(runs, names),
+            chart=_chart(runs, names),
+            told=_told(runs, names),
+            sheets=_sheets(runs),
+        )
     )
     return page
 
@@ -166,5 +162,4 @@ def _picture(images: Sequence[Image.Image], told: str) -> Picture:
     strip = mosaic(images, COLUMNS)
     assert strip is not None
     scale = max(1, round(48 / images[0].width))
-    source = f"data:image/png;base64,{base64.b64encode(png(strip)).decode()}"
-    return Picture(told, source, strip.width * scale, strip.height * scale)
+    return Picture(told, data_uri(png(strip)), strip.width * scale, strip.height * scale)

@@ -14,7 +14,7 @@ from raysynth.evaluation.kinds import OURS
 from raysynth.jobs.status import Status, read_status
 from raysynth.method import FOLDERS
 from raysynth.stages.graph import stage_kind
-from raysynth.stages.record import MANIFEST, SHARED, is_manifest
+from raysynth.stages.record import SHARED, read_manifest
 from raysynth.stages.run import CONFIG
 from raysynth.stages.shelf import Shelf
 from raysynth.storage.files import exists, open_storage, read_json
@@ -112,12 +112,7 @@ def known(root: str) -> Known:
         Its manifest or its configuration cannot be read.
     """
     status = read_status(root)
-    manifest = read_json(f"{root}/{MANIFEST}") or {"stages": {}}
-    if not is_manifest(manifest):
-        raise DataError(
-            f"{masked(root)}/{MANIFEST} is no manifest of a run. Fix: run it again: what is "
-            "finished is known by its records"
-        )
+    manifest = read_manifest(root) or {"stages": {}}
     return Known(root, status, _settings(root), manifest)
 
 

@@ -10,14 +10,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from raysynth.compare.read import Known, known
 from raysynth.errors import ConfigError, StageError
+from raysynth.repeated import repeated
 from raysynth.storage.files import open_storage, sizes_below
 from raysynth.terminal import masked, shown
 from raysynth.trackers.several import FOLDER
@@ -182,22 +183,11 @@ def _events(run: Known) -> Iterator[str]:
     if storage.is_disk:
         yield _own_folder(run) or f"{path}/tensorboard"
         return
-    over, known_sizes = threading.Event(), dict[str, int]()
     with tempfile.TemporaryDirectory(prefix="raysynth-events-") as local:
-
-        def follow() -> None:
-            while not over.wait(FETCH_SECONDS):
-                with contextlib.suppress(Exception):  # the next time
-                    fetch(f"{remote}/tensorboard", local, known_sizes)
-
-        fetch(f"{remote}/tensorboard", local, known_sizes)
-        thread = threading.Thread(target=follow, name="events", daemon=True)
-        thread.start()
-        try:
+        grown = partial(fetch, f"{remote}/tensorboard", local, dict[str, int]())
+        grown()
+        with repeated(grown, FETCH_SECONDS, "events", END_SECONDS):
             yield local
-        finally:
-            over.set()
-            thread.join(END_SECONDS)
 
 
 def _own_folder(run: Known) -> str | None:

@@ -16,6 +16,7 @@ from raysynth.datasets.settings import DatasetConfig
 from raysynth.datasets.shots import few_shots
 from raysynth.errors import ConfigError, DataError
 from raysynth.groups.groups import (
+    FEW,
     UNKNOWN,
     Groups,
     check_names,
@@ -27,8 +28,6 @@ from raysynth.groups.groups import (
 )
 from raysynth.storage.tables import SPLITS
 
-FEW = 20
-"""Images of a group with fewer of which its accuracy says little."""
 VALIDATION_LEAST = 10
 """Images that a thinned validation split keeps of each group at least (FFR)."""
 

@@ -20,6 +20,8 @@ LONGEST_NAME = 100
 """Characters of a label's or an attribute's name."""
 LEAST = {"train": 1, "validation": 2, "test": 2}
 """Images of every group that a split has at least."""
+FEW = 20
+"""Images of a group with fewer of which its accuracy says little."""
 SHOWN = 8
 """Names that a message lists."""
 UNKNOWN = -1

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from raysynth.groups.groups import Groups
+from raysynth.groups.groups import FEW, Groups
 from raysynth.inspection.heads import Head
 from raysynth.inspection.properties import CLEARLY, FIX, Double, Property
 
@@ -15,7 +15,6 @@ GAP = 0.10
 """Between the average and the worst group, from which a plain head is called unfair."""
 CLOSED = 0.05
 """The same of a balanced head, up to which balancing is called enough."""
-FEW = 20
 
 
 @dataclass(frozen=True)

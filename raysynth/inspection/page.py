@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
 from raysynth.inspection.findings import Findings
 from raysynth.inspection.tables import percent
+from raysynth.pages import data_uri, templates
 from raysynth.storage.files import write_atomic
 
 
@@ -28,18 +24,6 @@ def write(audit: Findings, path: str) -> None:
 
 
 def _rendered(name: str, audit: Findings) -> str:
-    environment = Environment(
-        loader=PackageLoader("raysynth.inspection"),
-        autoescape=select_autoescape(["html", "j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "src": _source}
+    environment = templates("raysynth.inspection", percent=percent, src=data_uri)
     rendered: str = environment.get_template(name).render(a=audit)
     return rendered
-
-
-def _source(data: bytes) -> Any:
-    kind = "png" if data.startswith(b"\x89PNG") else "webp" if data[:4] == b"RIFF" else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -6,9 +6,7 @@ memory is taken. So Stable Diffusion's costs are known on a laptop, before any w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -28,7 +26,7 @@ def unet_cost(
     tokens: int,
     family: Family,
 ) -> UNetCost:
-    """Cost of the UNet that a diffusers configuration describes; seconds once, then remembered.
+    """Cost of the UNet that a diffusers configuration describes; takes seconds.
 
     Parameters
     ----------
@@ -36,22 +34,8 @@ def unet_cost(
     family : of the base.
     targets : kinds of layers that LoRA adapts; None: all weights are trained.
     """
-    kinds = None if targets is None else tuple(targets)
-    known: Any = family  # protocols do not count as hashable
-    return _unet_cost(json.dumps(dict(shape)), kinds, rank, checkpointing, tokens, known)
-
-
-@cache
-def _unet_cost(
-    shape: str,
-    targets: tuple[str, ...] | None,
-    rank: int,
-    checkpointing: bool,
-    tokens: int,
-    family: Any,
-) -> UNetCost:
     with torch.device("meta"):
-        unet: Any = family.build(json.loads(shape))
+        unet: Any = family.build(dict(shape))
     for parameter in unet.parameters():
         parameter.data = parameter.data.bfloat16()
     parameters = sum(p.numel() for p in unet.parameters())

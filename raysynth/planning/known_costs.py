@@ -17,9 +17,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from raysynth.errors import RaysynthError
 from raysynth.knobs import digest_of
 from raysynth.models.family import FAMILIES, USUAL, Family
 from raysynth.planning.network_cost import UNetCost
+from raysynth.storage.files import write_atomic
 
 SHIPPED = Path(__file__).parent / "known_costs.json"
 SIDES = (256, 512)
@@ -82,11 +84,9 @@ def _read(key: str) -> UNetCost | None:
 
 def _write(key: str, cost: UNetCost) -> None:
     path = _kept(key)
-    with suppress(OSError):
+    with suppress(OSError, RaysynthError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(asdict(cost)))
-        temporary.replace(path)
+        write_atomic(str(path), json.dumps(asdict(cost)).encode(), patience=0)
 
 
 def shipped_arguments() -> Iterator[tuple[Any, ...]]:

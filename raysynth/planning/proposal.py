@@ -134,9 +134,9 @@ def _listed(dataset: Mapping[str, Any]) -> tuple[Groups, pa.Table, dict[str, Any
 def _names_attributes(dataset: Mapping[str, Any]) -> bool:
     """Whether any image says its attribute; read as if none had to."""
     unknown = DatasetConfig.model_validate({**dataset, "attributes": "unknown"})
-    found = layout_of(unknown).open(unknown, 0).listing()["attribute"].to_numpy()
-    names = layout_of(unknown).open(unknown, 0).attribute_names
-    return bool((found >= 0).any()) and len(names) > 1
+    opened = layout_of(unknown).open(unknown, 0)
+    found = opened.listing()["attribute"].to_numpy()
+    return bool((found >= 0).any()) and len(opened.attribute_names) > 1
 
 
 def _template(groups: Groups) -> str:

@@ -20,10 +20,10 @@ from raysynth.adapters.record import Adapter, read_adapters
 from raysynth.classify.licences import of_model
 from raysynth.config.config import Config
 from raysynth.errors import ConfigError, DataError
-from raysynth.finished import read_made
+from raysynth.finished import read_made, require_empty
 from raysynth.models.hub import public_name
 from raysynth.publish.rows import TUNED
-from raysynth.storage.files import exists, open_storage, sizes_below, write_atomic
+from raysynth.storage.files import open_storage, write_atomic
 from raysynth.terminal import clipped, masked, shown
 
 CARD = """\
@@ -63,10 +63,7 @@ def export_adapters(
     """
     if form not in WRITERS:
         raise ConfigError(f"--form: got {clipped(form)!r}, expected {' or '.join(WRITERS)}")
-    if exists(folder) and sizes_below(folder):
-        raise ConfigError(
-            f"--to: {masked(folder)} is not empty; expected a new or empty folder. Fix: another one"
-        )
+    require_empty(folder)
     made = read_made(config, "selection", (TUNED,))
     found = _adapters(made.folders)
     lines = []

@@ -9,6 +9,7 @@ import typer
 from raysynth.config.storage import require_filesystem
 from raysynth.endings import in_words
 from raysynth.errors import ConfigError
+from raysynth.publish import ADAPTERS, IMAGES
 
 if TYPE_CHECKING:
     from raysynth.config.config import Config
@@ -53,7 +54,6 @@ Certificate = Annotated[
     str, typer.Option("--certificate", help="images: sign by C2PA; PEM file of the chain.")
 ]
 Key = Annotated[str, typer.Option("--key", help="images: PEM file of its private key.")]
-IMAGES, ADAPTERS = "images", "adapters"
 
 
 def export(

@@ -14,12 +14,13 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from raysynth.config.config import Config
 from raysynth.errors import ConfigError, StorageError, first_line
 from raysynth.progress import Progress
+from raysynth.publish import ADAPTERS, IMAGES
 from raysynth.publish.adapters import export_adapters
 from raysynth.publish.images import export_images
 from raysynth.storage.files import sizes_below
 from raysynth.terminal import clipped, shown
 
-IMAGES, ADAPTERS, SHIPPED = "images", "adapters", "shipped"
+SHIPPED = "shipped"
 
 
 def push(

@@ -57,11 +57,14 @@ class RunFolder:
         return pd.DataFrame.from_dict(rows, orient="index", columns=["seconds", "rows", "folder"])
 
     @property
-    def _records(self) -> dict[str, Any]:
-        from raysynth.stages.record import MANIFEST
-        from raysynth.storage.files import read_json
+    def _manifest(self) -> dict[str, Any]:
+        from raysynth.stages.record import read_manifest
 
-        return dict((read_json(f"{self.root}/{MANIFEST}") or {"stages": {}})["stages"])
+        return read_manifest(self.root) or {"stages": {}}
+
+    @property
+    def _records(self) -> dict[str, Any]:
+        return dict(self._manifest["stages"])
 
     def folder(self, stage: str) -> str:
         """Folder or URI of a finished stage's outputs.
@@ -71,9 +74,11 @@ class RunFolder:
         ConfigError
             There is no such stage, or it is not finished.
         """
+        from raysynth.stages.record import SHARED
         from raysynth.stages.shelf import Shelf
 
-        records = self._records
+        manifest = self._manifest
+        records = manifest["stages"]
         if stage not in records:
             kind = stage.partition("/")[0]
             known = "" if kind in FOLDERS else f"; expected one of {', '.join(FOLDERS)}"
@@ -81,7 +86,7 @@ class RunFolder:
                 f"{self.root}: stage {stage!r} is not finished{known}. Fix: "
                 f"raysynth.run(..., until={stage!r})"
             )
-        return Shelf(self.root, FOLDERS).at(stage, records[stage])
+        return Shelf(self.root, FOLDERS, manifest.get(SHARED)).at(stage, records[stage])
 
     @cached_property
     def _groups(self) -> Groups:
@@ -90,8 +95,11 @@ class RunFolder:
 
     @property
     def groups(self) -> pd.DataFrame:
-        """A row per group: label, attribute, real images of each split, generated and kept ones."""
+        """A row per group: label, attribute, real images of each split, kept generated ones."""
+        import numpy as np
         import pandas as pd
+
+        from raysynth.storage.tables import read_table
 
         groups, facts = self._groups, self._records["ingest"]["facts"]
         table = pd.DataFrame(
@@ -105,8 +113,9 @@ class RunFolder:
             index=pd.Index(groups.names, name="group"),
         )
         if "selection" in self._records:
-            kept = self.kept["group"].value_counts()
-            table["kept"] = [int(kept.get(name, 0)) for name in groups.names]
+            chosen = read_table(self.folder("selection"), ["group", "kept"]).to_pandas()
+            kept = chosen["group"][chosen["kept"]]
+            table["kept"] = np.bincount(kept, minlength=groups.count)
         return table
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from raysynth.report.case import FEW
+from raysynth.report.case import small
 from raysynth.report.content import Content, Method
 
 BIASED = 0.1
@@ -46,13 +46,10 @@ def few(content: Content) -> list[str]:
     """A sentence on every split with groups of few images."""
     found = []
     for split, decides in (("validation", "choices are made"), ("test", "results are measured")):
-        counts = content.counts[split]
-        names = content.measured.groups.names if split == "test" else content.groups.names
-        small = [f"{names[g]} {n}" for g, n in enumerate(counts.tolist()) if n < FEW]
-        if small:
-            least = int(counts.min())
+        if told := small(content, split):
+            least = int(content.counts[split].min())
             found.append(
-                f"Few {split} images, by which {decides}: {', '.join(small)}. Accuracy of the "
+                f"Few {split} images, by which {decides}: {', '.join(told)}. Accuracy of the "
                 f"smallest group moves in steps of 1/{least}, {100 / least:.1f} points, so one "
                 "image can decide."
             )

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raysynth.evaluation.paired import Difference
+from raysynth.groups.groups import FEW
 from raysynth.report.content import Content, Method
 from raysynth.report.tested import Tested
 
 HELPED, NOT, UNKNOWN = "helped", "did not help", "cannot be told"
-FEW = 20
-"""Images of a group below which a split is called too small."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,17 @@ class Case:
 
     def small(self, split: str) -> list[str]:
         """Groups with few images in a split, in words."""
-        counts = self.content.counts[split]
-        groups = self.content.measured.groups if split == "test" else self.content.groups
-        return [f"{groups.names[g]} {n}" for g, n in enumerate(counts.tolist()) if n < FEW]
+        return small(self.content, split)
 
     @property
     def gap(self) -> float:
         """raysynth's validation WGA minus its WGA on test."""
         ours = self.content.ours
         return ours.validation - ours.wga.mean if ours else 0.0
+
+
+def small(content: Content, split: str) -> list[str]:
+    """Groups with fewer than FEW images in a split, each with how many."""
+    groups = content.measured.groups if split == "test" else content.groups
+    counts = content.counts[split].tolist()
+    return [f"{groups.names[g]} {n}" for g, n in enumerate(counts) if n < FEW]

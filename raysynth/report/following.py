@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from raysynth.report.case import FEW, HELPED, NOT, UNKNOWN, Case
+from raysynth.groups.groups import FEW
+from raysynth.report.case import HELPED, NOT, UNKNOWN, Case
 
 GAP = 0.05
 """From which validation and test are said to differ."""

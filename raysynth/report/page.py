@@ -10,12 +10,14 @@ from importlib.resources import files
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from raysynth.evaluation.paired import METHOD
+from raysynth.groups.groups import FEW
+from raysynth.pages import templates
 from raysynth.report import bias
-from raysynth.report.case import FEW, Case
+from raysynth.report.case import Case
 from raysynth.report.charts import charts
 from raysynth.report.content import Content
 from raysynth.report.copies import PairSheet
@@ -107,24 +109,17 @@ def render_gallery(content: Content, gallery: Gallery) -> str:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("raysynth.report"),
-        autoescape=select_autoescape(["html", "j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return templates(
+        "raysynth.report",
+        coded=coded,
+        marks=marks,
+        percent=percent,
+        number=number,
+        scaled=_scaled,
+        seconds=seconds,
+        signed=signed,
+        src=_source,
     )
-    environment.filters |= {
-        "coded": coded,
-        "marks": marks,
-        "percent": percent,
-        "number": number,
-        "scaled": _scaled,
-        "seconds": seconds,
-        "signed": signed,
-        "src": _source,
-    }
-    return environment
 
 
 def _scripts(environment: Environment) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import colorsys
 import io
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from raysynth import pages
 from raysynth.report.content import Content
 from raysynth.stages.run import Run
 from raysynth.storage.tables import read_table
@@ -126,7 +126,7 @@ def poster(title: str, sheet: Sheet) -> Image.Image:
 def data_uri(image: Image.Image) -> str:
     """The image as a `data:` URI: PNG for pixel art, WebP where thumbnails are large."""
     if is_small(image):
-        return "data:image/png;base64," + base64.b64encode(png(image)).decode()
+        return pages.data_uri(png(image))
     buffer = io.BytesIO()
     image.save(buffer, format="WEBP", quality=88, xmp=image.info.get("xmp", b""))
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return pages.data_uri(buffer.getvalue())

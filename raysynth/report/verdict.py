@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from raysynth.evaluation.paired import Difference
-from raysynth.report.case import FEW, HELPED, NOT, UNKNOWN, Case
+from raysynth.groups.groups import FEW
+from raysynth.report.case import HELPED, NOT, UNKNOWN, Case
 from raysynth.report.content import Content
 from raysynth.report.following import GAP, following
 from raysynth.report.tested import Tested

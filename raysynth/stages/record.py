@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from raysynth.errors import DataError
 from raysynth.stages.graph import stage_kind
+from raysynth.storage.files import read_json
+from raysynth.terminal import masked
 
 RECORDS = ".records"
 MANIFEST = "manifest.json"
@@ -53,6 +56,20 @@ def is_manifest(value: Any) -> bool:
         and isinstance(value.get(SHARED, ""), str)
         and all(is_record(record) for record in stages.values())
     )
+
+
+def read_manifest(root: str) -> dict[str, Any] | None:
+    """The manifest of the run in a folder or URI; None: there is none yet.
+
+    Raises DataError where the file is no manifest.
+    """
+    manifest = read_json(f"{root}/{MANIFEST}")
+    if manifest is not None and not is_manifest(manifest):
+        raise DataError(
+            f"{masked(root)}/{MANIFEST} is no manifest of a run. Fix: run it again: what is "
+            "finished is known by its records"
+        )
+    return None if manifest is None else dict(manifest)
 
 
 def is_record(value: Any) -> bool:

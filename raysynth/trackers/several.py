@@ -10,12 +10,14 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raysynth.registry import Chosen
+from raysynth.repeated import repeated
 from raysynth.storage.files import open_storage, write_atomic
 from raysynth.terminal import clipped
 from raysynth.trackers.tracker import OPTIONAL, TRACKERS, Tracker
@@ -148,23 +150,14 @@ def _local_folder(folder: str) -> Iterator[str]:
     if storage.is_disk:
         yield f"{path}/{FOLDER}"
         return
-    local, over = tempfile.mkdtemp(prefix="raysynth-trackers-"), threading.Event()
-    sent: dict[str, int] = {}
-
-    def send() -> None:
-        while not over.wait(SENT_SECONDS):
-            with contextlib.suppress(Exception):  # the next time
-                _send(local, f"{folder}/{FOLDER}", sent)
-
-    thread = threading.Thread(target=send, name="trackers", daemon=True)
-    thread.start()
+    local = tempfile.mkdtemp(prefix="raysynth-trackers-")
+    send = partial(_send, local, f"{folder}/{FOLDER}", dict[str, int]())
     try:
-        yield local
+        with repeated(send, SENT_SECONDS, "trackers", END_SECONDS):
+            yield local
     finally:
-        over.set()
-        thread.join(END_SECONDS)
         with contextlib.suppress(Exception):
-            _send(local, f"{folder}/{FOLDER}", sent)
+            send()
         shutil.rmtree(local, ignore_errors=True)
 
 
