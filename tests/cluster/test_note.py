@@ -31,8 +31,11 @@ def folder(monkeypatch, tmp_path) -> Path:
 
 @contextmanager
 def process(command: list[str] = SLEEP) -> Iterator[subprocess.Popen]:
+    """A process that runs its program: just after a start it has no command line yet."""
     started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
+        while not psutil.Process(started.pid).cmdline():
+            time.sleep(0.01)
         yield started
     finally:
         started.kill()
