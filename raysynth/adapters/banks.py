@@ -73,8 +73,8 @@ class LoraBank:
         self.position = {name: number for number, name in enumerate(names)}
         targets = layers_of(base.family, shape.targets)
         targets |= base.family.text_targets if base.live else {}
-        prefix = "" if base.live else "unet."
-        self.lora = inject(self.unet, targets, shape.rank, shape.alpha, len(names), prefix)
+        stacked = (targets, shape.rank, shape.alpha, len(names), base.prefix)
+        self.lora = inject(self.unet, *stacked)
         for name, number in self.position.items():
             self.lora.load(number, f"{folder}/{name}")
         self.folded = FoldedUNet(self.unet, self.lora)

@@ -336,7 +336,7 @@ def alpha_of(data: bytes) -> float | None:
     length = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     config = json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY, "{}"))
-    return config.get("unet.lora_alpha")
+    return next((value for key, value in config.items() if key.endswith(".lora_alpha")), None)
 
 
 def _whole(value: float) -> float:

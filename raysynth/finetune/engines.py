@@ -79,8 +79,7 @@ def build_trainee(pack: Pack, slots: int) -> Trainee:
         round_weights(network, DTYPES[dtype])
     targets = layers_of(base.family, settings.targets)
     targets |= base.family.text_targets if base.live else {}
-    prefix = "" if base.live else "unet."
-    lora = inject(network, targets, settings.rank, settings.alpha, slots, prefix)
+    lora = inject(network, targets, settings.rank, settings.alpha, slots, base.prefix)
     return _lora_trainee(network, lora)
 
 

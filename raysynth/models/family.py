@@ -184,6 +184,11 @@ class Base:
         return self.family.joined(self) if self.live else self.model
 
     @property
+    def prefix(self) -> str:
+        """Of the names of adapted layers in files; "" where `network` says the part itself."""
+        return "" if self.live else f"{self.family.roles['model'][0]}."
+
+    @property
     def vae(self) -> Any:
         """The autoencoder between images and latents."""
         return self.parts[self.family.roles["vae"][0]]
