@@ -84,20 +84,11 @@ def prior_latents(base: Base, job: Job, group: int, count: int, pack: Pack) -> T
     storage, name = open_storage(path)
     with contextlib.suppress(OSError, KeyError, safetensors.SafetensorError):  # drawn again
         return safetensors.torch.load(storage.cat_file(name))["latents"].to(base.device)
-    pipeline = base.family.pipeline(base)
-    pipeline.set_progress_bar_config(disable=True)
     parts = []
     for chunk in np.array_split(np.arange(count), -(-count // _BATCH)):
-        with torch.no_grad(), base.autocast():
-            parts.append(
-                pipeline(
-                    [job.plain_prompts[group]] * len(chunk),
-                    num_inference_steps=STEPS,
-                    guidance_scale=GUIDANCE,
-                    generator=[prior_dice(group, int(i), pack.seed) for i in chunk],
-                    output_type="latent",
-                ).images.float()
-            )
+        prompts = [job.plain_prompts[group]] * len(chunk)
+        dice = [prior_dice(group, int(i), pack.seed) for i in chunk]
+        parts.append(base.family.drawn(base, prompts, STEPS, GUIDANCE, dice))
     latents = torch.cat(parts)
     make_folder(path.rsplit("/", 1)[0])
     write_atomic(path, safetensors.torch.save({"latents": latents.cpu().contiguous()}))

@@ -1,18 +1,22 @@
-"""Which attention kernel a UNet computes with: as configured, or the one measured faster here.
+"""Which attention kernel a network computes with: as configured, or the one measured faster here.
 
 Fused attention (PyTorch's SDPA) wins on GPUs and on long sequences, two batched matrix products
-win on CPUs and on tiny latents, mostly in the backward pass; so a worker measures.
+win on CPUs and on tiny latents, mostly in the backward pass; so a worker measures. So it is with
+UNets, whose attention layers take either of diffusers' processors. A transformer's have one of
+their own, whose kernel PyTorch chooses; `plain` makes it multiply matrices.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from raysynth.models.denoiser import Denoiser
 from raysynth.models.family import Base
@@ -25,7 +29,7 @@ noise of a busy machine would make two runs round differently."""
 
 
 def pick_attention(base: Base, asked: str, rows: int, *, backward: bool) -> str:
-    """Set the attention kernel of a loaded UNet; its name.
+    """Set the attention kernel of a loaded network; its name.
 
     Parameters
     ----------
@@ -33,9 +37,41 @@ def pick_attention(base: Base, asked: str, rows: int, *, backward: bool) -> str:
     rows : images per call in use.
     backward : measure the backward pass too.
     """
+    if not takes_processors(base.model):
+        if asked == "plain":
+            _use_products(base.model)
+        return "plain" if asked == "plain" else "sdpa"
     chosen = asked if asked != "auto" else _faster(base, rows, backward)
     base.model.set_attn_processor(PROCESSORS[chosen]())
     return chosen
+
+
+def takes_processors(model: Any) -> bool:
+    """Whether all attention layers of a model compute what diffusers' usual processors do."""
+    found = getattr(model, "attn_processors", None)
+    usual = (AttnProcessor, AttnProcessor2_0)
+    return bool(found) and all(type(each) in usual for each in found.values())
+
+
+def _use_products(model: Any) -> None:
+    """Let every attention layer's own processor multiply matrices, as PyTorch's SDPA can."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Module) and hasattr(module, "processor"):
+            module.processor = _with_products(module.processor)
+
+
+def _with_products(processor: Any) -> Any:
+    kind = type(processor)
+
+    class Products(kind):  # type: ignore[misc, valid-type]
+        @wraps(kind.__call__)  # its signature says to diffusers what it takes
+        def __call__(self, *given: Any, **named: Any) -> Any:
+            with sdpa_kernel(SDPBackend.MATH):
+                return kind.__call__(self, *given, **named)
+
+    found = Products.__new__(Products)
+    vars(found).update(vars(processor))
+    return found
 
 
 def _faster(base: Base, rows: int, backward: bool) -> str:

@@ -51,7 +51,17 @@ class Condition:
 
     @staticmethod
     def cat(parts: Sequence[Condition]) -> Condition:
-        """The rows of all parts, in order."""
-        return Condition(
-            {name: torch.cat([part[name] for part in parts]) for name in parts[0].tensors}
-        )
+        """The rows of all parts, in order; states of shorter prompts end in zeros."""
+        return Condition({name: _cat([part[name] for part in parts]) for name in parts[0].tensors})
+
+
+def _cat(tensors: Sequence[Tensor]) -> Tensor:
+    longest = max(tensor.shape[1:2] for tensor in tensors)
+    if all(tensor.shape[1:2] == longest for tensor in tensors):
+        return torch.cat(list(tensors))
+    (length,) = longest
+    grown = []
+    for tensor in tensors:
+        missing = tensor.new_zeros(len(tensor), length - tensor.shape[1], *tensor.shape[2:])
+        grown.append(torch.cat([tensor, missing], 1))
+    return torch.cat(grown)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -47,11 +47,18 @@ class Shape:
     """Pixels per latent position."""
     tokens: int
     """Length of a prompt, at most, and of its text states."""
+    zeros: bool = False
+    """An empty prompt is told as zeros instead of what its encoders say of it."""
 
     @property
     def side(self) -> int:
         """Side of its own images, pixels."""
         return self.latents[1] * self.factor
+
+    def at(self, side: int) -> Shape:
+        """The same for images of `side` pixels."""
+        positions = side // self.factor
+        return replace(self, latents=(self.latents[0], positions, positions))
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,11 @@ class Family(Protocol):
     targets: Mapping[str, tuple[str, ...]]
     """Kinds of layers that LoRA adapts, and the ends of their module names in the network."""
     text_targets: Mapping[str, tuple[str, ...]]
-    """The same in its text encoder, which is adapted where `finetune.text_encoder` says so."""
+    """The same in its text encoders, which are adapted where `finetune.text_encoder` says so; empty
+    where diffusers reads no adapters of them."""
     published: Published
+    compiles: bool
+    """Whether its network is compiled unasked where that pays."""
 
     def recognises(self, read: Read) -> bool:
         """Whether configurations are those of this family."""
@@ -124,6 +134,9 @@ class Family(Protocol):
     def build(self, config: Mapping[str, Any]) -> Any:
         """The network of a configuration, with random weights on torch's default device."""
 
+    def given(self, config: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Channels, height and width of what a network of this configuration takes."""
+
     def blocks(self) -> tuple[type, ...]:
         """Modules of the network that gradient checkpointing computes again, one by one."""
 
@@ -137,13 +150,27 @@ class Family(Protocol):
         """[B, C, H, W] what the network gives, as it computes it; see `Denoiser`."""
 
     def joined(self, base: Base) -> Any:
-        """The network with its text encoder, which takes the conditions of a `live` base."""
+        """The network with its text encoders, which takes the conditions of a `live` base."""
 
     def prediction(self, scheduler: Any) -> Prediction:
         """What the network predicts; raises ModelError for what is not known here."""
 
+    def sigmas(self, steps: int) -> list[float] | None:
+        """What the family's pipeline asks its own scheduler for; None: the scheduler's own."""
+
+    def around_vae(self, base: Base) -> AbstractContextManager[Any]:
+        """The context in which the autoencoder runs."""
+
     def pipeline(self, base: Base) -> Any:
         """diffusers' pipeline of loaded parts."""
+
+    def drawn(
+        self, base: Base, prompts: Sequence[str], steps: int, scale: float, dice: Sequence[Any]
+    ) -> Tensor:
+        """[B, C, H, W] float32 scaled latents by the family's own pipeline, at the base's size.
+
+        `scale`: of classifier-free guidance, 1 is none; `dice`: a generator for each prompt.
+        """
 
 
 def layers_of(family: Family, targets: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -180,7 +207,7 @@ class Base:
 
     @property
     def network(self) -> Any:
-        """What adapters are put on: the model, of a `live` base joined with its text encoder."""
+        """What adapters are put on: the model, of a `live` base joined with its text encoders."""
         return self.family.joined(self) if self.live else self.model
 
     @property

@@ -29,7 +29,7 @@ def as_pixels(base: Base, images: np.ndarray) -> Tensor:
 
 def moments(base: Base, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation [B, C, H, W] float32 of the scaled latents of `as_pixels`."""
-    with base.autocast():
+    with base.family.around_vae(base):
         posterior = base.vae.encode(pixels.to(base.vae.dtype)).latent_dist
     scale = base.vae.config.scaling_factor
     return (posterior.mean.float() - _shift(base)) * scale, posterior.std.float() * scale
@@ -45,7 +45,7 @@ def encode(base: Base, images: np.ndarray) -> Tensor:
 def decode(base: Base, latents: Tensor) -> np.ndarray:
     """[B, side, side, 3] uint8 images of latents [B, C, H, W]."""
     latents = (latents / base.vae.config.scaling_factor + _shift(base)).to(base.vae.dtype)
-    with base.autocast():
+    with base.family.around_vae(base):
         x_BCHW = base.vae.decode(latents, return_dict=False)[0]
     x_BCHW = (x_BCHW.float() / 2 + 0.5).clamp(0, 1) * 255
     return x_BCHW.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -53,9 +53,10 @@ def frozen(part: Any, device: torch.device, plain: bool) -> Any:
         return part
     module: Any = part
     if hasattr(module, "set_attn_processor"):
-        from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+        from raysynth.models.attention import PROCESSORS, takes_processors
 
-        module.set_attn_processor(AttnProcessor() if plain else AttnProcessor2_0())
+        if takes_processors(module):
+            module.set_attn_processor(PROCESSORS["plain" if plain else "sdpa"]())
     return module.to(device).eval().requires_grad_(False)
 
 

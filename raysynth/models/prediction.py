@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from raysynth.errors import ModelError
+from raysynth.models.scheduler import FLOW, kind_of_prediction, refuse_moving, shift_of
 
-PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow_prediction")
+PREDICTIONS = ("epsilon", "v_prediction", "sample", FLOW)
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Prediction:
     """Number of training timesteps T, 1000 for Stable Diffusion."""
     alphas: Tensor | None
     """[T] cumulative alphas of the diffusion schedule; None for rectified flow."""
+    shift: float = 1.0
+    """Of rectified flow: how far levels are moved towards noise, see `scheduler.shift_of`."""
 
     def to(self, device: torch.device) -> Prediction:
         """The same with its schedule on a device, where `levels` reads it without waiting."""
@@ -37,10 +40,13 @@ class Prediction:
         """Timesteps of uniform numbers in (0, 1).
 
         Diffusion: uniform over 0..T-1 (Ho et al. 2020, algorithm 1). Rectified flow: T s with
-        logit-normal s (Esser et al. 2024, section 3.1).
+        logit-normal s, moved as the base's own levels are (Esser et al. 2024, sections 3.1, 5.3.2).
         """
         if self.alphas is None:
-            return self.at(torch.sigmoid(torch.special.ndtri(uniform)))
+            share = torch.sigmoid(torch.special.ndtri(uniform))
+            if self.shift != 1:
+                share = self.shift * share / (1 + (self.shift - 1) * share)
+            return self.at(share)
         return self.at(uniform)
 
     def at(self, share: Tensor) -> Tensor:
@@ -163,13 +169,15 @@ def prediction_of(scheduler: Any) -> Prediction:
 
     Raises ModelError for a prediction type that is not known here.
     """
-    kind = scheduler.config.get("prediction_type", "epsilon")
-    flow = kind == "flow_prediction" or "FlowMatch" in type(scheduler).__name__
-    if flow:
-        return Prediction("flow_prediction", scheduler.config.num_train_timesteps, None)
+    name, settings = type(scheduler).__name__, scheduler.config
+    kind = kind_of_prediction(name, settings)
+    if kind == FLOW:
+        refuse_moving(settings)
+        steps, shift = settings.num_train_timesteps, shift_of(name, settings)
+        return Prediction(kind, steps, None, shift)
     if kind not in PREDICTIONS:
         raise ModelError(
             f"base.name: its scheduler has prediction_type={kind!r}; expected one of "
             f"{', '.join(PREDICTIONS)}. Fix: choose another base model"
         )
-    return Prediction(kind, scheduler.config.num_train_timesteps, scheduler.alphas_cumprod.float())
+    return Prediction(kind, settings.num_train_timesteps, scheduler.alphas_cumprod.float())

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from raysynth.models.condition import Condition
 from raysynth.models.denoiser import Denoiser
-from raysynth.models.family import Base
+from raysynth.models.family import Family
 from raysynth.synthesis.guidance import Guide
 from raysynth.synthesis.solver import lay_out
 
@@ -33,15 +33,6 @@ class Edited:
     """[B, 1, H, W], 1 where `strength` holds, 0 where `strength_outside` does; None: all ones."""
     strength_outside: Tensor | None = None
     """[B] share of the noise schedule outside the mask; 0: nothing changes there. None: all 0."""
-
-
-def latent_shape(base: Base, image_size: int | None) -> tuple[int, int, int]:
-    """(C, H, W) of the latents of one image of `image_size` pixels (None: the base model's own)."""
-    channels, height, width = base.latent_shape
-    if image_size is None:
-        return channels, height, width
-    side = image_size // base.shape.factor
-    return channels, side, side
 
 
 def draw_noise(
@@ -93,7 +84,8 @@ def denoise(
     noise, takes = noise.to(device), inspect.signature(solver.step).parameters
     extra = {"generator": generators} if "generator" in takes else {}
     begun = begun if edited is None else edited.latents
-    latents, timesteps = _start(solver, edited, noise, steps, begun)
+    family = denoiser.base.family
+    latents, timesteps = _start(solver, edited, noise, steps, begun, family)
     held, count = _held(solver, edited, timesteps), len(timesteps)
     levels = _levels(guide, solver, timesteps, bool(parted))
     told = _told(guide, condition, levels, denoiser)
@@ -103,7 +95,7 @@ def denoise(
             rows, expert = here
             denoiser = network(len(rows), expert) if parted else network(len(rows))
         x = torch.cat([latents] * len(rows)) if len(rows) > 1 else latents
-        predicted = denoiser(solver.scale_model_input(x, step), step, told[rows])
+        predicted = denoiser(scaled(solver, x, step), step, told[rows])
         each = dict(zip(rows, predicted.parts(len(rows)), strict=True))
         guided = guide(each, step, number, count, levels[number])
         latents = solver.step(guided.raw, step, latents, **extra, return_dict=False)[0]
@@ -141,18 +133,19 @@ def _start(
     noise: Tensor,
     steps: int | Sequence[float],
     begun: Tensor | None,
+    family: Family,
 ) -> tuple[Tensor, Tensor]:
     """What the first step is given, and the timesteps of all."""
     if edited is not None and isinstance(steps, int):
         return start_edit(solver, edited, noise, steps)
     if isinstance(steps, int):
-        lay_out(solver, steps, device=noise.device)
+        lay_out(solver, steps, device=noise.device, family=family)
     else:
         lay_out(solver, len(steps), steps, noise.device)
     timesteps = solver.timesteps
     if begun is not None:  # edits at full strength, see `solver.check_solver`
         return noised(solver, begun.to(noise.device), noise, timesteps[0]), timesteps
-    return noise * solver.init_noise_sigma, timesteps
+    return noise * getattr(solver, "init_noise_sigma", 1.0), timesteps  # flow matching's has none
 
 
 def start_edit(solver: Any, edited: Edited, noise: Tensor, steps: int) -> tuple[Tensor, Tensor]:
@@ -184,6 +177,14 @@ def _held(solver: Any, edited: Edited | None, timesteps: Tensor) -> list[Tensor]
     steps = sum(level >= float(outside.min()) for level in levels)
     kept, outside = edited.mask == 0, outside.to(edited.mask.device).view(-1, 1, 1, 1)
     return [kept & (level >= outside) for level in levels[:steps]]
+
+
+def scaled(solver: Any, x: Tensor, timestep: Tensor) -> Tensor:
+    """[B, C, H, W] noisy images as the network is given them; flow matching scales nothing."""
+    if not hasattr(solver, "scale_model_input"):
+        return x
+    given: Tensor = solver.scale_model_input(x, timestep)
+    return given
 
 
 def noised(solver: Any, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from raysynth.storage.tables import decode_bytes
 from raysynth.synthesis import fits, gaussian
 from raysynth.synthesis.compiled import Compiler, can_compile
 from raysynth.synthesis.contrast import Contrast
-from raysynth.synthesis.denoise import Edited, denoise, draw_noise, latent_shape
+from raysynth.synthesis.denoise import Edited, denoise, draw_noise
 from raysynth.synthesis.guidance import (
     ATTRIBUTE,
     EMPTY,
@@ -82,7 +82,9 @@ class ImageGenerator:
         """
         recipe, synthesis = drawing.recipe, drawing.synthesis
         live = of_text(names, recipe.training, drawing.lora)
-        self.base = replace(load_base(drawing.base), live=live)
+        base = load_base(drawing.base)
+        shape = base.shape.at(synthesis.image_size or base.image_size)
+        self.base = replace(base, shape=shape, live=live)
         round_weights(self.base.network, self.base.dtype)
         self.parted, kept = self._experts(drawing, names)
         self.bank = open_bank(self.base, adapters, kept, recipe.training, drawing.lora)
@@ -93,8 +95,7 @@ class ImageGenerator:
         self.fits = self._fits(drawing.way.fits)
         self.strength, self.outside = recipe.strength, synthesis.strength_outside
         self.margin, self.sigma = synthesis.mask_margin, synthesis.rebalance.sigma
-        self.shape = latent_shape(self.base, synthesis.image_size)
-        self.side = self.shape[1] * self.base.shape.factor
+        self.shape, self.side = self.base.latent_shape, self.base.image_size
         self.decoded_at_once = synthesis.decode_batch_size or images_at_once(
             self.side, DECODE_BATCH
         )
@@ -102,7 +103,8 @@ class ImageGenerator:
         self._conditions: dict[str, Condition] = {}
         self._reading = threading.Lock()
         self.compile: Compiler | None = None
-        if drawing.compiled and (synthesis.compile is True or can_compile(self.base.device)):
+        worth = self.base.family.compiles and can_compile(self.base.device)
+        if drawing.compiled and (synthesis.compile is True or worth):
             rows = synthesis.batch_size
             self.compile = Compiler(rows)
             # Now, not in the first batch, which would look like a slow device.

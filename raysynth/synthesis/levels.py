@@ -102,13 +102,12 @@ def find_way(
     from raysynth.models.base import load_base
     from raysynth.models.threads import use_threads
     from raysynth.synthesis import fits, gaussian
-    from raysynth.synthesis.denoise import latent_shape
     from raysynth.synthesis.encoded import real_latents
     from raysynth.synthesis.spectrum import spectrum_of
 
     use_threads(resources.cpus_per_worker)
     loaded = load_base(base, ("scheduler",))
-    side = latent_shape(loaded, synthesis.image_size)[1] * loaded.shape.factor
+    side = loaded.shape.at(synthesis.image_size or loaded.image_size).side
     latents = cache(lambda: real_latents(load_base(base, ("vae",)), real, side))
     sought = _sought(loaded.scheduler, synthesis, recipe, lambda: spectrum_of(*latents(), groups))
     guide = guide_of(synthesis.guidance, recipe.guidance_scale)

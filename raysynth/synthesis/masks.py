@@ -18,7 +18,7 @@ from torch import Tensor
 
 from raysynth.models.condition import Condition
 from raysynth.models.denoiser import Denoiser
-from raysynth.synthesis.denoise import Edited, draw_noise, start_edit
+from raysynth.synthesis.denoise import Edited, draw_noise, scaled, start_edit
 from raysynth.synthesis.settings import MASK_DRAWS
 
 LEVEL = 0.5
@@ -59,7 +59,7 @@ def attribute_mask(
     differences = torch.zeros(len(latents), height, width, device=device)
     for draw in noise.to(device).unbind(1):
         noisy, timesteps = start_edit(solver, Edited(latents, LEVEL), draw, RESOLUTION)
-        x = solver.scale_model_input(torch.cat([noisy, noisy]), timesteps[0])
+        x = scaled(solver, torch.cat([noisy, noisy]), timesteps[0])
         true, other = denoiser(x, timesteps[0], condition).parts(2)
         differences += (true.raw - other.raw).abs().mean(1)
     mask = otsu(differences.flatten(1)).view(-1, 1, height, width)

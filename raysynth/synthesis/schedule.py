@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from raysynth.knobs import Section
+from raysynth.models.scheduler import FLOW as FLOW
 from raysynth.registry import Registry
 
 if TYPE_CHECKING:  # the configuration names schedules, and waits for no library
@@ -21,7 +22,6 @@ if TYPE_CHECKING:  # the configuration names schedules, and waits for no library
 
 EVEN = "even"
 """The schedule that leaves the levels to the solver."""
-FLOW = "flow_prediction"
 DIFFUSIONS = ("epsilon", "v_prediction", "sample")
 PREDICTIONS = (*DIFFUSIONS, FLOW)
 """What a base may be trained to predict (diffusers' `prediction_type`)."""

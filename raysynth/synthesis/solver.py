@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,11 +13,20 @@ from raysynth.errors import ConfigError, ModelError
 from raysynth.generators.recipe import ANYWHERE, Recipe, recipe_of
 from raysynth.knobs import Sections
 from raysynth.models.headers import read_config
+from raysynth.models.scheduler import (
+    FLOW_MATCHING,
+    kind_of_prediction,
+    refuse_moving,
+    shift_of,
+)
 from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import EMBEDDED, resolve
 from raysynth.synthesis.noise import Noise
 from raysynth.synthesis.schedule import EVEN, FLOW, PREDICTIONS, SCHEDULES
 from raysynth.synthesis.settings import SynthesisConfig
+
+if TYPE_CHECKING:
+    from raysynth.models.family import Family
 
 DETERMINISTIC = {
     "dpmsolver++": "DPMSolverMultistepScheduler",
@@ -65,10 +74,12 @@ def check_solver(config: Sections) -> None:
         return
     file = Path(source) / "scheduler" / "scheduler_config.json"
     settings = read_config("base.name: scheduler", file)
-    prediction, ours = settings.get("prediction_type", "epsilon"), Path(source) == EMBEDDED
+    prediction = kind_of_prediction(settings.get("_class_name"), settings)
+    ours = Path(source) == EMBEDDED
     _check_prediction(name, prediction)
+    refuse_moving(settings)
     if not ours:
-        _check_class(file, settings)
+        _check_class(file, settings, prediction)
     kind = DETERMINISTIC.get(name, kind_of(settings.get("_class_name"), settings))
     check_schedule(synthesis.schedule.name, name, kind, prediction)
     edits = name == "base" and recipe.edits
@@ -82,14 +93,13 @@ def check_solver(config: Sections) -> None:
     load_or_explain("base.name: scheduler", source, build)
 
 
-def _check_class(file: Path, settings: dict[str, Any]) -> None:
-    """Refuse a scheduler that no diffusion model of this kind was trained with."""
-    kind, prediction = settings.get("_class_name"), settings.get("prediction_type", "epsilon")
-    if prediction not in PREDICTIONS or "FlowMatch" in str(kind):
+def _check_class(file: Path, settings: dict[str, Any], prediction: Any) -> None:
+    """Refuse a scheduler whose base predicts what nothing here can integrate."""
+    if prediction not in PREDICTIONS:
         raise ModelError(
-            f"base.name: {file} has _class_name={kind!r:.80} and prediction_type="
-            f"{prediction!r:.80}; expected a scheduler of Stable Diffusion 1.x, and one of "
-            f"{', '.join(PREDICTIONS)}. Fix: take the scheduler that the model was published with"
+            f"base.name: {file} has _class_name={settings.get('_class_name')!r:.80} and "
+            f"prediction_type={prediction!r:.80}; expected one of {', '.join(PREDICTIONS)}. "
+            "Fix: take the scheduler that the model was published with"
         )
 
 
@@ -181,9 +191,15 @@ def noise_of(scheduler: Any) -> Noise:
 
 
 def lay_out(
-    solver: Any, steps: int, levels: Sequence[float] | None = None, device: Any = None
+    solver: Any,
+    steps: int,
+    levels: Sequence[float] | None = None,
+    device: Any = None,
+    family: Family | None = None,
 ) -> None:
     """Set a solver's timesteps: its own, or exactly those of levels (`schedule`), falling.
+
+    `family`: of the base, whose pipeline may ask its own flow-matching scheduler for others.
 
     diffusers' own arguments for this do not do: DPM-Solver++ takes timesteps, no sigmas, and none
     with `use_flow_sigmas`; UniPC takes sigmas with `use_flow_sigmas` alone, and shifts them again;
@@ -192,7 +208,9 @@ def lay_out(
     """
     import torch
 
-    solver.set_timesteps(steps, device=device)
+    sigmas = family.sigmas(steps) if family and FLOW_MATCHING in type(solver).__name__ else None
+    asked = {"num_inference_steps": steps} if sigmas is None else {"sigmas": sigmas}
+    solver.set_timesteps(**asked, device=device)
     if levels is None:
         return
     noise, at = noise_of(solver), np.asarray(levels)
@@ -243,13 +261,16 @@ def build_solver(name: str, scheduler: Any, edits: bool = False) -> Any:
         if edits:
             _check_midway(solver)
         return solver
-    prediction = scheduler.config.get("prediction_type", "epsilon")
+    own = type(scheduler).__name__
+    prediction = kind_of_prediction(own, scheduler.config)
     _check_prediction(name, prediction)
     options: dict[str, Any] = {}
     if name == "dpmsolver++":
         options["algorithm_type"] = "dpmsolver++"
     if name != "ddim":
         options["use_flow_sigmas"] = prediction == FLOW
+    if FLOW_MATCHING in own:
+        options |= {"prediction_type": FLOW, "flow_shift": shift_of(own, scheduler.config)}
     solver = getattr(diffusers, DETERMINISTIC[name]).from_config(scheduler.config, **options)
     if edits and solver.config.timestep_spacing == "leading":
         return type(solver).from_config(solver.config, timestep_spacing="trailing")

@@ -1,0 +1,162 @@
+"""Z-Image: a single-stream transformer with flow matching that reads prompts by a language model.
+
+Weights and code are Apache-2.0, those of its encoder (Qwen3) too. It takes prompts of different
+lengths, without padding, which its own code asks the device for at every call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raysynth.errors import ConfigError
+from raysynth.models.family import KEY, Base, Published, Read, Role, Shape
+from raysynth.models.headers import read_config
+from raysynth.models.parts_family import MASK, TOKENS, PartsFamily, refuse_misfit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from raysynth.models.condition import Condition
+
+STATES, COUNT = "states", "count"
+"""[S, L, D] the language model's states, zeros for padding; [S] tokens of each prompt."""
+LENGTH = 512
+"""Tokens of a prompt, at most, with the chat around it."""
+TIMESTEPS = 1000
+PATCH = "2-1"
+"""Name of the layers that read and write patches of 2 x 2 positions."""
+
+
+class ZImage(PartsFamily):
+    """See `raysynth.models.family.Family`."""
+
+    title = "Z-Image"
+    source = "Tongyi-MAI 2025 (arXiv 2511.22699), Apache-2.0"
+    classes: Mapping[str, str] = {
+        "transformer": "diffusers.ZImageTransformer2DModel",
+        "vae": "diffusers.AutoencoderKL",
+        "text_encoder": "transformers.Qwen3Model",
+        "tokenizer": "transformers.AutoTokenizer",
+    }
+    roles: Mapping[Role, tuple[str, ...]] = {
+        "model": ("transformer", "scheduler"),
+        "vae": ("vae",),
+        "text": ("text_encoder", "tokenizer"),
+        "scheduler": ("scheduler",),
+    }
+    targets: Mapping[str, tuple[str, ...]] = {
+        "attention": tuple(f"attention.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")),
+        "feed_forward": tuple(f"feed_forward.{name}" for name in ("w1", "w2", "w3")),
+        "time": ("adaLN_modulation.0",),
+    }
+    published = Published(
+        network={
+            "in_channels": 16,
+            "dim": 3840,
+            "n_layers": 30,
+            "n_refiner_layers": 2,
+            "n_heads": 30,
+            "n_kv_heads": 30,
+            "cap_feat_dim": 2560,
+        },
+        shape=Shape(latents=(16, 128, 128), factor=8, tokens=LENGTH),
+        encoders=8.2e9,
+    )
+    pipeline_class = "ZImagePipeline"
+    compiles = False
+
+    def check(self, source: Path) -> None:
+        """Refuse a transformer that does not fit its autoencoder or encoder; raises ModelError."""
+        network, vae, text = (
+            read_config(KEY, source / part / "config.json")
+            for part in ("transformer", "vae", "text_encoder")
+        )
+        channels = (network.get("in_channels", 16), vae.get("latent_channels", 4))
+        refuse_misfit(source, "transformer", "in_channels", *channels)
+        width = (network.get("cap_feat_dim", 2560), text.get("hidden_size"))
+        refuse_misfit(source, "transformer", "cap_feat_dim", *width)
+
+    def build(self, config: Mapping[str, Any]) -> Any:
+        """The network of a configuration; it takes images of any side."""
+        return super().build({k: v for k, v in config.items() if k != "sample_size"})
+
+    def blocks(self) -> tuple[type, ...]:
+        """Blocks of images, of prompts and of both."""
+        from diffusers.models.transformers.transformer_z_image import ZImageTransformerBlock
+
+        return (ZImageTransformerBlock,)
+
+    def tokens(self, base: Base, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Token ids and their mask, of prompts as what a user says in a chat."""
+        tokenizer, limit = base.parts["tokenizer"], base.shape.tokens
+        chats = [
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}],
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=True,
+            )
+            for prompt in prompts
+        ]
+        read = tokenizer(chats, padding=True, padding_side="right", return_tensors="pt")
+        lengths = read["attention_mask"].sum(1)
+        if int(lengths.max()) > limit:
+            longest = prompts[int(lengths.argmax())]
+            raise ConfigError(
+                f"prompts.template: {longest!r} is {int(lengths.max())} tokens long, with the chat "
+                f"around it; expected at most {limit}. Fix: shorten the template or the words"
+            )
+        read = read.to(base.device)
+        return {TOKENS: read["input_ids"], MASK: read["attention_mask"]}
+
+    def states(
+        self, encoders: Mapping[str, Any], tokens: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The language model's states before the last, zeros for padding, and their number."""
+        mask = tokens[MASK]
+        found = encoders["text_encoder"](
+            tokens[TOKENS], attention_mask=mask.bool(), output_hidden_states=True
+        ).hidden_states[-2]
+        return {STATES: found * mask[..., None], COUNT: mask.sum(1)}
+
+    def blank(self, model: Any, rows: int, tokens: int) -> Condition:
+        """Rows of zeros in the shape that the transformer takes."""
+        import torch
+
+        from raysynth.models.condition import Condition
+
+        shape = (rows, tokens, model.config.cap_feat_dim)
+        count = torch.full((rows,), tokens, device=model.device)
+        states = torch.zeros(shape, device=model.device, dtype=model.dtype)
+        return Condition({STATES: states, COUNT: count})
+
+    def asked(self, model: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """[B, C, H, W] the velocity; the network says its opposite, of a time that runs backwards."""
+        import torch
+
+        states, rows = condition[STATES], len(x)
+        full = states.shape[1]
+        counts = [full] * rows if states.is_meta else condition[COUNT].tolist()
+        share = ((TIMESTEPS - timestep) / TIMESTEPS).expand(rows)
+        told = [states[row, :count] for row, count in enumerate(counts)]
+        said = model(list(x.unsqueeze(2).unbind(0)), share, told, return_dict=False)[0]
+        return -torch.stack(said).squeeze(2)
+
+    def sigmas(self, steps: int) -> list[float] | None:
+        """From 1 to 1 / steps, evenly, as its pipeline asks."""
+        import torch
+
+        found: list[float] = torch.linspace(1.0, 1 / steps, steps).tolist()
+        return found
+
+    def pipeline_scale(self, scale: float) -> float:
+        """Its pipeline adds the difference to the prompt's prediction, so that 0 is none."""
+        return scale - 1
+
+    def _tokens(self, read: Read) -> int:
+        return LENGTH
+
+
+PART = ZImage()
