@@ -111,8 +111,9 @@ class FullBank:
         """Adapters lie in `<folder>/<name>/unet`, as diffusers' save_pretrained writes them."""
         self.base, self.unet, self.folder, self.current = base, base.model, folder, ""
         # Matrices may be kept rounded (round_weights), normalisations never are.
-        norms = (m for m in self.unet.modules() if isinstance(m, nn.GroupNorm | nn.LayerNorm))
-        self.dtype = next(norm.weight.dtype for norm in norms)
+        rounded = nn.Linear | nn.Conv2d
+        kept = (m for m in self.unet.modules() if not isinstance(m, rounded))
+        self.dtype = next(p.dtype for m in kept for p in m.parameters(recurse=False))
         self._cache: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
 
     def parts(self, adapters: Sequence[str]) -> list[np.ndarray]:

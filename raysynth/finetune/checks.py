@@ -14,8 +14,9 @@ from raysynth.generators.recipe import Training, recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Sections
+from raysynth.models.family import layers_of
 from raysynth.models.settings import BaseConfigSection
-from raysynth.models.sources import check_base
+from raysynth.models.sources import check_base, known_family
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +32,7 @@ def check_finetune(config: Sections) -> None:
     check_base(config[BaseConfigSection])
     training = recipe_of(config).training
     check_text_encoder(config[FinetuneConfig], config.generator, training)
+    check_layers(config[FinetuneConfig], config[BaseConfigSection], training)
     several = training is not None and training.shared
     settings = config[FinetuneConfig]
     check_terms(settings, config.generator, several)
@@ -65,6 +67,28 @@ def check_text_encoder(settings: FinetuneConfig, generator: str, training: Train
         "adapters, which a text encoder can have too. Fix: finetune.engine=lora with a generator "
         "that is trained, or finetune.text_encoder=false"
     )
+
+
+def check_layers(
+    settings: FinetuneConfig, base: BaseConfigSection, training: Training | None
+) -> None:
+    """Refuse layers, or adapters of a text encoder, that the base's family has not; ConfigError.
+
+    (What family a hub id is of is known when it is loaded.)
+    """
+    family = known_family(base)
+    if family is None or training is None or training.engine != "lora":
+        return
+    if not layers_of(family, settings.targets):
+        raise ConfigError(
+            f"finetune.targets=[{', '.join(settings.targets)}]: {family.title} has no such layers; "
+            f"expected some of {', '.join(family.targets)}. Fix: finetune.targets=[attention]"
+        )
+    if settings.text_encoder and not family.text_targets:
+        raise ConfigError(
+            f"finetune.text_encoder=true: base.name is {family.title}, of whose text encoder "
+            "diffusers reads no adapters. Fix: finetune.text_encoder=false"
+        )
 
 
 def check_terms(settings: FinetuneConfig, generator: str, several: bool) -> None:

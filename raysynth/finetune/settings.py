@@ -54,7 +54,8 @@ class FinetuneConfig(Section):
         "shared one, speaks for them.",
     )
     targets: tuple[Target, ...] = knob(
-        ("attention", "feed_forward", "time", "convolution"), "Layers that LoRA adapts."
+        ("attention", "feed_forward", "time", "convolution"),
+        "Kinds of layers that LoRA adapts, of those that the base has.",
     )
     text_encoder: bool = knob(
         False,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -70,8 +70,10 @@ class Published:
     shape: Shape
     encoders: float
     """Bytes of the other parts, two per number."""
-    text: Mapping[str, Any] = field(default_factory=dict)
-    """transformers' configuration of its text encoder."""
+    texts: Sequence[Mapping[str, Any]] = ()
+    """transformers' configurations of its text encoders, where they can be adapted."""
+    hub: tuple[str, ...] = ()
+    """How hub ids of such models begin, in small letters."""
 
 
 class Loader(Protocol):
@@ -173,9 +175,14 @@ class Family(Protocol):
         """
 
 
+KINDS = ("attention", "feed_forward", "time", "convolution")
+"""Of layers; a family need not have all: transformers have no convolutions."""
+
+
 def layers_of(family: Family, targets: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Kind of layer -> ends of module names, of the kinds that are asked for."""
-    return {target: family.targets.get(target, (target,)) for target in targets}
+    """Kind of layer -> ends of module names, of the kinds that are asked for and that it has."""
+    there = [target for target in targets if target in family.targets or target not in KINDS]
+    return {target: family.targets.get(target, (target,)) for target in there}
 
 
 FAMILIES: Registry[Family] = Registry("raysynth.models.families", "base family")
@@ -264,9 +271,10 @@ def family_of(source: str, read: Read) -> Family:
             return family
     folder = Path(source)
     if folder.is_dir():
-        nearest = max(FAMILIES.each(), key=lambda family: -len(lacking(folder, family.tree)))
+        likely = [FAMILIES[USUAL], *FAMILIES.each()]  # of equals the first
+        nearest = min(likely, key=lambda family: len(lacking(folder, family.tree)))
         check_tree(KEY, folder, nearest.tree)
-    known = "; ".join(f"{family.title}: {family.looks}" for family in FAMILIES.each())
+    known = "; ".join(f"{family.title} ({family.looks})" for family in FAMILIES.each())
     raise ModelError(
         f"{KEY}: {source} is a {_described(read)}, of no family that is known here; expected "
         f"{known}. Fix: choose such a model"

@@ -219,6 +219,8 @@ class PartsFamily:
                 list(prompts),
                 num_inference_steps=steps,
                 guidance_scale=self.pipeline_scale(scale),
+                height=base.image_size,
+                width=base.image_size,
                 generator=list(dice),
                 output_type="latent",
             )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raysynth.errors import ModelError
-from raysynth.models.family import KEY, check_tree, family_of, reader_of
+from raysynth.models.family import KEY, Family, check_tree, family_of, reader_of
 from raysynth.models.headers import read_config
 from raysynth.models.headers import variant_of as variant_of
 from raysynth.models.settings import CLIP as CLIP
@@ -85,6 +85,15 @@ def check_base(base: BaseConfigSection, weights: bool = True) -> None:
     family.check(source)
     if weights and source != EMBEDDED:
         family.check_weights(source)
+
+
+def known_family(base: BaseConfigSection) -> Family | None:
+    """The family of a base in a folder; None of a hub id, which is known when it is loaded.
+
+    Raises ModelError: none recognises it.
+    """
+    source = Path(resolve(base.name))
+    return family_of(str(source), reader_of(source)) if source.is_dir() else None
 
 
 def strange_words(texts: Sequence[str]) -> list[str]:

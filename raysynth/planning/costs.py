@@ -16,7 +16,7 @@ from raysynth.models.sources import CLIP
 from raysynth.planning.known_costs import cost_of_network
 from raysynth.planning.network_cost import UNetCost
 from raysynth.planning.sizes import Images, Shape
-from raysynth.planning.text_cost import with_text
+from raysynth.planning.text_cost import with_texts
 from raysynth.references.settings import ReferencesConfig
 from raysynth.scoring.scorer import evaluations_of
 from raysynth.stages.stage import Cost
@@ -50,9 +50,9 @@ def training_cost(training: Training | None, settings: FinetuneConfig, shape: Sh
     lora = training is not None and training.engine == "lora"
     targets = settings.targets if lora else None
     kept = settings.gradient_checkpointing
-    cost = cost_of_network(shape.unet, targets, settings.rank, kept, shape.tokens, shape.family)
+    cost = cost_of_network(shape.network, targets, settings.rank, kept, shape.tokens, shape.family)
     if lora and settings.text_encoder:
-        cost = with_text(cost, shape.text, shape.tokens, settings.rank)
+        cost = with_texts(cost, shape.texts, shape.tokens, settings.rank)
     return cost if training is not None else replace(cost, trained=0)
 
 
@@ -85,7 +85,7 @@ def forward_flops(config: Config, shape: Shape, images: Images, live: bool = Fal
     sized = shape.at(images.generated_side)
     kept = settings.gradient_checkpointing
     cost = cost_of_network(sized, None, settings.rank, kept, shape.tokens, shape.family)
-    return (with_text(cost, shape.text, shape.tokens, rank=0) if live else cost).forward
+    return (with_texts(cost, shape.texts, shape.tokens, rank=0) if live else cost).forward
 
 
 def rows_per_image(training: Training | None, settings: FinetuneConfig) -> int:

@@ -1,4 +1,4 @@
-"""What a UNet costs, from its configuration alone: parameters, FLOPs and activation bytes.
+"""What a network costs, from its configuration alone: parameters, FLOPs and activation bytes.
 
 The network is laid out on torch's meta device: shapes flow through it, no number is computed and no
 memory is taken. So Stable Diffusion's costs are known on a laptop, before any weight is loaded.
@@ -6,14 +6,19 @@ memory is taken. So Stable Diffusion's costs are known on a laptop, before any w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from raysynth.adapters.grouped_lora import GroupedConv2d, GroupedLinear, inject
+from raysynth.models.attention import takes_processors
 from raysynth.models.family import Family, layers_of
 from raysynth.planning.network_cost import UNetCost
 
@@ -26,7 +31,7 @@ def unet_cost(
     tokens: int,
     family: Family,
 ) -> UNetCost:
-    """Cost of the UNet that a diffusers configuration describes; takes seconds.
+    """Cost of the network that a diffusers configuration describes; takes seconds.
 
     Parameters
     ----------
@@ -44,16 +49,20 @@ def unet_cost(
         lora = inject(unet, layers_of(family, targets), rank, float(rank), 1)
         trained = sum(p.numel() for p in lora.parameters())
         lora.route([0])
-    unet.set_attn_processor(_FusedShapes())
+    if takes_processors(unet):
+        unet.set_attn_processor(_FusedShapes())
     _cast_as_on_a_gpu(unet)
-    kept, largest = _kept_bytes(family, unet, tokens)
-    if checkpointing:
-        unet.enable_gradient_checkpointing()
-        kept = _kept_bytes(family, unet, tokens)[0] + largest
-    with FlopCounterMode(display=False) as counter:
-        out = _call(family, unet, tokens)
-        forward = counter.get_total_flops()
-        out.float().square().mean().backward()
+    call = partial(_call, family, unet, family.given(shape), tokens)
+    # A patch besides the mode: checkpoints compute again in autograd's own threads.
+    with _ShapesAlone(), patch.object(F, "scaled_dot_product_attention", _fused):
+        kept, largest = _kept_bytes(family, unet, call)
+        if checkpointing:
+            unet.enable_gradient_checkpointing()
+            kept = _kept_bytes(family, unet, call)[0] + largest
+        with FlopCounterMode(display=False) as counter:
+            out = call()
+            forward = counter.get_total_flops()
+            out.float().square().mean().backward()
     return UNetCost(parameters, trained, forward, counter.get_total_flops(), kept)
 
 
@@ -69,14 +78,13 @@ def _cast_as_on_a_gpu(unet: Any) -> None:
             module.register_forward_pre_hook(lambda _, given: (given[0].bfloat16(), *given[1:]))
 
 
-def _call(family: Family, unet: Any, tokens: int) -> Tensor:
-    side, channels = unet.config.sample_size, unet.config.in_channels
-    noisy = torch.empty(1, channels, side, side, device="meta", dtype=torch.bfloat16)
+def _call(family: Family, unet: Any, given: tuple[int, int, int], tokens: int) -> Tensor:
+    noisy = torch.empty(1, *given, device="meta", dtype=torch.bfloat16)
     told = family.blank(unet, 1, tokens)
     return family.predict(unet, noisy, torch.ones(1, device="meta"), told)
 
 
-def _kept_bytes(family: Family, unet: Any, tokens: int) -> tuple[int, int]:
+def _kept_bytes(family: Family, unet: Any, call: Callable[[], Tensor]) -> tuple[int, int]:
     """Bytes kept for the backward pass, and those of the block that keeps most."""
     weights = {p.untyped_storage()._cdata for p in unet.parameters()}
     kept: dict[int, Any] = {}
@@ -101,7 +109,7 @@ def _kept_bytes(family: Family, unet: Any, tokens: int) -> tuple[int, int]:
                 module.register_forward_hook(lambda *_: blocks.append(total() - before.pop()))
             )
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        _call(family, unet, tokens)
+        call()
     for hook in hooks:
         hook.remove()
     return total(), max(blocks, default=0)
@@ -123,6 +131,23 @@ class _FusedShapes:
         fused: Tensor = _Fused.apply(query, key, value)
         out: Tensor = attn.to_out[0](fused)
         return out
+
+
+class _ShapesAlone(TorchFunctionMode):
+    """What needs numbers is left out."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is Tensor.__setitem__ and getattr(args[1], "dtype", None) == torch.bool:
+            return None  # where, no shape can say; how many bytes, it changes nothing
+        return func(*args, **(kwargs or {}))
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+    """PyTorch's fused attention as a GPU computes it."""
+    found: Tensor = _Fused.apply(query.bfloat16(), key.bfloat16(), value.bfloat16())
+    return found
 
 
 class _Fused(torch.autograd.Function):

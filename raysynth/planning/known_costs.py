@@ -1,8 +1,8 @@
 """Networks' costs that are known already: to count them takes torch and diffusers, ten seconds.
 
-`known_costs.json` has those of the embedded base and of the usual family at the sizes that are met
-most (written by `python -m raysynth.planning.known_costs`); others are counted once, and kept in
-the user's cache.
+`known_costs.json` has those of the embedded base, of the usual family at the sizes that are met
+most, and of the others at their own (written by `python -m raysynth.planning.known_costs`); all else
+is counted once, and kept in the user's cache.
 """
 
 from __future__ import annotations
@@ -92,20 +92,19 @@ def _write(key: str, cost: UNetCost) -> None:
 def shipped_arguments() -> Iterator[tuple[Any, ...]]:
     """The arguments of `cost_of_network` whose answers are shipped, at the default knobs."""
     from raysynth.config.config import Config
-    from raysynth.planning.sizes import Shape, base_shape
+    from raysynth.planning.sizes import base_shape, published_shape
 
     finetune = Config().finetune
     targets, rank = finetune.targets, finetune.rank
     embedded = base_shape(Config(), [])
-    family = FAMILIES[USUAL]
-    usual = family.published
-    text = (usual.encoders, usual.shape.factor, usual.shape.tokens, dict(usual.text))
-    large = Shape(family, dict(usual.network), *text)
-    for shape, sides in ((embedded, (embedded.side,)), (large, SIDES)):
+    usual = published_shape(FAMILIES[USUAL])
+    others = [published_shape(f) for f in FAMILIES.each() if f is not usual.family]
+    own = [(shape, (shape.side,)) for shape in (embedded, *others)]
+    for shape, sides in (*own, (usual, SIDES)):
         for side in sides:
             for kinds in (targets, None):
                 for checkpointing in (False, True):
-                    network = shape.unet if side == shape.side else shape.at(side)
+                    network = shape.network if side == shape.side else shape.at(side)
                     yield network, kinds, rank, checkpointing, shape.tokens, shape.family
 
 

@@ -33,25 +33,25 @@ class Shape:
     """A base model's sizes."""
 
     family: Family
-    unet: dict[str, Any]
-    """diffusers' configuration of the network that predicts."""
+    network: dict[str, Any]
+    """diffusers' configuration of the network that predicts, with the side of its latents."""
     encoders: float
     """Bytes of VAE and text encoder."""
     factor: int
     """Pixels per latent position."""
     tokens: int
     """Length of a prompt."""
-    text: dict[str, Any]
-    """transformers' configuration of the text encoder."""
+    texts: list[dict[str, Any]]
+    """transformers' configurations of the text encoders, where they can be adapted."""
 
     def at(self, pixels: int) -> dict[str, Any]:
-        """The UNet's configuration for images of this side."""
-        return self.unet | {"sample_size": pixels // self.factor}
+        """The network's configuration for images of this side."""
+        return self.network | {"sample_size": pixels // self.factor}
 
     @property
     def side(self) -> int:
         """Side of the model's own images, pixels."""
-        return int(self.unet["sample_size"]) * self.factor
+        return int(self.network["sample_size"]) * self.factor
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,11 @@ def base_shape(config: Config, assumptions: list[str]) -> Shape:
     """The base's sizes, from its configuration files; says what is assumed of a hub id."""
     source = resolve(config.base.name)
     if not os.path.isdir(source):
-        family = FAMILIES[USUAL]
+        family = _usual(source)
         assumptions.append(
             f"{source} has the shape of {family.title} (the hub is not asked for a plan)"
         )
-        usual = family.published
-        shape = usual.shape
-        network, text = dict(usual.network), dict(usual.text)
-        return Shape(family, network, usual.encoders, shape.factor, shape.tokens, text)
+        return published_shape(family)
     read = reader_of(Path(source))
     family = family_of(source, read)
     files = [
@@ -106,8 +103,26 @@ def base_shape(config: Config, assumptions: list[str]) -> Shape:
     ]
     size = float(sum(os.path.getsize(name) for name in files))
     found = family.shape(read)
-    network, text = (dict(read(family.roles[role][0]) or {}) for role in ("model", "text"))
-    return Shape(family, network, size, found.factor, found.tokens, text)
+    side = {"sample_size": found.latents[1]}
+    network = side | dict(read(family.roles["model"][0]) or {})
+    parts = family.roles["text"] if family.text_targets else ()
+    texts = [dict(config) for part in parts if (config := read(part)) and "hidden_size" in config]
+    return Shape(family, network, size, found.factor, found.tokens, texts)
+
+
+def published_shape(family: Family) -> Shape:
+    """The sizes of a family's usual model."""
+    usual, shape = family.published, family.published.shape
+    network = {"sample_size": shape.latents[1]} | dict(usual.network)
+    texts = [dict(text) for text in usual.texts]
+    return Shape(family, network, usual.encoders, shape.factor, shape.tokens, texts)
+
+
+def _usual(source: str) -> Family:
+    """The family that a hub id's name is known for, or the usual one."""
+    name = source.lower()
+    named = (family for family in FAMILIES.each() if name.startswith(family.published.hub))
+    return next(named, FAMILIES[USUAL])
 
 
 def planned_groups(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,15 @@ KEPT = 16
 """Numbers as wide as the states that a layer keeps for each token, besides the feed-forward's two:
 what two normalisations, four projections, attention and two sums are given."""
 BYTES = 2
+
+
+def with_texts(
+    cost: UNetCost, texts: Sequence[Mapping[str, Any]], tokens: int, rank: int
+) -> UNetCost:
+    """As `with_text`, of all text encoders of a base."""
+    for text in texts:
+        cost = with_text(cost, text, tokens, rank)
+    return cost
 
 
 def with_text(cost: UNetCost, text: Mapping[str, Any], tokens: int, rank: int) -> UNetCost:

@@ -80,6 +80,7 @@ class AuraFlow(PartsFamily):
         },
         shape=Shape(latents=(4, 64, 64), factor=8, tokens=LENGTH),
         encoders=2.5e9,
+        hub=("fal/auraflow", "purplesmartai/pony-v7"),
     )
     pipeline_class = "AuraFlowPipeline"
 

@@ -32,6 +32,7 @@ STATES = "states"
 """[S, L, D] the text encoder's states, in a `Condition`."""
 UNET = "UNet2DConditionModel"
 CLIP_TEXT = "clip_text_model"
+CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
 
 
 class StableDiffusion1(PartsFamily):
@@ -80,7 +81,7 @@ class StableDiffusion1(PartsFamily):
         },
         shape=Shape(latents=(4, 64, 64), factor=8, tokens=77),
         encoders=0.42e9,
-        text={"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12},
+        texts=(CLIP_L,),
     )
     pipeline_class = "StableDiffusionPipeline"
 

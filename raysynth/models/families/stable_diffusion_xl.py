@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from raysynth.models.families.stable_diffusion_1 import STATES, UNET, StableDiffusion1
+from raysynth.models.families.stable_diffusion_1 import CLIP_L, STATES, UNET, StableDiffusion1
 from raysynth.models.family import Base, Loader, Published, Read, Role, Shape
 from raysynth.models.parts_family import TOKENS, no_context, padded
 
@@ -29,6 +29,7 @@ POOLED, SIZES = "pooled", "sizes"
 and left, height and width now, pixels."""
 SIZED = "text_time"
 SIDES = 6
+CLIP_BIG_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32}
 
 
 class StableDiffusionXL(StableDiffusion1):
@@ -69,7 +70,8 @@ class StableDiffusionXL(StableDiffusion1):
         },
         shape=Shape(latents=(4, 128, 128), factor=8, tokens=77),
         encoders=1.8e9,
-        text={"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32},
+        texts=(CLIP_L, CLIP_BIG_G),
+        hub=("stabilityai/stable-diffusion-xl-", "stabilityai/sdxl-"),
     )
     pipeline_class = "StableDiffusionXLPipeline"
 

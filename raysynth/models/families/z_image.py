@@ -63,6 +63,7 @@ class ZImage(PartsFamily):
         },
         shape=Shape(latents=(16, 128, 128), factor=8, tokens=LENGTH),
         encoders=8.2e9,
+        hub=("tongyi-mai/z-image",),
     )
     pipeline_class = "ZImagePipeline"
     compiles = False
@@ -133,7 +134,7 @@ class ZImage(PartsFamily):
         return Condition({STATES: states, COUNT: count})
 
     def asked(self, model: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """[B, C, H, W] the velocity; the network says its opposite, of a time that runs backwards."""
+        """[B, C, H, W] the velocity; the network says its opposite, of time that runs backwards."""
         import torch
 
         states, rows = condition[STATES], len(x)
