@@ -3,8 +3,9 @@
 What a file lacks, transformers draws at random and only warns, and diffusers fails late: both are
 refused here, before anything is loaded (by the files' headers) and again when it is.
 
-Tensors that a file has and the model has not are no fault: poolers, other heads, decoders, another
-tower, buffers of older versions. A file of another architecture is told by what it lacks: all.
+Tensors that a file has and the model has not are no fault in encoders: poolers, other heads,
+decoders, another tower, buffers of older versions. In a network that predicts they are: what it
+learnt with them would be left out. A file of another architecture is told by what it lacks: all.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def check_transformers(
             _, found = type(model).from_pretrained(
                 None,
                 config=config,
-                state_dict=_on_meta(headers),
+                state_dict=on_meta(headers),
                 device_map={"": "meta"},
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
@@ -124,15 +125,17 @@ def check_transformers(
     refuse_random(key, str(folder), found, len(model.state_dict()), allowed)
 
 
-def check_diffusers(key: str, folder: Path, model: Any) -> None:
+def check_diffusers(key: str, folder: Path, model: Any, nothing_else: bool = False) -> None:
     """Refuse files that lack weights of a diffusers model, built on the meta device.
+
+    `nothing_else`: and files that hold others, which would be left out in silence.
 
     Raises
     ------
     ModelError
-        As `headers.read_headers`; or weights are missing or of another shape.
+        As `headers.read_headers`; or weights are missing, of another shape or too many.
     """
-    state, expected = _on_meta(read_headers(key, folder, DIFFUSERS)), model.state_dict()
+    state, expected = on_meta(read_headers(key, folder, DIFFUSERS)), model.state_dict()
     if hasattr(model, "_fix_state_dict_keys_on_load"):  # older names of attention layers
         model._fix_state_dict_keys_on_load(state)
     found = {
@@ -144,6 +147,13 @@ def check_diffusers(key: str, folder: Path, model: Any) -> None:
         ],
     }
     refuse_random(key, str(folder), found, len(expected))
+    others = sorted(state.keys() - expected.keys()) if nothing_else else []
+    if others:
+        raise ModelError(
+            f"{key}: the safetensors files of {folder} hold {len(others)} weights that the model "
+            f"of its config.json has not: {', '.join(others[:SHOWN])}; expected its own alone, "
+            "these would be left out. Fix: keep config.json and weights of one model together"
+        )
 
 
 def refuse_random(
@@ -242,7 +252,8 @@ def _advice(error: BaseException) -> str:
     return ". Fix: download the model again, or choose another"
 
 
-def _on_meta(headers: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
+def on_meta(headers: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of files' headers, without numbers."""
     return {
         name: torch.empty(
             tensor.shape, dtype=DTYPES.get(tensor.dtype, torch.float32), device="meta"

@@ -37,6 +37,7 @@ from raysynth.models.loading import (
     quiet_transformers,
 )
 from raysynth.models.settings import BaseConfigSection
+from raysynth.models.single_file import SingleFile
 from raysynth.models.sources import check_base, resolve, variant_of
 
 
@@ -59,7 +60,9 @@ def load_base(base: BaseConfigSection, roles: Sequence[Role] = ROLES) -> Base:
     quiet_transformers()
     dtype = pick_dtype(base.dtype, device)
     hub = {} if os.path.isdir(source) else {"revision": base.revision}
-    files = Files(source, hub, weight_dtype(dtype, device), plain_attention(base, device))
+    kept, plain = weight_dtype(dtype, device), plain_attention(base, device)
+    single = None if base.weights is None else SingleFile(base.weights)
+    files = Files(source, hub, kept, plain, single=single)
     family, shape = load_or_explain(KEY, source, files.known)
     wanted = {part for role in roles for part in family.roles[role]}
     parts: dict[str, Any] = {part: None for role in ROLES for part in family.roles[role]}
@@ -79,6 +82,8 @@ class Files:
     plain: bool
     key: str = KEY
     """Configuration key that names the folder, for messages."""
+    single: SingleFile | None = None
+    """Has weights of some parts instead."""
 
     def known(self) -> tuple[Family, Shape]:
         """The model's family and sizes."""
@@ -94,6 +99,8 @@ class Files:
 
     def weights(self, part: str, kind: Any, **options: Any) -> Any:
         """A part with weights, of a class of diffusers or transformers."""
+        if self.single is not None and self.single.holds(part):
+            return self._of_file(self.single, part, kind, options)
         variant = variant_of(Path(self.source) / part)
         found = kind.from_pretrained(
             self.source,
@@ -113,6 +120,18 @@ class Files:
     def scheduler(self, part: str) -> Any:
         """The diffusers scheduler that a part's configuration names."""
         return load_scheduler(self.source, self.hub)
+
+    def _of_file(self, single: SingleFile, part: str, kind: Any, options: dict[str, Any]) -> Any:
+        config = self.source
+        if self.hub:
+            config = str(
+                Path(hf_hub_download(config, f"{part}/config.json", **self.hub)).parents[1]
+            )
+        dtype = options.get("torch_dtype", options.get("dtype"))
+        found = single.load(part, kind, config, dtype)
+        if "attn_implementation" in options:
+            found.set_attn_implementation(options["attn_implementation"])
+        return found
 
     def _hub_reader(self, unreachable: list[Exception]) -> Read:
         """Reads from the hub or its cache; a file that cannot be asked for is none, and noted."""

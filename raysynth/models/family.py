@@ -9,7 +9,7 @@ Nothing here, and nothing at a family's module level, imports torch: the driver 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -124,14 +124,20 @@ class Family(Protocol):
     def check(self, source: Path) -> None:
         """Refuse a folder of this family whose parts do not fit together; raises ModelError."""
 
-    def check_weights(self, source: Path) -> None:
-        """Refuse a folder whose files lack weights; raises ModelError."""
+    def check_weights(self, source: Path, held: Collection[str] = ()) -> None:
+        """Refuse a folder whose files lack weights, or hold others of the network.
+
+        `held`: parts whose weights come from elsewhere. Raises ModelError.
+        """
 
     def shape(self, read: Read) -> Shape:
         """The sizes of a model of this family."""
 
     def load(self, part: str, loader: Loader) -> Any:
         """One part of a model."""
+
+    def kind(self, part: str) -> Any:
+        """The class of a part."""
 
     def build(self, config: Mapping[str, Any]) -> Any:
         """The network of a configuration, with random weights on torch's default device."""

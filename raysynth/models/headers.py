@@ -90,7 +90,7 @@ def read_headers(key: str, folder: Path, stem: str) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     for file in _files(key, folder, stem):
-        found |= _read_header(key, file)
+        found |= read_header(key, file)
     return found
 
 
@@ -128,7 +128,8 @@ def _files(key: str, folder: Path, stem: str) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def _read_header(key: str, path: Path) -> dict[str, Tensor]:
+def read_header(key: str, path: Path) -> dict[str, Tensor]:
+    """Name -> tensor of one file; raises ModelError for one that is not whole."""
     size = path.stat().st_size
     if _is_pointer(path):
         raise ModelError(

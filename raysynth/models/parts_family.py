@@ -6,7 +6,7 @@ files there must be and which weights follows from that. What is its own, a file
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -77,16 +77,19 @@ class PartsFamily:
     def check(self, source: Path) -> None:
         """Refuse parts that do not fit together; raises ModelError."""
 
-    def check_weights(self, source: Path) -> None:
+    def check_weights(self, source: Path, held: Collection[str] = ()) -> None:
         """Refuse a folder whose files lack weights, or hold others; raises ModelError."""
         from raysynth.models.architecture import build, check_diffusers, check_transformers
 
         for part, kind in self._with_weights():
+            if part in held:
+                continue
             key, place = f"{KEY}: {part}", source / part
             config = read_config(key, place / "config.json")
             if kind.startswith("diffusers."):
                 maker = partial(class_of(kind).from_config, config)
-                check_diffusers(key, place, build(key, place, maker))
+                own = part == self.network
+                check_diffusers(key, place, build(key, place, maker), nothing_else=own)
                 continue
             shape = build(key, place, partial(class_of(kind).config_class.from_dict, config))
             model = build(key, place, partial(class_of(kind), shape))
@@ -105,7 +108,7 @@ class PartsFamily:
         if part == SCHEDULER:
             return loader.scheduler(part)
         library, _, _ = self.classes[part].partition(".")
-        kind = class_of(self.classes[part])
+        kind = self.kind(part)
         if "tokenizer" in part:
             return loader.other(part, kind)
         if library == "diffusers":
@@ -122,9 +125,13 @@ class PartsFamily:
         """Precision in which a part's weights are kept."""
         return loader.dtype
 
+    def kind(self, part: str) -> Any:
+        """The class of a part."""
+        return class_of(self.classes[part])
+
     def build(self, config: Mapping[str, Any]) -> Any:
         """The network of a configuration, with random weights."""
-        return class_of(self.classes[self.network]).from_config(dict(config))
+        return self.kind(self.network).from_config(dict(config))
 
     def blocks(self) -> tuple[type, ...]:
         """Modules that gradient checkpointing computes again."""

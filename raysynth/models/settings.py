@@ -18,7 +18,13 @@ class BaseConfigSection(Section):
 
     name: Place = knob(
         "embedded",
-        "`embedded`, folder or hub id owner/model (Stable Diffusion 1.x).",
+        "`embedded`, folder or hub id owner/model; `raysynth parts families` lists what families.",
+    )
+    weights: Place | None = knob(
+        None,
+        "One .safetensors file whose weights replace those of `name` that it holds, such as a "
+        "checkpoint of Stable Diffusion or the transformer alone; None: those of `name`.",
+        neutral=None,
     )
     clip: Place = knob("embedded", "`embedded`, folder or hub id owner/model (transformers CLIP).")
     revision: Named | None = knob(

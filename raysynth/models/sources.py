@@ -7,7 +7,7 @@ architecture, last: a wrong path is refused at once.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from raysynth.models.headers import read_config
 from raysynth.models.headers import variant_of as variant_of
 from raysynth.models.settings import CLIP as CLIP
 from raysynth.models.settings import BaseConfigSection
+from raysynth.models.single_file import HELD as PARTS
+from raysynth.models.single_file import SingleFile
 
 EMBEDDED = Path(__file__).parent / "tiny"
 CLIP_TREE = {
@@ -38,6 +40,12 @@ def resolve(name: str, clip: bool = False) -> str:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return str(folder.absolute())
+    if folder.is_file():
+        raise ModelError(
+            f"base.{'clip' if clip else 'name'}: {name} is a file; expected `embedded`, a model "
+            "folder, or a hub id of the form owner/model. Fix: for one file of weights, "
+            f"base.weights={name} and, as base.name, the model whose configurations it is of"
+        )
     if is_path(name):
         raise ModelError(
             f"base.{'clip' if clip else 'name'}: no folder {name}; expected `embedded`, a model "
@@ -78,13 +86,22 @@ def check_base(base: BaseConfigSection, weights: bool = True) -> None:
         is loaded.)
     """
     source = Path(resolve(base.name))
+    file = None if base.weights is None else SingleFile(base.weights)
     if not source.is_dir():
         return
     family = family_of(str(source), reader_of(source))
-    check_tree(KEY, source, family.tree)
+    held = [] if file is None else [part for part in PARTS if file.holds(part)]
+    check_tree(KEY, source, _without_weights(family.tree, held))
     family.check(source)
     if weights and source != EMBEDDED:
-        family.check_weights(source)
+        family.check_weights(source, held)
+    if weights and file is not None:
+        file.check(family, source)
+
+
+def _without_weights(tree: Mapping[str, str], held: Collection[str]) -> dict[str, str]:
+    """A folder's files, without the weights of the parts that are in another file."""
+    return {name: name if name.split("/")[0] in held else kept for name, kept in tree.items()}
 
 
 def known_family(base: BaseConfigSection) -> Family | None:

@@ -1,8 +1,8 @@
 """Networks' costs that are known already: to count them takes torch and diffusers, ten seconds.
 
 `known_costs.json` has those of the embedded base, of the usual family at the sizes that are met
-most, and of the others at their own (written by `python -m raysynth.planning.known_costs`); all else
-is counted once, and kept in the user's cache.
+most, and of the others at their own (written by `python -m raysynth.planning.known_costs`); all
+else is counted once, and kept in the user's cache.
 """
 
 from __future__ import annotations

@@ -38,7 +38,9 @@ from transformers import (
 from pretraining.words import build_tokenizer
 
 SIDE, LATENT, CHANNELS = 32, 8, 4
-WIDTH, POOLED = 32, 12
+WIDTH, SECOND, POOLED = 32, 24, 12
+"""Of text states; of SDXL's second encoder, and of what it pools. diffusers tells the two encoders
+in one file apart by their widths."""
 BETAS = {
     "beta_schedule": "scaled_linear",
     "beta_start": 0.00085,
@@ -67,18 +69,17 @@ def autoencoder(channels: int = CHANNELS, **more: Any) -> AutoencoderKL:
 
 
 def clip_text(tokenizer: Any, kind: Any = CLIPTextModel, **more: Any) -> Any:
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=tokenizer.model_max_length,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        **more,
-    )
-    return kind(config)
+    shape = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": tokenizer.model_max_length,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    return kind(CLIPTextConfig(**{**shape, **more}))
 
 
 def unet(**more: Any) -> UNet2DConditionModel:
@@ -128,9 +129,9 @@ def stable_diffusion_2(folder: Path, **scheduler: Any) -> Path:
 def stable_diffusion_xl(folder: Path) -> Path:
     """Two text encoders of different widths, pooled states and sizes."""
     tokenizer = build_tokenizer()
-    second = {"projection_dim": POOLED}
+    second = {"hidden_size": SECOND, "projection_dim": POOLED}
     network = unet(
-        cross_attention_dim=2 * WIDTH,
+        cross_attention_dim=WIDTH + SECOND,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + POOLED,

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch.utils.flop_counter import FlopCounterMode
 
 from raysynth.adapters.grouped_lora import inject
 from raysynth.adapters.rows import flatten
 from raysynth.config.config import Config
+from raysynth.errors import ModelError
+from raysynth.models.attention import pick_attention
 from raysynth.models.base import load_base
 from raysynth.models.denoiser import Denoiser
 from raysynth.models.family import Base, layers_of
 from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import check_base
+from raysynth.planning.denoiser_cost import unet_cost
+from raysynth.storage.tables import encode_png
+from raysynth.synthesis.contrast import Contrast
 from raysynth.synthesis.denoise import draw_noise
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.solver import check_solver
 from raysynth.synthesis.task import Drawing
+from tests.models.original_layout import in_one_file
 from tests.models.random_families import SIDE, WRITERS, write_family
 
 NAMES = tuple(WRITERS)
@@ -188,3 +200,153 @@ def test_gradients_of_a_pack_equal_pefts_one_by_one(folders, tmp_path, name):
                 (key,) = [k for k in found if k.startswith(f"{layer_name}.{part}.")]
                 assert apart(stack.grad[position], found[key].grad) < 1e-3
     assert flat.gradients.abs().sum() > 0
+
+
+def same_parts(one: Base, other: Base) -> bool:
+    """Whether all weights of two bases are equal, and there are some."""
+    modules = {part: m for part, m in one.parts.items() if isinstance(m, torch.nn.Module)}
+    for part, module in modules.items():
+        theirs = other.parts[part].state_dict()
+        mine = module.state_dict()
+        assert mine.keys() == theirs.keys()
+        if not all(torch.equal(mine[name], theirs[name]) for name in mine):
+            return False
+    return len(modules) > 2
+
+
+def without_weights(folder: Path, copy: Path, parts: tuple[str, ...]) -> Path:
+    shutil.copytree(folder, copy)
+    for part in parts:
+        for file in (copy / part).glob("*.safetensors"):
+            file.unlink()
+    return copy
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_file_of_weights_replaces_a_folders(folders, tmp_path, name):
+    """As published: all of Stable Diffusion's parts, a transformer alone."""
+    file = in_one_file(name, folders[name], tmp_path / "weights.safetensors")
+    whole = name.startswith("stable_diffusion")
+    network = "unet" if whole else "transformer"
+    encoders = ("vae", "text_encoder", "text_encoder_2") if whole else ()
+    bare = without_weights(folders[name], tmp_path / "bare", (network, *encoders))
+    one = section(bare, weights=str(file))
+    check_base(one)
+    assert same_parts(load_base(one), load_base(section(folders[name])))
+
+
+@pytest.mark.parametrize("name", ["stable_diffusion_xl", "z_image"])
+@pytest.mark.parametrize("harm", ["lacks", "shape", "other", "cut"])
+def test_a_file_that_does_not_hold_the_network_is_refused(folders, tmp_path, name, harm):
+    file = in_one_file(name, folders[name], tmp_path / "weights.safetensors")
+    weights = load_file(file)
+    begin = "model.diffusion_model." if name == "stable_diffusion_xl" else "layers."
+    some = next(key for key in weights if key.startswith(begin) and weights[key].ndim == 2)
+    if harm == "lacks":
+        del weights[some]
+    elif harm == "shape":
+        weights[some] = weights[some][:-1].clone()
+    elif harm == "other":
+        weights = {"lora_unet_down.weight": torch.zeros(2)}
+    save_file(weights, file)
+    if harm == "cut":
+        file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(ModelError, match=r"^base\.weights: .*expected .*Fix: "):
+        check_base(section(folders[name], weights=str(file)))
+
+
+def test_a_file_as_base_name_says_what_to_write(folders, tmp_path):
+    file = in_one_file("stable_diffusion_2", folders["stable_diffusion_2"], tmp_path / "a.st")
+    with pytest.raises(ModelError, match=r"base\.name: .* is a file; .*Fix: .*base\.weights="):
+        check_base(section(file))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shards_in_half_precision_load_as_whole_files_do(folders, tmp_path, name):
+    base = load_base(section(folders[name]))
+    half = shutil.copytree(folders[name], tmp_path / "half")
+    for part, module in base.parts.items():
+        if isinstance(module, torch.nn.Module):
+            for file in (half / part).glob("*.safetensors"):
+                file.unlink()
+            half_part = copy.deepcopy(module).half()
+            half_part.save_pretrained(half / part, variant="fp16", max_shard_size="20KB")
+    assert len(list(half.glob("*/*fp16*00002-of-*.safetensors"))) > 0
+    check_base(section(half))
+    loaded = load_base(section(half))
+    for part, module in base.parts.items():
+        if isinstance(module, torch.nn.Module):
+            theirs = loaded.parts[part].state_dict()
+            for key, value in module.state_dict().items():
+                expected = value.half().float() if value.is_floating_point() else value
+                assert torch.equal(theirs[key], expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_networks_weights_are_its_own_and_all(folders, tmp_path, name):
+    base = load_base(section(folders[name]), ("scheduler",))
+    part = base.family.roles["model"][0]
+    for harm in ("missing", "too many"):
+        broken = shutil.copytree(folders[name], tmp_path / harm)
+        (file,) = (broken / part).glob("*.safetensors")
+        weights = load_file(file)
+        if harm == "missing":
+            del weights[sorted(weights)[0]]
+        else:
+            weights["adapter.weight"] = torch.zeros(3)
+        save_file(weights, file, {"format": "pt"})
+        with pytest.raises(ModelError, match=rf"^base\.name: {part}: .*expected .*Fix: "):
+            check_base(section(broken))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_plan_counts_the_networks_numbers_and_products(folders, name, checkpointing):
+    base = load_base(section(folders[name], attention="plain"))
+    config = json.loads((folders[name] / base.prefix[:-1] / "config.json").read_text())
+    config["sample_size"] = base.latent_shape[1]
+    kinds = tuple(base.family.targets)
+    tokens = 16
+    cost = unet_cost(config, kinds, RANK, checkpointing, tokens, base.family)
+    assert cost.parameters == sum(p.numel() for p in base.model.parameters())
+    lora = inject(base.model, layers_of(base.family, kinds), RANK, ALPHA, 1)
+    assert cost.trained == sum(p.numel() for p in lora.parameters())
+    lora.route([0])
+    pick_attention(base, "plain", 1, backward=False)  # a CPU's fused kernel is not counted
+    told = base.family.blank(base.model, 1, tokens)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        base.family.predict(base.model, torch.zeros(1, *base.latent_shape), torch.ones(1), told)
+    assert cost.forward == pytest.approx(counter.get_total_flops(), rel=0.05)
+    assert cost.training > (2.4 if checkpointing else 1.5) * cost.forward
+    assert cost.activations > 0
+
+
+def edited(folder: Path, work: Path, names: list[str], **synthesis: Any) -> np.ndarray:
+    generate = generator(folder, work, names, **synthesis)
+    dice = np.random.default_rng(0)
+    pixels = dice.integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
+    sources = pa.array([encode_png(image) for image in pixels])
+    said = ["a coat on grass", "a pullover on gravel"]
+    contrasts = [Contrast(said[0], said[1]), Contrast(said[1], said[0])]
+    given = (said, [""] * 2, [names[0]] * 2, [1, 2], sources, contrasts)
+    return generate(*given).astype(int)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_real_images_are_edited_within_their_masks(folders, tmp_path, name):
+    """No edit at all where nothing is to change, and other images with more noise."""
+    _, names = adapters(load_base(section(folders[name])), tmp_path)
+    both = {
+        share: edited(
+            folders[name],
+            tmp_path,
+            names,
+            strength=share,
+            solver="unipc",
+            steps=2,
+            gaussian_above=1.0,
+        )
+        for share in (0.2, 1.0)
+    }
+    assert both[0.2].shape == (2, SIDE, SIDE, 3)
+    assert np.abs(both[0.2] - both[1.0]).max() > 8
