@@ -48,7 +48,7 @@ def pick_attention(base: Base, asked: str, rows: int, *, backward: bool) -> str:
 
 def takes_processors(model: Any) -> bool:
     """Whether all attention layers of a model compute what diffusers' usual processors do."""
-    found = getattr(model, "attn_processors", None)
+    found = getattr(model, "attn_processors", None) or {}
     usual = (AttnProcessor, AttnProcessor2_0)
     return bool(found) and all(type(each) in usual for each in found.values())
 
@@ -69,8 +69,8 @@ def _with_products(processor: Any) -> Any:
             with sdpa_kernel(SDPBackend.MATH):
                 return kind.__call__(self, *given, **named)
 
-    found = Products.__new__(Products)
-    vars(found).update(vars(processor))
+    found: Any = Products.__new__(Products)
+    found.__dict__.update(vars(processor))
     return found
 
 

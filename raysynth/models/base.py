@@ -36,12 +36,15 @@ from raysynth.models.loading import (
     plain_attention,
     quiet_transformers,
 )
+from raysynth.models.scheduler import settled
 from raysynth.models.settings import BaseConfigSection
 from raysynth.models.single_file import SingleFile
 from raysynth.models.sources import check_base, resolve, variant_of
 
 
-def load_base(base: BaseConfigSection, roles: Sequence[Role] = ROLES) -> Base:
+def load_base(
+    base: BaseConfigSection, roles: Sequence[Role] = ROLES, side: int | None = None
+) -> Base:
     """Load (parts of) the base model onto the configured device, frozen and in eval mode.
 
     Weights come from safetensors only.
@@ -49,6 +52,7 @@ def load_base(base: BaseConfigSection, roles: Sequence[Role] = ROLES) -> Base:
     Parameters
     ----------
     roles : what the parts that are loaded are for.
+    side : of the images that are drawn, pixels; None: the model's own.
 
     Raises
     ------
@@ -64,11 +68,15 @@ def load_base(base: BaseConfigSection, roles: Sequence[Role] = ROLES) -> Base:
     single = None if base.weights is None else SingleFile(base.weights)
     files = Files(source, hub, kept, plain, single=single)
     family, shape = load_or_explain(KEY, source, files.known)
+    shape = shape if side is None else shape.at(side)
     wanted = {part for role in roles for part in family.roles[role]}
     parts: dict[str, Any] = {part: None for role in ROLES for part in family.roles[role]}
     for part in (name for name in parts if name in wanted):
         found = load_or_explain(f"{KEY}: {part}", source, partial(family.load, part, files))
         parts[part] = frozen(found, device, files.plain)
+    schedule = family.roles["scheduler"][0]
+    if parts[schedule] is not None:
+        parts[schedule] = settled(parts[schedule], shape.positions // family.patch**2)
     return Base(family, parts, shape, device, dtype)
 
 

@@ -55,6 +55,11 @@ class Shape:
         """Side of its own images, pixels."""
         return self.latents[1] * self.factor
 
+    @property
+    def positions(self) -> int:
+        """Of its latents."""
+        return self.latents[1] * self.latents[2]
+
     def at(self, side: int) -> Shape:
         """The same for images of `side` pixels."""
         positions = side // self.factor
@@ -115,6 +120,8 @@ class Family(Protocol):
     """The same in its text encoders, which are adapted where `finetune.text_encoder` says so; empty
     where diffusers reads no adapters of them."""
     published: Published
+    patch: int
+    """Side of what its network makes one token of, latent positions."""
     compiles: bool
     """Whether its network is compiled unasked where that pays."""
 

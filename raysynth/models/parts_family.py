@@ -44,6 +44,7 @@ class PartsFamily:
     published: Published
     pipeline_class: str
     """diffusers' pipeline."""
+    patch: int = 1
     compiles: bool = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from raysynth.errors import ModelError
-from raysynth.models.scheduler import FLOW, kind_of_prediction, refuse_moving, shift_of
+from raysynth.models.scheduler import FLOW, kind_of_prediction, shift_of
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample", FLOW)
 
@@ -172,7 +172,6 @@ def prediction_of(scheduler: Any) -> Prediction:
     name, settings = type(scheduler).__name__, scheduler.config
     kind = kind_of_prediction(name, settings)
     if kind == FLOW:
-        refuse_moving(settings)
         steps, shift = settings.num_train_timesteps, shift_of(name, settings)
         return Prediction(kind, steps, None, shift)
     if kind not in PREDICTIONS:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
-
-from raysynth.errors import ModelError
 
 FLOW_MATCHING = "FlowMatch"
 """Part of the names of diffusers' classes whose bases predict a flow, without saying so."""
@@ -31,11 +30,16 @@ def shift_of(name: Any, settings: Mapping[str, Any]) -> float:
     return float(settings.get("shift" if FLOW_MATCHING in str(name) else "flow_shift") or 1.0)
 
 
-def refuse_moving(settings: Mapping[str, Any]) -> None:
-    """Refuse levels that follow the size of an image; raises ModelError."""
-    if settings.get("use_dynamic_shifting"):
-        raise ModelError(
-            "base.name: its scheduler has use_dynamic_shifting=true, levels that follow the size "
-            "of an image; expected one shift for all. Fix: in scheduler_config.json "
-            "use_dynamic_shifting=false, and as `shift` that of the base's own size"
-        )
+def settled(scheduler: Any, positions: int) -> Any:
+    """A scheduler whose shift follows an image's size, as one for images of so many patches.
+
+    The shift's logarithm is a line through two sizes, as diffusers' pipelines draw it.
+    """
+    config = scheduler.config
+    if not config.get("use_dynamic_shifting"):
+        return scheduler
+    low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    first, last = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    mu = first + (last - first) * (positions - low) / (high - low)
+    shift = math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu
+    return type(scheduler).from_config(config, use_dynamic_shifting=False, shift=shift)

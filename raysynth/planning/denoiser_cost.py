@@ -39,16 +39,7 @@ def unet_cost(
     family : of the base.
     targets : kinds of layers that LoRA adapts; None: all weights are trained.
     """
-    with torch.device("meta"):
-        unet: Any = family.build(dict(shape))
-    for parameter in unet.parameters():
-        parameter.data = parameter.data.bfloat16()
-    parameters = sum(p.numel() for p in unet.parameters())
-    trained = parameters
-    if targets is not None:
-        lora = inject(unet, layers_of(family, targets), rank, float(rank), 1)
-        trained = sum(p.numel() for p in lora.parameters())
-        lora.route([0])
+    unet, parameters, trained = _laid_out(shape, targets, rank, family)
     if takes_processors(unet):
         unet.set_attn_processor(_FusedShapes())
     _cast_as_on_a_gpu(unet)
@@ -64,6 +55,23 @@ def unet_cost(
             forward = counter.get_total_flops()
             out.float().square().mean().backward()
     return UNetCost(parameters, trained, forward, counter.get_total_flops(), kept)
+
+
+def _laid_out(
+    shape: Mapping[str, Any], targets: Sequence[str] | None, rank: int, family: Family
+) -> tuple[Any, int, int]:
+    """The network on the meta device, numbers that it has, and those that are trained."""
+    with torch.device("meta"):
+        unet: Any = family.build(dict(shape))
+    for parameter in unet.parameters():
+        parameter.data = parameter.data.bfloat16()
+    parameters = sum(p.numel() for p in unet.parameters())
+    trained = parameters
+    if targets is not None:
+        lora = inject(unet, layers_of(family, targets), rank, float(rank), 1)
+        trained = sum(p.numel() for p in lora.parameters())
+        lora.route([0])
+    return unet, parameters, trained
 
 
 def _cast_as_on_a_gpu(unet: Any) -> None:

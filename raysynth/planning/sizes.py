@@ -106,7 +106,8 @@ def base_shape(config: Config, assumptions: list[str]) -> Shape:
     side = {"sample_size": found.latents[1]}
     network = side | dict(read(family.roles["model"][0]) or {})
     parts = family.roles["text"] if family.text_targets else ()
-    texts = [dict(config) for part in parts if (config := read(part)) and "hidden_size" in config]
+    said = [dict(read(part) or {}) for part in parts]
+    texts = [text for text in said if "hidden_size" in text]
     return Shape(family, network, size, found.factor, found.tokens, texts)
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from raysynth.errors import ConfigError
 from raysynth.generators.recipe import Recipe, recipe_of
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Sections
+from raysynth.models.family import reader_of
+from raysynth.models.settings import BaseConfigSection
+from raysynth.models.sources import known_family, resolve
 from raysynth.scoring.scorer import check_scorers
 from raysynth.synthesis.guidance import ATTRIBUTE, LABEL, Guide, guide_of
 from raysynth.synthesis.settings import SynthesisConfig
@@ -18,10 +23,27 @@ def check_synthesis(config: Sections) -> None:
     Raises ConfigError, ModelError: see `check_solver`, `check_scorers`, `check_guidance` and
     `check_rebalance`.
     """
+    check_size(config[SynthesisConfig], config[BaseConfigSection])
     check_solver(config)
     check_scorers(config[SynthesisConfig].scorers, config[PromptConfig])
     check_guidance(config)
     check_rebalance(config)
+
+
+def check_size(synthesis: SynthesisConfig, base: BaseConfigSection) -> None:
+    """Refuse a size that is not whole latent positions, or patches of them; raises ConfigError.
+
+    (What a hub id takes is known when it is loaded.)
+    """
+    family, side = known_family(base), synthesis.image_size
+    if family is None or side is None:
+        return
+    unit = family.shape(reader_of(Path(resolve(base.name)))).factor * family.patch
+    if side % unit:
+        raise ConfigError(
+            f"synthesis.image_size={side}: base.name makes images of multiples of {unit} pixels. "
+            f"Fix: synthesis.image_size={max(unit, round(side / unit) * unit)}"
+        )
 
 
 def check_guidance(config: Sections) -> None:

@@ -82,9 +82,7 @@ class ImageGenerator:
         """
         recipe, synthesis = drawing.recipe, drawing.synthesis
         live = of_text(names, recipe.training, drawing.lora)
-        base = load_base(drawing.base)
-        shape = base.shape.at(synthesis.image_size or base.image_size)
-        self.base = replace(base, shape=shape, live=live)
+        self.base = replace(load_base(drawing.base, side=synthesis.image_size), live=live)
         round_weights(self.base.network, self.base.dtype)
         self.parted, kept = self._experts(drawing, names)
         self.bank = open_bank(self.base, adapters, kept, recipe.training, drawing.lora)

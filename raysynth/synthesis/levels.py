@@ -106,8 +106,8 @@ def find_way(
     from raysynth.synthesis.spectrum import spectrum_of
 
     use_threads(resources.cpus_per_worker)
-    loaded = load_base(base, ("scheduler",))
-    side = loaded.shape.at(synthesis.image_size or loaded.image_size).side
+    loaded = load_base(base, ("scheduler",), side=synthesis.image_size)
+    side = loaded.image_size
     latents = cache(lambda: real_latents(load_base(base, ("vae",)), real, side))
     sought = _sought(loaded.scheduler, synthesis, recipe, lambda: spectrum_of(*latents(), groups))
     guide = guide_of(synthesis.guidance, recipe.guidance_scale)

@@ -16,7 +16,7 @@ from raysynth.models.headers import read_config
 from raysynth.models.scheduler import (
     FLOW_MATCHING,
     kind_of_prediction,
-    refuse_moving,
+    settled,
     shift_of,
 )
 from raysynth.models.settings import BaseConfigSection
@@ -77,7 +77,6 @@ def check_solver(config: Sections) -> None:
     prediction = kind_of_prediction(settings.get("_class_name"), settings)
     ours = Path(source) == EMBEDDED
     _check_prediction(name, prediction)
-    refuse_moving(settings)
     if not ours:
         _check_class(file, settings, prediction)
     kind = DETERMINISTIC.get(name, kind_of(settings.get("_class_name"), settings))
@@ -88,7 +87,8 @@ def check_solver(config: Sections) -> None:
     from raysynth.models.loading import load_or_explain, load_scheduler
 
     def build() -> None:
-        build_solver(name, load_scheduler(source, {}), edits=edits)
+        # Of any size: how far levels are shifted decides nothing here.
+        build_solver(name, settled(load_scheduler(source, {}), TRIED), edits=edits)
 
     load_or_explain("base.name: scheduler", source, build)
 

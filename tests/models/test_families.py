@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from raysynth.adapters.grouped_lora import inject
 from raysynth.adapters.rows import flatten
 from raysynth.config.config import Config
-from raysynth.errors import ModelError
+from raysynth.errors import ConfigError, ModelError
 from raysynth.models.attention import pick_attention
 from raysynth.models.base import load_base
 from raysynth.models.denoiser import Denoiser
@@ -27,6 +28,7 @@ from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import check_base
 from raysynth.planning.denoiser_cost import unet_cost
 from raysynth.storage.tables import encode_png
+from raysynth.synthesis.checks import check_synthesis
 from raysynth.synthesis.contrast import Contrast
 from raysynth.synthesis.denoise import draw_noise
 from raysynth.synthesis.drawing import ImageGenerator
@@ -107,9 +109,15 @@ def of_pipeline(
     """[B, side, side, 3] of the family's own pipeline from the same noise."""
     base = load_base(section(folder))
     pipe = base.family.pipeline(base)
-    pipe.set_progress_bar_config(disable=True)
     if adapter:
         pipe.load_lora_weights(adapter)
+    return images_of(pipe, base, scale, negative, seeds)
+
+
+def images_of(
+    pipe: Any, base: Base, scale: float, negative: str | None, seeds: list[int]
+) -> np.ndarray:
+    pipe.set_progress_bar_config(disable=True)
     noise, _ = draw_noise(seeds, base.latent_shape)
     # diffusers' own loop: some take the noise as it is, others scale it themselves.
     found = pipe(
@@ -133,6 +141,35 @@ def test_images_equal_the_familys_own_pipeline(folders, tmp_path, name, scale):
     generate = generator(folders[name], tmp_path, [], guidance_scale=scale)
     assert np.abs(drawn(generate, [""] * 2, NEGATIVE, seeds) - expected).max() <= 1
     assert expected.std() > 3, "an image that is all one colour would show nothing"
+
+
+@pytest.mark.parametrize(("name", "unit"), [("stable_diffusion_xl", 4), ("auraflow", 8)])
+def test_sizes_that_are_no_whole_patches_are_refused(folders, name, unit):
+    config = Config.model_validate(
+        {"base": section(folders[name]).model_dump(), "synthesis": {"image_size": unit * 5 - 1}}
+    )
+    with pytest.raises(ConfigError, match=rf"multiples of {unit} pixels.*image_size={unit * 5}$"):
+        check_synthesis(config)
+
+
+def test_levels_that_follow_the_size_are_those_of_its_pipeline(folders, tmp_path):
+    """Z-Image's pipeline tells its scheduler how many patches an image has."""
+    moving = shutil.copytree(folders["z_image"], tmp_path / "moving")
+    file = moving / "scheduler" / "scheduler_config.json"
+    sizes = {"base_image_seq_len": 4, "max_image_seq_len": 32}
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | {"use_dynamic_shifting": True} | sizes)
+    )
+    seeds = [4, 7]
+    base = load_base(section(moving))
+    pipe = base.family.pipeline(base)
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(moving, subfolder="scheduler")
+    expected = images_of(pipe, base, 4.0, NEGATIVE, seeds)
+    generate = generator(moving, tmp_path, [], guidance_scale=4.0)
+    assert np.abs(drawn(generate, [""] * 2, NEGATIVE, seeds) - expected).max() <= 1
+    assert base.prediction.shift != 3.0
+    larger = load_base(section(moving), ("scheduler",), side=2 * SIDE)
+    assert larger.prediction.shift > base.prediction.shift
 
 
 @pytest.mark.parametrize("name", NAMES)

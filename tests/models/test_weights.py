@@ -163,7 +163,6 @@ def test_configurations_that_cannot_work_are_refused(model, part, key, value):
     "change",
     [
         {"_class_name": "os.system"},
-        {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True},
         {"prediction_type": "x"},
     ],
 )

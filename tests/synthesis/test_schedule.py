@@ -16,6 +16,7 @@ from diffusers.schedulers import AysSchedules
 from raysynth.errors import ConfigError
 from raysynth.generators.inputs import synthesis_inputs
 from raysynth.models.condition import Condition
+from raysynth.models.family import FAMILIES, USUAL
 from raysynth.models.prediction import Predicted, prediction_of
 from raysynth.synthesis.denoise import Edited, denoise
 from raysynth.synthesis.drawing import ImageGenerator
@@ -67,7 +68,7 @@ class Gaussian:
     variance = 4.0
 
     def __init__(self, scheduler: Any) -> None:
-        self.base = SimpleNamespace(device=torch.device("cpu"))
+        self.base = SimpleNamespace(device=torch.device("cpu"), family=FAMILIES[USUAL])
         self.model = SimpleNamespace(dtype=torch.float32)
         self.prediction, self.asked = prediction_of(scheduler), []
 

@@ -82,6 +82,7 @@ class AuraFlow(PartsFamily):
         encoders=2.5e9,
         hub=("fal/auraflow", "purplesmartai/pony-v7"),
     )
+    patch = 2
     pipeline_class = "AuraFlowPipeline"
 
     def check(self, source: Path) -> None:

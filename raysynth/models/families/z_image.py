@@ -65,6 +65,7 @@ class ZImage(PartsFamily):
         encoders=8.2e9,
         hub=("tongyi-mai/z-image",),
     )
+    patch = 2
     pipeline_class = "ZImagePipeline"
     compiles = False
 
