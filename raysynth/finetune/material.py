@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from raysynth.errors import DataError
 from raysynth.finetune.draws import Draws
 from raysynth.finetune.jobs import Job
+from raysynth.finetune.kept import Encoded, Kept
 from raysynth.models.condition import Condition
 from raysynth.models.family import Base
 from raysynth.models.latents import as_pixels, images_at_once, moments
@@ -72,24 +74,32 @@ About = Callable[[Drawn], tuple[Mapping[str, Tensor], Mapping[str, Any]]]
 """What an objective asks of images: `Material.images`, and what it notes."""
 
 
-def prepare(job: Job, draws: Draws, base: Base, real: str, about: About | None = None) -> Material:
-    """Encode the images that the draws of a job use, and its prompts.
+def prepare(
+    job: Job, draws: Draws, base: Base, real: str, kept: Kept, name: str, about: About | None = None
+) -> Material:
+    """Encode the images that the draws of a job use, and its prompts, or find them encoded.
 
     Parameters
     ----------
     base : with vae, text encoder and tokenizer.
     real : folder of the real table.
+    kept, name : where the run keeps what is encoded, and what it is called there.
     about : what else is to be known of the images; None: nothing.
     """
     drawn = np.stack([draws.rows.ravel(), draws.flips.ravel().astype(np.int64)], 1)
     pairs, entries = np.unique(drawn, axis=0, return_inverse=True)
     positions, place = np.unique(pairs[:, 0], return_inverse=True)
     ids = [job.ids[p] for p in positions]
-    pixels, flips = read_images(real, ids, base.image_size), pairs[:, 1].astype(bool)
-    moments = encode_images(base, pixels, place, flips)
-    images, noted = about(Drawn(ids, pixels, place, flips)) if about else ({}, {})
-    order = sorted(job.prompts)
-    texts = base.condition([*(job.prompts[g] for g in order), ""])
+    flips, order = pairs[:, 1].astype(bool), sorted(job.prompts)
+    prompts = [*(job.prompts[g] for g in order), ""]
+    read = cache(partial(read_images, real, tuple(ids), base.image_size))
+
+    def encode() -> Encoded:
+        return encode_images(base, read(), place, flips), base.condition(prompts)
+
+    key = kept.key(ids, place, flips, prompts)
+    moments, texts = kept.once(name, key, base.device, encode)
+    images, noted = about(Drawn(ids, read(), place, flips)) if about else ({}, {})
     state_of_row = np.searchsorted(order, np.array(job.groups))
     spoken = np.where(draws.dropped, len(order), state_of_row[draws.rows])
     return Material(

@@ -23,6 +23,7 @@ from raysynth.errors import StageError, StorageError, reason_of
 from raysynth.finetune.checks import check_partners
 from raysynth.finetune.experts import complete
 from raysynth.finetune.jobs import Job, plan_jobs
+from raysynth.finetune.kept import FOLDER as ENCODED
 from raysynth.finetune.kept_previews import read
 from raysynth.finetune.packs import split_into_packs
 from raysynth.finetune.reached import Reached
@@ -42,7 +43,7 @@ from raysynth.trackers.several import SILENT, Trackers
 from raysynth.trackers.tracker import LOSS
 
 POLL_SECONDS = 1.0
-SCRATCH = (".train", ".prior")
+SCRATCH = (".train", ".prior", ENCODED)
 """Folders in `work` that only a stage in progress needs."""
 
 

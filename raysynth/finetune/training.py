@@ -27,6 +27,7 @@ from raysynth.finetune.draws import Draws, draw, draw_held_out, held_out_rows, s
 from raysynth.finetune.engines import build_trainee, precision_of
 from raysynth.finetune.experts import expanded, next_of, within
 from raysynth.finetune.jobs import Job
+from raysynth.finetune.kept import Kept
 from raysynth.finetune.kept_previews import keep
 from raysynth.finetune.learner import (
     Learner,
@@ -191,10 +192,10 @@ def _admit(loop: Loop, queue: list[Job]) -> dict[str, str]:
 
 def _enter(loop: Loop, job: Job, slot: int) -> Learner:
     pack, settings, seed = loop.pack, loop.pack.settings, loop.pack.seed
-    material = _prepare(loop, job, draw(job, settings, seed))
+    material = _prepare(loop, job, draw(job, settings, seed), job.name)
     held_out = None
     if len(held_out_rows(job, settings, seed)):
-        held_out = _prepare(loop, job, draw_held_out(job, settings, seed))
+        held_out = _prepare(loop, job, draw_held_out(job, settings, seed), held_out_name(job))
     with torch.no_grad():
         loop.trainee.enter(slot, start_dice(job, seed))
         start = Beginning(job, pack.groups, seed, loop.base, partial(of_slot, loop, slot))
@@ -213,14 +214,26 @@ def _enter(loop: Loop, job: Job, slot: int) -> Learner:
     return learner
 
 
-def _prepare(loop: Loop, job: Job, draws: Draws) -> Material:
-    """What the loss reads of a job's draws."""
+def kept_of(pack: Pack) -> Kept:
+    """Where what is encoded is kept."""
+    return Kept(pack.work, pack.base, pack.settings.text_encoder)
+
+
+def held_out_name(job: Job) -> str:
+    """What is kept of a job's held-out images."""
+    return f"{job.name}.held_out"
+
+
+def _prepare(loop: Loop, job: Job, draws: Draws, name: str) -> Material:
+    """What the loss reads of a job's draws; `name`: of what is kept of them."""
     base, pack, about = loop.base, loop.pack, None
     if isinstance(loop.objective, OfImages):
         asked = partial(loop.objective.of_images, job=job, base=base, real=pack.real)
         about = partial(asked, seed=pack.seed, knobs=loop.knobs)
     uniform = within(draws.uniform, job, pack.settings, base.prediction)
-    material = prepare(job, replace(draws, uniform=uniform), base, pack.real, about)
+    material = prepare(
+        job, replace(draws, uniform=uniform), base, pack.real, kept_of(pack), name, about
+    )
     return loop.objective.extra(material, job, base, pack.seed, loop.knobs)
 
 
@@ -272,6 +285,7 @@ def _settle(loop: Loop) -> dict[str, str]:
         folder = pack.folder(learner.job)
         if learner.done >= learner.job.steps or learner.stale(settings):
             finish(learner, folder, pack, loop.trainee, loop.average)
+            kept_of(pack).forget([learner.job.name, held_out_name(learner.job)])
             leaving.append(learner)
         elif learner.done % settings.checkpoint_steps == 0:
             save_checkpoint(learner, folder, rows, loop.average, loop.optimizer)
