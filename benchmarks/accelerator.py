@@ -14,6 +14,10 @@ work and the Python that feeds it is timed: models are loaded, images and prompt
   adapter (load_lora_weights, one prompt, BATCH images per call), in bfloat16 as it comes, with
   fused adapters, and in its default float32.
 
+* Families (`--only families`): published shapes of a UNet and of a transformer that are larger,
+  FAMILIES_SIDE pixels, a step of 8 adapters against PEFT's one by one (`families.py`), with
+  gradient checkpointing. Bar: 3 times PEFT's rate, five repetitions.
+
 --quick: the tiny base, few sizes; runs on a CPU too. Sides take turns, medians are printed.
 """
 
@@ -28,6 +32,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import families
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from measure import finish, parser
@@ -40,6 +45,7 @@ from raysynth.finetune import memory, training
 from raysynth.models.attention import pick_attention
 from raysynth.models.base import load_base
 from raysynth.models.device import pick_device
+from raysynth.models.family import FAMILIES
 from raysynth.models.sources import resolve
 from raysynth.synthesis.drawing import ImageGenerator
 from raysynth.synthesis.task import Drawing
@@ -54,6 +60,7 @@ MIXES = (16, 8, 4, 2)
 QUICK_STEPS = 2
 WARM, TIMED = 3, 20
 ESTIMATE = 0.15
+LARGE, FAMILIES_SIDE = ("stable_diffusion_xl", "z_image"), 512
 
 
 def sections(model: str, checkpointing: bool, solver_steps: int = STEPS) -> dict[str, Any]:
@@ -267,6 +274,21 @@ def generated(storage: Path, model: str, quick: bool, repeats: int) -> dict[str,
     }
 
 
+def compare_families(repeats: int, quick: bool) -> None:
+    """Both sides of `families.py` on large shapes; with `quick` on tiny ones."""
+    found = {}
+    for name in LARGE:
+        if quick:
+            found[name] = families.tiny(name, repeats)
+        else:
+            found[name] = families.published(FAMILIES[name], FAMILIES_SIDE, repeats)
+        print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
+        free()
+    judged = {} if quick else found
+    bars = {f"{name}: 3 times PEFT's rate": each["ratio"] >= 3 for name, each in judged.items()}
+    finish("accelerator_families", {"pixels": FAMILIES_SIDE, **found}, bars, quick)
+
+
 def free() -> None:
     """Give back what the last side held."""
     gc.collect()
@@ -277,7 +299,7 @@ def free() -> None:
 def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument("--storage", type=Path, default=None)
-    options.add_argument("--only", choices=("training", "generation"), default=None)
+    options.add_argument("--only", choices=("training", "generation", "families"), default=None)
     arguments = options.parse_args()
     storage = arguments.storage or Path(tempfile.mkdtemp(prefix="raysynth-accelerator-"))
     repeats = arguments.repeats or (1 if arguments.quick else 3)
@@ -287,6 +309,8 @@ def main() -> None:
         if not Path(model).exists():
             write_model(Path(model), whole=True)
     numbers: dict[str, Any] = {}
+    if arguments.only == "families":
+        compare_families(arguments.repeats or 5, arguments.quick)
     if arguments.only != "generation":
         numbers["training"] = train(storage, model, arguments.quick, repeats)
     if arguments.only != "training":

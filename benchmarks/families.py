@@ -22,13 +22,14 @@ from typing import Any
 
 import checkout  # noqa: F401
 import torch
-from measure import finish, parser, timed
+from measure import finish, parser
 from peft import LoraConfig
 from torch import Tensor
 from workload import clock
 
 from raysynth.adapters.grouped_lora import inject
 from raysynth.adapters.rows import clip_rows, flatten
+from raysynth.finetune import memory
 from raysynth.models.attention import pick_attention
 from raysynth.models.base import load_base
 from raysynth.models.condition import Condition
@@ -218,7 +219,7 @@ def measured(step: Callable[[], list[float]], device: torch.device, repeats: int
             found["losses"] = step()
             found["seconds"].append(clock(device) - begin)
 
-    found["peak_gb"] = timed(all_steps).peak_gb
+    found["peak_gb"] = memory.peak_bytes(device, all_steps) / 1e9
     return found
 
 
