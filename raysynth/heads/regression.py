@@ -79,6 +79,19 @@ def fit_robust_heads(
     return _solved(features, label, even, weight_decays, classes, weigh)
 
 
+def _eigen(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """[D] eigenvalues and [D, D] eigenvectors, in columns.
+
+    In single precision torch's LAPACK (MKL) gives up where hundreds of features are zero for every
+    image, as a network's may be: many equal eigenvalues. In double it does not.
+    """
+    try:
+        spread, basis = torch.linalg.eigh(covariance)
+    except torch.linalg.LinAlgError:
+        spread, basis = (found.float() for found in torch.linalg.eigh(covariance.double()))
+    return spread, basis
+
+
 def _solved(
     features: Tensor,
     label: NDArray[Any],
@@ -96,7 +109,7 @@ def _solved(
     scale = (features.std(dim=0) if scale is None else scale).clamp(min=1e-5)
     center = w @ features
     x = ((features - center) / scale).float()
-    spread, basis = torch.linalg.eigh(x.T @ (x * w[:, None]))
+    spread, basis = _eigen(x.T @ (x * w[:, None]))
     x = x @ basis
     one_hot = F.one_hot(torch.tensor(label, device=x.device), classes).T.float()  # [K, N]
     decay = torch.tensor(list(weight_decays), dtype=torch.float32, device=x.device)

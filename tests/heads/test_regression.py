@@ -54,6 +54,23 @@ def test_heads_are_scikit_learns_logistic_regressions():
         np.testing.assert_allclose(ours.numpy(), logs, atol=1e-3)
 
 
+def test_features_that_are_zero_for_every_image_change_nothing():
+    """Hundreds of them, as of a network that sees little: torch gives up in single precision."""
+    torch.manual_seed(0)
+    label = np.arange(200) % 2
+    live = torch.randn(200, 240) + 0.3 * torch.tensor(label)[:, None]
+    places = torch.randperm(640)[:240].sort().values
+    features = torch.zeros(200, 640)
+    features[:, places] = live
+    weights = image_weights(label, "balanced")
+    (whole,) = fit_heads(features, label, weights, [0.3], 2)
+    (alone,) = fit_heads(live, label, weights, [0.3], 2)
+    torch.testing.assert_close(whole.weight[:, places], alone.weight, atol=1e-3, rtol=1e-2)
+    dead = torch.ones(640, dtype=torch.bool)
+    dead[places] = False
+    assert whole.weight.isfinite().all() and float(whole.weight[:, dead].abs().max()) < 1e-3
+
+
 def test_a_head_does_not_depend_on_its_neighbours():
     torch.manual_seed(0)
     features, label = torch.randn(300, 8), np.arange(300) % 2
