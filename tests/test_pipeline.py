@@ -122,6 +122,13 @@ def test_embedded_models_with_other_images_are_warned_of(tmp_path):
     assert not warnings_of(load_config())
 
 
+def test_tiny_images_for_a_network_of_large_ones_are_warned_of():
+    chosen = "classifier.backbone=efficientnet_lite0"
+    (said,) = warnings_of(load_config(None, [chosen]))
+    assert said.startswith(f"{chosen}: would see images of 32 x 32") and "image_size=96" in said
+    assert not warnings_of(load_config(None, [chosen, "classifier.image_size=96"]))
+
+
 def test_a_lender_of_another_label_is_warned_of_where_the_word_is_strange(tmp_path):
     place = ["dataset.name=folder", f"dataset.path={tmp_path}", "finetune.min_images=8"]
     counts, few = np.array([90, 5, 40, 90]), np.array([90, 90, 90, 90])

@@ -79,8 +79,8 @@ accuracy rests on few test images of that group. Not for decisions about people.
 {licences} What may be done with the model follows from these.
 """
 OWN_CODE = """
-transformers has no such architecture: `trust_remote_code=True` runs the two Python files of this
-folder, which need torch and transformers alone. Where raysynth is installed,
+transformers has no such architecture: `trust_remote_code=True` runs the Python code of this
+folder, which needs torch and transformers alone. Where raysynth is installed,
 `import raysynth.networks.pretrained` does instead, and no file of the folder is run.
 """
 ONNX = """

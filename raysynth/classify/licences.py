@@ -9,12 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from raysynth.datasets.settings import DatasetConfig
+from raysynth.models.settings import LITE
 from raysynth.models.sources import is_path
 
 UNKNOWN = "unknown: ask the owner"
 OWN = {
     "embedded": "Apache-2.0 (raysynth's own)",
     "small": "Apache-2.0 (raysynth's own)",
+    LITE: "Apache-2.0 (EfficientNet-Lite0 of TensorFlow, trained on ImageNet)",
 }
 COMPOSED = "garments of Fashion-MNIST (MIT, Zalando SE) on photographs of scikit-image (CC0)"
 

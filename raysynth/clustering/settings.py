@@ -17,8 +17,8 @@ class ClusteringConfig(Section):
     )
     encoder: Place = knob(
         "clip",
-        "Whose space clusters and copies are found in: `clip` (base.clip), or a folder or hub id "
-        "of a transformers vision model.",
+        "Whose space clusters and copies are found in: `clip` (base.clip), `efficientnet_lite0` "
+        "(needs raysynth[imagenet]), or a folder or hub id of a transformers vision model.",
     )
     encoder_revision: Named | None = knob(
         None, "Hub revision of `encoder`, as base.revision.", neutral=None

@@ -16,6 +16,8 @@ from raysynth.networks.settings import CLIP_LORA, SMALL
 
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """[N, H, W, 3] images of one size -> [N, D]."""
+STARTED = ", from which the classifier starts too"
+"""Said of a space that is the classifier's own before training: no judgement of another's."""
 LABELS = ("a", "b")
 """Of a head that is not used."""
 
@@ -41,7 +43,9 @@ def open_space(config: FidelityConfig, blueprint: Blueprint, size: int) -> Space
         return _of_backbone(blueprint, size)
     from raysynth.models.encoder import load_encoder
 
-    return Space(load_encoder(name, blueprint.base, config.encoder_revision, KEY).images, name)
+    same = name == blueprint.classifier.backbone and blueprint.classifier.starts_pretrained
+    title = name + STARTED * same
+    return Space(load_encoder(name, blueprint.base, config.encoder_revision, KEY).images, title)
 
 
 def _of_backbone(blueprint: Blueprint, size: int) -> Space:
@@ -67,4 +71,4 @@ def _of_backbone(blueprint: Blueprint, size: int) -> Space:
     title = (
         "the embedded small network, trained on other garments" if small else classifier.backbone
     )
-    return Space(embed, title)
+    return Space(embed, title + STARTED * blueprint.classifier.starts_pretrained)

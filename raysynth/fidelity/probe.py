@@ -21,7 +21,7 @@ from raysynth.cluster.tasks import on_worker
 from raysynth.groups.balance import evenly_of_each, image_weights
 from raysynth.groups.groups import Groups
 from raysynth.heads.regression import fit_heads
-from raysynth.models.clip import load_clip
+from raysynth.models.clip import load_clip, of_planes
 from raysynth.models.threads import use_threads
 from raysynth.networks.build import Blueprint
 from raysynth.networks.images import Data, ImageSet
@@ -114,11 +114,11 @@ def _recognised(
     """The same, where CLIP runs."""
     use_threads(cpus)
     clip, groups = load_clip(blueprint.base), data.groups
-    known = torch.from_numpy(clip.of_planes(data.train.pixels, batch))
+    known = torch.from_numpy(of_planes(clip.images, data.train.pixels, batch))
     probe = fit_probe(known, data.train.group, groups)
     found = {}
     for name, each in images.items():
-        seen = torch.from_numpy(clip.of_planes(each.pixels, batch))
+        seen = torch.from_numpy(of_planes(clip.images, each.pixels, batch))
         right = probe.right(seen, each.group).all(axis=1)
         sizes = each.counts(groups.count)
         hits = np.bincount(each.group, weights=right, minlength=groups.count)

@@ -21,8 +21,8 @@ class FidelityConfig(Section):
     encoder: Place = knob(
         AUTO,
         "Whose space images are compared in; auto: one that neither the generator nor selection "
-        "knows (classifier.backbone small: the embedded network of other garments; a transformers "
-        "model: that one, pretrained); or `clip`, or a folder or hub id as for clustering.encoder.",
+        "knows (classifier.backbone small: the embedded network of other garments; another one: "
+        "that, pretrained); or as for clustering.encoder.",
     )
     encoder_revision: Named | None = knob(None, "Hub revision of `encoder`, as base.revision.")
     images: Annotated[int, Field(ge=50)] = knob(

@@ -17,7 +17,7 @@ from raysynth.groups.groups import Groups
 from raysynth.groups.prompts import spoken
 from raysynth.groups.settings import PromptConfig
 from raysynth.models.captioner import load_captioner
-from raysynth.models.clip import load_clip
+from raysynth.models.clip import load_clip, of_planes
 from raysynth.models.threads import use_threads
 from raysynth.networks.build import Blueprint
 from raysynth.networks.images import ImageSet
@@ -205,7 +205,7 @@ def _named(
         for y in range(labels):
             rows = np.flatnonzero((train.label == y) & (conflict == side))
             rows = np.sort(dice.permutation(rows)[:SHOWN])
-            shown = clip.of_planes(train.pixels[rows], AT_ONCE)
+            shown = of_planes(clip.images, train.pixels[rows], AT_ONCE)
             similar[side, y] = (shown @ vectors[y].T).mean(axis=0)
     first, second, shows_b = two_words(similar[0], similar[1])
     apart = similar[1] - similar[0]

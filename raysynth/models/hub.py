@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from raysynth.errors import ModelError, first_line
-from raysynth.models.sources import CLIP, is_path
+from raysynth.models.settings import CLIP, LITE
+from raysynth.models.sources import is_path
 
 C = TypeVar("C", bound=BaseModel)
 """A configuration with the sections of MODELS."""
@@ -28,7 +29,7 @@ MODELS = (
     ("classifier", "backbone", "revision"),
 )
 """Section, the knob that names a model, and its revision's."""
-OWN = ("embedded", "small", "auto")
+OWN = ("embedded", "small", "auto", LITE)
 """Names that are none of the hub's."""
 
 

@@ -11,6 +11,8 @@ from raysynth.values import torch_device
 
 CLIP = "clip"
 """`clustering.encoder` and `classifier.backbone`: the CLIP of `base`."""
+LITE = "efficientnet_lite0"
+"""There, and `fidelity.encoder`: the network of `models.efficientnet_lite`."""
 
 
 class BaseConfigSection(Section):

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from raysynth.errors import ModelError
+from raysynth.models.efficientnet_lite import check_lite
 from raysynth.models.family import KEY, Family, check_tree, family_of, reader_of
 from raysynth.models.headers import read_config
 from raysynth.models.headers import variant_of as variant_of
 from raysynth.models.settings import CLIP as CLIP
-from raysynth.models.settings import BaseConfigSection
+from raysynth.models.settings import LITE, BaseConfigSection
 from raysynth.models.single_file import HELD as PARTS
 from raysynth.models.single_file import SingleFile
 
@@ -147,8 +148,12 @@ def check_clip(base: BaseConfigSection, weights: bool = True) -> None:
 def check_encoder(name: str, weights: bool = True, key: str = "clustering.encoder") -> None:
     """Refuse a folder that transformers cannot read as a vision model; raises ModelError.
 
-    `weights`: as `check_base`. (What a hub id holds is known when it is loaded.) `key`: the knob.
+    `efficientnet_lite0` is refused where its package is not. `weights`: as `check_base`. (What a
+    hub id holds is known when it is loaded.) `key`: the knob.
     """
+    if name == LITE:
+        check_lite(key)
+        return
     if name == CLIP or not is_path(name):
         return
     folder = Path(name).expanduser()
@@ -156,7 +161,7 @@ def check_encoder(name: str, weights: bool = True, key: str = "clustering.encode
     missing = [file for file in needed if not (folder / file).is_file()]
     if missing:
         raise ModelError(
-            f"{key}: {name} lacks {', '.join(missing)}; expected `clip`, a hub "
+            f"{key}: {name} lacks {', '.join(missing)}; expected `clip`, `{LITE}`, a hub "
             "id (owner/model), or a folder in which save_pretrained wrote a vision model and its "
             "image processor. Fix: "
             "check the path (on a cluster every node must see it)"

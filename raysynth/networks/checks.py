@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from raysynth.errors import ConfigError, DataError, ModelError
+from raysynth.models.efficientnet_lite import check_lite
 from raysynth.models.headers import read_config
-from raysynth.models.settings import CLIP
+from raysynth.models.settings import CLIP, LITE
 from raysynth.models.sources import is_path
 from raysynth.networks.build import blueprint_of
 from raysynth.networks.settings import CLIP_LORA, EMBEDDED_WIDTHS, SMALL, ClassifierConfig
 
+KEY = "classifier.backbone"
+OWN = (SMALL, CLIP, CLIP_LORA, LITE)
+"""Names of backbones that are no folder's."""
 UNSEEN = ("pullover", "coat")
 """Garments that the shipped `other_garments` weights were not trained on."""
 
@@ -27,7 +31,7 @@ def check_backbone(config: Any) -> None:
     ------
     ModelError
         A folder that transformers cannot read, whose model does not take the images or has several
-        heads, or whose files lack some of its weights.
+        heads, or whose files lack some of its weights; weights whose package is not installed.
     ConfigError
         Adapters on random weights; embedded pretrained weights for other widths, or for a pair of
         garments that they know.
@@ -35,11 +39,13 @@ def check_backbone(config: Any) -> None:
     _check_folder(blueprint_of(config).resolved().backbone)
     trainings = (config.classifier, config.references.network(config.classifier))
     named = os.path.expanduser(config.classifier.backbone)
-    if named not in (SMALL, CLIP, CLIP_LORA) and os.path.isdir(named):
+    pretrained = any(one.starts_pretrained for one in trainings)
+    if named == LITE and pretrained:
+        check_lite(KEY)
+    elif named not in OWN and os.path.isdir(named):
         from raysynth.networks.fitting import check_model
 
-        side = config.classifier.image_size or config.dataset.stored_side
-        check_model(named, side, any(one.starts_pretrained for one in trainings))
+        check_model(named, config.classifier.image_size or config.dataset.stored_side, pretrained)
     for classifier in trainings:
         if classifier.backbone == CLIP_LORA and not classifier.starts_pretrained:
             raise ConfigError(
@@ -52,14 +58,14 @@ def check_backbone(config: Any) -> None:
 
 
 def _check_folder(name: str) -> None:
-    if name == SMALL or not is_path(name):
+    if name in OWN or not is_path(name):
         return
     if not os.path.isfile(os.path.join(os.path.expanduser(name), "config.json")):
         raise ModelError(
-            f"classifier.backbone: no config.json in {name}; expected `small`, `clip`, a hub id "
+            f"{KEY}: no config.json in {name}; expected `small`, `clip`, `{LITE}`, a hub id "
             "(owner/model) or a folder written by save_pretrained. Fix: check the path"
         )
-    read_config("classifier.backbone", Path(name).expanduser() / "config.json")
+    read_config(KEY, Path(name).expanduser() / "config.json")
 
 
 def _check_embedded(dataset: Any, classifier: ClassifierConfig) -> None:

@@ -159,7 +159,8 @@ class Network:
 
     def save_pretrained(self, folder: str) -> None:
         """Config, safetensors weights and image preprocessor in one local folder."""
-        from raysynth.networks.saved import image_processor, save
+        from raysynth.models.processor import image_processor
+        from raysynth.networks.saved import save
 
         self.model.to(memory_format=torch.contiguous_format)
         save(self.model, self.classifier, self.label_names, self.size, folder)

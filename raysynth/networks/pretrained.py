@@ -27,8 +27,11 @@ from transformers import (
 
 from raysynth.errors import ModelError
 from raysynth.models.architecture import FAULTS, NO_CODE, of_layers
+from raysynth.models.efficientnet_lite import MEAN, STD, load_lite
 from raysynth.models.headers import read_config, reason_of
 from raysynth.models.loading import complete, load_or_explain, quiet_transformers
+from raysynth.models.modeling_efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
+from raysynth.models.settings import LITE
 from raysynth.models.sources import PROCESSORS, pixel_statistics, variant_of
 from raysynth.networks.modeling_raysynth import (
     ClipClassifier,
@@ -42,6 +45,8 @@ from raysynth.networks.settings import ClassifierConfig
 __all__ = [
     "ClipClassifier",
     "ClipClassifierConfig",
+    "EfficientNetLite",
+    "EfficientNetLiteConfig",
     "SmallResNet",
     "SmallResNetConfig",
     "at_size",
@@ -62,10 +67,12 @@ def load_model(classifier: ClassifierConfig, label_names: tuple[str, ...], size:
     Raises
     ------
     ModelError
-        When transformers cannot load it.
+        When transformers cannot load it; `efficientnet_lite0` without its package.
     """
     name = os.path.expanduser(classifier.backbone)
     quiet_transformers()
+    if name == LITE:
+        return _load_lite(classifier, label_names, size)
     try:
         return _load(classifier, name, label_names, size)
     except FAULTS as error:
@@ -74,6 +81,15 @@ def load_model(classifier: ClassifierConfig, label_names: tuple[str, ...], size:
             f"({reason_of(error)}). Fix: name a hub id or a save_pretrained folder of "
             "such a model, with safetensors weights"
         ) from None
+
+
+def _load_lite(
+    classifier: ClassifierConfig, label_names: tuple[str, ...], size: int
+) -> EfficientNetLite:
+    settings = label_settings(label_names) | {"image_size": size}
+    if classifier.starts_pretrained:
+        return load_lite(KEY, settings)
+    return EfficientNetLite(EfficientNetLiteConfig(**settings))
 
 
 def _load(
@@ -179,6 +195,8 @@ def normalisation(classifier: ClassifierConfig) -> tuple[list[float], list[float
         When transformers cannot load what is there, or it has no mean of three channels.
     """
     source = os.path.expanduser(classifier.backbone)
+    if source == LITE:
+        return list(MEAN), list(STD)
     hub = _hub(source, classifier)
     if os.path.isdir(source) and not any(os.path.exists(f"{source}/{n}") for n in PROCESSORS):
         found = read_config(KEY, Path(source) / "config.json")

@@ -1,22 +1,20 @@
 """Models of ours, known to transformers' Auto classes, and both kinds saved as folders.
 
-Importing this module registers the small residual network, and a linear head on CLIP's image
-embeddings, with transformers' Auto classes.
+Importing this module registers the small residual network, a linear head on CLIP's image
+embeddings, and EfficientNet-Lite0 with transformers' Auto classes.
 """
 
 from __future__ import annotations
 
 from typing import Any, cast
 
-import transformers
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForImageClassification,
-    BaseImageProcessor,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
+from raysynth.models.modeling_efficientnet_lite import (
+    EfficientNetLite,
+    EfficientNetLiteConfig,
+)
 from raysynth.networks.modeling_raysynth import (
     ClipClassifier,
     ClipClassifierConfig,
@@ -30,6 +28,8 @@ AutoConfig.register(ClipClassifierConfig.model_type, ClipClassifierConfig, exist
 AutoModelForImageClassification.register(ClipClassifierConfig, ClipClassifier, exist_ok=True)
 AutoConfig.register(SmallResNetConfig.model_type, SmallResNetConfig, exist_ok=True)
 AutoModelForImageClassification.register(SmallResNetConfig, SmallResNet, exist_ok=True)
+AutoConfig.register(EfficientNetLiteConfig.model_type, EfficientNetLiteConfig, exist_ok=True)
+AutoModelForImageClassification.register(EfficientNetLiteConfig, EfficientNetLite, exist_ok=True)
 
 
 def save(
@@ -49,22 +49,6 @@ def save(
         model = cast(Any, model).shipped(label_names)
     assert isinstance(model, PreTrainedModel)
     model.save_pretrained(folder)
-
-
-def image_processor(mean: list[float], std: list[float], size: int) -> BaseImageProcessor:
-    """Preprocessing with this normalisation: the centre square at `size` x `size` pixels, bicubic.
-
-    It resizes before it crops where `tables.decode_images` crops first: equal but for rounding.
-    """
-    # The Pillow variant needs no torchvision; older transformers have it under the plain name.
-    name = "CLIPImageProcessorPil"
-    kind = getattr(transformers, name if hasattr(transformers, name) else "CLIPImageProcessor")
-    return kind(
-        size={"shortest_edge": size},
-        crop_size={"height": size, "width": size},
-        image_mean=mean,
-        image_std=std,
-    )
 
 
 def label_settings(label_names: tuple[str, ...]) -> dict[str, Any]:

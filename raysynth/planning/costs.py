@@ -12,12 +12,13 @@ from raysynth.finetune.packs import looks_of, passes_of
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.finetune.term import terms_of
 from raysynth.generators.recipe import BUDGETS, Recipe, Training, candidates
-from raysynth.models.sources import CLIP
+from raysynth.models.efficientnet_lite import FLOPS as LITE_FLOPS
+from raysynth.models.settings import CLIP, LITE
 from raysynth.planning.known_costs import cost_of_network
 from raysynth.planning.network_cost import UNetCost
 from raysynth.planning.sizes import Images, Shape
 from raysynth.planning.text_cost import with_texts
-from raysynth.references.settings import ReferencesConfig
+from raysynth.references.settings import CONTROLS, ReferencesConfig
 from raysynth.scoring.scorer import evaluations_of
 from raysynth.stages.stage import Cost
 from raysynth.synthesis.guidance import guide_of
@@ -69,11 +70,10 @@ def generation_flops(recipe: Recipe, config: Config, shape: Shape, images: Image
 
 
 def scoring_flops(config: Config, shape: Shape, images: Images) -> float:
-    """FLOPs of the base's network in the scorers of a generator's images."""
+    """FLOPs of the base's network, and of the space of copies, in a generator's scorers."""
     evaluations = evaluations_of(config.synthesis.scorers, images.groups)
-    if not evaluations:
-        return 0.0
-    return images.candidates * evaluations * forward_flops(config, shape, images)
+    each = evaluations * forward_flops(config, shape, images) if evaluations else 0.0
+    return images.candidates * (each + LITE_FLOPS * (config.clustering.encoder == LITE))
 
 
 def forward_flops(config: Config, shape: Shape, images: Images, live: bool = False) -> float:
@@ -126,6 +126,18 @@ def most_at_once(memory: Callable[[int], float], budget: float, lora: bool) -> i
     return 1 + int((budget - memory(1)) // (memory(2) - memory(1)))
 
 
+def classifier_network(config: Config) -> tuple[str, float]:
+    """Whose FLOPs a classifier's are counted as, and those of an image of 224 x 224."""
+    if config.classifier.backbone == LITE:
+        return "EfficientNet-Lite0's", LITE_FLOPS
+    return "a ResNet-50's", RESNET_50_FLOPS
+
+
+def classifier_forward(config: Config, images: Images) -> float:
+    """FLOPs of the classifier's network for one image."""
+    return classifier_network(config)[1] * (images.classified_side / 224) ** 2
+
+
 def classifier_flops(
     config: Config, images: Images, trainings: Sequence[tuple[Plan, int]], measured: int = 0
 ) -> dict[str, float]:
@@ -133,7 +145,7 @@ def classifier_flops(
 
     `trainings`: (plan, how often). `measured`: classifiers that predict the test images.
     """
-    forward = RESNET_50_FLOPS * (images.classified_side / 224) ** 2
+    forward = classifier_forward(config, images)
     learnt, seen = 0.0, 0.0
     for plan, times in trainings:
         both = passes(plan, config.classifier.batch_size, images)
@@ -245,8 +257,12 @@ def of_ingest(config: Config, sized: Sized) -> Cost:
 
 
 def of_clustering(config: Config, sized: Sized) -> Cost:
-    """An actor that embeds."""
-    return Cost(host={"embedding": embedding_bytes(config, sized.images)})
+    """An actor that embeds; FLOPs of EfficientNet-Lite0, those of CLIP go by images."""
+    images, flops = sized.images, {}
+    if config.clustering.encoder == LITE:  # mirrored images too
+        rows = images.splits["train"] + images.splits["validation"]
+        flops["embedding"] = 2 * rows * LITE_FLOPS
+    return Cost(flops, host={"embedding": embedding_bytes(config, images)})
 
 
 def of_finetune(config: Config, sized: Sized) -> Cost:
@@ -294,9 +310,13 @@ def of_choice(config: Config, sized: Sized) -> Cost:
 
 
 def of_references(config: Config, sized: Sized) -> Cost:
-    """The references' tuning, and their predictions of test."""
+    """The references' tuning, and their predictions of test; what controls see images with."""
     measured = len(config.references.names) * config.references.seeds
-    return Cost(classifier_flops(config, sized.images, reference_trainings(config), measured))
+    flops = classifier_flops(config, sized.images, reference_trainings(config), measured)
+    each = sum(CONTROLS[name].flops for name in config.references.controls)
+    if each:
+        flops["controls"] = each * sum(sized.images.splits.values())
+    return Cost(flops)
 
 
 def of_search(config: Config, sized: Sized) -> Cost:

@@ -8,9 +8,9 @@ from raysynth.grouping.settings import GROUPING
 from raysynth.heads.spec import TRAINED
 from raysynth.planning.costs import (
     LORA,
-    RESNET_50_FLOPS,
     Sized,
     classifier_flops,
+    classifier_forward,
     of_ingest,
     training_cost,
 )
@@ -35,6 +35,5 @@ def of_grouping(config: Config, sized: Sized) -> Cost:
     if steps := method.steps(knobs):
         phase = Phase("real", steps, 1.0, 0.0)
         flops |= classifier_flops(config, images, [(Plan((phase,), (TRAINED,), 1), 1)])
-        forward = RESNET_50_FLOPS * (images.classified_side / 224) ** 2
-        flops["classifiers"] += forward * sum(images.splits.values())
+        flops["classifiers"] += classifier_forward(config, images) * sum(images.splits.values())
     return Cost(flops) + of_ingest(config, sized)

@@ -223,8 +223,8 @@ def _assume(
             "equal models once; each, and their mix, trains classifiers"
         )
     assumptions += [
-        "classifiers: a ResNet-50's FLOPs at their image size, every trial to its end, with all "
-        "evaluations, tunings and seeds",
+        f"classifiers: {costs.classifier_network(config)[0]} FLOPs at their image size, every "
+        "trial to its end, with all evaluations, tunings and seeds",
         f"PNG takes {costs.PNG_BYTES:g} bytes per pixel",
         "host memory: training, validation and kept images as 8-bit pixels at the classifier's "
         "size; test images in the workers; the processes themselves come on top",

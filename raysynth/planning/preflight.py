@@ -18,8 +18,12 @@ from raysynth.generators.recipe import candidates, recipe_of
 from raysynth.grouping.settings import GROUPING
 from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
+from raysynth.models.settings import LITE
 from raysynth.stages.graph import Node
 from raysynth.stages.stage import function
+
+LITE_LEAST = 64
+"""Side in pixels below which EfficientNet-Lite0 tells little (docs/decisions/090-imagenet.md)."""
 
 
 def preflight(config: Config) -> tuple[Groups, pa.Table]:
@@ -90,9 +94,17 @@ def _declared(nodes: Sequence[Node], kind: str) -> list[tuple[Callable[..., None
 def warnings_of(config: Config) -> list[str]:
     """What can be run and is hardly meant.
 
-    The embedded models with other images than garments; breeding where prompts name what for.
+    The embedded models with other images than garments; breeding where prompts name what for; tiny
+    images for a network of large ones.
     """
     found = []
+    side = config.classifier.image_size or config.dataset.stored_side
+    if config.classifier.backbone == LITE and side is not None and side < LITE_LEAST:
+        found.append(
+            f"classifier.backbone={LITE}: would see images of {side} x {side} pixels, but knows "
+            "those of 224 x 224, and tells little of so few. Fix: classifier.image_size=96, to "
+            "which images are enlarged"
+        )
     if config.synthesis.rebalance.on and "attribute" in config.prompts.fields:
         found.append(
             f"synthesis.rebalance: prompts.template={config.prompts.template!r} names the "

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
+from raysynth.networks.checks import check_backbone
+from raysynth.references.control import CONTROLS
 from raysynth.references.reference import REFERENCES
+
+
+def check(config: Any) -> None:
+    """Refuse a backbone, see `check_backbone`, and controls whose models are not here; ModelError.
+
+    Where only results are read, of a run that another machine made, nobody asks.
+    """
+    check_backbone(config)
+    for name in config.references.controls:
+        CONTROLS[name].needs()
 
 
 def check_halves(names: Sequence[str], counts: NDArray[np.int64], groups: Groups) -> None:

@@ -1,4 +1,4 @@
-"""What a control is: an embedding that the base model already has."""
+"""What a control is: an embedding that the base, or another model, already has."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raysynth.datasets.settings import DatasetConfig
-from raysynth.models.settings import BaseConfigSection
+from raysynth.models.settings import CLIP, BaseConfigSection
 from raysynth.references.settings import CONTROLS as PARTS
 from raysynth.references.settings import ReferencesConfig
 from raysynth.registry import Registry
@@ -22,20 +22,26 @@ if TYPE_CHECKING:
 Embedder: TypeAlias = "Callable[[ImageSet], NDArray[np.float32]]"
 
 
+def nothing_needed() -> None:
+    """Of controls whose models every installation has."""
+
+
 def nothing_to_refuse(base: BaseConfigSection, dataset: DatasetConfig) -> None:
     """Of controls that every run can have."""
 
 
 @dataclass(frozen=True)
 class Control:
-    """A row that isolates what the base model knows by itself; the `PART` of a file in `controls/`.
+    """A row that isolates what a model knows by itself; the `PART` of a file in `controls/`.
 
     A group-balanced head on its embedding is tuned and measured; nothing is generated.
 
     `title`: what tables call it. `load`: (what networks are made from, side of the images in
     pixels, images embedded at once) -> images to embeddings [N, D]. `uses_clip`: the embedding is
     that of `base.clip`, which then decides the row. `check`: raises ValueError for a base or a data
-    set that it cannot do with.
+    set that it cannot do with. `needs`: raises ModelError where its model is not installed.
+    `backbone`: the `classifier.backbone` that starts from what it knows; `whose`: who knows it, in
+    words. `flops`: of its network for one image, where they are worth planning.
     """
 
     title: str
@@ -43,6 +49,10 @@ class Control:
     load: Callable[[Blueprint, int, int], Embedder]
     uses_clip: bool = False
     check: Callable[[BaseConfigSection, DatasetConfig], None] = nothing_to_refuse
+    needs: Callable[[], None] = nothing_needed
+    backbone: str = CLIP
+    whose: str = "the base model"
+    flops: float = 0.0
 
     def budget(self, config: ReferencesConfig) -> dict[str, Any]:
         """What validation chose among; no encoder is trained."""

@@ -20,7 +20,7 @@ REFERENCES = Stage(
         "classifier": shared_knobs(config),
         **_of_controls(config),
     },
-    check="raysynth.networks.checks:check_backbone",
+    check="raysynth.references.checks:check",
     check_read={"ingest": "raysynth.networks.checks:check_sides"},
     cost="raysynth.planning.costs:of_references",
     early=True,

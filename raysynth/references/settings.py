@@ -27,8 +27,9 @@ class ReferencesConfig(Section):
     )
     controls: tuple[named_part(CONTROLS), ...] = knob(  # type: ignore[valid-type]
         ("clip_balanced_head",),
-        "What the base model knows by itself: a balanced head on its CLIP; embedded "
-        "base and outfits: one on a network trained on the base's labelled images.",
+        "What a model knows by itself: a balanced head on the base's CLIP; on ImageNet's features "
+        "(needs raysynth[imagenet]); embedded base and outfits: on a network trained on the base's "
+        "labelled images.",
     )
     start: Start | None = knob(
         None, "Weights that references start from; None: as `classifier.start`."
@@ -42,7 +43,7 @@ class ReferencesConfig(Section):
     learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] | None = knob(
         None,
         "Peak learning rates tried for every reference and mixture, on validation. None: [3e-3]; a "
-        "pretrained `clip` or transformers model: [1e-4].",
+        "pretrained backbone other than small: [1e-4].",
     )
     head_weight_decays: Annotated[tuple[float, ...], Field(min_length=1)] = knob(
         (1e-3, 1e-2, 1e-1, 1.0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from raysynth.groups.groups import FEW
+from raysynth.references.titles import control_of
 from raysynth.report.case import HELPED, NOT, UNKNOWN, Case
 
 GAP = 0.05
@@ -29,6 +30,14 @@ def _other_is_shipped(case: Case) -> bool:
 def _control_wins(case: Case) -> bool:
     found = case.against(case.control)
     return found is not None and found.high < 0
+
+
+def _said_of_control(case: Case) -> str:
+    control = case.control
+    part = control_of(control.name) if control else None
+    if part is None:
+        return "Try a classifier.backbone that starts from what the control knows."
+    return f"Try classifier.backbone={part.backbone}: start from what {part.whose} already knows."
 
 
 def _at_most_images(case: Case) -> bool:
@@ -75,7 +84,7 @@ RULES: tuple[Rule, ...] = (
     ),
     (
         _control_wins,
-        lambda case: "Try classifier.backbone=clip: start from what the base model already knows.",
+        _said_of_control,
     ),
     (
         _few_seeds,

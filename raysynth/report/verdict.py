@@ -14,6 +14,7 @@ import numpy as np
 
 from raysynth.evaluation.paired import Difference
 from raysynth.groups.groups import FEW
+from raysynth.references.titles import control_of
 from raysynth.report.case import HELPED, NOT, UNKNOWN, Case
 from raysynth.report.content import Content
 from raysynth.report.following import GAP, following
@@ -85,21 +86,23 @@ def _of_control(case: Case) -> str:
         return ""
     found = case.against(control)
     told = f"{control.title}, without any generated image, has {100 * control.wga.mean:.1f} %"
+    part = control_of(control.name)
+    whose = part.whose if part else "it"
     if found is None:
         return f"{told}."
     if found.high < 0:
         return (
-            f"{told}; raysynth against it: {spoken(found)}. What the base model knows helps more "
+            f"{told}; raysynth against it: {spoken(found)}. What {whose} knows helps more "
             "when it is used directly than by way of images."
         )
     if found.low > 0:
         return (
-            f"{told}; raysynth against it: {spoken(found)}. The gain is more than what the base "
-            "model's CLIP knows by itself."
+            f"{told}; raysynth against it: {spoken(found)}. The gain is more than what {whose} "
+            "knows by itself."
         )
     return (
-        f"{told}; raysynth against it: {spoken(found)}. So the gain may be no more than what the "
-        "base model's CLIP knows by itself."
+        f"{told}; raysynth against it: {spoken(found)}. So the gain may be no more than what "
+        f"{whose} knows by itself."
     )
 
 

@@ -84,7 +84,7 @@ def test_raysynths_own_says_whose_images_it_saw_and_what_it_beat():
     assert "Stage 1 trained the encoder on group-balanced synthetic images, 0.5 per real" in text
     assert "Synthetic images: generator `clustered_dreambooth`, base model `embedded`." in text
     assert "synthetic-data" in text and "what the base model knows" in text
-    assert "(folder, trust_remote_code=True)" in text and "two Python files of this" in text
+    assert "(folder, trust_remote_code=True)" in text and "the Python code of this" in text
     assert "Shipped: raysynth, seed 1; mean validation WGA 65.0 % against 55.0 % of ERM" in text
     assert "number 1, which has the best validation score" in text
     compared = "ERM 55.0 %, DFR \\(validation images\\) 10.0 %, USB mixing 20.0 %, raysynth 65.0 %"

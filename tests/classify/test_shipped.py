@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from raysynth.models.settings import LITE
 from raysynth.networks.network import build_network
 from tests.training.tiny import SIDE, tiny_blueprint, tiny_groups, tiny_images
 
@@ -94,11 +95,11 @@ print(json.dumps([logits.tolist(), {each["label"]: each["score"] for each in fou
 """
 
 
-@pytest.mark.parametrize("backbone", ["small", "clip"])
+@pytest.mark.parametrize("backbone", ["small", "clip", LITE])
 def test_who_has_never_heard_of_raysynth_loads_it_and_sees_the_same(tmp_path, backbone):
-    given = [] if backbone == "small" else ["classifier.backbone=clip"]
     side = SIDE if backbone == "small" else 32
-    network = build_network(tiny_blueprint(*given), tiny_groups(), side, 0)
+    blueprint = tiny_blueprint(f"classifier.backbone={backbone}")
+    network = build_network(blueprint, tiny_groups(), side, 0)
     network.save_pretrained(str(tmp_path / "model"))
     image = np.random.default_rng(0).integers(0, 255, (side, side, 3)).astype(np.uint8)
     np.save(tmp_path / "image.npy", image)

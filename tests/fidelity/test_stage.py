@@ -18,6 +18,7 @@ from raysynth.fidelity.checks import check
 from raysynth.fidelity.measure import Asked, measure
 from raysynth.fidelity.seen import Tables, choose
 from raysynth.fidelity.stage import run_fidelity
+from raysynth.models.settings import LITE
 from raysynth.networks.images import ImageSet
 from raysynth.progress import Progress
 from raysynth.scoring.columns import SYNTHETIC
@@ -164,10 +165,27 @@ def test_a_named_model_is_the_space(tmp_path):
     folders = write(tmp_path / "run", as_they_are, made=40)
     backbone = tiny_transformer("resnet", str(tmp_path / "resnet"))
     found = measured(folders, f"classifier.backbone={backbone}")
-    assert found["encoder"] == backbone and found["independent"] and found["dimensions"] == 16
+    assert found["encoder"] == f"{backbone}, from which the classifier starts too"
+    assert found["independent"] and found["dimensions"] == 16
+    scratch = measured(folders, f"classifier.backbone={backbone}", "classifier.start=scratch")
+    assert scratch["encoder"] == backbone
     encoder = write_encoder(tmp_path / "encoder", "dinov2")
     found = measured(folders, f"fidelity.encoder={encoder}")
     assert found["encoder"] == str(encoder) and found["dimensions"] == 32
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        ([f"fidelity.encoder={LITE}"], False),
+        ([f"fidelity.encoder={LITE}", f"classifier.backbone={LITE}"], True),
+        ([f"classifier.backbone={LITE}"], True),
+    ],
+)
+def test_a_space_that_is_the_backbone_s_own_is_said_to_be(tmp_path, given, same):
+    found = measured(write(tmp_path, as_they_are, made=12, real=(12,) * 4), *given)
+    assert found["encoder"] == LITE + ", from which the classifier starts too" * same
+    assert found["dimensions"] == 1280 and found["independent"]
 
 
 def test_a_wrong_encoder_is_refused_by_its_own_key():

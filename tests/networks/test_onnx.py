@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 
 from raysynth.errors import ConfigError
+from raysynth.models.settings import LITE
 from raysynth.networks import onnx
 from raysynth.networks.network import build_network
 from tests.publish.made import stranger
@@ -25,13 +26,11 @@ assert "torch" not in sys.modules and "transformers" not in sys.modules
 """
 
 
-@pytest.mark.parametrize("backbone", ["small", "clip"])
+@pytest.mark.parametrize("backbone", ["small", "clip", LITE])
 def test_another_runtime_sees_what_torch_sees(tmp_path, backbone):
     side = SIDE if backbone == "small" else 32
-    given = () if backbone == "small" else ("classifier.backbone=clip",)
-    network = build_network(
-        tiny_blueprint("classifier.precision=float32", *given), tiny_groups(), side, 0
-    )
+    given = ("classifier.precision=float32", f"classifier.backbone={backbone}")
+    network = build_network(tiny_blueprint(*given), tiny_groups(), side, 0)
     images = tiny_images([2, 1, 1, 1], tiny_groups(), 0, side=side)
     own = network.outputs(images)[1].numpy()
     path = onnx.write_onnx(network, tmp_path)

@@ -13,6 +13,8 @@ from raysynth.config.files import load_config
 from raysynth.generators.recipe import candidates, recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
+from raysynth.models.efficientnet_lite import FLOPS
+from raysynth.models.settings import LITE
 from raysynth.planning import costs, sizes
 from raysynth.references.reference import REFERENCES, settings
 from raysynth.stages.stage import Cost, function
@@ -162,6 +164,26 @@ def test_finding_groups_trains_a_classifier_looks_at_all_images_and_writes_them_
     steps = 3 * 300 * 64 + 100  # three passes a step; one look at validation
     assert cost.flops["classifiers"] == pytest.approx(forward * (steps + 1400))
     assert cost.storage == costs.of_ingest(found, sized).storage
+
+
+def test_efficientnet_lite_is_counted_wherever_it_looks():
+    plain = load_config(None, ["references.controls=[]"])
+    sized = costs.Sized(IMAGES, sizes.base_shape(plain, []), {}, {})
+    lite = load_config(
+        None,
+        [
+            f"classifier.backbone={LITE}",
+            f"clustering.encoder={LITE}",
+            "references.controls=[imagenet_balanced_head]",
+        ],
+    )
+    ratio = FLOPS / costs.RESNET_50_FLOPS
+    before, found = (costs.of_references(each, sized).flops for each in (plain, lite))
+    assert found["classifiers"] == pytest.approx(ratio * before["classifiers"])
+    assert found["controls"] == FLOPS * sum(SPLITS.values()) and "controls" not in before
+    embedding = costs.of_clustering(lite, sized).flops
+    assert embedding == {"embedding": FLOPS * 2 * (SPLITS["train"] + SPLITS["validation"])}
+    assert not costs.of_clustering(plain, sized).flops
 
 
 def test_inferring_attributes_trains_the_base_and_looks_at_all_training_images():

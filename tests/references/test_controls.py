@@ -1,4 +1,4 @@
-"""Control rows: what the base model knows by itself, on tiny tables."""
+"""Control rows: what a model knows by itself, on tiny tables."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from raysynth.config.files import load_config
-from raysynth.errors import ConfigError
+from raysynth.errors import ConfigError, ModelError
+from raysynth.models import efficientnet_lite
 from raysynth.networks.build import blueprint_of
 from raysynth.planning.preflight import preflight
 from raysynth.progress import Progress
+from raysynth.references.checks import check
 from raysynth.references.control import CONTROLS
 from raysynth.references.control_row import run_control
 from raysynth.references.stage import run_references
@@ -37,7 +39,8 @@ def test_controls_are_rows_of_the_references_stage(ray_local, tmp_path):
         config, folders["real"], tiny_groups(), str(tmp_path / "work"), Progress()
     )
     methods = json.loads((tmp_path / "work" / "results.json").read_text())["methods"]
-    assert facts["rows"] == 2 and {row["kind"] for row in methods.values()} == {"control"}
+    assert facts["rows"] == len(methods) and set(methods) == set(CONTROLS)
+    assert {row["kind"] for row in methods.values()} == {"control"}
     assert all(len(row["wga"]["seeds"]) == 1 for row in methods.values())
 
 
@@ -52,6 +55,15 @@ def test_a_control_changes_no_other_row(ray_local, tmp_path):
         rows[-1]["erm"].pop("training_seconds")
     assert list(rows[1]) == ["erm", "clip_balanced_head"] and rows[0]["erm"] == rows[1]["erm"]
     assert load_config(None).references.controls == ("clip_balanced_head",)
+
+
+def test_a_control_without_its_package_is_refused_before_anything_runs(monkeypatch):
+    chosen = tiny_config("references.controls=[imagenet_balanced_head]")
+    check(chosen)
+    monkeypatch.setattr(efficientnet_lite, "PACKAGE", "of_another_world")
+    with pytest.raises(ModelError, match=r"references\.controls: .*raysynth\[imagenet\]"):
+        check(chosen)
+    check(tiny_config("references.controls=[clip_balanced_head]"))
 
 
 def test_the_base_classifier_needs_the_embedded_base():

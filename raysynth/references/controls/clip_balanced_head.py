@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 def _load(blueprint: Blueprint, size: int, batch: int) -> Embedder:
     # Here, not above: transformers and diffusers take seconds of every process.
-    from raysynth.models.clip import load_clip
+    from raysynth.models.clip import load_clip, of_planes
 
     clip = load_clip(blueprint.base)
 
     def embed(images: ImageSet) -> NDArray[np.float32]:
-        return clip.of_planes(images.pixels, batch)
+        return of_planes(clip.images, images.pixels, batch)
 
     return embed
 
@@ -35,4 +35,5 @@ PART = Control(
     "linear probe (Radford et al. 2021, arXiv 2103.00020, section 3.2), groups weighted equally",
     _load,
     uses_clip=True,
+    whose="the base model's CLIP",
 )
