@@ -69,15 +69,17 @@ def one(level: int, seed: int, steps: int) -> dict[str, float]:
     return {"wga": measured.wga, "aga": measured.aga, "told": told(others["validation"], level)}
 
 
-def images(seed: int, severity: float, train: int) -> tuple[dict[str, ImageSet], Groups]:
-    """Split -> images of outfits at a severity."""
+def images(
+    seed: int, severity: float, train: int, side: int | None = None
+) -> tuple[dict[str, ImageSet], Groups]:
+    """Split -> images of outfits at a severity; `side`: to which they are enlarged, pixels."""
     asked = {"severity": severity, "train_images": train}
     config = Config.model_validate({"seed": seed, "dataset": asked})
     data, groups, listing = list_dataset(config.dataset, seed)
     found = {}
     for split in ("train", "validation", "test"):
         rows = listing.filter(pc.equal(listing["split"], split))
-        pixels = decode_bytes(pa.array(data.images(rows))).transpose(0, 3, 1, 2)
+        pixels = decode_bytes(pa.array(data.images(rows)), side).transpose(0, 3, 1, 2)
         columns = [rows[name].to_numpy().astype(np.int64) for name in ("label", "group")]
         found[split] = ImageSet(pixels, *columns, np.array(rows["id"].to_pylist()))
     return found, groups
