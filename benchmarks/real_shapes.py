@@ -138,7 +138,7 @@ def grouped(storage: Path) -> dict[str, Any]:
         )
         return loops[0]
 
-    def begun(lora: GroupedLoRA, position: int, dice: torch.Generator) -> None:
+    def begun(lora: GroupedLoRA, position: int, dice: torch.Generator, *form: float | None) -> None:
         reset(lora, position, dice)
         for layer in lora.layers.values():  # B is not zero, or A would have no gradient
             B = layer.B[position]

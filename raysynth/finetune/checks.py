@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from raysynth.clustering.settings import ClusteringConfig
 from raysynth.errors import ConfigError
+from raysynth.finetune.beginning import check_start
 from raysynth.finetune.objective import OfImages
 from raysynth.finetune.settings import OBJECTIVES, TERMS, FinetuneConfig
 from raysynth.finetune.term import terms_of
@@ -33,6 +34,7 @@ def check_finetune(config: Sections) -> None:
     training = recipe_of(config).training
     check_text_encoder(config[FinetuneConfig], config.generator, training)
     check_layers(config[FinetuneConfig], config[BaseConfigSection], training)
+    check_start(config[FinetuneConfig], config[BaseConfigSection], training)
     several = training is not None and training.shared
     settings = config[FinetuneConfig]
     check_terms(settings, config.generator, several)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from raysynth.knobs import Count, Rate, Section, Share, knob
+from raysynth.knobs import Count, Named, Place, Rate, Section, Share, knob
 from raysynth.registry import Registry, chosen_part
 
 OBJECTIVES: Registry[Any] = Registry("raysynth.finetune.objectives", "fine-tuning objective")
@@ -25,6 +22,14 @@ class AdapterOverride(Section):
     steps: Count | None = knob(None, "Optimizer steps.")
     batch_size: Count | None = knob(None, "Images per step.")
     learning_rate: Rate | None = knob(None, "AdamW's peak learning rate.")
+    rank: Count | None = knob(None, "LoRA rank.")
+    alpha: Rate | None = knob(None, "LoRA alpha.")
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what came later and is not used: the digests of earlier versions stay."""
+        told: dict[str, Any] = dump(self)
+        return {k: v for k, v in told.items() if v is not None or k not in ("rank", "alpha")}
 
 
 class FinetuneConfig(Section):
@@ -65,6 +70,28 @@ class FinetuneConfig(Section):
     )
     rank: Count = knob(8, "LoRA rank.")
     alpha: Rate = knob(8.0, "LoRA alpha; the update is scaled by alpha / rank.")
+    rslora: bool = knob(
+        False,
+        "Scale the update by alpha / sqrt(rank) instead (rsLoRA): a higher rank learns no slower.",
+        neutral=False,
+    )
+    dora: bool = knob(
+        False,
+        "Learn the lengths of the weights' rows apart from their directions (DoRA).",
+        neutral=False,
+    )
+    start: Place | None = knob(
+        None,
+        "Adapter that every fine-tuning begins with instead of none: a folder or .safetensors file "
+        "of PEFT, diffusers or kohya. Layers that it adapts are trained with its own rank and "
+        "alpha.",
+        neutral=None,
+    )
+    start_sha256: Named | None = knob(
+        None,
+        "SHA-256 of `start`'s file; None: of what is there. A run takes it once, and records it.",
+        neutral=None,
+    )
     steps: Count | None = knob(
         None, "Optimizer steps of each adapter, at most. None: the generator's own."
     )
@@ -128,7 +155,7 @@ class FinetuneConfig(Section):
     overrides: dict[str, AdapterOverride] = knob(
         {},
         "Adapter name (`<group>-<cluster>`, `shared`, `class-<label>` or "
-        "`attribute-<attribute>`) -> its own steps, batch_size or learning_rate.",
+        "`attribute-<attribute>`) -> its own steps, batch_size, learning_rate, rank or alpha.",
     )
     adapters_per_worker: Count | Literal["auto"] = knob(
         "auto",
@@ -150,6 +177,11 @@ class FinetuneConfig(Section):
         width=True,
     )
     max_failures: Annotated[int, Field(ge=0)] = knob(2, "Restarts of a failed worker.", width=True)
+
+    @property
+    def most_rank(self) -> int:
+        """The highest rank that an adapter is given."""
+        return max([self.rank, *(own.rank for own in self.overrides.values() if own.rank)])
 
     @model_validator(mode="after")
     def _check(self) -> FinetuneConfig:

@@ -197,7 +197,7 @@ def _enter(loop: Loop, job: Job, slot: int) -> Learner:
     if len(held_out_rows(job, settings, seed)):
         held_out = _prepare(loop, job, draw_held_out(job, settings, seed), held_out_name(job))
     with torch.no_grad():
-        loop.trainee.enter(slot, start_dice(job, seed))
+        loop.trainee.enter(slot, job, start_dice(job, seed))
         start = Beginning(job, pack.groups, seed, loop.base, partial(of_slot, loop, slot))
         for term in loop.terms:  # before a checkpoint is read: the weights are the base's
             material = term.extra(material, start)

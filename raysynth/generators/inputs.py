@@ -47,7 +47,8 @@ def _unused(training: Training, settings: Any) -> set[str]:
     """Knobs of `finetune` that this training does not read."""
     unused: set[str] = set()
     if training.engine != "lora":
-        unused |= {"targets", "rank", "alpha"}
+        unused |= {"targets", "rank", "alpha", "rslora", "dora", "start_sha256"}
+    unused |= {"start"}  # told by what is in it
     if not training.shared:  # all images are of one group
         unused |= {"oversample"}
     if not training.budget.prior_weight:

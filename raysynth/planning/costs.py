@@ -50,9 +50,10 @@ def training_cost(training: Training | None, settings: FinetuneConfig, shape: Sh
     lora = training is not None and training.engine == "lora"
     targets = settings.targets if lora else None
     kept = settings.gradient_checkpointing
-    cost = cost_of_network(shape.network, targets, settings.rank, kept, shape.tokens, shape.family)
+    rank = settings.most_rank
+    cost = cost_of_network(shape.network, targets, rank, kept, shape.tokens, shape.family)
     if lora and settings.text_encoder:
-        cost = with_texts(cost, shape.texts, shape.tokens, settings.rank)
+        cost = with_texts(cost, shape.texts, shape.tokens, rank)
     return cost if training is not None else replace(cost, trained=0)
 
 

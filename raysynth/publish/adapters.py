@@ -15,7 +15,7 @@ from diffusers.loaders.lora_pipeline import LORA_WEIGHT_NAME_SAFE
 from diffusers.utils import convert_state_dict_to_kohya
 from torch import Tensor
 
-from raysynth.adapters.grouped_lora import alpha_of
+from raysynth.adapters.files import Updates, configs_of, updates_of
 from raysynth.adapters.record import Adapter, read_adapters
 from raysynth.classify.licences import of_model
 from raysynth.config.config import Config
@@ -141,7 +141,7 @@ def _peft(data: bytes, name: str, folder: str) -> str:
 
 
 def _kohya(data: bytes, name: str, folder: str) -> str:
-    converted = to_kohya(safetensors.torch.load(data), alpha_of(data))
+    converted = to_kohya(updates_of(safetensors.torch.load(data), configs_of(data), name))
     write_atomic(
         f"{folder}/{name}.safetensors", safetensors.torch.save(converted, {"format": "pt"})
     )
@@ -151,13 +151,20 @@ def _kohya(data: bytes, name: str, folder: str) -> str:
 WRITERS: dict[str, Callable[[bytes, str, str], str]] = {"kohya": _kohya, "peft": _peft}
 
 
-def to_kohya(weights: Mapping[str, Tensor], alpha: float | None) -> dict[str, Tensor]:
-    """PEFT's tensors under kohya's names.
+def to_kohya(updates: Updates) -> dict[str, Tensor]:
+    """Updates as kohya's tensors, by diffusers' own converter of names.
 
-    `alpha`: of the training; None: as large as the rank, which is what the converter says for any.
+    Each layer has its alpha; of rsLoRA, which kohya's form does not know, the one that scales as
+    much. The lengths of DoRA's rows are `dora_scale` [O, 1, ...], as LyCORIS writes them.
     """
-    found: dict[str, Tensor] = convert_state_dict_to_kohya(dict(weights))
-    for key, value in found.items():
-        if key.endswith(".alpha"):
-            found[key] = torch.tensor(float(value if alpha is None else alpha))
+    found: dict[str, Tensor] = {}
+    for name, update in updates.items():
+        pair = {f"{name}.lora_A.weight": update.A, f"{name}.lora_B.weight": update.B}
+        layer: dict[str, Tensor] = convert_state_dict_to_kohya(pair)
+        key = next(key for key in layer if key.endswith(".alpha"))
+        layer[key] = torch.tensor(float(update.form.plain.alpha))
+        if update.M is not None:
+            shape = (-1, *[1] * (update.A.ndim - 1))
+            layer[key.replace(".alpha", ".dora_scale")] = update.M.reshape(shape)
+        found |= layer
     return {key: value.contiguous() for key, value in found.items()}
