@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from raysynth.clustering.settings import ClusteringConfig
 from raysynth.errors import ConfigError
 from raysynth.finetune.beginning import check_start
-from raysynth.finetune.objective import OfImages
+from raysynth.finetune.objective import Choosy
 from raysynth.finetune.settings import OBJECTIVES, TERMS, FinetuneConfig
 from raysynth.finetune.term import terms_of
 from raysynth.generators.recipe import Training, recipe_of
@@ -39,7 +39,7 @@ def check_finetune(config: Sections) -> None:
     settings = config[FinetuneConfig]
     check_terms(settings, config.generator, several)
     objective = OBJECTIVES[settings.objective.name]
-    if training is not None and isinstance(objective, OfImages):
+    if training is not None and isinstance(objective, Choosy):
         objective.check(config, settings.objective.knobs(OBJECTIVES))
 
 

@@ -47,6 +47,12 @@ class FinetuneConfig(Section):
     objective: chosen_part(OBJECTIVES) = knob(  # type: ignore[valid-type]
         "denoising", "What the models' loss is.", neutral="denoising"
     )
+    noise_offset: Annotated[float, Field(ge=0)] = knob(
+        0.0,
+        "Standard deviation of a number that all noise of a channel has more (offset noise, "
+        "Guttenberg 2023): the model learns mean brightness, which white noise leaves to be seen.",
+        neutral=0.0,
+    )
     terms: tuple[chosen_part(TERMS), ...] = knob(  # type: ignore[valid-type]
         (),
         "What is added to it: terms that compare what a model says under one group's prompt and "

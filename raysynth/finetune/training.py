@@ -159,7 +159,8 @@ def step(loop: Loop, phase: Phase, number: int) -> Tensor:
 
 def losses(loop: Loop, phase: Phase, micro: int) -> Tensor:
     """[P] loss of each adapter on a micro-batch of the phase; adds its terms to `loop.parts`."""
-    batch = phase.noised(micro, loop.pack.seed, loop.denoiser)
+    offset = loop.pack.settings.noise_offset
+    batch = phase.noised(micro, loop.pack.seed, loop.denoiser, offset)
     error_B = loop.objective.losses(batch, loop.denoiser, loop.knobs)
     for number, term in enumerate(loop.terms):
         added_B = term(batch)
