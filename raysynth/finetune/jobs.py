@@ -13,6 +13,7 @@ from raysynth.adapters.record import Adapter
 from raysynth.clustering.kmeans import most_clusters, of_group
 from raysynth.clustering.settings import ClusteringConfig
 from raysynth.errors import ConfigError
+from raysynth.finetune.optimizer import rate_of
 from raysynth.finetune.settings import AdapterOverride, FinetuneConfig
 from raysynth.generators.lending import check_groups, settled, trained_groups
 from raysynth.generators.recipe import Recipe, Training
@@ -277,7 +278,8 @@ def budget_of(
     passes = budget.max_passes * images / (settings.accumulation * batch)
     steps = min(budget.steps, max(1, math.ceil(passes)))
     steps = (own and own.steps) or steps
-    return steps, batch, (own and own.learning_rate) or budget.learning_rate
+    rate = rate_of(settings, budget.learning_rate)
+    return steps, batch, (own and own.learning_rate) or rate
 
 
 def record_of(job: Job, training: Training, groups: Groups, steps: int, loss: float) -> Adapter:

@@ -11,6 +11,8 @@ from raysynth.registry import Registry, chosen_part
 
 OBJECTIVES: Registry[Any] = Registry("raysynth.finetune.objectives", "fine-tuning objective")
 """Of `objective.Objective`, which speaks of jobs and so of the knobs below."""
+OPTIMIZERS: Registry[Any] = Registry("raysynth.finetune.optimizers", "optimizer")
+"""Of `optimizer.Optimizer`."""
 TERMS: Registry[Any] = Registry("raysynth.finetune.terms", "term of the loss")
 """Of `term.Term`."""
 Target = Literal["attention", "feed_forward", "time", "convolution"]
@@ -21,7 +23,7 @@ class AdapterOverride(Section):
 
     steps: Count | None = knob(None, "Optimizer steps.")
     batch_size: Count | None = knob(None, "Images per step.")
-    learning_rate: Rate | None = knob(None, "AdamW's peak learning rate.")
+    learning_rate: Rate | None = knob(None, "Peak learning rate.")
     rank: Count | None = knob(None, "LoRA rank.")
     alpha: Rate | None = knob(None, "LoRA alpha.")
 
@@ -112,10 +114,13 @@ class FinetuneConfig(Section):
         "generator's own.",
     )
     accumulation: Count = knob(1, "Micro-batches per optimizer step.")
-    learning_rate: Rate | None = knob(
-        None, "AdamW's peak learning rate. None: the generator's own."
+    optimizer: chosen_part(OPTIMIZERS) = knob(  # type: ignore[valid-type]
+        "adamw", "What steps; each adapter has a state of its own.", neutral="adamw"
     )
-    weight_decay: Annotated[float, Field(ge=0)] = knob(0.01, "AdamW's weight decay.")
+    learning_rate: Rate | None = knob(
+        None, "Peak learning rate. None: the optimizer's own, where it has one, or the generator's."
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = knob(0.01, "The optimizer's weight decay.")
     max_grad_norm: Rate = knob(1.0, "Gradient clipping norm, per adapter.")
     prompt_dropout: Share | None = knob(
         None,

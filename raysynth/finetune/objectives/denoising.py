@@ -65,7 +65,7 @@ class Denoising:
         from raysynth.models.sources import resolve
 
         source = Path(resolve(config[BaseConfigSection].name))
-        if knobs.min_snr is None or not source.is_dir():
+        if _gamma(knobs) is None or not source.is_dir():
             return
         said = reader_of(source)("scheduler") or {}
         named = f"{said.get('_class_name')} {said.get('prediction_type')}"
@@ -81,12 +81,19 @@ class Denoising:
     def losses(self, batch: Noised, denoise: Denoiser, knobs: DenoisingKnobs) -> Tensor:
         """[B] mean squared errors, weighted."""
         errors = (batch.predicted.raw - batch.target).square().flatten(1).mean(1)
-        if knobs.min_snr is None:
+        gamma = _gamma(knobs)
+        if gamma is None:
             return errors
         prediction = denoise.base.prediction
         if prediction.alphas is None:
             raise _of_a_flow()
-        return min_snr_weight(prediction, batch.timestep, knobs.min_snr) * errors
+        return min_snr_weight(prediction, batch.timestep, gamma) * errors
+
+
+def _gamma(knobs: Section) -> float | None:
+    """None of the knobs of another package's denoising too, which has its own."""
+    found: float | None = getattr(knobs, "min_snr", None)
+    return found
 
 
 def _of_a_flow() -> ConfigError:
