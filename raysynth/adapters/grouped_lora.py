@@ -225,7 +225,7 @@ def inject(
     prefix : see `GroupedLoRA.prefix`.
     also : layers that are adapted in a form of their own, by their names in files.
 
-    Raises ConfigError: a target matches no layer of this network; ModelError: one of `also` is none.
+    Raises ConfigError: a target matches no layer of the network; ModelError: one of `also` is none.
     """
     forms: dict[str, Form] = {}
     for target, ends in targets.items():

@@ -1,9 +1,9 @@
 """Optimizers: how a fine-tuning steps, each adapter by a state of its own.
 
-An optimizer is a file of `raysynth/finetune/optimizers` (`settings.OPTIMIZERS`), mostly a library's.
-An adapter is one row of weights (`adapters.rows`); a library that shares numbers between what it
-steps, as Prodigy its distance, is built once for each. So an adapter comes out the same in any
-pack, and its state goes into its checkpoint.
+An optimizer is a file of `raysynth/finetune/optimizers` (`settings.OPTIMIZERS`), mostly a
+library's. An adapter is one row of weights (`adapters.rows`); a library that shares numbers between
+what it steps, as Prodigy its distance, is built once for each. So an adapter comes out the same in
+any pack, and its state goes into its checkpoint.
 """
 
 from __future__ import annotations

@@ -126,7 +126,9 @@ def test_min_snr_of_a_flow_is_refused(room, diffusion):
     zero = torch.zeros(1, 1, 1, 1)
     batch = SimpleNamespace(predicted=SimpleNamespace(raw=zero), target=zero)
     with pytest.raises(ConfigError, match="rectified flow"):
-        OBJECTIVES["denoising"].losses(batch, SimpleNamespace(base=base), DenoisingKnobs(min_snr=GAMMA))
+        OBJECTIVES["denoising"].losses(
+            batch, SimpleNamespace(base=base), DenoisingKnobs(min_snr=GAMMA)
+        )
 
 
 def test_gsure_refuses_offset_noise(room):
