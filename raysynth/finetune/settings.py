@@ -198,4 +198,8 @@ class FinetuneConfig(Section):
     def _check(self) -> FinetuneConfig:
         if self.engine != "full" and not self.targets:
             raise ValueError("finetune.targets is empty: LoRA needs at least one kind of layer")
+        if self.start_sha256 and self.start is None:
+            raise ValueError(
+                "finetune.start_sha256 is the hash of no file. Fix: name it by finetune.start"
+            )
         return self

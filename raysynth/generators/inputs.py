@@ -48,7 +48,8 @@ def _unused(training: Training, settings: Any) -> set[str]:
     unused: set[str] = set()
     if training.engine != "lora":
         unused |= {"targets", "rank", "alpha", "rslora", "dora", "start_sha256"}
-    unused |= {"start"}  # told by what is in it
+    if training.engine != "lora" or settings.start_sha256:  # told by what is in it
+        unused |= {"start"}
     if not training.shared:  # all images are of one group
         unused |= {"oversample"}
     if not training.budget.prior_weight:

@@ -6,7 +6,7 @@ SD.Next and InvokeAI read, and diffusers. `peft`: diffusers' own form, as the ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import safetensors.torch
@@ -16,6 +16,7 @@ from diffusers.utils import convert_state_dict_to_kohya
 from torch import Tensor
 
 from raysynth.adapters.files import Updates, configs_of, updates_of
+from raysynth.adapters.layers import Form
 from raysynth.adapters.record import Adapter, read_adapters
 from raysynth.classify.licences import of_model
 from raysynth.config.config import Config
@@ -33,7 +34,7 @@ license: unknown
 ---
 # Adapters of the run {run}
 
-LoRA adapters of `{base}`, rank {rank}, alpha {alpha:g}, one for each part of the data set. Base
+{kind} adapters of `{base}`, rank {rank}, alpha {alpha}, one for each part of the data set. Base
 model's licence: {licence}.
 
 | file | was trained on | images | prompt |
@@ -66,26 +67,34 @@ def export_adapters(
     require_empty(folder)
     made = read_made(config, "selection", (TUNED,))
     found = _adapters(made.folders)
-    lines = []
+    lines, forms = [], set[Form]()
     for name in (chosen := _chosen(only, found)):
         place, adapter = found[name]
-        file = WRITERS[form](_read(f"{place}/{adapter.name}"), name, folder)
-        lines.append(_line(file, adapter))
-    card = _card(made.config, lines)
+        data = _read(f"{place}/{adapter.name}")
+        updates = updates_of(safetensors.torch.load(data), configs_of(data), name)
+        forms |= {update.form for update in updates.values()}
+        lines.append(_line(WRITERS[form](data, name, folder), adapter))
+    card = _card(made.config, forms, lines)
     write_atomic(f"{folder}/README.md", card.encode())
     return f"{len(chosen)} adapters ({form}): {masked(folder)}"
 
 
-def _card(config: Config, lines: Sequence[str]) -> str:
-    base, tuned = config.base, config.finetune
+def _card(config: Config, forms: Collection[Form], lines: Sequence[str]) -> str:
+    base = config.base
     return CARD.format(
         run=config.name,
+        kind="DoRA" if any(form.dora for form in forms) else "LoRA",
         base=public_name(base.name),
-        rank=tuned.rank,
-        alpha=tuned.alpha,
+        rank=_span([form.rank for form in forms]),
+        alpha=_span([form.plain.alpha for form in forms]),
         licence=of_model(base.name, base.revision),
         rows="\n".join(lines),
     )
+
+
+def _span(values: Sequence[float]) -> str:
+    least, most = min(values), max(values)
+    return f"{least:g}" if least == most else f"{least:g} to {most:g}"
 
 
 def _adapters(folders: Mapping[str, str]) -> dict[str, tuple[str, Adapter]]:

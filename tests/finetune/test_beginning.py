@@ -92,6 +92,10 @@ def test_the_files_hash_is_in_the_digest_and_not_its_name(room, tmp_path):
     given(room, tmp_path / "b", dora=True)
     assert training_inputs(hashed(room.config(start=str(tmp_path / "b")))) != training_inputs(one)
     assert hashed(room.config(start="/nowhere"), strict=False).finetune.start_sha256 is None
+    absent, none = (training_inputs(room.config(**x)) for x in ({"start": "/nowhere"}, {}))
+    assert absent != none
+    with pytest.raises(ValueError, match="the hash of no file"):
+        room.config(start_sha256="0" * 64)
     with pytest.raises(ConfigError, match=r"finetune\.start: no adapter at /nowhere.*Fix"):
         hashed(room.config(start="/nowhere"))
     base = load_base(one.base)
