@@ -42,6 +42,7 @@ from raysynth.adapters.grouped_lora import GroupedConv2d, GroupedLinear, Grouped
 from raysynth.config.config import Config
 from raysynth.finetune import memory, training
 from raysynth.finetune.engines import precision_of
+from raysynth.finetune.optimizer import BETAS
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import recipe_of
 from raysynth.models.attention import pick_attention
@@ -138,7 +139,7 @@ def grouped(storage: Path) -> dict[str, Any]:
         )
         return loops[0]
 
-    def begun(lora: GroupedLoRA, position: int, dice: torch.Generator) -> None:
+    def begun(lora: GroupedLoRA, position: int, dice: torch.Generator, *form: float | None) -> None:
         reset(lora, position, dice)
         for layer in lora.layers.values():  # B is not zero, or A would have no gradient
             B = layer.B[position]
@@ -215,7 +216,7 @@ def peft(storage: Path, names: list[str]) -> dict[str, Any]:
         optimizer = torch.optim.AdamW(
             trained.values(),
             lr=budget.learning_rate,
-            betas=training.BETAS,
+            betas=BETAS,
             weight_decay=settings.weight_decay,
         )
         with accelerator.autocast():

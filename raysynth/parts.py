@@ -39,6 +39,7 @@ KINDS: dict[str, Kind] = {
     "families": Kind("raysynth.models.family:FAMILIES", "base.name"),
     "generators": Kind("raysynth.generators.generator:GENERATORS", "generator"),
     "objectives": Kind("raysynth.finetune.settings:OBJECTIVES", "finetune.objective"),
+    "optimizers": Kind("raysynth.finetune.settings:OPTIMIZERS", "finetune.optimizer"),
     "terms": Kind("raysynth.finetune.settings:TERMS", "finetune.terms"),
     "guidance": Kind("raysynth.synthesis.guidance:GUIDANCE", "synthesis.guidance"),
     "schedules": Kind("raysynth.synthesis.schedule:SCHEDULES", "synthesis.schedule"),

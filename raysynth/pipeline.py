@@ -18,6 +18,7 @@ from raysynth.datasets.contents import source_digest
 from raysynth.datasets.declared import INGEST
 from raysynth.datasets.listing import few_measured, split_counts
 from raysynth.errors import ConfigError, DamagedError, refusal_in
+from raysynth.finetune.beginning import hashed
 from raysynth.jobs.heartbeat import Heartbeat
 from raysynth.log import Log, of_libraries
 from raysynth.method import FOLDERS, nodes_of
@@ -57,7 +58,7 @@ def run_pipeline(
     """
     if until is not None and until not in FOLDERS:
         raise ConfigError(f"until: got {until!r}, expected one of {', '.join(FOLDERS)}")
-    config = pinned(config)
+    config = hashed(pinned(config))
     root = config.root
     with progress or Progress() as display, Session(config, root) as session:
         run = open_run(config, shared, lambda: session.hold(display))
@@ -110,7 +111,7 @@ def stage_digests(
     `folders`: path -> digest of data sets' folders that were read; the run's own is added.
     """
     contents = _contents({} if folders is None else folders)
-    nodes = nodes_of(pinned(config, strict=False), until, contents)
+    nodes = nodes_of(hashed(pinned(config, strict=False), strict=False), until, contents)
     return {node.name: node.digest for node in nodes}
 
 

@@ -79,6 +79,14 @@ ADDED = {
 
         PART = Weighted()
     """,
+    "optimizers": """
+        from raysynth.finetune.optimizers.adamw import PART as ADAMW
+
+        class Slow(type(ADAMW)):
+            title, rate = "AdamW, slow", 1e-5
+
+        PART = Slow()
+    """,
     "terms": """
         from raysynth.finetune.terms.cbdm import PART as CBDM
 
@@ -235,6 +243,7 @@ CHOSEN = [
     "grouping.method={name: added_grouping, swapped: true}",
     "generator=added_generators",
     "finetune.objective={name: added_objectives, weight: 2.0}",
+    "finetune.optimizer=added_optimizers",
     "finetune.terms=[{name: added_terms, tau: 0.5}]",
     "synthesis.guidance=[classifier_free, {name: added_guidance, by: 0.8}]",
     "synthesis.schedule={name: added_schedules, by: 0.6}",

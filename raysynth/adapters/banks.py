@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,8 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from raysynth.adapters.damaged import AGAIN, check_finite
+from raysynth.adapters.files import read_updates
 from raysynth.adapters.fold import FoldedUNet
-from raysynth.adapters.grouped_lora import inject
+from raysynth.adapters.foreign import read_file
+from raysynth.adapters.grouped_lora import GroupedLoRA, inject, stack
+from raysynth.adapters.layers import NONE, Form
 from raysynth.adapters.record import LoraShape
 from raysynth.errors import DamagedError, ModelError, first_line
 from raysynth.generators.recipe import Training
@@ -65,19 +68,58 @@ class PlainBank:
 
 
 class LoraBank:
-    """All LoRA adapters on one UNet: stacked and routed row by row, or one folded into weights."""
+    """All LoRA adapters on one network: stacked and routed by row, or one folded into weights."""
 
-    def __init__(self, base: Base, folder: str, names: Sequence[str], shape: LoraShape) -> None:
-        """Load the adapters `<folder>/<name>`; raises as `GroupedLoRA.load`."""
-        self.unet = base.network
+    def __init__(self, network: nn.Module, lora: GroupedLoRA, names: Sequence[str]) -> None:
+        """`lora`: the adapters of these names, which do not change any more, on the network."""
+        self.unet, self.lora = network, lora
         self.position = {name: number for number, name in enumerate(names)}
-        targets = layers_of(base.family, shape.targets)
-        targets |= base.family.text_targets if base.live else {}
-        stacked = (targets, shape.rank, shape.alpha, len(names), base.prefix)
-        self.lora = inject(self.unet, *stacked)
-        for name, number in self.position.items():
-            self.lora.load(number, f"{folder}/{name}")
-        self.folded = FoldedUNet(self.unet, self.lora)
+        lora.settle()
+        self.folded = FoldedUNet(network, lora)
+
+    @classmethod
+    def of_run(cls, base: Base, folder: str, names: Sequence[str], shape: LoraShape) -> LoraBank:
+        """The adapters `<folder>/<name>` of a run; raises as `GroupedLoRA.load`."""
+        if shape.started:  # all of them have the layers and ranks of the first
+            forms = {n: u.form for n, u in read_updates(f"{folder}/{names[0]}").items()}
+            own = {n.removeprefix(base.prefix): form for n, form in forms.items()}
+            lora = stack(base.network, own, len(names), base.prefix)
+        else:
+            targets = layers_of(base.family, shape.targets)
+            targets |= base.family.text_targets if base.live else {}
+            stacked = (targets, shape.rank, shape.alpha, len(names), base.prefix)
+            lora = inject(base.network, *stacked, dora=shape.dora)
+        for number, name in enumerate(names):
+            lora.load(number, f"{folder}/{name}")
+        return cls(base.network, lora, names)
+
+    @classmethod
+    def of_files(cls, base: Base, files: Mapping[str, str]) -> LoraBank:
+        """Adapters of any known form and rank, by name; see `foreign.read_file`.
+
+        `base`: `live` where one of them is on its text encoder too.
+
+        Raises ModelError: a file is no adapter, or adapts what this base has not.
+        """
+        part = base.family.roles["model"][0]
+        read = {name: read_file(file, part, base.parts) for name, file in files.items()}
+        forms: dict[str, Form] = {}
+        for updates in read.values():
+            for name, update in updates.items():
+                known = forms.get(name.removeprefix(base.prefix), NONE)
+                forms[name.removeprefix(base.prefix)] = Form(
+                    max(known.rank, update.form.rank), 1.0, dora=known.dora or update.form.dora
+                )
+        lora = stack(base.network, forms, len(read), base.prefix)
+        for number, (name, updates) in enumerate(read.items()):
+            lora.clear(number)
+            try:
+                lora.put(number, updates)
+            except ModelError as error:
+                raise ModelError(
+                    f"{masked(files[name])}: {error}. Fix: an adapter of this base's architecture"
+                ) from None
+        return cls(base.network, lora, list(read))
 
     def parts(self, adapters: Sequence[str]) -> list[np.ndarray]:
         """The rows of every adapter that has `FOLD_ROWS`, separately, and all others together.
@@ -159,7 +201,7 @@ def open_bank(
         return PlainBank(base.model)
     if training.engine == "full":
         return FullBank(base, folder)
-    return LoraBank(base, folder, names, shape)
+    return LoraBank.of_run(base, folder, names, shape)
 
 
 def of_text(names: Sequence[str], training: Training | None, shape: LoraShape) -> bool:

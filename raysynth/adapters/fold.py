@@ -1,4 +1,4 @@
-"""One adapter folded into the base's weights: W = W0 + (alpha / r) B A (Hu et al. 2021, section 4).
+"""One adapter folded into the base's weights: W = W0 + s B A (Hu et al. 2021, section 4).
 
 A batch that uses one adapter then costs what the plain base costs. The folded weights live in a
 twin of the UNet that shares every other tensor with it; W0 itself is never written to, so that
@@ -42,9 +42,6 @@ class FoldedUNet:
 
     @torch.no_grad()
     def _fold(self, position: int) -> None:
-        """Added in float32 and rounded once, to the precision in which the base is kept."""
-        scale = self.lora.alpha / self.lora.rank
+        """Made in float32 and rounded once, to the precision in which the base is kept."""
         for name, layer in self.lora.layers.items():
-            A_rI, B_Or = layer.A[position].flatten(1), layer.B[position].flatten(1)
-            update = (B_Or.float() @ A_rI.float()).mul_(scale).view_as(layer.base.weight)
-            self._weights[name].copy_(update.add_(layer.base.weight))
+            self._weights[name].copy_(layer.folded(position))

@@ -1,147 +1,45 @@
-"""Many LoRA adapters on one frozen UNet: stacked matrices, routed per batch row.
+"""Many adapters on one frozen network: stacked matrices, routed per batch row.
 
-LoRA (Hu et al. 2021, eq. 3): h = W0 x + (alpha / r) B A x. Here A and B carry a leading adapter
-dimension, so that a batch whose rows belong to different adapters costs one `bmm` (or one grouped
-convolution) per matrix instead of one UNet pass per adapter. Files are PEFT's, as diffusers writes
-and reads them.
+The layers are those of `layers`, which has the formulas: LoRA, rsLoRA and DoRA of any rank beside
+one another. Files are PEFT's, as diffusers writes and reads them (`files`).
 
-Shape suffixes: P adapters, K runs of b equal rows (B = K b), I in, O out, r rank, L pixels.
+Shape suffixes: P adapters, K runs of b equal rows (B = K b), L layers, I in, O out, r rank.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
-from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY, LORA_WEIGHT_NAME_SAFE
-from peft import LoraConfig
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from raysynth.adapters.damaged import AGAIN, check_finite
-from raysynth.errors import ConfigError, DamagedError, ModelError
-from raysynth.storage.files import make_folder, open_storage, write_atomic
-from raysynth.storage.hashes import note_bytes
-from raysynth.terminal import masked
-
-
-@dataclass
-class Route:
-    """Which adapter each run of equal batch rows uses; shared by all layers of a UNet."""
-
-    rows: int
-    runs: Tensor
-    """[K] int64 adapter of each run, 0 where there is none."""
-    scale: Tensor
-    """[K, 1, 1] alpha / r, 0 where there is none."""
-    every: bool
-    """The runs are all adapters once, in order: the stacks are used as they are."""
-
-
-@dataclass
-class _Shared:
-    scaling: float
-    route: Route | None = None
-
-
-class _Grouped(nn.Module):
-    """A frozen layer with stacked low-rank updates."""
-
-    base: nn.Linear | nn.Conv2d
-
-    def __init__(
-        self, base: nn.Linear | nn.Conv2d, adapters: int, rank: int, shared: _Shared
-    ) -> None:
-        super().__init__()
-        self.base, self.shared = base, shared
-        outputs, *kernel = base.weight.shape
-        ones = [1] * (len(kernel) - 1)
-        device = base.weight.device
-        self.A = nn.Parameter(torch.zeros([adapters, rank, *kernel], device=device))
-        self.B = nn.Parameter(torch.zeros([adapters, outputs, rank, *ones], device=device))
-
-    def stacks(self, x: Tensor) -> tuple[Tensor, Tensor, int]:
-        """A [K, r, ...] and scaled B [K, O, r] of the current runs, and b, for input rows x."""
-        route = self.shared.route
-        if route is None or x.shape[0] != route.rows:
-            raise RuntimeError(
-                f"GroupedLoRA: got a batch of {x.shape[0]} rows, expected "
-                f"{route.rows if route else 'a call of route() first'}. Fix: route(index) with one "
-                "adapter per row of the whole batch (with CFG: of the doubled batch)"
-            )
-        A, B = (self.A, self.B) if route.every else (self.A[route.runs], self.B[route.runs])
-        B_KOr = B.flatten(2) * route.scale
-        return A.to(x.dtype), B_KOr.to(x.dtype), route.rows // len(route.runs)
-
-
-class GroupedLinear(_Grouped):
-    """h = W0 x + s B A x for a linear layer; x is [B, ..., I]."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, ..., O] with each row's adapter applied."""
-        h = self.base(x)
-        A_KrI, B_KOr, _ = self.stacks(x)
-        runs = len(A_KrI)
-        low = torch.bmm(x.reshape(runs, -1, x.shape[-1]), A_KrI.mT)
-        return torch.baddbmm(h.reshape(runs, -1, h.shape[-1]), low, B_KOr.mT).view(h.shape)
-
-
-class GroupedConv2d(_Grouped):
-    """The same for a convolution: A convolves as the layer does, B is 1x1 (as in PEFT)."""
-
-    base: nn.Conv2d
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, O, H', W'] with each row's adapter applied."""
-        h = self.base(x)
-        A, B_KOr, b = self.stacks(x)
-        low_BrL = self._pointwise(x, A, b) if self._is_pointwise else self._folded(x, A, b)
-        return torch.baddbmm(h.flatten(2), _per_row(B_KOr, b), low_BrL).view(h.shape)
-
-    @property
-    def _is_pointwise(self) -> bool:
-        return self.base.kernel_size == (1, 1) and self.base.stride == (1, 1)
-
-    def _pointwise(self, x: Tensor, A: Tensor, b: int) -> Tensor:
-        return torch.bmm(_per_row(A.flatten(2), b), x.flatten(2))
-
-    def _folded(self, x: Tensor, A: Tensor, b: int) -> Tensor:
-        """Runs become channel groups of one grouped convolution (2-5x unfold + bmm on a CPU)."""
-        runs, rank = A.shape[:2]
-        x_bKIHW = x.view(runs, b, *x.shape[1:]).transpose(0, 1)
-        low = F.conv2d(
-            x_bKIHW.reshape(b, -1, *x.shape[2:]),
-            A.flatten(0, 1),
-            stride=self.base.stride,
-            padding=self.base.padding,
-            groups=runs,
-        )
-        return low.view(b, runs, rank, -1).transpose(0, 1).reshape(runs * b, rank, -1)
+from raysynth.adapters.files import Update, Updates, read_updates, write_updates
+from raysynth.adapters.layers import NONE, Form, Grouped, Route, Shared, grouped
+from raysynth.adapters.layers import GroupedConv2d as GroupedConv2d
+from raysynth.adapters.layers import GroupedLinear as GroupedLinear
+from raysynth.errors import ConfigError, ModelError
 
 
 @dataclass(frozen=True)
 class GroupedLoRA:
-    """The adapters of a UNet into which `inject` put stacked layers."""
+    """The adapters of a network into which `inject` or `stack` put stacked layers."""
 
-    layers: dict[str, _Grouped]
-    """Module path in the UNet -> stacked layer."""
+    layers: dict[str, Grouped]
+    """Module path in the network -> stacked layer."""
     adapters: int
-    rank: int
-    alpha: float
-    _shared: _Shared = field(repr=False)
+    usual: Mapping[str, Form]
+    """How each layer is adapted where nothing else is said; its rank is the most that there is."""
+    _shared: Shared = field(repr=False)
     prefix: str = "unet."
     """Of layers' names in files; "" where they name their part of the model themselves."""
 
     def parameters(self) -> list[nn.Parameter]:
-        """Every stacked matrix, [P, ...] each, in a fixed order."""
-        return [matrix for layer in self.layers.values() for matrix in (layer.A, layer.B)]
+        """Every stack, [P, ...] each, in a fixed order."""
+        stacks = [(layer.A, layer.B, layer.M) for layer in self.layers.values()]
+        return [stack for each in stacks for stack in each if stack is not None]
 
     def route(self, index: Tensor | Sequence[int]) -> None:
         """Say which adapter each batch row uses from now on.
@@ -160,184 +58,230 @@ class GroupedLoRA:
         length = math.gcd(*(len(list(run)) for _, run in groupby(rows)))
         runs = torch.tensor(rows[::length])
         device = next(iter(self.layers.values())).A.device
-        scale = self._shared.scaling * (runs >= 0).float()[:, None, None]
+        scales_LP, dora_LP = self._forms()
+        there_K, runs_K = runs >= 0, runs.clamp(min=0)
+        dora_LK = dora_LP[:, runs_K] & there_K
         self._shared.route = Route(
             rows=len(rows),
-            runs=runs.clamp(min=0).to(device),
-            scale=scale.to(device),
+            runs=runs_K.to(device),
+            scale=(scales_LP[:, runs_K] * there_K)[:, :, None, None].to(device),
+            dora=dora_LK[:, :, None].to(device) if dora_LK.any() else None,
             every=runs.tolist() == list(range(self.adapters)),
         )
 
+    def _forms(self) -> tuple[Tensor, Tensor]:
+        """[L, P] scales, and whether rows have lengths of their own; on the host."""
+        shared, layers = self._shared, self.layers.values()
+        if shared.scales is None or shared.dora is None:
+            shared.scales = torch.tensor([[form.scale for form in x.forms] for x in layers])
+            shared.dora = torch.tensor([[form.dora for form in x.forms] for x in layers])
+        return shared.scales, shared.dora
+
+    def _reform(self, layer: Grouped, position: int, form: Form) -> None:
+        layer.forms[position] = form
+        layer.norms = self._shared.scales = None
+
     @torch.no_grad()
-    def reset(self, position: int, generator: torch.Generator) -> None:
-        """PEFT's start: A uniform in +-1/sqrt(fan in), B zero."""
-        for layer in self.layers.values():
+    def reset(
+        self,
+        position: int,
+        generator: torch.Generator,
+        rank: int | None = None,
+        alpha: float | None = None,
+    ) -> None:
+        """PEFT's start: A uniform in +-1/sqrt(fan in), B zero, rows as long as the base's.
+
+        `rank`, `alpha`: of this adapter, and no more than there is room for; None: as the others'.
+        """
+        for name, layer in self.layers.items():
+            form = self.usual[name]
+            own = replace(form, rank=min(rank or form.rank, form.rank), alpha=alpha or form.alpha)
+            self._reform(layer, position, own)
             A = layer.A[position]
-            start = torch.rand(A.shape, generator=generator) * 2 - 1
-            A.copy_(start / math.sqrt(A[0].numel()))
+            start = torch.rand([own.rank, *A.shape[1:]], generator=generator) * 2 - 1
+            A[: own.rank] = (start / math.sqrt(A[0].numel())).to(A)
+            A[own.rank :] = 0
+            layer.B[position].zero_()
+            if layer.M is not None:
+                layer.M[position] = layer.lengths_of(position)
+
+    @torch.no_grad()
+    def put(self, position: int, updates: Updates) -> None:
+        """Take over the updates of some layers, by their names in files; others stay as they are.
+
+        An update without lengths of rows gets those that it makes, where the layer has any.
+
+        Raises ModelError: a layer that is not adapted, another shape, a rank above the most.
+        """
+        for name, update in updates.items():
+            layer = self.layers.get(name.removeprefix(self.prefix))
+            shapes = "" if layer is None else _misfit(layer, update)
+            if layer is None or shapes:
+                raise ModelError(f"{name}: {shapes or 'is not adapted'}")
+            rank = update.form.rank
+            self._reform(layer, position, replace(update.form, dora=layer.M is not None))
+            layer.A[position].zero_()[:rank] = update.A.to(layer.A)
+            layer.B[position].zero_()[:, :rank] = update.B.to(layer.B)
+            if layer.M is not None:
+                own = layer.lengths_of(position) if update.M is None else update.M
+                layer.M[position] = own.to(layer.M)
+
+    @torch.no_grad()
+    def clear(self, position: int) -> None:
+        """Adapt no layer, until `put` says which."""
+        for layer in self.layers.values():
+            self._reform(layer, position, NONE)
+            layer.A[position].zero_()
             layer.B[position].zero_()
 
-    def save(self, position: int, folder: str) -> None:
-        """Write one adapter as `pytorch_lora_weights.safetensors` into a folder or URI, whole.
+    def settle(self) -> None:
+        """Nothing changes any more until `put` or `reset`: what follows from weights is kept."""
+        for layer in self.layers.values():
+            if layer.M is not None:
+                layer.norms = torch.stack([layer.lengths_of(p) for p in range(self.adapters)])
 
-        `StableDiffusionPipeline.load_lora_weights(folder)` reads it.
-        """
-        weights = {}
+    def updates(self, position: int) -> dict[str, Update]:
+        """One adapter's own updates, copied to the host, by the layers' names in files."""
+        found = {}
         for name, layer in self.layers.items():
-            for part, stack in (("lora_A", layer.A), ("lora_B", layer.B)):
-                tensor = stack[position].detach().to("cpu", copy=True).contiguous()
-                weights[f"{self.prefix}{name}.{part}.weight"] = tensor
-        metadata = json.dumps(
-            self._settings(),
-            default=lambda v: list(v) if isinstance(v, set) else str(v),
-            sort_keys=True,
-        )
-        data = safetensors.torch.save(
-            weights, {"format": "pt", LORA_ADAPTER_METADATA_KEY: metadata}
-        )
-        make_folder(folder)
-        write_atomic(f"{folder}/{LORA_WEIGHT_NAME_SAFE}", data)
-        note_bytes(folder, LORA_WEIGHT_NAME_SAFE, data)
+            form = layer.forms[position]
+            A, B = layer.A[position, : form.rank], layer.B[position, :, : form.rank]
+            M = layer.M[position] if layer.M is not None and form.dora else None
+            own = [None if x is None else x.detach().to("cpu", copy=True) for x in (A, B, M)]
+            if form.rank:
+                found[f"{self.prefix}{name}"] = Update(form, *own)  # type: ignore[arg-type]
+        return found
 
-    def _settings(self) -> dict[str, Any]:
-        """PEFT's configuration of each adapted part of the model, `<part>.<key>`."""
-        adapted: dict[str, list[str]] = {}
-        for name in sorted(self.layers):
-            part, _, own = f"{self.prefix}{name}".partition(".")
-            adapted.setdefault(part, []).append(own)
-        return {
-            f"{part}.{key}": value
-            for part, names in adapted.items()
-            for key, value in LoraConfig(
-                r=self.rank, lora_alpha=_whole(self.alpha), target_modules=names
-            )
-            .to_dict()
-            .items()
-        }
+    def save(self, position: int, folder: str) -> None:
+        """Write one adapter into a folder or URI, see `files.write_updates`."""
+        write_updates(self.updates(position), folder)
 
-    @torch.no_grad()
     def load(self, position: int, folder: str) -> None:
         """Read one adapter from a folder or URI into a position.
 
-        Raises DamagedError: not whole or not finite; ModelError: other targets, rank or alpha.
+        Rank and alpha are the file's. Raises DamagedError: not whole or not finite; ModelError:
+        other targets, a rank above the most that the stacks were made for, other lengths of rows.
         """
-        weights = self._read(folder)
-        names = [f"{self.prefix}{name}" for name in self.layers]
-        expected = {f"{name}.{part}.weight" for name in names for part in ("lora_A", "lora_B")}
-        if weights.keys() != expected:
-            extra = sorted(weights.keys() ^ expected)[:3]
+        alphas = {form.alpha for form in self.usual.values()}
+        updates = read_updates(folder, alphas.pop() if len(alphas) == 1 else None)
+        names = {f"{self.prefix}{name}" for name in self.layers}
+        if updates.keys() != names:
+            extra = sorted(updates.keys() ^ names)[:3]
             raise ModelError(
-                f"{folder}: adapts other layers than this UNet was prepared for, e.g. "
+                f"{folder}: adapts other layers than this network was prepared for, e.g. "
                 f"{', '.join(extra)}. Fix: use the finetune.targets and finetune.text_encoder that "
                 "it was trained with"
             )
-        for name, layer in self.layers.items():
-            for part, stack in (("lora_A", layer.A), ("lora_B", layer.B)):
-                tensor = weights[f"{self.prefix}{name}.{part}.weight"]
-                if tensor.shape != stack.shape[1:]:
-                    raise ModelError(
-                        f"{folder}: {name}.{part} has shape {tuple(tensor.shape)}, expected "
-                        f"{tuple(stack.shape[1:])}. Fix: use the base model and finetune.rank that "
-                        "it was trained with"
-                    )
-                stack[position].copy_(tensor)
-
-    def _read(self, folder: str) -> dict[str, Tensor]:
-        file = f"{folder}/{LORA_WEIGHT_NAME_SAFE}"
-        storage, path = open_storage(file)
+        for name, update in updates.items():
+            own = self.layers[name.removeprefix(self.prefix)]
+            if (own.M is None) != (update.M is None):
+                raise ModelError(
+                    f"{folder}: {name} has {'no ' * (update.M is None)}lengths of its rows. Fix: "
+                    "use the finetune.dora that it was trained with"
+                )
         try:
-            data = storage.cat_file(path)
-            weights = safetensors.torch.load(data)
-        except (OSError, safetensors.SafetensorError) as error:
-            reason = f"{masked(file)}: cannot be read ({masked(str(error))}); expected an adapter"
-            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-                raise ModelError(f"{reason}. Fix: see to the storage, and run again") from None
-            raise DamagedError(f"{reason}. Fix: {AGAIN}", file) from None
-        check_finite(weights, file)
-        alpha = alpha_of(data)
-        if alpha is not None and alpha != self.alpha:
+            self.put(position, updates)
+        except ModelError as error:
             raise ModelError(
-                f"{folder}: trained with alpha {alpha}, expected {self.alpha}. Fix: "
-                f"finetune.alpha={alpha}"
-            )
-        return weights
+                f"{folder}: {error}. Fix: use the base model and finetune.rank that it was "
+                "trained with"
+            ) from None
+
+
+def _misfit(layer: Grouped, update: Update) -> str:
+    """What is wrong with the shapes of an update of a layer; "" where it fits."""
+    rank, most = update.form.rank, layer.A.shape[1]
+    expected = {
+        "lora_A": (update.A, [rank, *layer.A.shape[2:]]),
+        "lora_B": (update.B, [layer.B.shape[1], rank, *layer.B.shape[3:]]),
+    }
+    for name, (tensor, shape) in expected.items():
+        if list(tensor.shape) != shape:
+            return f"{name} has shape {tuple(tensor.shape)}, expected {tuple(shape)}"
+    if update.M is not None and len(update.M) != layer.B.shape[1]:
+        return f"{len(update.M)} lengths of rows, expected {layer.B.shape[1]}"
+    return f"has rank {rank}, expected at most {most}" if rank > most else ""
 
 
 def inject(
-    unet: nn.Module,
+    network: nn.Module,
     targets: Mapping[str, Sequence[str]],
     rank: int,
     alpha: float,
     adapters: int,
     prefix: str = "unet.",
+    *,
+    rslora: bool = False,
+    dora: bool = False,
+    also: Mapping[str, Form] | None = None,
 ) -> GroupedLoRA:
-    """Replace the targeted layers of a frozen UNet by stacked ones, all adapters at zero effect.
+    """Replace the targeted layers of a frozen network by stacked ones, all at zero effect.
 
     Parameters
     ----------
     targets : kinds of layers, with the ends of their module names (`models.family.layers_of`).
+    rank : of the stacks, the most that an adapter may have.
     adapters : number of adapters P that are stacked.
     prefix : see `GroupedLoRA.prefix`.
+    also : layers that are adapted in a form of their own, by their names in files.
 
-    Raises
-    ------
-    ConfigError
-        A target matches no layer of this UNet.
+    Raises ConfigError: a target matches no layer of the network; ModelError: one of `also` is none.
     """
-    unet.requires_grad_(False)
-    shared = _Shared(scaling=alpha / rank)
-    found: dict[str, _Grouped] = {}
+    forms: dict[str, Form] = {}
     for target, ends in targets.items():
-        names = _matching(unet, ends)
+        names = _matching(network, ends)
         if not names:
             raise ConfigError(
-                f"finetune.targets: {target!r} matches no layer of the {type(unet).__name__}; "
+                f"finetune.targets: {target!r} matches no layer of the {type(network).__name__}; "
                 f"expected kinds of layers that it has. Fix: remove {target!r}"
             )
-        for name in names:
-            found[name] = _grouped(unet.get_submodule(name), adapters, rank, shared)
-    ordered = {name: found[name] for name in sorted(found)}
-    for name, layer in ordered.items():
-        unet.set_submodule(name, layer)
-    return GroupedLoRA(ordered, adapters, rank, alpha, shared, prefix)
+        forms |= dict.fromkeys(names, Form(rank, alpha, rslora, dora))
+    for name, form in (also or {}).items():
+        forms[name.removeprefix(prefix)] = replace(form, dora=dora)
+    return stack(network, forms, adapters, prefix)
+
+
+def stack(
+    network: nn.Module, forms: Mapping[str, Form], adapters: int, prefix: str = "unet."
+) -> GroupedLoRA:
+    """Replace layers of a frozen network, by their module paths, by stacked ones of such forms.
+
+    Raises ModelError: there is no linear or convolutional layer of such a name.
+    """
+    network.requires_grad_(False)
+    shared, layers = Shared(), {}
+    for number, (name, form) in enumerate(sorted(forms.items())):
+        module = layer_at(network, name)
+        if module is None:
+            raise ModelError(f"{prefix}{name}: no layer of the {type(network).__name__}")
+        layers[name] = grouped(module, [form] * adapters, number, shared)
+    for name, layer in layers.items():
+        network.set_submodule(name, layer)
+    usual = dict(sorted(forms.items()))
+    return GroupedLoRA(layers, adapters, usual, shared, prefix)
 
 
 def restack(lora: GroupedLoRA, adapters: int) -> GroupedLoRA:
     """The same layers with another number of adapters, at zero effect; the old ones are gone."""
-    for layer in lora.layers.values():
-        for name in ("A", "B"):
-            stack = getattr(layer, name)
-            empty = torch.zeros([adapters, *stack.shape[1:]], device=stack.device)
-            setattr(layer, name, nn.Parameter(empty))
+    for name, layer in lora.layers.items():
+        layer.restack([lora.usual[name]] * adapters)
+    lora._shared.scales = None
     return replace(lora, adapters=adapters)
 
 
-def _matching(unet: nn.Module, ends: Sequence[str]) -> list[str]:
+def layer_at(network: nn.Module, name: str) -> nn.Linear | nn.Conv2d | None:
+    """The layer of a module path, which can be adapted; None where there is none."""
+    try:
+        module = network.get_submodule(name)
+    except AttributeError:
+        return None
+    return module if isinstance(module, nn.Linear | nn.Conv2d) else None
+
+
+def _matching(network: nn.Module, ends: Sequence[str]) -> list[str]:
     return [
         name
-        for name, module in unet.named_modules()
+        for name, module in network.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
         and any(name == end or name.endswith(f".{end}") for end in ends)
     ]
-
-
-def _grouped(module: nn.Module, adapters: int, rank: int, shared: _Shared) -> _Grouped:
-    kind = GroupedConv2d if isinstance(module, nn.Conv2d) else GroupedLinear
-    return kind(module, adapters, rank, shared)  # type: ignore[arg-type]
-
-
-def _per_row(stack_K: Tensor, b: int) -> Tensor:
-    """[K, ...] -> [K b, ...]: each run's matrix for each of its rows."""
-    return stack_K[:, None].expand(-1, b, -1, -1).reshape(-1, *stack_K.shape[1:])
-
-
-def alpha_of(data: bytes) -> float | None:
-    """LoRA's alpha in the metadata of an adapter's file; None for files that do not say."""
-    length = int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    config = json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY, "{}"))
-    return next((value for key, value in config.items() if key.endswith(".lora_alpha")), None)
-
-
-def _whole(value: float) -> float:
-    return int(value) if float(value).is_integer() else value

@@ -8,15 +8,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from raysynth.errors import DamagedError, DataError
+from raysynth.errors import DamagedError, DataError, ModelError
 from raysynth.models.hub import public_name
-from raysynth.storage.files import read_json, write_atomic
+from raysynth.storage.files import exists, read_json, write_atomic
 from raysynth.storage.marks import Maker
 from raysynth.terminal import masked
 
 RECORD, CHECKPOINT = "adapter.json", "checkpoint.safetensors"
 """Files of an adapter's folder: what says that it is complete, and what its training goes on from.
 """
+
+FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+"""What diffusers and PEFT call an adapter's file in a folder."""
+
+
+def file_of(path: str) -> str:
+    """The file of an adapter's path or URI, which is a folder or the file itself.
+
+    Raises ModelError: nothing is there.
+    """
+    single = path.endswith(".safetensors")
+    names = [path] if single else [f"{path.rstrip('/')}/{name}" for name in FILES]
+    for name in names:
+        if exists(name):
+            return name
+    raise ModelError(
+        f"no adapter at {masked(path)}; expected a .safetensors file, or a folder with "
+        f"{' or '.join(FILES)}. Fix: check the path"
+    )
 
 
 @dataclass(frozen=True)
@@ -26,14 +45,26 @@ class LoraShape:
     targets: tuple[str, ...]
     """Kinds of layers, as the base's family calls them."""
     rank: int
+    """The highest that one has."""
     alpha: float
     text: bool = False
     """Whether they are on the text encoder too."""
+    dora: bool = False
+    """Whether the lengths of rows are their own."""
+    started: bool = False
+    """Whether they began as a given adapter, which has layers and ranks of its own."""
 
     @classmethod
     def of(cls, finetune: Any) -> LoraShape:
         """Of the section of that name, of a room above."""
-        return cls(finetune.targets, finetune.rank, finetune.alpha, finetune.text_encoder)
+        return cls(
+            finetune.targets,
+            finetune.most_rank,
+            finetune.alpha,
+            finetune.text_encoder,
+            finetune.dora,
+            finetune.start is not None,
+        )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import safetensors
@@ -15,6 +16,8 @@ from raysynth.errors import DamagedError, first_line
 from raysynth.storage.files import make_folder, open_storage, remove, write_atomic
 from raysynth.terminal import masked
 
+OPTIMIZER = "optimizer."
+"""Before the names of its tensors in the file."""
 NUMBERS = {"step": int, "best_loss": float, "best_step": int}
 
 
@@ -25,10 +28,8 @@ class Checkpoint:
     step: int
     weights: Tensor
     """[n]."""
-    exp_avg: Tensor
-    """[n] AdamW's first moment."""
-    exp_avg_sq: Tensor
-    """[n] AdamW's second moment."""
+    optimizer: Mapping[str, Tensor]
+    """What the optimizer goes on by (`optimizer.Steps.state`)."""
     average: Tensor
     """[n] moving average of the weights; empty when off."""
     losses: Tensor
@@ -45,8 +46,10 @@ def write_checkpoint(checkpoint: Checkpoint, folder: str) -> None:
     """Write `checkpoint.safetensors` into an adapter's folder or URI, whole."""
     tensors = {
         name: getattr(checkpoint, name).detach().cpu().contiguous()
-        for name in ("weights", "exp_avg", "exp_avg_sq", "average", "losses", "best")
+        for name in ("weights", "average", "losses", "best")
     }
+    for name, tensor in checkpoint.optimizer.items():
+        tensors[OPTIMIZER + name] = tensor.detach().cpu().contiguous()
     if checkpoint.terms.numel():
         tensors["terms"] = checkpoint.terms.contiguous()
     metadata = {name: str(getattr(checkpoint, name)) for name in NUMBERS}
@@ -68,26 +71,37 @@ def read_checkpoint(folder: str) -> Checkpoint | None:
         data = storage.cat_file(path)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         numbers = {name: kind(header["__metadata__"][name]) for name, kind in NUMBERS.items()}
-        return Checkpoint(**numbers, **safetensors.torch.load(data))
+        found = safetensors.torch.load(data)
+        own = [name for name in found if name.startswith(OPTIMIZER)]
+        optimizer = {name.removeprefix(OPTIMIZER): found.pop(name) for name in own}
+        return Checkpoint(**numbers, **found, optimizer=optimizer)
     except FileNotFoundError:
         return None
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{masked(file)}: cannot be read ({first_line(error)})", file) from None
 
 
-def check_checkpoint(checkpoint: Checkpoint, folder: str, size: int, averaged: bool) -> None:
+def check_checkpoint(
+    checkpoint: Checkpoint, folder: str, size: int, averaged: bool, states: Sequence[str]
+) -> None:
     """Refuse what a training of [size] weights cannot go on from; raises DamagedError.
 
-    `averaged`: whether it keeps a moving average.
+    Parameters
+    ----------
+    averaged : whether it keeps a moving average.
+    states : what its optimizer has a number per weight of.
     """
-    full = {"weights": size, "exp_avg": size, "exp_avg_sq": size, "average": size * averaged}
+    full = {"weights": size, "average": size * averaged}
     lengths = {"losses": {checkpoint.step}, "best": {0, size}, "terms": {0, checkpoint.step}}
     lengths |= {name: {length} for name, length in full.items()}
-    for name, expected in lengths.items():
-        tensor: Tensor = getattr(checkpoint, name)
-        found = ""
-        if len(tensor) not in expected:
-            found = f"{name} has {len(tensor)} numbers, expected {max(expected)}"
+    own = {f"state.{name}": {size} for name in states}
+    tensors = {name: getattr(checkpoint, name) for name in lengths} | dict(checkpoint.optimizer)
+    for name in {**tensors, **own}:
+        expected, tensor, found = (lengths | own).get(name), tensors.get(name), ""
+        if tensor is None:
+            found = f"{name} is missing"
+        elif expected is not None and tensor.numel() not in expected:
+            found = f"{name} has {tensor.numel()} numbers, expected {max(expected)}"
         elif not tensor.isfinite().all():
             found = f"{name} is not finite"
         if found:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from raysynth.clustering.settings import ClusteringConfig
 from raysynth.errors import ConfigError
-from raysynth.finetune.objective import OfImages
+from raysynth.finetune.beginning import check_start
+from raysynth.finetune.objective import Choosy
+from raysynth.finetune.optimizer import check_optimizer
 from raysynth.finetune.settings import OBJECTIVES, TERMS, FinetuneConfig
 from raysynth.finetune.term import terms_of
 from raysynth.generators.recipe import Training, recipe_of
@@ -33,11 +35,13 @@ def check_finetune(config: Sections) -> None:
     training = recipe_of(config).training
     check_text_encoder(config[FinetuneConfig], config.generator, training)
     check_layers(config[FinetuneConfig], config[BaseConfigSection], training)
+    check_start(config[FinetuneConfig], config[BaseConfigSection], training)
+    check_optimizer(config[FinetuneConfig], training)
     several = training is not None and training.shared
     settings = config[FinetuneConfig]
     check_terms(settings, config.generator, several)
     objective = OBJECTIVES[settings.objective.name]
-    if training is not None and isinstance(objective, OfImages):
+    if training is not None and isinstance(objective, Choosy):
         objective.check(config, settings.objective.knobs(OBJECTIVES))
 
 

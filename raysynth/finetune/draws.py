@@ -17,6 +17,7 @@ from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import prompt_dropout
 
 _ROWS, _NOISE, _START, _PRIOR_IMAGE, _PRIOR_ROWS, _HELD_OUT, _OBJECTIVE, _PROBE = range(1, 9)
+_OFFSET = 9
 _NOBODY = -1
 _EXPERTS = 2**20
 """Keys of experts begin here: no label is as large."""
@@ -106,6 +107,11 @@ def noise_of(job: Job, at: int, shape: tuple[int, ...], seed: int, probe: bool =
     """float32 normal numbers of micro-batch number `at` of a job; `probe`: others than noise."""
     key = _key(job, seed, _PROBE if probe else _NOISE)
     return torch.randn(shape, generator=_generator([*key, at]))
+
+
+def offset_of(job: Job, at: int, shape: tuple[int, ...], seed: int) -> Tensor:
+    """float32 normal numbers, one for each channel of each row of a micro-batch of a job."""
+    return torch.randn(shape, generator=_generator([*_key(job, seed, _OFFSET), at]))
 
 
 def _key(job: Job, seed: int, use: int) -> list[int]:

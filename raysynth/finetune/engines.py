@@ -10,8 +10,11 @@ from typing import Any
 import torch
 
 from raysynth.adapters.banks import read_network
+from raysynth.adapters.files import Updates
 from raysynth.adapters.grouped_lora import GroupedLoRA, inject, restack
 from raysynth.adapters.rows import Rows, flatten
+from raysynth.finetune.beginning import start_of
+from raysynth.finetune.jobs import Job
 from raysynth.finetune.objective import OfImages
 from raysynth.finetune.packs import Pack
 from raysynth.finetune.settings import OBJECTIVES, FinetuneConfig
@@ -35,8 +38,8 @@ class Trainee:
 
     unet: Any
     rows: Rows
-    enter: Callable[[int, torch.Generator], None]
-    """Put a slot's weights to where a training starts."""
+    enter: Callable[[int, Job, torch.Generator], None]
+    """Put a slot's weights to where a job's training starts."""
     route: Callable[[Sequence[int]], None]
     """Say which slot each row of the next batches uses."""
     load: Callable[[int, str], None]
@@ -79,20 +82,37 @@ def build_trainee(pack: Pack, slots: int) -> Trainee:
         round_weights(network, DTYPES[dtype])
     targets = layers_of(base.family, settings.targets)
     targets |= base.family.text_targets if base.live else {}
-    lora = inject(network, targets, settings.rank, settings.alpha, slots, base.prefix)
-    return _lora_trainee(network, lora)
+    start = start_of(settings, base)
+    lora = inject(
+        network,
+        targets,
+        settings.most_rank,
+        settings.alpha,
+        slots,
+        base.prefix,
+        rslora=settings.rslora,
+        dora=settings.dora,
+        also={name: update.form for name, update in start.items()},
+    )
+    return _lora_trainee(network, lora, start, settings.rank)
 
 
-def _lora_trainee(unet: Any, lora: GroupedLoRA) -> Trainee:
+def _lora_trainee(unet: Any, lora: GroupedLoRA, start: Updates, rank: int) -> Trainee:
+    """`start`: what every training begins with; `rank`: of adapters that have none of their own."""
     rows = flatten(lora.parameters(), lora.adapters)
+
+    def enter(slot: int, job: Job, dice: torch.Generator) -> None:
+        lora.reset(slot, dice, job.rank or rank, job.alpha)
+        lora.put(slot, start)
+
     return Trainee(
         unet=unet,
         rows=rows,
-        enter=lora.reset,
+        enter=enter,
         route=lora.route,
         load=lora.load,
         save=lora.save,
-        with_slots=lambda slots: _lora_trainee(unet, restack(lora, slots)),
+        with_slots=lambda slots: _lora_trainee(unet, restack(lora, slots), start, rank),
     )
 
 
@@ -102,7 +122,7 @@ def _full_trainee(base: Base) -> Trainee:
     rows = flatten(list(unet.parameters()), 1)
     start = rows.values.to("cpu", copy=True)  # not on a GPU: a quarter more than training needs
 
-    def enter(_slot: int, _dice: torch.Generator) -> None:
+    def enter(_slot: int, _job: Job, _dice: torch.Generator) -> None:
         rows.values.copy_(start)
 
     @torch.no_grad()

@@ -13,7 +13,8 @@ from raysynth.adapters.record import Adapter
 from raysynth.clustering.kmeans import most_clusters, of_group
 from raysynth.clustering.settings import ClusteringConfig
 from raysynth.errors import ConfigError
-from raysynth.finetune.settings import FinetuneConfig
+from raysynth.finetune.optimizer import rate_of
+from raysynth.finetune.settings import AdapterOverride, FinetuneConfig
 from raysynth.generators.lending import check_groups, settled, trained_groups
 from raysynth.generators.recipe import Recipe, Training
 from raysynth.groups.groups import Groups, aligned_groups
@@ -61,7 +62,11 @@ class Job:
     batch: int
     """Images per step; no more than there are."""
     learning_rate: float
-    """AdamW's peak learning rate."""
+    """The optimizer's peak learning rate."""
+    rank: int | None = None
+    """LoRA's; None: as `finetune` says."""
+    alpha: float | None = None
+    """The same."""
     parent: str = ""
     """Adapter that it goes on from, of an expert (`experts`) or an audit's (`without`)."""
     bin: int = -1
@@ -197,6 +202,7 @@ def _job(
 ) -> Job:
     """The job of a share of the images, `ids` of groups `group`; `weak` groups are over-sampled."""
     steps, batch, learning_rate = budget_of(settings, training, own.name, len(ids))
+    asked = settings.overrides.get(own.name, AdapterOverride())
     few, seen = int(np.isin(group, weak).sum()), steps * batch * settings.accumulation
     max_passes = training.budget.max_passes
     return Job(
@@ -217,6 +223,8 @@ def _job(
         steps=steps,
         batch=batch,
         learning_rate=learning_rate,
+        rank=asked.rank,
+        alpha=asked.alpha,
     )
 
 
@@ -270,7 +278,8 @@ def budget_of(
     passes = budget.max_passes * images / (settings.accumulation * batch)
     steps = min(budget.steps, max(1, math.ceil(passes)))
     steps = (own and own.steps) or steps
-    return steps, batch, (own and own.learning_rate) or budget.learning_rate
+    rate = rate_of(settings, budget.learning_rate)
+    return steps, batch, (own and own.learning_rate) or rate
 
 
 def record_of(job: Job, training: Training, groups: Groups, steps: int, loss: float) -> Adapter:

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from raysynth.finetune.checkpoints import (
 from raysynth.finetune.engines import Trainee
 from raysynth.finetune.jobs import Job, record_of
 from raysynth.finetune.material import Material
+from raysynth.finetune.optimizer import Steps
 from raysynth.finetune.packs import Pack
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.storage.files import write_atomic
@@ -71,11 +71,13 @@ class Learner:
         return min(steps)
 
 
-def learning_rate_factor(done: int, steps: int) -> float:
-    """Linear warm-up over the first tenth, then a half cosine to zero."""
+def learning_rate_factor(done: int, steps: int, falls: bool = True) -> float:
+    """Linear warm-up over the first tenth, then a half cosine to zero, where it `falls`."""
     warm = max(1, round(steps * WARM_UP))
     if done < warm:
         return (done + 1) / warm
+    if not falls:
+        return 1.0
     return 0.5 * (1 + math.cos(math.pi * (done - warm) / max(1, steps - warm)))
 
 
@@ -89,7 +91,7 @@ def resume(
     folder: str,
     rows: Rows,
     average: Tensor | None,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Steps,
 ) -> str:
     """Take a slot's optimizer state to the learner's last checkpoint, or to its beginning.
 
@@ -97,22 +99,19 @@ def resume(
     """
     slot, device = learner.slot, rows.values.device
     rows.parameters[slot].grad = rows.gradients[slot]
-    optimizer.state.pop(rows.parameters[slot], None)
+    optimizer.clear(slot)
     checkpoint, why = None, ""
     try:
         checkpoint = read_checkpoint(folder)
         if checkpoint is not None:
-            check_checkpoint(checkpoint, folder, rows.values.shape[1], average is not None)
+            sizes = rows.values.shape[1], average is not None
+            check_checkpoint(checkpoint, folder, *sizes, optimizer.part.states)
     except DamagedError as error:
         drop_checkpoint(folder)
         checkpoint, why = None, f"{error}; {learner.job.name} is trained from its beginning"
     if checkpoint is not None:
         rows.values[slot] = checkpoint.weights.to(device)
-        optimizer.state[rows.parameters[slot]] = {
-            "step": torch.tensor(float(checkpoint.step), device=device),
-            "exp_avg": checkpoint.exp_avg.to(device),
-            "exp_avg_sq": checkpoint.exp_avg_sq.to(device),
-        }
+        optimizer.restore(slot, checkpoint.optimizer)
         learner.done = checkpoint.step
         learner.losses = checkpoint.losses.tolist()
         learner.terms = checkpoint.terms.tolist()
@@ -128,17 +127,16 @@ def save_checkpoint(
     folder: str,
     rows: Rows,
     average: Tensor | None,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Steps,
 ) -> None:
     """Write all that `resume` needs."""
-    state: dict[str, Any] = optimizer.state[rows.parameters[learner.slot]]
+    state = optimizer.state(learner.slot)
     if not state:  # no step was taken yet, all were skipped: the beginning is the checkpoint
         return
     checkpoint = Checkpoint(
         step=learner.done,
         weights=rows.values[learner.slot],
-        exp_avg=state["exp_avg"],
-        exp_avg_sq=state["exp_avg_sq"],
+        optimizer=state,
         average=torch.empty(0) if average is None else average[learner.slot],
         losses=torch.tensor(learner.losses),
         terms=torch.tensor(learner.terms),
@@ -149,15 +147,10 @@ def save_checkpoint(
     write_checkpoint(checkpoint, folder)
 
 
-def finish(
-    learner: Learner, folder: str, pack: Pack, trainee: Trainee, average: Tensor | None
-) -> None:
-    """Save an adapter's best or averaged weights, its loss curve and, last, its record."""
-    kept = learner.best if learner.best is not None else average
-    if kept is not None:
-        row = kept if kept is learner.best else kept[learner.slot]
-        with torch.no_grad():
-            trainee.rows.values[learner.slot] = row
+def finish(learner: Learner, folder: str, pack: Pack, trainee: Trainee, kept: Tensor) -> None:
+    """Save an adapter's best weights, or those that are `kept`, its curve and, last, its record."""
+    with torch.no_grad():
+        trainee.rows.values[learner.slot] = kept if learner.best is None else learner.best
     trainee.save(learner.slot, folder)
     curve = learner.losses
     write_atomic(f"{folder}/losses.json", json.dumps([round(v, 6) for v in curve]).encode())

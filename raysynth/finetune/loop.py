@@ -18,6 +18,7 @@ from raysynth.finetune.engines import Trainee
 from raysynth.finetune.learner import Learner
 from raysynth.finetune.memory import Fit
 from raysynth.finetune.objective import Objective
+from raysynth.finetune.optimizer import Steps
 from raysynth.finetune.packs import Pack
 from raysynth.finetune.phase import Phase
 from raysynth.finetune.scaling import LossScale
@@ -44,7 +45,7 @@ class Loop:
     """What is added to the objective's losses."""
     denoiser: Denoiser
     accelerator: Accelerator
-    optimizer: torch.optim.Optimizer
+    optimizer: Steps
     scale: LossScale
     alive: Tensor
     """[S] bool."""
@@ -64,6 +65,10 @@ class Loop:
         """How many adapters may train at once."""
         return len(self.trainee.rows.values)
 
+    def kept(self, slot: int) -> Tensor:
+        """[n] what would be kept of a slot's adapter now: its weights, or an average of them."""
+        return self.optimizer.kept(slot) if self.average is None else self.average[slot]
+
 
 def route(loop: Loop, phase: Phase, learners: list[Learner]) -> None:
     """Say which adapter each row of a phase uses."""
@@ -79,11 +84,11 @@ def of_slot(loop: Loop, slot: int, x: Tensor, timestep: Tensor, told: Condition)
 
 @contextmanager
 def averaged(loop: Loop) -> Iterator[None]:
-    """The moving averages in the weights' place, where there are any; the weights again after."""
+    """What is kept of adapters in their weights' place, where it is another; they again after."""
     weights, current = loop.trainee.rows.values, None
-    if loop.average is not None:
+    if loop.average is not None or loop.optimizer.part.averages:
         current = weights.clone()
-        weights.copy_(loop.average)
+        weights.copy_(torch.stack([loop.kept(slot) for slot in range(loop.slots)]))
     try:
         yield
     finally:

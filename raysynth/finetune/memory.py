@@ -22,13 +22,12 @@ import torch
 
 from raysynth.finetune.engines import Trainee
 from raysynth.finetune.jobs import Job
+from raysynth.finetune.optimizer import kept_bytes
 from raysynth.finetune.packs import Pack, passes_of
 from raysynth.models.denoiser import Denoiser
 from raysynth.models.family import Base
 
-BYTES = 4  # float32, in which weights, gradients and moments are kept
-STATES = 4
-"""Numbers kept per trained weight: value, gradient, AdamW's two moments."""
+BYTES = 4  # float32, in which weights, gradients and averages are kept
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def measure(
     material = max(min(2 * len(job.ids), job.steps * rows) for job in jobs) * latent_bytes(base)
     return Footprint(
         fixed=peak + kernels - 2 * rows * per_row - slots,
-        per_adapter=(STATES + copies) * BYTES * weights + material,
+        per_adapter=(kept_bytes(pack.settings) + copies * BYTES) * weights + material,
         per_row=per_row,
     )
 

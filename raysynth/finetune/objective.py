@@ -102,14 +102,19 @@ class Objective(Protocol):
 
 
 @runtime_checkable
-class OfImages(Objective, Protocol):
+class Choosy(Protocol):
+    """A loss that does not fit every run."""
+
+    def check(self, config: Sections, knobs: Any) -> None:
+        """Refuse a run that it has no use for; ConfigError."""
+
+
+@runtime_checkable
+class OfImages(Objective, Choosy, Protocol):
     """A loss that must know more of images than their latents."""
 
     twice: bool
     """Whether it takes gradients of gradients: fused attention has none."""
-
-    def check(self, config: Sections, knobs: Any) -> None:
-        """Refuse a run that it has no use for; ConfigError."""
 
     def of_images(
         self, drawn: Drawn, job: Job, base: Base, real: str, seed: int, knobs: Any

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysynth.finetune.draws import noise_of
+from raysynth.finetune.draws import noise_of, offset_of
 from raysynth.finetune.jobs import Job
 from raysynth.finetune.material import Material
 from raysynth.finetune.objective import Noised
@@ -83,9 +83,22 @@ class Phase:
             parts.append(noise_of(row.job, row.at + micro, shape, seed, probe)[:, columns])
         return torch.cat(parts, 1).to(self.moments.device, non_blocking=True)
 
-    def noised(self, micro: int, seed: int, denoise: Denoiser) -> Noised:
-        """A micro-batch at its noise levels, as the objective and its terms are given it."""
+    def offset(self, micro: int, seed: int) -> Tensor:
+        """[B, C, 1, 1] normal numbers of a micro-batch, for what all of a channel has more."""
+        parts = []
+        for row, columns in zip(self.rows, self.columns, strict=True):
+            shape = (row.count, self.moments.shape[2], 1, 1)
+            parts.append(offset_of(row.job, row.at + micro, shape, seed)[columns])
+        return torch.cat(parts).to(self.moments.device, non_blocking=True)
+
+    def noised(self, micro: int, seed: int, denoise: Denoiser, offset: float = 0.0) -> Noised:
+        """A micro-batch at its noise levels, as the objective and its terms are given it.
+
+        `offset`: see `finetune.noise_offset`.
+        """
         noise_2BCHW = self.noise(micro, seed)
+        if offset:
+            noise_2BCHW[1] += offset * self.offset(micro, seed)
         mean, spread = self.moments[self.entries[micro]].float().unbind(1)
         prediction = denoise.base.prediction
         timestep_B = prediction.draw(self.uniform[micro])

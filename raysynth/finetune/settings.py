@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from raysynth.knobs import Count, Rate, Section, Share, knob
+from raysynth.knobs import Count, Named, Place, Rate, Section, Share, knob
 from raysynth.registry import Registry, chosen_part
 
 OBJECTIVES: Registry[Any] = Registry("raysynth.finetune.objectives", "fine-tuning objective")
 """Of `objective.Objective`, which speaks of jobs and so of the knobs below."""
+OPTIMIZERS: Registry[Any] = Registry("raysynth.finetune.optimizers", "optimizer")
+"""Of `optimizer.Optimizer`."""
 TERMS: Registry[Any] = Registry("raysynth.finetune.terms", "term of the loss")
 """Of `term.Term`."""
 Target = Literal["attention", "feed_forward", "time", "convolution"]
@@ -24,7 +23,15 @@ class AdapterOverride(Section):
 
     steps: Count | None = knob(None, "Optimizer steps.")
     batch_size: Count | None = knob(None, "Images per step.")
-    learning_rate: Rate | None = knob(None, "AdamW's peak learning rate.")
+    learning_rate: Rate | None = knob(None, "Peak learning rate.")
+    rank: Count | None = knob(None, "LoRA rank.")
+    alpha: Rate | None = knob(None, "LoRA alpha.")
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what came later and is not used: the digests of earlier versions stay."""
+        told: dict[str, Any] = dump(self)
+        return {k: v for k, v in told.items() if v is not None or k not in ("rank", "alpha")}
 
 
 class FinetuneConfig(Section):
@@ -41,6 +48,12 @@ class FinetuneConfig(Section):
     )
     objective: chosen_part(OBJECTIVES) = knob(  # type: ignore[valid-type]
         "denoising", "What the models' loss is.", neutral="denoising"
+    )
+    noise_offset: Annotated[float, Field(ge=0)] = knob(
+        0.0,
+        "Standard deviation of a number that all noise of a channel has more (offset noise, "
+        "Guttenberg 2023): the model learns mean brightness, which white noise leaves to be seen.",
+        neutral=0.0,
     )
     terms: tuple[chosen_part(TERMS), ...] = knob(  # type: ignore[valid-type]
         (),
@@ -65,6 +78,28 @@ class FinetuneConfig(Section):
     )
     rank: Count = knob(8, "LoRA rank.")
     alpha: Rate = knob(8.0, "LoRA alpha; the update is scaled by alpha / rank.")
+    rslora: bool = knob(
+        False,
+        "Scale the update by alpha / sqrt(rank) instead (rsLoRA): a higher rank learns no slower.",
+        neutral=False,
+    )
+    dora: bool = knob(
+        False,
+        "Learn the lengths of the weights' rows apart from their directions (DoRA).",
+        neutral=False,
+    )
+    start: Place | None = knob(
+        None,
+        "Adapter that every fine-tuning begins with instead of none: a folder or .safetensors file "
+        "of PEFT, diffusers or kohya. Layers that it adapts are trained with its own rank and "
+        "alpha.",
+        neutral=None,
+    )
+    start_sha256: Named | None = knob(
+        None,
+        "SHA-256 of `start`'s file; None: of what is there. A run takes it once, and records it.",
+        neutral=None,
+    )
     steps: Count | None = knob(
         None, "Optimizer steps of each adapter, at most. None: the generator's own."
     )
@@ -79,10 +114,13 @@ class FinetuneConfig(Section):
         "generator's own.",
     )
     accumulation: Count = knob(1, "Micro-batches per optimizer step.")
-    learning_rate: Rate | None = knob(
-        None, "AdamW's peak learning rate. None: the generator's own."
+    optimizer: chosen_part(OPTIMIZERS) = knob(  # type: ignore[valid-type]
+        "adamw", "What steps; each adapter has a state of its own.", neutral="adamw"
     )
-    weight_decay: Annotated[float, Field(ge=0)] = knob(0.01, "AdamW's weight decay.")
+    learning_rate: Rate | None = knob(
+        None, "Peak learning rate. None: the optimizer's own, where it has one, or the generator's."
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = knob(0.01, "The optimizer's weight decay.")
     max_grad_norm: Rate = knob(1.0, "Gradient clipping norm, per adapter.")
     prompt_dropout: Share | None = knob(
         None,
@@ -128,7 +166,7 @@ class FinetuneConfig(Section):
     overrides: dict[str, AdapterOverride] = knob(
         {},
         "Adapter name (`<group>-<cluster>`, `shared`, `class-<label>` or "
-        "`attribute-<attribute>`) -> its own steps, batch_size or learning_rate.",
+        "`attribute-<attribute>`) -> its own steps, batch_size, learning_rate, rank or alpha.",
     )
     adapters_per_worker: Count | Literal["auto"] = knob(
         "auto",
@@ -151,8 +189,17 @@ class FinetuneConfig(Section):
     )
     max_failures: Annotated[int, Field(ge=0)] = knob(2, "Restarts of a failed worker.", width=True)
 
+    @property
+    def most_rank(self) -> int:
+        """The highest rank that an adapter is given."""
+        return max([self.rank, *(own.rank for own in self.overrides.values() if own.rank)])
+
     @model_validator(mode="after")
     def _check(self) -> FinetuneConfig:
         if self.engine != "full" and not self.targets:
             raise ValueError("finetune.targets is empty: LoRA needs at least one kind of layer")
+        if self.start_sha256 and self.start is None:
+            raise ValueError(
+                "finetune.start_sha256 is the hash of no file. Fix: name it by finetune.start"
+            )
         return self

@@ -42,6 +42,7 @@ from raysynth.finetune.loop import Loop, averaged, of_slot, route
 from raysynth.finetune.material import Material, prepare
 from raysynth.finetune.memory import fit_slots
 from raysynth.finetune.objective import OfImages
+from raysynth.finetune.optimizer import Steps
 from raysynth.finetune.packs import Pack, Report
 from raysynth.finetune.phase import Phase, Row, lay_out
 from raysynth.finetune.previews import drawn
@@ -53,7 +54,6 @@ from raysynth.metrics import ADAPTER_LOSS, put
 from raysynth.models.base import load_base
 from raysynth.models.denoiser import Denoiser
 
-BETAS = (0.9, 0.99)
 REPORT_SECONDS = 1.0
 
 
@@ -100,12 +100,7 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
     accelerator = accelerator_of(precision, base.device.type == "cpu")
     trainee, fit = fit_slots(pack, jobs, base, accelerator, partial(build_trainee, pack))
     slots, device = len(trainee.rows.values), trainee.rows.values.device
-    optimizer = torch.optim.AdamW(
-        [{"params": [row]} for row in trainee.rows.parameters],
-        betas=BETAS,
-        weight_decay=settings.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
+    optimizer = Steps.of(trainee.rows.parameters, settings)
     for row in trainee.rows.parameters:
         row.grad = None
     return Loop(
@@ -130,9 +125,10 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
 def step(loop: Loop, phase: Phase, number: int) -> Tensor:
     """One optimizer step of every learner; returns their losses [P], without waiting for them."""
     settings, rows = loop.pack.settings, loop.trainee.rows
+    falls = loop.optimizer.part.falls
     for learner in loop.learners:
-        factor = learning_rate_factor(learner.done + number, learner.job.steps)
-        loop.optimizer.param_groups[learner.slot]["lr"] = learner.job.learning_rate * factor
+        factor = learning_rate_factor(learner.done + number, learner.job.steps, falls)
+        loop.optimizer.set_rate(learner.slot, learner.job.learning_rate * factor)
     rows.gradients.zero_()
     total = torch.zeros(len(loop.active), device=rows.values.device)
     loop.parts = torch.zeros(len(loop.active), len(loop.terms), device=rows.values.device)
@@ -159,7 +155,8 @@ def step(loop: Loop, phase: Phase, number: int) -> Tensor:
 
 def losses(loop: Loop, phase: Phase, micro: int) -> Tensor:
     """[P] loss of each adapter on a micro-batch of the phase; adds its terms to `loop.parts`."""
-    batch = phase.noised(micro, loop.pack.seed, loop.denoiser)
+    offset = loop.pack.settings.noise_offset
+    batch = phase.noised(micro, loop.pack.seed, loop.denoiser, offset)
     error_B = loop.objective.losses(batch, loop.denoiser, loop.knobs)
     for number, term in enumerate(loop.terms):
         added_B = term(batch)
@@ -197,7 +194,7 @@ def _enter(loop: Loop, job: Job, slot: int) -> Learner:
     if len(held_out_rows(job, settings, seed)):
         held_out = _prepare(loop, job, draw_held_out(job, settings, seed), held_out_name(job))
     with torch.no_grad():
-        loop.trainee.enter(slot, start_dice(job, seed))
+        loop.trainee.enter(slot, job, start_dice(job, seed))
         start = Beginning(job, pack.groups, seed, loop.base, partial(of_slot, loop, slot))
         for term in loop.terms:  # before a checkpoint is read: the weights are the base's
             material = term.extra(material, start)
@@ -284,7 +281,7 @@ def _settle(loop: Loop) -> dict[str, str]:
     for learner in staying:
         folder = pack.folder(learner.job)
         if learner.done >= learner.job.steps or learner.stale(settings):
-            finish(learner, folder, pack, loop.trainee, loop.average)
+            finish(learner, folder, pack, loop.trainee, loop.kept(learner.slot))
             kept_of(pack).forget([learner.job.name, held_out_name(learner.job)])
             leaving.append(learner)
         elif learner.done % settings.checkpoint_steps == 0:

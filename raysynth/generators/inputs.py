@@ -47,7 +47,9 @@ def _unused(training: Training, settings: Any) -> set[str]:
     """Knobs of `finetune` that this training does not read."""
     unused: set[str] = set()
     if training.engine != "lora":
-        unused |= {"targets", "rank", "alpha"}
+        unused |= {"targets", "rank", "alpha", "rslora", "dora", "start_sha256"}
+    if training.engine != "lora" or settings.start_sha256:  # told by what is in it
+        unused |= {"start"}
     if not training.shared:  # all images are of one group
         unused |= {"oversample"}
     if not training.budget.prior_weight:

@@ -95,6 +95,7 @@ def check_here(config: Config, until: str | None) -> None:
     if until is not None and until not in FOLDERS:
         raise ConfigError(f"--until: got {until!r}, expected one of {', '.join(FOLDERS)}")
     named = named_models(config) | {"dataset.path": config.dataset.path or ""}
+    named["finetune.start"] = config.finetune.start or ""
     paths = {key: path for key, path in named.items() if path and is_path(path)}
     for key, path in paths.items():
         if "://" not in path and not Path(path).expanduser().is_absolute():

@@ -8,6 +8,7 @@ from typing import Any
 
 from raysynth.clustering.batches import images_at_once, rows_at_once
 from raysynth.config.config import Config
+from raysynth.finetune.optimizer import kept_bytes
 from raysynth.finetune.packs import looks_of, passes_of
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.finetune.term import terms_of
@@ -31,8 +32,6 @@ PNG_BYTES = 1.7
 """Bytes per pixel of a photograph as PNG."""
 FRAMEWORK_BYTES = 1.0e9
 """CUDA context and libraries."""
-STATE_BYTES = 16
-"""Per trained number in float32: value, gradient, AdamW's two moments."""
 RESNET_50_FLOPS = 8.2e9
 """Forward pass at 224 x 224 (He et al. 2016: 4.1 GFLOP of multiply-adds)."""
 FLOAT_BYTES = 4
@@ -51,9 +50,10 @@ def training_cost(training: Training | None, settings: FinetuneConfig, shape: Sh
     lora = training is not None and training.engine == "lora"
     targets = settings.targets if lora else None
     kept = settings.gradient_checkpointing
-    cost = cost_of_network(shape.network, targets, settings.rank, kept, shape.tokens, shape.family)
+    rank = settings.most_rank
+    cost = cost_of_network(shape.network, targets, rank, kept, shape.tokens, shape.family)
     if lora and settings.text_encoder:
-        cost = with_texts(cost, shape.texts, shape.tokens, settings.rank)
+        cost = with_texts(cost, shape.texts, shape.tokens, rank)
     return cost if training is not None else replace(cost, trained=0)
 
 
@@ -112,7 +112,8 @@ def training_memory(
     budget = training.budget
     rows = budget.batch_size * passes_of(training, settings)
     copies = bool(budget.ema) + bool(settings.patience)
-    per_adapter = (STATE_BYTES + 4 * copies) * cost.trained + rows * cost.activations
+    per_weight = kept_bytes(settings) + FLOAT_BYTES * copies
+    per_adapter = per_weight * cost.trained + rows * cost.activations
     lora = training.engine == "lora"
     base = FRAMEWORK_BYTES + encoders + (2 * cost.parameters if lora else 0)
     return lambda adapters: base + adapters * per_adapter

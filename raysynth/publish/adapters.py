@@ -6,7 +6,7 @@ SD.Next and InvokeAI read, and diffusers. `peft`: diffusers' own form, as the ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import safetensors.torch
@@ -15,7 +15,8 @@ from diffusers.loaders.lora_pipeline import LORA_WEIGHT_NAME_SAFE
 from diffusers.utils import convert_state_dict_to_kohya
 from torch import Tensor
 
-from raysynth.adapters.grouped_lora import alpha_of
+from raysynth.adapters.files import Updates, configs_of, updates_of
+from raysynth.adapters.layers import Form
 from raysynth.adapters.record import Adapter, read_adapters
 from raysynth.classify.licences import of_model
 from raysynth.config.config import Config
@@ -33,7 +34,7 @@ license: unknown
 ---
 # Adapters of the run {run}
 
-LoRA adapters of `{base}`, rank {rank}, alpha {alpha:g}, one for each part of the data set. Base
+{kind} adapters of `{base}`, rank {rank}, alpha {alpha}, one for each part of the data set. Base
 model's licence: {licence}.
 
 | file | was trained on | images | prompt |
@@ -66,26 +67,34 @@ def export_adapters(
     require_empty(folder)
     made = read_made(config, "selection", (TUNED,))
     found = _adapters(made.folders)
-    lines = []
+    lines, forms = [], set[Form]()
     for name in (chosen := _chosen(only, found)):
         place, adapter = found[name]
-        file = WRITERS[form](_read(f"{place}/{adapter.name}"), name, folder)
-        lines.append(_line(file, adapter))
-    card = _card(made.config, lines)
+        data = _read(f"{place}/{adapter.name}")
+        updates = updates_of(safetensors.torch.load(data), configs_of(data), name)
+        forms |= {update.form for update in updates.values()}
+        lines.append(_line(WRITERS[form](data, name, folder), adapter))
+    card = _card(made.config, forms, lines)
     write_atomic(f"{folder}/README.md", card.encode())
     return f"{len(chosen)} adapters ({form}): {masked(folder)}"
 
 
-def _card(config: Config, lines: Sequence[str]) -> str:
-    base, tuned = config.base, config.finetune
+def _card(config: Config, forms: Collection[Form], lines: Sequence[str]) -> str:
+    base = config.base
     return CARD.format(
         run=config.name,
+        kind="DoRA" if any(form.dora for form in forms) else "LoRA",
         base=public_name(base.name),
-        rank=tuned.rank,
-        alpha=tuned.alpha,
+        rank=_span([form.rank for form in forms]),
+        alpha=_span([form.plain.alpha for form in forms]),
         licence=of_model(base.name, base.revision),
         rows="\n".join(lines),
     )
+
+
+def _span(values: Sequence[float]) -> str:
+    least, most = min(values), max(values)
+    return f"{least:g}" if least == most else f"{least:g} to {most:g}"
 
 
 def _adapters(folders: Mapping[str, str]) -> dict[str, tuple[str, Adapter]]:
@@ -141,7 +150,7 @@ def _peft(data: bytes, name: str, folder: str) -> str:
 
 
 def _kohya(data: bytes, name: str, folder: str) -> str:
-    converted = to_kohya(safetensors.torch.load(data), alpha_of(data))
+    converted = to_kohya(updates_of(safetensors.torch.load(data), configs_of(data), name))
     write_atomic(
         f"{folder}/{name}.safetensors", safetensors.torch.save(converted, {"format": "pt"})
     )
@@ -151,13 +160,20 @@ def _kohya(data: bytes, name: str, folder: str) -> str:
 WRITERS: dict[str, Callable[[bytes, str, str], str]] = {"kohya": _kohya, "peft": _peft}
 
 
-def to_kohya(weights: Mapping[str, Tensor], alpha: float | None) -> dict[str, Tensor]:
-    """PEFT's tensors under kohya's names.
+def to_kohya(updates: Updates) -> dict[str, Tensor]:
+    """Updates as kohya's tensors, by diffusers' own converter of names.
 
-    `alpha`: of the training; None: as large as the rank, which is what the converter says for any.
+    Each layer has its alpha; of rsLoRA, which kohya's form does not know, the one that scales as
+    much. The lengths of DoRA's rows are `dora_scale` [O, 1, ...], as LyCORIS writes them.
     """
-    found: dict[str, Tensor] = convert_state_dict_to_kohya(dict(weights))
-    for key, value in found.items():
-        if key.endswith(".alpha"):
-            found[key] = torch.tensor(float(value if alpha is None else alpha))
+    found: dict[str, Tensor] = {}
+    for name, update in updates.items():
+        pair = {f"{name}.lora_A.weight": update.A, f"{name}.lora_B.weight": update.B}
+        layer: dict[str, Tensor] = convert_state_dict_to_kohya(pair)
+        key = next(key for key in layer if key.endswith(".alpha"))
+        layer[key] = torch.tensor(float(update.form.plain.alpha))
+        if update.M is not None:
+            shape = (-1, *[1] * (update.A.ndim - 1))
+            layer[key.replace(".alpha", ".dora_scale")] = update.M.reshape(shape)
+        found |= layer
     return {key: value.contiguous() for key, value in found.items()}

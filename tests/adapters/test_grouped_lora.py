@@ -110,17 +110,18 @@ def test_target_without_a_layer_is_named(room):
 
 
 @pytest.mark.parametrize(
-    ("targets", "rank", "alpha", "message"),
+    ("targets", "rank", "dora", "message"),
     [
-        (("attention",), RANK, ALPHA, "finetune.targets"),
-        (ALL, RANK + 1, ALPHA, "finetune.rank"),
-        (ALL, RANK, ALPHA + 1, "finetune.alpha"),
+        (("attention",), RANK, False, "finetune.targets"),
+        (ALL, RANK - 1, False, "finetune.rank"),
+        (ALL, RANK, True, "finetune.dora"),
     ],
 )
-def test_adapter_of_other_settings_is_refused(room, tmp_path, targets, rank, alpha, message):
+def test_adapter_of_other_settings_is_refused(room, tmp_path, targets, rank, dora, message):
     random_lora(load_unet(room), 1).save(0, str(tmp_path))
+    layers = layers_of(FAMILY, targets)
     with pytest.raises(ModelError, match=message):
-        inject(load_unet(room), layers_of(FAMILY, targets), rank, alpha, 1).load(0, str(tmp_path))
+        inject(load_unet(room), layers, rank, ALPHA, 1, dora=dora).load(0, str(tmp_path))
 
 
 def test_adapter_that_is_not_finite_is_refused(room, tmp_path):

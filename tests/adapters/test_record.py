@@ -23,7 +23,8 @@ from raysynth.storage.marks import Maker
 
 ADAPTER = Adapter("0-0", "lora", "group_cluster", 0, 0, "coat", "grass", "a coat", 20, 4, 0.5)
 CHECKPOINT = Checkpoint(
-    **{name: torch.arange(5.0) for name in ("weights", "exp_avg", "exp_avg_sq", "average")},
+    **{name: torch.arange(5.0) for name in ("weights", "average")},
+    optimizer={"state.z": torch.arange(5.0), "group.d": torch.tensor(0.1, dtype=torch.float64)},
     losses=torch.ones(3),
     best=torch.empty(0),
     step=3,
@@ -40,6 +41,8 @@ def test_a_checkpoint_comes_back(where, tmp_path, request):
     found = read_checkpoint(f"{folder}/0-0")
     assert found.step == 3 and found.best_loss == float("inf") and found.best.shape == (0,)
     assert torch.equal(found.weights, CHECKPOINT.weights)
+    assert found.optimizer.keys() == CHECKPOINT.optimizer.keys()
+    assert found.optimizer["group.d"].item() == 0.1
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"\xff" * 40, None])

@@ -17,7 +17,7 @@ from tests.finetune.test_stage import Said
 
 def checkpoint(folder, step: int) -> None:
     empty = torch.empty(0)
-    own = Checkpoint(step, torch.ones(4), empty, empty, empty, torch.ones(step), empty, 1.0, 0)
+    own = Checkpoint(step, torch.ones(4), {}, empty, torch.ones(step), empty, 1.0, 0)
     write_checkpoint(own, str(folder))
 
 

@@ -101,13 +101,13 @@ def harmed(file, harm):
     """Replace a checkpoint's file."""
     tensors, about = load_file(file), {"step": "2", "best_loss": "inf", "best_step": "0"}
     if harm == "not finite":
-        tensors["exp_avg"][3] = float("nan")
+        tensors["optimizer.state.exp_avg"][3] = float("nan")
     elif harm == "weights has":
         tensors["weights"] = tensors["weights"][:-1].clone()
     elif harm == "losses has":
         tensors["losses"] = tensors["losses"][:1].clone()
     elif harm == "missing":
-        del tensors["exp_avg_sq"]
+        del tensors["optimizer.state.exp_avg_sq"]
     save_file(tensors, file, about)
     if harm == "incomplete":
         file.write_bytes(file.read_bytes()[:-40])

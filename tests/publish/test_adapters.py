@@ -68,6 +68,7 @@ def test_both_forms_do_the_same_in_plain_diffusers(made, tmp_path):
     alphas = {float(value) for name, value in weights.items() if name.endswith(".alpha")}
     assert alphas == {ALPHA}, "the converter alone would say the rank"
     card = (tmp_path / "kohya/README.md").read_text()
+    assert f"LoRA adapters of `embedded`, rank {RANK}, alpha {ALPHA:g}, one" in card
     assert "| `0-0.safetensors` | a / 1, cluster 0 | 24 | a photo of a sks a |" in card
 
 

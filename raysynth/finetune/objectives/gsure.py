@@ -124,6 +124,11 @@ class Gsure:
                     f"{said}: got {key}={found}; expected what gradients of gradients can be taken "
                     f"of, within its range. Fix: {key}={better}"
                 )
+        if settings.noise_offset:
+            raise ConfigError(
+                f"{said}: got finetune.noise_offset={settings.noise_offset:g}; expected 0, as what "
+                "makes up for noise holds for white noise. Fix: finetune.noise_offset=0"
+            )
         if settings.terms:
             raise ConfigError(
                 f"{said}: got finetune.terms=[{', '.join(t.name for t in settings.terms)}], which "

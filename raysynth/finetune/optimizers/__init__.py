@@ -1,0 +1,1 @@
+"""Optimizers of fine-tuning, a file each; see `raysynth.finetune.optimizer`."""
