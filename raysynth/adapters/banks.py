@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ from raysynth.adapters.damaged import AGAIN, check_finite
 from raysynth.adapters.files import read_updates
 from raysynth.adapters.fold import FoldedUNet
 from raysynth.adapters.foreign import read_file
+from raysynth.adapters.fused import is_fused, weights_of
 from raysynth.adapters.grouped_lora import GroupedLoRA, inject, stack
 from raysynth.adapters.layers import NONE, Form
 from raysynth.adapters.record import LoraShape
@@ -126,6 +128,8 @@ class LoraBank:
 
         Those of one adapter lie side by side, filled up to whole runs where adapters are mixed.
         """
+        if any(is_fused(name) for name in adapters):  # every row has a mixture of its own
+            return [np.arange(len(adapters))]
         index = np.array([self.position[name] for name in adapters])
         rows = [np.flatnonzero(index == position) for position in np.unique(index)]
         alone = [r for r in rows if len(r) >= FOLD_ROWS]
@@ -139,11 +143,26 @@ class LoraBank:
 
         With guidance the negative half needs the adapter too.
         """
+        if any(is_fused(name) for name in adapters):
+            self._fuse(adapters, copies)
+            return self.unet
         index = [self.position[name] for name in adapters]
         if len(set(index)) == 1:
             return self.folded.use(index[0])
         self.lora.route(index * copies)
         return self.unet
+
+    def _fuse(self, adapters: Sequence[str], copies: int) -> None:
+        """Route each row to its mixture; one of fewer adapters is filled up with weights of 0."""
+        rows = [
+            {self.position[name]: weight for name, weight in weights_of(each).items()}
+            for each in adapters
+        ]
+        most = max(map(len, rows))
+        for row in rows:
+            spare = (number for number in range(self.lora.adapters) if number not in row)
+            row |= dict.fromkeys(islice(spare, most - len(row)), 0.0)
+        self.lora.fuse(rows * copies)
 
 
 class FullBank:

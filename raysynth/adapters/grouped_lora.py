@@ -69,6 +69,33 @@ class GroupedLoRA:
             every=runs.tolist() == list(range(self.adapters)),
         )
 
+    def fuse(self, rows: Sequence[Mapping[int, float]]) -> None:
+        """Say which adapters each batch row uses the weighted sum of: W0 + sum of w s B A.
+
+        Parameters
+        ----------
+        rows : [B] adapter -> its weight, as many of every row.
+
+        Raises ValueError: an adapter that there is not, or whose rows have lengths of their own.
+        """
+        index = torch.tensor([list(row) for row in rows])
+        scales_LP, dora_LP = self._forms()
+        if not 0 <= int(index.min()) <= int(index.max()) < self.adapters or dora_LP.any():
+            raise ValueError(
+                f"GroupedLoRA.fuse: got adapters {sorted(set(index.flatten().tolist()))[:8]}, "
+                f"expected 0..{self.adapters - 1}, without DoRA"
+            )
+        device = next(iter(self.layers.values())).A.device
+        weights = torch.tensor([list(row.values()) for row in rows])
+        scale = scales_LP[:, index] * weights
+        self._shared.route = Route(
+            rows=len(rows),
+            runs=index.to(device),
+            scale=scale[..., None, None].to(device),
+            dora=None,
+            every=False,
+        )
+
     def _forms(self) -> tuple[Tensor, Tensor]:
         """[L, P] scales, and whether rows have lengths of their own; on the host."""
         shared, layers = self._shared, self.layers.values()

@@ -60,9 +60,10 @@ class Route:
 
     rows: int
     runs: Tensor
-    """[K] int64 adapter of each run, 0 where there is none."""
+    """[K] int64 adapter of each run, 0 where there is none; [K, k] where k are fused."""
     scale: Tensor
-    """[L, K, 1, 1] of every layer's B A, 0 where there is none."""
+    """[L, K, 1, 1] of every layer's B A, 0 where there is none; [L, K, k, 1, 1] of fused ones, by
+    their weights."""
     dora: Tensor | None
     """[L, K, 1] bool, whose rows have lengths of their own; None where nobody's have."""
     every: bool
@@ -124,7 +125,9 @@ class Grouped(nn.Module):
                 "adapter per row of the whole batch (with CFG: of the doubled batch)"
             )
         A, B = (self.A, self.B) if route.every else (self.A[route.runs], self.B[route.runs])
-        B_KOr = B.flatten(2) * route.scale[self.number]
+        B_KOr = B.flatten(route.runs.ndim + 1) * route.scale[self.number]
+        if route.runs.ndim > 1:  # the updates' sum: their ranks side by side
+            A, B_KOr = A.flatten(1, 2), B_KOr.transpose(1, 2).flatten(2)
         gain_KO = self._gain(A, B_KOr, route)
         if gain_KO is not None:
             B_KOr = B_KOr * gain_KO[:, :, None]

@@ -21,6 +21,8 @@ from raysynth.groups.groups import Groups, aligned_groups
 from raysynth.groups.prompts import both_alone, spoken
 from raysynth.groups.settings import PromptConfig
 
+MOST_SINGLE = 2048
+"""Adapters of single images: a gigabyte of the embedded base's, sixty of Stable Diffusion's."""
 SHARED = -1
 """Group and cluster of an adapter that speaks for several groups."""
 
@@ -91,8 +93,8 @@ def plan_jobs(
 ) -> list[Job]:
     """The adapters of a run, as the generator's recipe says.
 
-    One per group (`<group>-0`) or cluster (`<group>-<cluster>`), per class (`class-<label>`), per
-    attribute (`attribute-<attribute>`), or one for all groups (`shared`).
+    One per group (`<group>-0`), cluster or image (`<group>-<number>`), per class
+    (`class-<label>`), per attribute (`attribute-<attribute>`), or one for all groups (`shared`).
 
     Groups with fewer than `finetune.min_images` images are trained on by none, so that two images
     are not learnt by heart. A shared model's prompts name label and attribute, and the rare token
@@ -101,7 +103,7 @@ def plan_jobs(
     Raises
     ------
     ConfigError
-        `finetune.overrides` names an adapter that there is not.
+        `finetune.overrides` names an adapter that there is not; too many images for one each.
     DataError
         A class has no group that is large enough.
     """
@@ -112,6 +114,7 @@ def plan_jobs(
     if recipe.training is None:
         return []
     check_groups(counts, groups, recipe)
+    _check_number(recipe.training, int(counts.sum()))
     aligned = aligned_groups(counts, groups).tolist()
     jobs = []
     for own in _shares(recipe.training, group, cluster, counts, groups, recipe.min_images):
@@ -121,6 +124,15 @@ def plan_jobs(
         jobs.append(_with_prompts(job, prompts, groups, recipe.token))
     _check_overrides(settings, [job.name for job in jobs])
     return jobs
+
+
+def _check_number(training: Training, images: int) -> None:
+    """Refuse more adapters of single images than anyone means; raises ConfigError."""
+    if training.scope == "image" and images > MOST_SINGLE:
+        raise ConfigError(
+            f"dataset.shots: {images} training images would have an adapter each; expected at most "
+            f"{MOST_SINGLE}. Fix: dataset.shots=16, or a generator whose adapters see many images"
+        )
 
 
 def _with_prompts(job: Job, prompts: PromptConfig, groups: Groups, token: bool) -> Job:
@@ -257,6 +269,8 @@ def _shares(
         ]
     if training.scope == "group":
         cluster = np.zeros_like(cluster)
+    if training.scope == "image":  # each a cluster of its group
+        cluster = np.array([int((group[:row] == g).sum()) for row, g in enumerate(group)])
     return [
         _Share(f"{g}-{k}", g, k, groups.label(g), groups.attribute(g), rows)
         for g in np.flatnonzero(enough).tolist()

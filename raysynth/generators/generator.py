@@ -10,7 +10,7 @@ from raysynth.groups.settings import PromptConfig
 from raysynth.registry import Registry
 
 Engine = Literal["lora", "full"]
-Scope = Literal["group", "group_cluster", "class", "attribute", "all", "auto"]
+Scope = Literal["image", "group", "group_cluster", "class", "attribute", "all", "auto"]
 Check = Callable[[str, PromptConfig, Any], None]
 """(name, `prompts`, `finetune`): raises ValueError for settings that the generator cannot use."""
 
@@ -25,8 +25,8 @@ class Models:
     engine: Engine
     """lora: adapters; full: all weights of the denoiser."""
     scope: Scope
-    """What one model is trained on: a group, a cluster of one, the groups of a class or of an
-    attribute, or all; auto: several groups, as `finetune.per` and the data decide."""
+    """What one model is trained on: an image, a group, a cluster of one, the groups of a class or
+    of an attribute, or all; auto: several groups, as `finetune.per` and the data decide."""
     other: str = ""
     """The generator that this one is with the other engine, which it therefore refuses."""
     token: bool = True
@@ -35,7 +35,7 @@ class Models:
     @property
     def several(self) -> bool:
         """Whether one model is trained on several groups, which only the prompt tells apart."""
-        return self.scope not in ("group", "group_cluster")
+        return self.scope not in ("image", "group", "group_cluster")
 
 
 @dataclass(frozen=True)

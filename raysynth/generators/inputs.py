@@ -77,6 +77,10 @@ def synthesis_inputs(config: Any) -> dict[str, Any]:
     }
 
 
+def _fuses(recipe: Recipe) -> bool:
+    return recipe.training is not None and recipe.training.scope == "image"
+
+
 def _unread(recipe: Recipe) -> set[str]:
     """Knobs of `synthesis` that images of this recipe do not depend on."""
     unread: set[str] = set()
@@ -84,6 +88,8 @@ def _unread(recipe: Recipe) -> set[str]:
         unread |= {"strength", "mask"}
     if not recipe.masked:
         unread |= {"mask_margin", "strength_outside"}
+    if not _fuses(recipe):
+        unread |= {"fused"}
     one_each = recipe.training is not None and not recipe.training.shared
     if not (one_each and recipe.lent_by_attribute):
         # By class is what earlier versions did: their digests do not name it. A model of several

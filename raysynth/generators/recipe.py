@@ -180,7 +180,7 @@ def recipe_of(config: Any) -> Recipe:
         steps=synthesis.steps or (STEPS_MIDWAY if begins < 1 else STEPS),
         strength=synthesis.strength or (1.0 if masked else generator.sampling.strength),
         guidance_scale=guidance if synthesis.guidance_scale is None else synthesis.guidance_scale,
-        min_images=config.finetune.min_images,
+        min_images=1 if training and training.scope == "image" else config.finetune.min_images,
         lender=synthesis.lender,
     )
 

@@ -133,6 +133,9 @@ class SynthesisConfig(Section):
         "megapixel's worth, at most 32 images.",
         width=True,
     )
+    fused: Annotated[int, Field(ge=2)] = knob(
+        2, "loft: adapters of single images that each image is drawn with.", neutral=2
+    )
     image_size: Annotated[int, Field(ge=8)] | None = knob(
         None, "Side of generated images, pixels; None: the base model's own."
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raysynth.adapters.fused import drawn_name
 from raysynth.adapters.record import Adapter
 from raysynth.errors import StageError
 from raysynth.finetune.jobs import SHARED
@@ -66,6 +67,13 @@ class Voice:
     adapter: str
     prompt: str
     negative_prompt: str
+    fused: tuple[str, ...] = ()
+    """Adapters of which each image is drawn by some together; `adapter` is "" then."""
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """All that its images may need."""
+        return self.fused or ((self.adapter,) if self.adapter else ())
 
 
 def voices_of(
@@ -114,20 +122,29 @@ def group_voices(
         known = enough.reshape(-1, width)[:, groups.attribute(group)].any()
     if own and known:
         prompt = spoken(prompts, groups, group) if recipe.token else plain
-        return [Voice(group, max(a.cluster, 0), a.name, prompt, prompts.negative) for a in own]
+        return _voices(recipe, group, own, prompt, prompts.negative)
     of_class = class_lender(recipe, counts, groups, group)
     for lender in (lending_group(recipe, counts, groups, group), of_class):
         if lent := own or _speaking_for(adapters, groups, lender):
             same_class = groups.label(lender) == groups.label(group)
             word = groups.attribute_words[groups.attribute(lender)] if same_class else ""
             negative = ", ".join(part for part in (prompts.negative, word) if part)
-            return [Voice(group, max(a.cluster, 0), a.name, plain, negative) for a in lent]
+            return _voices(recipe, group, lent, plain, negative)
     raise StageError(
         f"synthesis: no adapter speaks for group {groups.name(group)} ({counts[group]} training "
         f"images): neither it nor its class's aligned group {groups.name(of_class)} has one; "
         "expected at least one fine-tuned adapter per class. Fix: a smaller finetune.min_images, "
         "or generator=vanilla"
     )
+
+
+def _voices(
+    recipe: Recipe, group: int, models: Sequence[Adapter], prompt: str, negative: str
+) -> list[Voice]:
+    """A voice for each model; for models of single images one, which fuses them."""
+    if recipe.training is not None and recipe.training.scope == "image":
+        return [Voice(group, 0, "", prompt, negative, tuple(model.name for model in models))]
+    return [Voice(group, max(a.cluster, 0), a.name, prompt, negative) for a in models]
 
 
 def image_seed(seed: int, group: int, cluster: int, index: int) -> int:
@@ -169,8 +186,11 @@ def voice_specs(
         ROW.name: range(start, start + len(order)),
         "id": [f"g{group}-c{cluster}-{n:06d}" for n in order],
         "source": sources or [""] * len(order),
-        "seed": [image_seed(asked.seed, group, cluster, n) for n in order],
+        "seed": (seeds := [image_seed(asked.seed, group, cluster, n) for n in order]),
     }
+    if voice.fused:
+        together = asked.synthesis.fused
+        columns["adapter"] = [drawn_name(voice.fused, together, seed) for seed in seeds]
     table = pa.table(
         [
             pa.array(value, field.type)

@@ -125,7 +125,7 @@ def _planned(
     """Who speaks for the groups, how often, and what the actors know."""
     trained = [] if recipe.training is None else read_adapters(adapters)
     voices = voices_of(Asked.of(config, recipe), trained, groups, counts)
-    names = tuple(dict.fromkeys(v.adapter for v, count in voices if v.adapter and count))
+    names = tuple(dict.fromkeys(name for v, count in voices if count for name in v.adapters))
     told = contrasts(config[PromptConfig], groups, counts) if recipe.masked else None
     many = sum(count for _, count in voices)
     known = {"contrasts": told, "recipe": recipe, "way": way, "images": many}

@@ -8,15 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raysynth.adapters.record import read_adapters, write_adapters
+from raysynth.adapters.record import read_adapter, read_adapters, write_adapters
 from raysynth.config.config import Config
 from raysynth.errors import ConfigError, DataError
 from raysynth.finetune.draws import draw, draw_held_out, held_out_rows, noise_of
 from raysynth.finetune.jobs import record_of
 from raysynth.finetune.packs import split_into_packs
+from raysynth.finetune.training import train_pack
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
-from tests.finetune.conftest import jobs_of
+from tests.finetune.conftest import COUNTS, jobs_of
 
 GROUPS = Groups(("a", "b", "c"), ("x", "y"), ("ay", "bee", "cee"), ("ex", "why"))
 
@@ -239,3 +240,20 @@ def test_records_survive_writing(tmp_path):
     write_adapters(adapters, str(tmp_path))
     assert read_adapters(str(tmp_path)) == adapters
     assert (adapters[2].label, adapters[2].attribute, adapters[2].group) == ("b", "y", 3)
+
+
+def test_loft_has_an_adapter_for_every_image(room, tmp_path):
+    config = room.config("loft", steps=2)
+    jobs = room.jobs(config)
+    assert [job.name for job in jobs[:2]] == ["0-0", "0-1"]
+    assert len(jobs) == sum(COUNTS.values()) and all(len(job.ids) == 1 for job in jobs)
+    assert len({job.ids for job in jobs}) == len(jobs) and {job.batch for job in jobs} == {1}
+    assert {job.group for job in jobs} == {group for group, _ in COUNTS}, "the smallest too"
+    assert train_pack(room.pack(config, tmp_path, ["1-0", "1-2"]), lambda *_, **__: None) == {}
+    assert read_adapter(str(tmp_path / "1-2")).scope == "image"
+
+
+@pytest.mark.parametrize("keys", [{"engine": "full"}, {"experts": 2}, {"dora": True}])
+def test_loft_refuses_what_cannot_be_added_up(room, keys):
+    with pytest.raises(ValueError, match=r"adds adapters of single images up.*Fix: finetune\."):
+        room.config("loft", **keys)

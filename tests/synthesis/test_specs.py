@@ -7,8 +7,10 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
+from raysynth.adapters.fused import weights_of
 from raysynth.adapters.record import Adapter
 from raysynth.config.config import Config
 from raysynth.errors import StageError
@@ -255,3 +257,21 @@ def test_batches_hold_the_same_rows_whatever_is_missing():
     assert batches(np.zeros((0, 2), int), 8).num_rows == 0
     one = batches(np.array([[0, 64_000]]), 64)
     assert one.num_rows == 1000 and one["stop"].to_numpy()[-1] == 64_000
+
+
+def test_loft_draws_each_image_with_some_adapters_of_its_group():
+    """Group 1 has one image and draws by its adapter alone; group 2 has none and borrows."""
+    own = [
+        replace(adapter(g, n), scope="image")
+        for g, n in ((0, 0), (0, 1), (0, 2), (1, 0), (3, 0), (3, 1))
+    ]
+    groups = Groups(("cat", "dog"), ("snow", "sand"), ("cat", "dog"), ("deep snow", "warm sand"))
+    asked = config(generator="loft", synthesis={"images_per_group": 9, "fused": 2})
+    table = planned(asked, own, groups, [3, 1, 0, 2])
+    drawn = {g: table.filter(pc.field("group") == g)["adapter"].to_pylist() for g in range(4)}
+    assert all(len(weights_of(name)) == 2 for name in drawn[0])
+    assert {name for each in drawn[0] for name in weights_of(each)} == {"0-0", "0-1", "0-2"}
+    assert set(drawn[1]) == {"1-0"}
+    assert all(set(weights_of(name)) == {"3-0", "3-1"} for name in (*drawn[2], *drawn[3]))
+    again = planned(asked, own, groups, [3, 1, 0, 2])
+    assert again.equals(table)
