@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 import yaml
 
+from raysynth.adapter_runs.commands import train
 from raysynth.cluster.stopping import in_time
 from raysynth.compare.commands import compare, open_page, runs
 from raysynth.config.completion import keys_beginning
@@ -94,7 +95,7 @@ def run(
         print("\n".join(in_lines(rehearse(config, until))))
 
 
-for each in (init, audit, submit, status, logs, stop):
+for each in (train, init, audit, submit, status, logs, stop):
     app.command()(each)
 for looks in (runs, compare, open_page, dashboards):
     app.command(looks.__name__.removesuffix("_page"))(looks)
