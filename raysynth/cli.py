@@ -39,6 +39,7 @@ from raysynth.jobs.commands import (
     submit,
 )
 from raysynth.json_lines import to_stderr
+from raysynth.prompt_runs.commands import generate
 from raysynth.publish.commands import export, push
 
 Arguments = Annotated[
@@ -95,7 +96,7 @@ def run(
         print("\n".join(in_lines(rehearse(config, until))))
 
 
-for each in (train, init, audit, submit, status, logs, stop):
+for each in (train, generate, init, audit, submit, status, logs, stop):
     app.command()(each)
 for looks in (runs, compare, open_page, dashboards):
     app.command(looks.__name__.removesuffix("_page"))(looks)
@@ -120,10 +121,15 @@ def resume(
     quiet: Quiet = False,
 ) -> None:
     """Go on with a run by the configuration that its folder keeps, up to the stage asked before."""
+    from raysynth.again import configuration_again, go_on
     from raysynth.jobs.folder import configuration_of, root_of, until_of
 
     with in_words():
         root = root_of([folder])
+        if (other := configuration_again(root, overrides or [])) is not None:
+            if as_job or until:
+                raise ConfigError("--submit, --until: are of `raysynth run`. Fix: leave them out")
+            return print(go_on(other, loudness(verbose=verbose, quiet=quiet)))
         config = configuration_of(root, overrides or [])
         until = until or until_of(root)
     if not as_job:

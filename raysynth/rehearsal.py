@@ -56,9 +56,7 @@ def rehearse(config: Config, until: str | None = None) -> Rehearsal:
     return Rehearsal(stages, warnings)
 
 
-def stages_as(
-    root: str, digests: Mapping[str, str], folders: Mapping[str, str]
-) -> dict[str, str]:
+def stages_as(root: str, digests: Mapping[str, str], folders: Mapping[str, str]) -> dict[str, str]:
     """Stage -> what a run would do with it, by what its folder holds.
 
     `digests`: of its stages now; `folders`: stage -> folder below `root`.

@@ -11,9 +11,7 @@ from raysynth.jobs.commands import Quiet, Verbose, loudness
 
 Files = Annotated[
     list[str] | None,
-    typer.Option(
-        "--config", metavar="FILE.yaml", help="Settings; again: later ones over earlier."
-    ),
+    typer.Option("--config", metavar="FILE.yaml", help="Settings; again: later ones over earlier."),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, say what it would take, and end.")

@@ -88,7 +88,9 @@ def warnings_of(config: TrainConfig, folders: Folders, jobs: list[Job]) -> list[
         )
     several = [name for name, n in Counter(job.prompts[job.group] for job in jobs).items() if n > 1]
     if several and "{name}" not in config.caption and folders.own < len(folders.files):
-        found.append(f"caption: {several[0]!r} is the prompt of every folder. Fix: speak of {{name}}")
+        found.append(
+            f"caption: {several[0]!r} is the prompt of every folder. Fix: speak of {{name}}"
+        )
     return found
 
 

@@ -117,9 +117,7 @@ def read_folders(config: TrainConfig) -> Folders:
         _require_images(config, Counter(n.partition("/")[0] for n in images), empty)
         require_files(config.images, images, "the folder", EXPECTED)
         own = captions_of(config.images, images, others)
-    said = tuple(
-        own.get(name) or spoken(config.caption, name.partition("/")[0]) for name in images
-    )
+    said = tuple(own.get(name) or spoken(config.caption, name.partition("/")[0]) for name in images)
     return Folders(config.images, names, tuple(images), said, len(own))
 
 
@@ -160,7 +158,7 @@ def _names(folders: Sequence[str]) -> dict[str, str]:
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder).strip("-._")[:LONGEST_NAME]
         if not name:
             raise DataError(
-                f"folder {ascii(folder)}: no letter or digit that an adapter could be called by; "
+                f"folder {folder!a}: no letter or digit that an adapter could be called by; "
                 "expected A-Z, a-z, 0-9. Fix: rename it"
             )
         found[folder] = name

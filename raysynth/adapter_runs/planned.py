@@ -1,4 +1,4 @@
-"""`raysynth train --dry-run`: adapters, minutes, memory, and what a run would do; starts nothing."""
+"""`raysynth train --dry-run`: adapters, minutes, memory, what a run would do; starts nothing."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from raysynth.planning.costs import (
     training_memory,
 )
 from raysynth.planning.minutes import in_words, of_work
+from raysynth.planning.plan import TERAFLOPS
 from raysynth.planning.sizes import base_shape
 from raysynth.rehearsal import stages_as
 from raysynth.terminal import masked, shown
 
-TERAFLOPS = 60.0
-"""Assumed sustained rate of a GPU, as `raysynth plan` does."""
 NAMED = 20
 """Adapters that are listed; others are counted."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from raysynth.adapter_runs.cards import write_cards
-from raysynth.adapter_runs.images import Trained, read_trained
+from raysynth.adapter_runs.images import read_trained
 from raysynth.adapter_runs.settings import TrainConfig, spoken
 from raysynth.adapter_runs.unchanged import note_origins, origins_of, take_over
 from raysynth.finetune.jobs import SHARED, Job, budget_of, check_overrides

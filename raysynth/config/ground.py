@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from raysynth.cluster.asked import Asked
 from raysynth.knobs import NAME, Place, S, Section, digest_of
+
+if TYPE_CHECKING:
+    from raysynth.cluster.settings import ResourcesConfig
 
 APART = {"name", "storage_path", "resources", "trackers"}
 """Keys that say where and how wide a run is, not what comes out."""
@@ -19,6 +22,9 @@ class RunConfig(Section):
     name: str = Field("quickstart", pattern=NAME, description="Run's name.")
     storage_path: Place = Field("runs", description="Folder or URI (s3://, gs://) of the runs.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Seed of the whole run.")
+
+    if TYPE_CHECKING:
+        resources: ResourcesConfig  # each has it, at a place of its own among its sections
 
     def __getitem__(self, kind: type[S]) -> S:
         """The section of this type; rooms ask so, and know no configuration."""

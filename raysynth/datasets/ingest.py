@@ -239,16 +239,12 @@ def _why(skipped: set[str], listing: pa.Table, dataset: Dataset) -> str:
     return f"{len(skipped):,} image(s) that cannot be read ({'; '.join(reasons)}{more})"
 
 
-def _refuse(
-    skipped: set[str], why: str, chunks: list[pa.Table], taken: Taken, work: str
-) -> None:
+def _refuse(skipped: set[str], why: str, chunks: list[pa.Table], taken: Taken, work: str) -> None:
     """Name the broken images; their files are dropped, to be made again when they are mended."""
     for chunk in chunks:
         if skipped.intersection(chunk["id"].to_pylist()):
             remove(f"{work}/{_file_of(chunk)}")
-    raise DataError(
-        f"dataset: {taken.path} holds {why}. Fix: replace or remove them{taken.advice}"
-    )
+    raise DataError(f"dataset: {taken.path} holds {why}. Fix: replace or remove them{taken.advice}")
 
 
 def _left_out(listing: pa.Table, why: str) -> str:
@@ -294,9 +290,7 @@ def _repeated(chunks: list[pa.Table], skipped: set[str], hashes: dict[str, list[
     return f"the same picture twice: {'; '.join(said)}. {fix}" if said else ""
 
 
-def _written_counts(
-    taken: Taken, listing: pa.Table, skipped: set[str]
-) -> dict[str, np.ndarray]:
+def _written_counts(taken: Taken, listing: pa.Table, skipped: set[str]) -> dict[str, np.ndarray]:
     keep = np.array([i not in skipped for i in listing["id"].to_pylist()])
     written = listing.filter(pa.array(keep))
     taken.check(written)

@@ -73,9 +73,13 @@ def minutes_of(config: Config, flops: Mapping[str, float], images: Images) -> Mi
     `flops`: by what they are for, as stages say what they cost.
     """
     small = config.classifier.backbone == SMALL
-    return of_work(config.resources, config.base, flops, {"classifiers": small}, partial(
-        _of_pictures, config, images
-    ))
+    return of_work(
+        config.resources,
+        config.base,
+        flops,
+        {"classifiers": small},
+        partial(_of_pictures, config, images),
+    )
 
 
 def of_work(
