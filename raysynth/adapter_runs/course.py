@@ -58,13 +58,8 @@ def asked_of(config: TrainConfig) -> tuple[Folders, list[Job]]:
     check_finetune(config)
     folders = read_folders(config)
     check_pictures(folders)
-    images: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
-    rows = list(zip(folders.files, folders.captions, strict=True))
-    for folder, name in folders.names.items():
-        own = [row for row in rows if row[0].partition("/")[0] == folder]
-        images[name] = (tuple(r[0] for r in own), tuple(r[1] for r in own))
     names = {name: folder for folder, name in folders.names.items()}
-    return folders, jobs_of(config, names, images)
+    return folders, jobs_of(config, names, folders.by_adapter)
 
 
 def check(config: TrainConfig) -> list[str]:

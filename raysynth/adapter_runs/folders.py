@@ -97,6 +97,18 @@ class Folders:
             }
         )
 
+    @property
+    def by_adapter(self) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Adapter -> its images, and their captions."""
+        found: dict[str, tuple[list[str], list[str]]] = {
+            name: ([], []) for name in self.names.values()
+        }
+        for file, caption in zip(self.files, self.captions, strict=True):
+            images, captions = found[self.names[file.partition("/")[0]]]
+            images.append(file)
+            captions.append(caption)
+        return {name: (tuple(own), tuple(said)) for name, (own, said) in found.items()}
+
     def images(self, rows: pa.Table) -> list[bytes | Unreadable]:
         """Encoded 8-bit RGB image of each row, or why the file cannot be read."""
         return read_files(self.path, rows["id"].to_pylist(), None)
@@ -126,7 +138,7 @@ def _listed(path: str) -> tuple[list[str], list[str], list[str]]:
     storage, root = open_folder(path)
     if not storage.isdir(root):
         raise DataError(f"FOLDER: {clipped(path)} is not a folder; {EXPECTED}")
-    found = sorted(_files(storage, root))
+    found = [name for name in sorted(_files(storage, root)) if not _is_hidden(name)]
     images = [name for name in found if is_image(name)]
     if wrong := [name for name in images if name.count("/") != 1]:
         raise DataError(
@@ -140,7 +152,11 @@ def _listed(path: str) -> tuple[list[str], list[str], list[str]]:
     if storage.is_disk:
         folders |= {entry.name for entry in os.scandir(root) if entry.is_dir()}
     empty = sorted(name for name in folders - full if not name.startswith("."))
-    return images, [name for name in found if name not in set(images)], empty
+    return images, [name for name in found if not is_image(name)], empty
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def _files(storage: Storage, root: str) -> Iterator[str]:

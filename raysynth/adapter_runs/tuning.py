@@ -21,7 +21,9 @@ from raysynth.stages.stage import Work
 
 
 def jobs_of(
-    config: TrainConfig, names: Mapping[str, str], images: Mapping[str, tuple[Any, Any]]
+    config: TrainConfig,
+    names: Mapping[str, str],
+    images: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]],
 ) -> list[Job]:
     """The adapters of a run, each a function of its own folder, whatever others there are.
 

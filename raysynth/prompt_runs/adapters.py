@@ -16,6 +16,8 @@ from raysynth.terminal import clipped, masked, shown
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 """diffusers' name of an adapter's file in a folder of its own."""
+ADAPTERS, LIST = "adapters", "adapters.json"
+"""Where a run has its adapters, and what is there when all are."""
 READERS = 16
 
 
@@ -88,13 +90,15 @@ def _below(path: str) -> Iterator[tuple[str, str]]:
     if WEIGHTS in files:
         yield _name_of(f"{whole}/{WEIGHTS}"), f"{whole}/{WEIGHTS}"
         return
+    if f"{ADAPTERS}/{LIST}" in files:  # a run
+        yield from _below(f"{whole}/{ADAPTERS}")
+        return
     inner = [name for name in files if re.fullmatch(rf"[^/]+/{re.escape(WEIGHTS)}", name)]
     alone = [name for name in files if "/" not in name and name.endswith(".safetensors")]
     if not inner + alone:
-        there = "; a folder of adapters is there" if f"adapters/{WEIGHTS}" in str(files) else ""
         raise ConfigError(
-            f"ADAPTER: {masked(path)}: no adapter{there}; expected a .safetensors file, a folder "
-            f"with {WEIGHTS}, or a folder of these (of a run: RUN/adapters). Fix: check the path"
+            f"ADAPTER: {masked(path)}: no adapter; expected a .safetensors file, a folder with "
+            f"{WEIGHTS}, a folder of these, or a run. Fix: check the path"
         )
     for name in sorted(inner + alone):
         yield _name_of(f"{whole}/{name}"), f"{whole}/{name}"

@@ -18,7 +18,6 @@ from raysynth.storage.files import write_atomic
 from raysynth.storage.marks import CODES
 
 CARD = "README.md"
-PARQUET = "*.parquet"
 TEXT = """\
 ---
 {header}
@@ -60,7 +59,7 @@ def write_card(
     scorers = [f"`{one.name}`" for one in config.synthesis.scorers]
     found = "".join(f", commit {commit}" for commit in commits(config).values())
     text = TEXT.format(
-        header=_header(config, facts["rows"], form).to_yaml(),
+        header=_header(config).to_yaml(),
         name=plain(config.name),
         images=f"{facts['rows']:,}",
         prompts=f"{len(rows.prompts):,}",
@@ -76,15 +75,11 @@ def write_card(
     write_atomic(f"{folder}/{CARD}", str(DatasetCard(text)).encode())
 
 
-def _header(config: GenerateConfig, images: int, form: str) -> DatasetCardData:
-    files = [{"split": "train", "path": PARQUET}]
-    more: dict[str, Any] = {}
-    if form == "parquet":
-        more["configs"] = [{"config_name": "default", "data_files": files}]
+def _header(config: GenerateConfig) -> DatasetCardData:
+    """The Hub's metadata; without `configs`, see `publish.data_card`."""
     return DatasetCardData(
         license="unknown",
         task_categories=["text-to-image"],
         tags=["synthetic", "raysynth"],
         pretty_name=config.name,
-        **more,
     )

@@ -31,7 +31,7 @@ def generate(
         list[str] | None,
         typer.Argument(
             metavar="[ADAPTER ...] [section.key=value ...]",
-            help="LoRA files, folders of one or of many (RUN/adapters); settings of base, "
+            help="LoRA files, folders of one or of many, runs; settings of base, "
             "synthesis, resources, trackers; count, name, storage_path, seed.",
             show_default=False,
         ),
