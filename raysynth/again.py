@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from raysynth.adapter_runs.settings import TrainConfig
 from raysynth.config.files import apply_override, read_written, validated
 from raysynth.config.ground import RunConfig
+from raysynth.errors import ConfigError
 from raysynth.jobs.folder import refuse_places
 from raysynth.prompt_runs.settings import GenerateConfig
 from raysynth.stages.run import CONFIG
@@ -30,6 +31,20 @@ def configuration_again(root: str, overrides: Sequence[str] = ()) -> RunConfig |
         apply_override(values, override)
     folder, _, name = root.rpartition("/")  # it may have been moved
     return validated(kind, values | {"storage_path": folder, "name": name}, path)
+
+
+def resumed(root: str, overrides: Sequence[str], loudness: int, *, plainly: bool) -> bool:
+    """Go on with such a run and print what came out; False: it is of `run`, or none.
+
+    `plainly`: nothing was asked that only a run of the method knows; else ConfigError.
+    """
+    config = configuration_again(root, overrides)
+    if config is None:
+        return False
+    if not plainly:
+        raise ConfigError("--submit, --until: are of `raysynth run`. Fix: leave them out")
+    print(go_on(config, loudness))
+    return True
 
 
 def go_on(config: RunConfig, loudness: int) -> str:

@@ -23,6 +23,9 @@ def test_files_folders_and_folders_of_them_have_the_names_of_either(loras, tmp_p
     assert next(iter(find_adapters([str(tmp_path), f"{loras}/"]).files)) == "my-style"
     assert list(find_adapters([str(loras), str(loras / "plain")]).files)[2:3] == ["plain"]
     assert find_adapters([]).shape.rank == 1
+    run = shutil.copytree(loras, tmp_path / "run/adapters").parent
+    (run / "adapters/adapters.json").write_text("[]")
+    assert list(find_adapters([str(run)]).files) == ["larger", "mixed", "plain", "untold"]
 
 
 def test_ranks_and_scales_are_each_layers_own(loras):

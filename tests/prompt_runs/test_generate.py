@@ -69,7 +69,7 @@ def test_the_score_is_clips_cosine_with_the_images_own_prompt(made, loras):
     folder, found = made
     clip = load_clip(config_of(folder, loras).base)
     for row in found.table.iloc[[0, -1]].to_dict("records"):
-        pixels = np.asarray(found.images([row["id"]])[0])[None]
+        pixels = np.array(found.images([row["id"]])[0])[None]
         cosine = float(clip.images(pixels)[0] @ clip.texts([row["prompt"]])[0])
         assert row["clip_prompt"] == pytest.approx(cosine, abs=1e-4)
 

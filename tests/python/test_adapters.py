@@ -26,11 +26,9 @@ def test_adapters_are_a_path_several_or_what_train_gave(tmp_path):
 def test_prompts_that_are_no_file_are_kept_with_the_run(tmp_path):
     path = _kept(["a", "b"], str(tmp_path / "x"))
     assert read_table(str(tmp_path / "x"), files=[path]).to_pydict() == {"prompt": ["a", "b"]}
-    path = _kept(pd.DataFrame({"prompt": ["c"], "seed": [3]}), str(tmp_path / "y"))
-    assert read_table(str(tmp_path / "y"), files=[path]).to_pydict() == {
-        "prompt": ["c"],
-        "seed": [3],
-    }
+    table = pd.DataFrame({"prompt": ["c"], "seed": [3]})
+    path = _kept(table, str(tmp_path / "y"))
+    assert read_table(str(tmp_path / "y"), files=[path]).to_pydict() == table.to_dict("list")
 
 
 def test_refusals_are_the_commands(tmp_path):
