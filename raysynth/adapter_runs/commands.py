@@ -6,34 +6,29 @@ from typing import Annotated
 
 import typer
 
+from raysynth.config.options import DryRun, Files
 from raysynth.endings import in_words
 from raysynth.jobs.commands import Quiet, Verbose, loudness
 
-Files = Annotated[
+Folder = Annotated[
+    str, typer.Argument(metavar="FOLDER", help="Folder or URI of folders of images.")
+]
+Settings = Annotated[
     list[str] | None,
-    typer.Option("--config", metavar="FILE.yaml", help="Settings; again: later ones over earlier."),
+    typer.Argument(
+        metavar="[section.key=value ...]",
+        help="Of base, finetune, resources, trackers; caption, name, storage_path, seed.",
+        show_default=False,
+    ),
 ]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Check everything, say what it would take, and end.")
-]
+To = Annotated[str, typer.Option("--to", metavar="RUN", help="Default: runs/<the folder's name>.")]
 
 
 def train(
-    folder: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="Folder or URI of folders of images.")
-    ],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[section.key=value ...]",
-            help="Of base, finetune, resources, trackers; caption, name, storage_path, seed.",
-            show_default=False,
-        ),
-    ] = None,
+    folder: Folder,
+    settings: Settings = None,
     files: Files = None,
-    to: Annotated[
-        str, typer.Option("--to", metavar="RUN", help="Default: runs/<the folder's name>.")
-    ] = "",
+    to: To = "",
     dry_run: DryRun = False,
     verbose: Verbose = False,
     quiet: Quiet = False,

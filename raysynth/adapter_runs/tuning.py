@@ -34,37 +34,46 @@ def jobs_of(
 
     Raises ConfigError for `finetune.overrides` of an adapter that there is not.
     """
-    training, settings = config.training, config.finetune
-    jobs = []
-    for label, (name, folder) in enumerate(names.items()):
-        ids, captions = images[name]
-        steps, batch, rate = budget_of(settings, training, name, len(ids))
-        plain = spoken(config.caption, folder)
-        jobs.append(
-            Job(
-                name=name,
-                scope=training.scope,
-                group=label,
-                cluster=0,
-                label=label,
-                attribute=SHARED,
-                ids=ids,
-                groups=(label,) * len(ids),
-                prompts={label: plain},
-                plain_prompts={label: plain},
-                unseen={},
-                conflicting=(),
-                oversample=0.0,
-                max_passes=training.budget.max_passes,
-                steps=steps,
-                batch=batch,
-                learning_rate=rate,
-                captions=captions if set(captions) != {plain} else (),
-                key=key_of(name),
-            )
-        )
-    check_overrides(settings, [job.name for job in jobs])
+    jobs = [
+        _job(config, label, name, spoken(config.caption, folder), *images[name])
+        for label, (name, folder) in enumerate(names.items())
+    ]
+    check_overrides(config.finetune, [job.name for job in jobs])
     return jobs
+
+
+def _job(
+    config: TrainConfig,
+    label: int,
+    name: str,
+    prompt: str,
+    ids: tuple[str, ...],
+    captions: tuple[str, ...],
+) -> Job:
+    """The job of an adapter; `prompt`: of images without a caption, `captions`: of each image."""
+    training = config.training
+    steps, batch, rate = budget_of(config.finetune, training, name, len(ids))
+    return Job(
+        name=name,
+        scope=training.scope,
+        group=label,
+        cluster=0,
+        label=label,
+        attribute=SHARED,
+        ids=ids,
+        groups=(label,) * len(ids),
+        prompts={label: prompt},
+        plain_prompts={label: prompt},
+        unseen={},
+        conflicting=(),
+        oversample=0.0,
+        max_passes=training.budget.max_passes,
+        steps=steps,
+        batch=batch,
+        learning_rate=rate,
+        captions=captions if set(captions) != {prompt} else (),
+        key=key_of(name),
+    )
 
 
 def decided_by(config: TrainConfig) -> dict[str, Any]:

@@ -7,42 +7,38 @@ from typing import Annotated
 import typer
 
 from raysynth.config.command import split_words
+from raysynth.config.options import DryRun, Files
 from raysynth.endings import in_words
 from raysynth.jobs.commands import Quiet, Verbose, loudness
 
-Files = Annotated[
-    list[str] | None,
-    typer.Option("--config", metavar="FILE.yaml", help="Settings; again: later ones over earlier."),
+Prompts = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROMPTS",
+        help="Parquet or CSV: column prompt, perhaps negative, adapter, seed, count.",
+    ),
 ]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Check everything, say what it would take, and end.")
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[ADAPTER ...] [section.key=value ...]",
+        help="LoRA files, folders of one or of many, runs; settings of base, synthesis, resources, "
+        "trackers; count, name, storage_path, seed.",
+        show_default=False,
+    ),
+]
+To = Annotated[str, typer.Option("--to", metavar="RUN", help="Default: runs/<the file's name>.")]
+Export = Annotated[
+    str, typer.Option("--export", metavar="FORM", help="Also as imagefolder or webdataset.")
 ]
 
 
 def generate(
-    prompts: Annotated[
-        str,
-        typer.Argument(
-            metavar="PROMPTS",
-            help="Parquet or CSV: column prompt, perhaps negative, adapter, seed, count.",
-        ),
-    ],
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[ADAPTER ...] [section.key=value ...]",
-            help="LoRA files, folders of one or of many, runs; settings of base, "
-            "synthesis, resources, trackers; count, name, storage_path, seed.",
-            show_default=False,
-        ),
-    ] = None,
+    prompts: Prompts,
+    words: Words = None,
     files: Files = None,
-    to: Annotated[
-        str, typer.Option("--to", metavar="RUN", help="Default: runs/<the file's name>.")
-    ] = "",
-    export: Annotated[
-        str, typer.Option("--export", metavar="FORM", help="Also as imagefolder or webdataset.")
-    ] = "none",
+    to: To = "",
+    export: Export = "none",
     dry_run: DryRun = False,
     verbose: Verbose = False,
     quiet: Quiet = False,

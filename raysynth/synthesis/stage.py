@@ -77,11 +77,10 @@ def run_synthesis(
     counts : [G] training images per group.
     hashes : file below `adapters` -> SHA-256, of which images say those of their adapters.
 
-    Returns
-    -------
-    Facts: rows, groups {name: rows}, generated (in this attempt), resumed, images_per_second,
-    start_seconds (until the first batch), utilisation (see `timeline`), levels (unless the solver's
-    own), aims (of guidance: {term: each group's}), rebalance (see `breed`), colours (`coloured`).
+    Returns facts: rows, groups {name: rows}, generated (in this attempt), resumed,
+    images_per_second, start_seconds (until the first batch), utilisation (see `timeline`), levels
+    (unless the solver's own), aims (of guidance: {term: each group's}), rebalance (see `breed`),
+    colours (`coloured`).
     """
 
     def make() -> None:
