@@ -32,9 +32,9 @@ TEXT = """\
 A LoRA adapter of {base}, trained by raysynth on {images} images. Prompt: {prompt}.
 
 {picture}```python
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
-pipeline = StableDiffusionPipeline.from_pretrained({source})
+pipeline = DiffusionPipeline.from_pretrained({source})
 pipeline.load_lora_weights("path/to/this/folder")
 image = pipeline({example}).images[0]
 ```

@@ -21,6 +21,7 @@ from raysynth.stages.course import Course
 from raysynth.stages.graph import Contents, Node, graph, no_contents, up_to
 from raysynth.stages.stage import Stage
 from raysynth.storage.hashes import sha256_of
+from raysynth.synthesis.checks import check_size
 from raysynth.synthesis.solver import check_solver
 
 ADAPTERS = Stage(
@@ -83,6 +84,7 @@ def asked_of(config: GenerateConfig) -> tuple[Adapters, Rows]:
         A base, CLIP, solver, scorer, adapter or prompt that cannot be used.
     """
     check_base(config.base)
+    check_size(config.synthesis, config.base)
     check_solver(config)
     _check_scorers(config)
     prompts = read_prompts(config)

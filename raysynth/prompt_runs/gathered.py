@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from raysynth.errors import DataError, ModelError
-from raysynth.models.family import family_of, reader_of
+from raysynth.models.family import reader_of
 from raysynth.models.settings import BaseConfigSection
-from raysynth.models.sources import resolve
+from raysynth.models.sources import known_family, resolve
 from raysynth.prompt_runs.adapters import WEIGHTS, Adapters, find_adapters
 from raysynth.prompt_runs.lora_file import TEXT, A, B, LoraFile
 from raysynth.prompt_runs.prompts import read_prompts
@@ -99,16 +99,20 @@ def check_adapters(adapters: Adapters, base: BaseConfigSection) -> None:
 
     The network is laid out without weights; what a hub id has is known when it is loaded.
     """
-    source = Path(resolve(base.name))
-    if not source.is_dir():
+    family = known_family(base)
+    if family is None:
         return
-    read = reader_of(source)
-    family = family_of(str(source), read)
     part = family.roles["model"][0]
+    config = reader_of(Path(resolve(base.name)))(part) or {}
     with torch.device("meta"):
-        network = family.build(dict(read(part) or {}))
+        network = family.build(dict(config))
     known = {f"{part}.{name}": module for name, module in network.named_modules()}
     for name, file in adapters.files.items():
+        if file.text and not family.text_targets:
+            raise ModelError(
+                f"{masked(file.path)}: adapts a text encoder; base.name is {family.title}, of "
+                "whose text encoders diffusers reads no adapters. Fix: another file"
+            )
         for layer, found in file.layers.items():
             if layer.startswith(TEXT):
                 continue

@@ -21,7 +21,8 @@ from raysynth.terminal import clipped, masked
 A, B, ALPHA = ".lora_A.weight", ".lora_B.weight", ".alpha"
 METADATA = "lora_adapter_metadata"
 """Where diffusers keeps PEFT's settings in a file's header."""
-TEXT = "text_encoder."
+TEXT = "text_encoder"
+"""How the names of layers of text encoders begin."""
 KOHYA = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -53,7 +54,7 @@ class LoraFile:
 
     @property
     def text(self) -> bool:
-        """Whether it adapts the text encoder too."""
+        """Whether it adapts a text encoder too."""
         return any(name.startswith(TEXT) for name in self.layers)
 
     @property

@@ -18,6 +18,8 @@ from raysynth.adapter_runs.planned import rehearsed
 from raysynth.adapter_runs.run import run_train
 from raysynth.adapter_runs.settings import read_train
 from raysynth.errors import ConfigError, DataError
+from raysynth.finetune.draws import draw
+from raysynth.finetune.kept import Kept
 from raysynth.finetune.material import prepare
 from raysynth.models.base import load_base
 from raysynth.models.sources import EMBEDDED
@@ -168,12 +170,11 @@ def test_an_image_that_ends_too_early_is_named_by_the_worker_that_reads_it(
 
 def test_own_captions_reach_the_network(pets, tmp_path, made):
     """The encoded prompts of a job are those of its captions, one row for each."""
-    from raysynth.finetune.draws import draw
-
     run, _ = made
     config = config_of(pets, run)
     _, (_, dog) = asked_of(config)
     base = load_base(config.base, ("vae", "text", "scheduler"))
-    material = prepare(dog, draw(dog, config.finetune, 0), base, f"{run}/images")
+    kept = Kept(str(tmp_path), config.base, live=False)
+    material = prepare(dog, draw(dog, config.finetune, 0), base, f"{run}/images", kept, "dog")
     expected = base.condition(["a coat on grass", "a photo of dog", ""])
     assert torch.equal(material.texts["states"], expected["states"])
