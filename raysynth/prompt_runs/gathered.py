@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from raysynth.errors import DataError, ModelError
+from raysynth.errors import ModelError
 from raysynth.models.family import reader_of
 from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import known_family, resolve
@@ -26,11 +25,12 @@ from raysynth.prompt_runs.lora_file import TEXT, A, B, LoraFile
 from raysynth.prompt_runs.prompts import read_prompts
 from raysynth.prompt_runs.settings import GenerateConfig
 from raysynth.stages.stage import Work
-from raysynth.storage.files import open_storage, read_json, write_atomic
+from raysynth.storage.files import open_storage, write_atomic
 from raysynth.storage.hashes import note_bytes
 from raysynth.terminal import masked
 
 SUMS = "sums.json"
+"""Adapter -> SHA-256 of the file that it was read from."""
 WRITERS = 4
 """Adapters that are held in memory at the same time."""
 
@@ -45,15 +45,14 @@ def stacked(file: LoraFile, data: bytes, all_of: Adapters) -> dict[str, Tensor]:
         if own is None:
             found[f"{name}{A}"], found[f"{name}{B}"] = torch.zeros(a), torch.zeros(b)
             continue
-        up, down = given[f"{name}{A}"], given[f"{name}{B}"]
+        A_rI, B_Or = given[f"{name}{A}"], given[f"{name}{B}"]
         if own.scale != 1:
-            down = down.float() * own.scale
+            B_Or = B_Or.float() * own.scale
         if own.rank < rank:
-            up = torch.cat([up, up.new_zeros(rank - own.rank, *up.shape[1:])])
-            down = torch.cat(
-                [down, down.new_zeros(down.shape[0], rank - own.rank, *down.shape[2:])], 1
-            )
-        found[f"{name}{A}"], found[f"{name}{B}"] = up.contiguous(), down.contiguous()
+            A_rI = torch.cat([A_rI, A_rI.new_zeros(rank - own.rank, *A_rI.shape[1:])])
+            more = B_Or.new_zeros(len(B_Or), rank - own.rank, *B_Or.shape[2:])
+            B_Or = torch.cat([B_Or, more], 1)
+        found[f"{name}{A}"], found[f"{name}{B}"] = A_rI.contiguous(), B_Or.contiguous()
     return found
 
 
@@ -84,14 +83,6 @@ def build(work: Work) -> dict[str, Any]:
 def _bytes(path: str) -> bytes:
     storage, name = open_storage(path)
     return bytes(storage.cat_file(name))
-
-
-def sums_of(folder: str) -> Mapping[str, str]:
-    """Adapter -> SHA-256 of the file that it was read from; raises DataError without any."""
-    found = read_json(f"{folder}/{SUMS}")
-    if not isinstance(found, dict):
-        raise DataError(f"{masked(folder)}/{SUMS} is missing. Fix: run again: it is made again")
-    return found
 
 
 def check_adapters(adapters: Adapters, base: BaseConfigSection) -> None:

@@ -10,7 +10,6 @@ from raysynth.clustering.settings import ClusteringConfig
 from raysynth.groups.settings import PromptConfig
 from raysynth.prompt_runs.adapters import Adapters, find_adapters
 from raysynth.prompt_runs.card import write_card
-from raysynth.prompt_runs.gathered import sums_of
 from raysynth.prompt_runs.prompts import Prompts, adapters_of, read_prompts
 from raysynth.prompt_runs.rows import Drawn, Rows
 from raysynth.prompt_runs.settings import GenerateConfig
@@ -56,7 +55,7 @@ def build(work: Work) -> dict[str, Any]:
     prompts = read_prompts(config)
     adapters = find_adapters(prompts.paths)
     rows = rows_of(config, prompts, adapters)
-    sums = sums_of(stacked)
+    sums = work.inputs["adapters"].facts["adapters"]
     task = task_of(config, rows, stacked, adapters.shape)
     task = replace(task, maker=replace(maker_of(config.base, {}), adapters=sums))
     facts = filled(work.folder, lambda: generate(task, rows, work.folder, work.progress))
