@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from raysynth.errors import StageError as StageError
     from raysynth.errors import StorageError as StorageError
     from raysynth.inspection.inspect import audit_data as audit_data
+    from raysynth.python.adapters import generate as generate
+    from raysynth.python.adapters import train as train
     from raysynth.python.calls import configure as configure
     from raysynth.python.calls import first_config as first_config
     from raysynth.python.calls import load as load
@@ -27,6 +29,7 @@ _CALLS = "raysynth.python.calls"
 _OFFERED = {
     **dict.fromkeys(("configure", "first_config", "load", "plan", "rehearse", "run"), _CALLS),
     "stages_of": _CALLS,
+    **dict.fromkeys(("train", "generate"), "raysynth.python.adapters"),
     "audit_data": "raysynth.inspection.inspect",
     "RunFolder": "raysynth.python.folder",
     "Config": "raysynth.config.config",

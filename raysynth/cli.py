@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 import yaml
 
+from raysynth.adapter_runs.commands import train
 from raysynth.cluster.stopping import in_time
 from raysynth.compare.commands import compare, open_page, runs
 from raysynth.config.completion import keys_beginning
@@ -38,6 +39,7 @@ from raysynth.jobs.commands import (
     submit,
 )
 from raysynth.json_lines import to_stderr
+from raysynth.prompt_runs.commands import generate
 from raysynth.publish.commands import export, push
 
 Arguments = Annotated[
@@ -94,7 +96,7 @@ def run(
         print("\n".join(in_lines(rehearse(config, until))))
 
 
-for each in (init, audit, submit, status, logs, stop):
+for each in (train, generate, init, audit, submit, status, logs, stop, export, push):
     app.command()(each)
 for looks in (runs, compare, open_page, dashboards):
     app.command(looks.__name__.removesuffix("_page"))(looks)
@@ -119,18 +121,20 @@ def resume(
     quiet: Quiet = False,
 ) -> None:
     """Go on with a run by the configuration that its folder keeps, up to the stage asked before."""
+    from raysynth.again import resumed
     from raysynth.jobs.folder import configuration_of, root_of, until_of
 
     with in_words():
         root = root_of([folder])
+        loud = loudness(verbose=verbose, quiet=quiet)
+        if resumed(root, overrides or [], loud, plainly=not (as_job or until)):
+            return None
         config = configuration_of(root, overrides or [])
         until = until or until_of(root)
     if not as_job:
         if address or name:
-            raise ConfigError(
-                "--address, --id: are of a job. Fix: --submit beside them, or neither"
-            )
-        return _run(config, until, loudness(verbose=verbose, quiet=quiet))
+            raise ConfigError("--address, --id: of a job. Fix: --submit beside them, or neither")
+        return _run(config, until, loud)
     from raysynth.jobs.submit import order_again, submitted
 
     order = order_again(config, until)
@@ -202,10 +206,6 @@ def benchmark(
         print(publish(finished, command, documents, files[-1] if files else ""))
     if finished.failed:
         sys.exit(finished.exit_code)
-
-
-app.command()(export)
-app.command()(push)
 
 
 @app.command()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from raysynth.ahead import Ahead
 from raysynth.cluster.losses import Losses
 from raysynth.cluster.session import Session
 from raysynth.config.config import Config
+from raysynth.config.ground import RunConfig
 from raysynth.datasets.contents import source_digest
 from raysynth.datasets.declared import INGEST
 from raysynth.datasets.listing import few_measured, split_counts
@@ -31,11 +32,13 @@ from raysynth.planning.preflight import (
     warnings_of,
 )
 from raysynth.progress import Event, Progress
-from raysynth.report.declared import REPORT
+from raysynth.stages.course import Course
 from raysynth.stages.graph import Contents, Node, stage_kind
 from raysynth.stages.run import CONFIG, Run
 from raysynth.stages.stage import Done, Work, function
 from raysynth.trackers.several import Trackers, open_trackers
+
+C = TypeVar("C", bound=RunConfig)
 
 
 def run_pipeline(
@@ -56,28 +59,41 @@ def run_pipeline(
     RaysynthError
         The input cannot be run (before Ray starts where it can be known), or a stage failed.
     """
-    if until is not None and until not in FOLDERS:
-        raise ConfigError(f"until: got {until!r}, expected one of {', '.join(FOLDERS)}")
+    return run_course(WHOLE, config, until, progress, shared)
+
+
+def run_course(
+    course: Course,
+    config: C,
+    until: str | None = None,
+    progress: Progress | None = None,
+    shared: str | None = None,
+) -> Run:
+    """Make what is not there of a command's stages; parameters and errors as `run_pipeline`."""
+    if until is not None and until not in course.folders:
+        raise ConfigError(f"until: got {until!r}, expected one of {', '.join(course.folders)}")
     config = hashed(pinned(config))
     root = config.root
     with progress or Progress() as display, Session(config, root) as session:
-        run = open_run(config, shared, lambda: session.hold(display))
+        run = open_run(config, shared, lambda: session.hold(display), course.folders)
         with Log(run.root, config.name) as log, of_libraries(log):
             display.log, display.meter = log, _meter
             run.say, run.held = lambda text: display.say(f"  {text}"), session.check
             session.losses = Losses(partial(_say_lost, display), partial(_keep_rays, log))
-            _watched(run, session, display, until)
+            _watched(course, run, session, display, until)
     return run
 
 
-def _watched(run: Run, session: Session, display: Progress, until: str | None) -> None:
+def _watched(
+    course: Course, run: Run, session: Session, display: Progress, until: str | None
+) -> None:
     """All stages up to one, seen from outside while they are made."""
     config, told = run.config, run.config.model_dump(mode="json")
     with (
         Heartbeat(run.root, display, until),
         open_trackers(config.trackers, run.root, config.name, told, run.say) as trackers,
     ):
-        _whole(run, lambda: _Runner(config, run, session, display, trackers).go(until))
+        _whole(run, lambda: _Runner(course, config, run, session, display, trackers).go(until))
 
 
 def _say_lost(display: Progress, told: str) -> None:
@@ -97,10 +113,13 @@ def _keep_rays(log: Log, text: str) -> None:
 
 
 def open_run(
-    config: Config, shared: str | None = None, hold: Callable[[], None] = lambda: None
+    config: RunConfig,
+    shared: str | None = None,
+    hold: Callable[[], None] = lambda: None,
+    folders: Mapping[str, str] = FOLDERS,
 ) -> Run:
-    """The folder of a run of the method; for `hold` see `Run`."""
-    return Run(config, FOLDERS, shared, hold)
+    """The folder of a run, of the method unless `folders` are others'; for `hold` see `Run`."""
+    return Run(config, folders, shared, hold)
 
 
 def stage_digests(
@@ -143,25 +162,41 @@ def _whole(run: Run, stages: Callable[[], None]) -> None:
             removed.add(found.path)
 
 
+def _refused_first(config: Config) -> list[str]:
+    """Refuse what cannot be run; warnings of what can."""
+    groups, listing = preflight(config)
+    counts = split_counts(listing, groups)
+    lent = strange_lenders(config, groups, counts["train"])
+    strange = grouping_warnings(config, groups)
+    return [*warnings_of(config), *strange, *lent, *few_measured(counts, groups)]
+
+
+WHOLE = Course(
+    FOLDERS, nodes_of, _refused_first, lambda stage, config: _contents({})(stage, config), "report"
+)
+"""The method."""
+
+
 class _Runner:
     """One pass over the stages of a run."""
 
     def __init__(
         self,
-        config: Config,
+        course: Course,
+        config: Any,
         run: Run,
         session: Session,
         progress: Progress,
         trackers: Trackers,
     ) -> None:
-        self._config, self._run, self._session = config, run, session
+        self._course, self._config, self._run, self._session = course, config, run, session
         self._progress, self._trackers, self._checked = progress, trackers, False
 
     def go(self, last: str | None) -> None:
         """Make what is not there, in order."""
-        self._progress.stage("ingest")
+        self._progress.stage(next(iter(self._course.folders)))
         self._progress.update("content of the data set's files")
-        nodes = nodes_of(self._config, last, _contents({}))
+        nodes = self._course.nodes(self._config, last, self._course.contents)
         self._progress.stages, self._progress.made = [node.name for node in nodes], ()
         done: dict[str, Done] = {}
         with Ahead(self._progress) as ahead:
@@ -220,7 +255,7 @@ class _Runner:
         self._there(node)
         _meter(node.name, 1.0)
         self._trackers.record(node.name, stage.facts | {"seconds": stage.seconds})
-        if node.stage is REPORT and not stage.skipped:
+        if node.name == self._course.report and not stage.skipped:
             files = [f"{stage.path}/{name}" for name in ("index.html", "results.json")]
             self._trackers.artefacts([f"{self._run.root}/{CONFIG}", *files])
         return stage
@@ -228,12 +263,7 @@ class _Runner:
     def _check_once(self) -> None:
         """All that can be refused before Ray starts; only when something has to be done."""
         if not self._checked:
-            groups, listing = preflight(self._config)
-            counts = split_counts(listing, groups)
-            few = few_measured(counts, groups)
-            lent = strange_lenders(self._config, groups, counts["train"])
-            strange = grouping_warnings(self._config, groups)
-            for warning in [*warnings_of(self._config), *strange, *lent, *few]:
+            for warning in self._course.check(self._config):
                 self._progress.say(f"  {warning}", level="warning")
             self._checked = True
 

@@ -52,10 +52,17 @@ def rehearse(config: Config, until: str | None = None) -> Rehearsal:
         *strange_lenders(config, groups, counts["train"]),
         *few_measured(counts, groups),
     ]
-    recorded, shelf = _recorded(config.root), Shelf(config.root, FOLDERS)
-    digests = stage_digests(config, until)
-    stages = {n: _of(n, digest, recorded.get(n), shelf) for n, digest in digests.items()}
+    stages = stages_as(config.root, stage_digests(config, until), FOLDERS)
     return Rehearsal(stages, warnings)
+
+
+def stages_as(root: str, digests: Mapping[str, str], folders: Mapping[str, str]) -> dict[str, str]:
+    """Stage -> what a run would do with it, by what its folder holds.
+
+    `digests`: of its stages now; `folders`: stage -> folder below `root`.
+    """
+    recorded, shelf = _recorded(root), Shelf(root, folders)
+    return {name: _of(name, digest, recorded.get(name), shelf) for name, digest in digests.items()}
 
 
 def _recorded(root: str) -> Mapping[str, Any]:

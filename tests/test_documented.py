@@ -341,3 +341,32 @@ def test_the_tutorials_commands_on_a_miniature(tmp_path):
         done.append(verb)
     assert done == ["export", "resume", "verify", "verify"]
     assert "to come" in raysynth("status", f"{tmp_path}/mini")  # what --redo forgot
+
+
+@pytest.mark.slow
+def test_the_commands_of_adapters_and_pictures_alone(tmp_path):
+    """In the order of the page, as they stand, but for sizes; from folders to pictures."""
+    page, done = "docs/adapters-only.md", []
+    small = {
+        "train": ("finetune.steps=2", "finetune.batch_size=2", "finetune.preview_steps=2"),
+        "generate": ("synthesis.steps=2",),
+    }
+    for folder in ("docs", "runs"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "docs/site").symlink_to(ROOT / "docs/site")
+    for words in (each.words for each in COMMANDS if each.page == page):
+        if "photos" in words:  # a base of the hub and a reader's photographs
+            continue
+        first = [sys.executable, *(("-m", "raysynth") if words[0] == "raysynth" else ())]
+        command = [*first, *words[1:], *small.get(words[1], ())]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=1800, cwd=tmp_path)
+        assert ran.returncode == 0, (words, ran.stdout + ran.stderr)
+        done.append(words[1])
+    assert done == [
+        *("docs/site/folders.py", "train", "train", "status", "verify", "resume"),
+        *("generate", "generate", "resume"),
+    ]
+    made = {str(file.relative_to(tmp_path / "runs")) for file in (tmp_path / "runs").rglob("*.p*")}
+    assert "things/adapters/sneaker/preview.png" in made
+    assert "prompts/export/train/sneaker/sneaker-000001-0003.png" in made
+    assert "prompts/images/group-0-00000.parquet" in made

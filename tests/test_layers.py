@@ -51,7 +51,8 @@ pipeline verify finished compare
 export
 publish
 rehearsal inspection
-python
+adapter_runs prompt_runs
+again python
 dashboards
 benchmark
 cli

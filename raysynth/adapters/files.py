@@ -57,7 +57,7 @@ def write_updates(updates: Updates, folder: str) -> None:
             weights[f"{name}.lora_magnitude_vector"] = update.M.reshape(shape).contiguous()
     metadata = json.dumps(
         _settings({name: update.form for name, update in updates.items()}),
-        default=lambda v: list(v) if isinstance(v, set) else str(v),
+        default=lambda v: sorted(v) if isinstance(v, set) else str(v),
         sort_keys=True,
     )
     data = safetensors.torch.save(weights, {"format": "pt", LORA_ADAPTER_METADATA_KEY: metadata})

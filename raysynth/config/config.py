@@ -10,10 +10,10 @@ from pydantic import (
 )
 
 from raysynth.audit.settings import AuditConfig
-from raysynth.cluster.asked import Asked
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.clustering.settings import ClusteringConfig
 from raysynth.config.benchmark import BenchmarkConfig
+from raysynth.config.ground import RunConfig
 from raysynth.datasets.settings import DatasetConfig
 from raysynth.fidelity.settings import FidelityConfig
 from raysynth.finetune.settings import FinetuneConfig
@@ -21,7 +21,7 @@ from raysynth.generators.generator import GENERATORS, check_generator
 from raysynth.generators.recipe import AUTO
 from raysynth.grouping.settings import FINDING, RESOLVING, GroupingConfig
 from raysynth.groups.settings import PromptConfig
-from raysynth.knobs import NAME, Place, S, Section, digest_of, knob
+from raysynth.knobs import digest_of, knob
 from raysynth.models.settings import BaseConfigSection
 from raysynth.networks.settings import ClassifierConfig
 from raysynth.references.settings import CONTROLS, ReferencesConfig
@@ -33,12 +33,9 @@ from raysynth.synthesis.settings import SynthesisConfig
 from raysynth.trackers.tracker import TRACKERS
 
 
-class Config(Section):
+class Config(RunConfig):
     """One run: top-level keys and one section per room."""
 
-    name: str = Field("quickstart", pattern=NAME, description="Run's name.")
-    storage_path: Place = Field("runs", description="Folder or URI (s3://, gs://) of the runs.")
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Seed of the whole run.")
     generator: named_part(GENERATORS, AUTO) = Field(  # type: ignore[valid-type]
         "clustered_dreambooth",
         description="vanilla: prompt only; lora, dreambooth: LoRA or full weights per group; "
@@ -125,28 +122,16 @@ class Config(Section):
             check_generator(name, self.prompts, self.finetune, self.synthesis.rebalance.on)
         return self
 
-    def __getitem__(self, kind: type[S]) -> S:
-        """The section of this type; rooms ask so, and know no configuration."""
-        for _, value in self:
-            if isinstance(value, kind):
-                return value
-        raise KeyError(kind.__name__)
-
     @property
-    def asked(self) -> tuple[Asked, ...]:
-        """What the stages ask of the cluster, each by itself."""
-        found = (getattr(section, "asked", None) for _, section in self)
-        return tuple(each for each in found if each is not None)
+    def sources(self) -> dict[str, str]:
+        """The data set's folder, where its files make it another one."""
+        path = self.dataset.path if self.dataset.has_files else None
+        return {} if path is None else {"dataset.path": path}
 
     def for_references(self) -> Config:
         """This configuration with the start that references have."""
         classifier = self.references.network(self.classifier)
         return self.model_copy(update={"classifier": classifier})
-
-    @property
-    def root(self) -> str:
-        """The run's folder or URI."""
-        return f"{self.storage_path.rstrip('/')}/{self.name}"
 
     def digest(self) -> str:
         """Hex digest of everything that can change a result (not where it runs)."""

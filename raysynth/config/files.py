@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
 
 from raysynth.config.config import Config
+from raysynth.config.ground import RunConfig
 from raysynth.config.parse import DEEPEST, MOST_BYTES, parse_yaml
 from raysynth.config.storage import check_apart, resolve_storage
 from raysynth.errors import ConfigError
@@ -20,6 +21,7 @@ MOST_PROBLEMS = 20
 """Problems that one message lists."""
 LONGEST_REASON = 1000
 """Characters of what the YAML reader says."""
+R = TypeVar("R", bound=RunConfig)
 Origins = dict[tuple[str, ...], str]
 """Key -> the file that gave its value, where there are several."""
 
@@ -58,11 +60,23 @@ def config_of(
     `values` are written over by the overrides.
     """
     for override in overrides:
-        _apply_override(values, override)
+        apply_override(values, override)
+    return validated(Config, values, where, origins, in_job=in_job)
+
+
+def validated(
+    kind: type[R],
+    values: Mapping[str, Any],
+    where: str = "",
+    origins: Mapping[tuple[str, ...], str] | None = None,
+    *,
+    in_job: bool | None = None,
+) -> R:
+    """The configuration of a command that values are; as `config_of`, which is that of `run`."""
     try:
-        config = Config.model_validate(values)
+        config = kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain(error, where, origins)) from None
+        raise ConfigError(explain(error, where, origins, kind)) from None
     storage = resolve_storage(config.storage_path, in_job)
     config = config.model_copy(update={"storage_path": storage})
     check_apart(config)
@@ -123,18 +137,29 @@ def read_config(path: str, overrides: Iterable[str] = ()) -> Config:
     ConfigError
         Nothing is there, or what this version cannot read: the keys are those of another.
     """
+    values = read_written(path)
+    if command := values.get("command"):
+        raise ConfigError(
+            f"{_told(path)}: written by `raysynth {_told(str(command))}`; expected a run of the "
+            "whole method. Fix: that command again, or `raysynth resume`, goes on with it"
+        )
+    for override in overrides:
+        apply_override(values, override)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, path)) from None
+
+
+def read_written(path: str) -> dict[str, Any]:
+    """The settings that a run wrote to a path or URI, of whatever command; raises ConfigError."""
     from raysynth.storage.files import open_storage  # fsspec with it: only where it is read
 
     storage, name = open_storage(path)
     try:
-        values = _parsed(storage.cat_file(name), _told(path))
-        for override in overrides:
-            _apply_override(values, override)
-        return Config.model_validate(values)
+        return _parsed(storage.cat_file(name), _told(path))
     except FileNotFoundError:
         raise ConfigError(f"{_told(path)}: no such file. Fix: name a run's folder") from None
-    except ValidationError as error:
-        raise ConfigError(explain(error, path)) from None
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
@@ -166,7 +191,8 @@ def _parsed(data: bytes, where: str) -> dict[str, Any]:
     return values
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Write a `section.key=value` over settings; raises ConfigError for what is none."""
     key, equals, text = override.partition("=")
     where = repr(_told(override))
     if not equals or not key:
@@ -211,10 +237,11 @@ def explain(
     error: ValidationError,
     path: str | None,
     origins: Mapping[tuple[str, ...], str] | None = None,
+    kind: type[RunConfig] = Config,
 ) -> str:
     """One line per problem: the key, what was found, what is expected; `path`: where from.
 
-    `origins`: the file of each key, where there are several.
+    `origins`: the file of each key, where there are several; `kind`: what was to be read.
     """
     count, problems = error.error_count(), error.errors(include_url=False, include_context=False)
     lines = [f"The configuration{f' {_told(path)}' if path else ''} has {count} problem(s):"]
@@ -225,7 +252,7 @@ def explain(
         file = _origin(item["loc"], origins or {})
         if item["type"] == "extra_forbidden":
             *parent, last = [str(part) for part in item["loc"]]
-            lines.append(f"  {key}: unknown key{file}. {_nearest(parent, last)}")
+            lines.append(f"  {key}: unknown key{file}. {_nearest(kind, parent, last)}")
         else:
             message, value = item["msg"].removeprefix("Value error, "), item["input"]
             said = isinstance(value, dict) or "got " in message
@@ -247,8 +274,8 @@ def _origin(place: Sequence[Any], origins: Mapping[tuple[str, ...], str]) -> str
     return f" (in {_told(file)})" if file else ""
 
 
-def _nearest(parent: list[str], key: str) -> str:
-    model: Any = Config
+def _nearest(kind: type[RunConfig], parent: list[str], key: str) -> str:
+    model: Any = kind
     for part in parent:
         if hasattr(model, "model_fields"):
             model = model.model_fields[part].annotation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from raysynth.config.config import Config
+from raysynth.config.ground import RunConfig
 from raysynth.errors import ConfigError
 from raysynth.terminal import clipped
 
@@ -104,7 +104,7 @@ def require_filesystem(uri: str, key: str = "storage_path") -> None:
         ) from None
 
 
-def check_apart(config: Config) -> None:
+def check_apart(config: RunConfig) -> None:
     """Refuse a run that is stored among the images it reads.
 
     A data set is told by the content of all its files: each file of the run would make it
@@ -115,16 +115,14 @@ def check_apart(config: Config) -> None:
     ConfigError
         `storage_path` is `dataset.path` or below it.
     """
-    path = config.dataset.path
-    if path is None or not config.dataset.has_files:
-        return
-    outer, inner = _place(path), _place(config.root)
-    if inner == outer or inner.startswith(outer.rstrip("/") + "/"):
-        raise ConfigError(
-            f"storage_path: the run's folder {clipped(inner)} lies inside dataset.path "
-            f"({clipped(outer)}), and every file of a run would change the data set; expected a "
-            "folder outside it. Fix: storage_path=/another/folder"
-        )
+    for key, path in config.sources.items():
+        outer, inner = _place(path), _place(config.root)
+        if inner == outer or inner.startswith(outer.rstrip("/") + "/"):
+            raise ConfigError(
+                f"storage_path: the run's folder {clipped(inner)} lies inside {key} "
+                f"({clipped(outer)}), and every file of a run would change the data set; expected "
+                "a folder outside it. Fix: storage_path=/another/folder"
+            )
 
 
 def _place(path: str) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,19 +66,47 @@ def ingest(
         Images that cannot be read (unless they are skipped), or too few of some group.
     """
     dataset, groups, listing = list_dataset(config, seed)
+    checked = partial(require_images, config, groups=groups)
+    taken = Taken(dataset, groups, str(config.path), config.on_error == "skip", checked)
+    return take_in(taken, listing, work, progress, cpus)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The images that a table is made of."""
+
+    dataset: Dataset
+    groups: Groups
+    path: str
+    """Where they lie, for messages."""
+    skips: bool
+    """Whether those that cannot be read are left out."""
+    check: Callable[[pa.Table], None]
+    """Refuses a listing of what could be read."""
+    advice: str = ", or set dataset.on_error=skip to leave them out"
+    """What else can be done about such images."""
+    compares: bool = True
+    """Whether a picture that is there twice is told of."""
+
+
+def take_in(
+    taken: Taken, listing: pa.Table, work: str, progress: Progress, cpus: float = 1.0
+) -> dict[str, Any]:
+    """Write the table of a listing; as `ingest`, which lists a configuration's data set."""
+    dataset, groups = taken.dataset, taken.groups
     chunks = _chunks(listing)
     todo = _missing(chunks, work)
     sides, hashes = _write(todo, dataset, groups, work, progress, cpus)
     skipped = _skipped(chunks, work)
     why = _why(skipped, listing, dataset)
-    if skipped and config.on_error == "refuse":
-        _refuse(skipped, why, chunks, str(config.path), work)
-    counts = _written_counts(config, listing, skipped, groups)
+    if skipped and not taken.skips:
+        _refuse(skipped, why, chunks, taken, work)
+    counts = _written_counts(taken, listing, skipped)
     left_out = _left_out(listing, why)
     for file in (_file_of(chunk) for chunk in chunks):
         if file not in hashes:
             hashes[file] = _read_hashes(work, file)
-    repeated = _repeated(chunks, skipped, hashes)
+    repeated = _repeated(chunks, skipped, hashes) if taken.compares else ""
     for sentence in filter(None, (left_out, repeated)):
         progress.say(f"  {sentence}")
     return {
@@ -208,15 +239,12 @@ def _why(skipped: set[str], listing: pa.Table, dataset: Dataset) -> str:
     return f"{len(skipped):,} image(s) that cannot be read ({'; '.join(reasons)}{more})"
 
 
-def _refuse(skipped: set[str], why: str, chunks: list[pa.Table], path: str, work: str) -> None:
+def _refuse(skipped: set[str], why: str, chunks: list[pa.Table], taken: Taken, work: str) -> None:
     """Name the broken images; their files are dropped, to be made again when they are mended."""
     for chunk in chunks:
         if skipped.intersection(chunk["id"].to_pylist()):
             remove(f"{work}/{_file_of(chunk)}")
-    raise DataError(
-        f"dataset: {path} holds {why}. Fix: replace or remove them, or set "
-        "dataset.on_error=skip to leave them out"
-    )
+    raise DataError(f"dataset: {taken.path} holds {why}. Fix: replace or remove them{taken.advice}")
 
 
 def _left_out(listing: pa.Table, why: str) -> str:
@@ -262,13 +290,11 @@ def _repeated(chunks: list[pa.Table], skipped: set[str], hashes: dict[str, list[
     return f"the same picture twice: {'; '.join(said)}. {fix}" if said else ""
 
 
-def _written_counts(
-    config: DatasetConfig, listing: pa.Table, skipped: set[str], groups: Groups
-) -> dict[str, np.ndarray]:
+def _written_counts(taken: Taken, listing: pa.Table, skipped: set[str]) -> dict[str, np.ndarray]:
     keep = np.array([i not in skipped for i in listing["id"].to_pylist()])
     written = listing.filter(pa.array(keep))
-    require_images(config, written, groups)
-    return split_counts(written, groups)
+    taken.check(written)
+    return split_counts(written, taken.groups)
 
 
 def build(work: Work) -> dict[str, Any]:

@@ -122,7 +122,8 @@ def _key(job: Job, seed: int, use: int) -> list[int]:
         several.append(_EXPERTS + job.bin)
     if job.without >= 0:
         several.append(_WITHOUT + job.without)
-    return [seed, use, job.group + 1, job.cluster + 1, *several]
+    own = job.key or (job.group + 1, job.cluster + 1)
+    return [seed, use, *own, *several]
 
 
 def _generator(key: list[int]) -> torch.Generator:

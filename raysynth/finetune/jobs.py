@@ -77,6 +77,19 @@ class Job:
     """Group that it is to forget, of a model that an audit trains; -1: none."""
     alone: dict[int, tuple[str, str]] = field(default_factory=dict)
     """Of each group that the model speaks for, the prompts of its label and its attribute alone."""
+    captions: tuple[str, ...] = ()
+    """Prompt of each image, where images have their own; none: their groups'."""
+    key: tuple[int, ...] = ()
+    """What its random choices are drawn from besides the seed; none: its group and cluster."""
+
+    @property
+    def spoken(self) -> tuple[list[str], np.ndarray]:
+        """The distinct prompts of its images, and [N] which of them each image has."""
+        if self.captions:
+            distinct, place = np.unique(np.array(self.captions, object), return_inverse=True)
+            return distinct.tolist(), place
+        order = sorted(self.prompts)
+        return [self.prompts[g] for g in order], np.searchsorted(order, np.array(self.groups))
 
     @property
     def work(self) -> int:
@@ -122,7 +135,7 @@ def plan_jobs(
         weak = tuple(g for g in present if recipe.training.shared and g not in aligned)
         job = _job(recipe.training, settings, own, ids[own.rows], group[own.rows], weak)
         jobs.append(_with_prompts(job, prompts, groups, recipe.token))
-    _check_overrides(settings, [job.name for job in jobs])
+    check_overrides(settings, [job.name for job in jobs])
     return jobs
 
 
@@ -315,7 +328,7 @@ def record_of(job: Job, training: Training, groups: Groups, steps: int, loss: fl
     )
 
 
-def _check_overrides(settings: FinetuneConfig, names: Sequence[str]) -> None:
+def check_overrides(settings: FinetuneConfig, names: Sequence[str]) -> None:
     """Refuse `finetune.overrides` of adapters that are not among `names`; raises ConfigError."""
     unknown = sorted(set(settings.overrides) - set(names))
     if unknown:

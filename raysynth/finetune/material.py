@@ -90,8 +90,9 @@ def prepare(
     pairs, entries = np.unique(drawn, axis=0, return_inverse=True)
     positions, place = np.unique(pairs[:, 0], return_inverse=True)
     ids = [job.ids[p] for p in positions]
-    flips, order = pairs[:, 1].astype(bool), sorted(job.prompts)
-    prompts = [*(job.prompts[g] for g in order), ""]
+    flips = pairs[:, 1].astype(bool)
+    said, state_of_row = job.spoken
+    prompts = [*said, ""]
     read = cache(partial(read_images, real, tuple(ids), base.image_size))
 
     def encode() -> Encoded:
@@ -100,8 +101,7 @@ def prepare(
     key = kept.key(ids, place, flips, prompts)
     moments, texts = kept.once(name, key, base.device, encode)
     images, noted = about(Drawn(ids, read(), place, flips)) if about else ({}, {})
-    state_of_row = np.searchsorted(order, np.array(job.groups))
-    spoken = np.where(draws.dropped, len(order), state_of_row[draws.rows])
+    spoken = np.where(draws.dropped, len(said), state_of_row[draws.rows])
     return Material(
         moments=moments,
         texts=texts,

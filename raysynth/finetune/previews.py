@@ -26,12 +26,14 @@ Denoise = Callable[[Tensor, Tensor, Condition], Predicted]
 
 
 def drawn(learner: Learner, base: Base, denoise: Denoise, seed: int) -> NDArray[np.uint8]:
-    """[side, IMAGES side, 3] images of an adapter as it is now, of its groups in turn.
+    """[side, IMAGES side, 3] images of an adapter as it is now, of its groups or captions in turn.
 
     Deterministic DDIM (Song et al. 2021, eq. 12 with sigma = 0) over STEPS levels with
     classifier-free guidance; `denoise`: the adapter's network.
     """
-    spoken = sorted(learner.job.prompts.items())
+    job = learner.job
+    own = [(job.group, caption) for caption in dict.fromkeys(job.captions)]
+    spoken = own or sorted(job.prompts.items())
     asked = [spoken[number % len(spoken)] for number in range(IMAGES)]
     told = base.condition([*[""] * IMAGES, *(prompt for _, prompt in asked)])
     dice = [prior_dice(group, number, seed) for number, (group, _) in enumerate(asked)]

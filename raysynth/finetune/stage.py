@@ -83,12 +83,27 @@ def run_finetune(
         write_adapters([], work)
         return {"rows": 0}
     table = read_table(clusters, files=[_clusters_file(clusters)])
-    settings, workers = config[FinetuneConfig], config[ResourcesConfig].workers
+    settings = config[FinetuneConfig]
     jobs = plan_jobs(recipe, settings, config[PromptConfig], table, groups)
     check_partners(settings, jobs, groups)
+    return train_jobs(jobs, config, recipe.training, real, groups, work, progress, tracker)
+
+
+def train_jobs(
+    jobs: Sequence[Job],
+    config: Sections,
+    training: Training,
+    real: str,
+    groups: Groups,
+    work: str,
+    progress: Progress,
+    tracker: Trackers = SILENT,
+) -> dict[str, Any]:
+    """Train those of some adapters that are not complete in `work`; as `run_finetune`."""
+    settings, workers = config[FinetuneConfig], config[ResourcesConfig].workers
     todo = [job for job in jobs if not complete(work, job, settings)]
     packs = split_into_packs(todo, settings.adapters_per_worker, workers)
-    shared = _Shared(config, recipe.training, groups, real, work, uuid.uuid4().hex, tracker)
+    shared = _Shared(config, training, groups, real, work, uuid.uuid4().hex, tracker)
     failed = _run_packs(packs, Reached(jobs, todo, settings, work), shared, progress)
     trained = [a for job in jobs if (a := read_adapter(f"{work}/{job.name}")) is not None]
     _note(trained, failed, progress)

@@ -62,9 +62,9 @@ class Groups:
         return group % len(self.attribute_names)
 
     def name(self, group: int) -> str:
-        """`label/attribute`, e.g. `pullover/grass`."""
+        """`label/attribute`, e.g. `pullover/grass`; the label where the attribute has no name."""
         label, attribute = self.label(group), self.attribute(group)
-        return f"{self.label_names[label]}/{self.attribute_names[attribute]}"
+        return f"{self.label_names[label]}/{self.attribute_names[attribute]}".removesuffix("/")
 
     @property
     def names(self) -> list[str]:

@@ -54,12 +54,7 @@ def configuration_of(root: str, overrides: Sequence[str] = ()) -> Config:
     ConfigError
         There is none, or it cannot be read; an override would make another run of it.
     """
-    for override in overrides:
-        if (key := override.partition("=")[0]) in ("name", "storage_path"):
-            raise ConfigError(
-                f"{key}: another {key} is another run. Fix: leave it out, or start that run: "
-                f"raysynth run {_told(f'{root}/{CONFIG}')} {_told(override)}"
-            )
+    refuse_places(root, overrides, "run")
     if not exists(f"{root}/{CONFIG}"):
         raise ConfigError(
             f"{_told(root)}: no run, for there is no {CONFIG}. Fix: name a run's folder "
@@ -68,6 +63,17 @@ def configuration_of(root: str, overrides: Sequence[str] = ()) -> Config:
     config = read_config(f"{root}/{CONFIG}", overrides)
     path, _, name = root.rpartition("/")
     return config.model_copy(update={"storage_path": path, "name": name})  # it may have been moved
+
+
+def refuse_places(root: str, overrides: Sequence[str], command: str) -> None:
+    """Refuse overrides that would make another run of one; ConfigError."""
+    for override in overrides:
+        if (key := override.partition("=")[0]) in ("name", "storage_path"):
+            there = f" {_told(f'{root}/{CONFIG}')} {_told(override)}" if command == "run" else ""
+            raise ConfigError(
+                f"{key}: another {key} is another run. Fix: leave it out, or start that run: "
+                f"raysynth {command}{there}"
+            )
 
 
 def config_of(arguments: Sequence[str]) -> Config:

@@ -35,8 +35,13 @@ OWN = ("embedded", "small", "auto", LITE)
 
 def named_models(config: BaseModel) -> dict[str, str]:
     """`section.knob` -> folder or hub id of the run's models that are not raysynth's own."""
-    named = {f"{s}.{knob}": getattr(getattr(config, s), knob) for s, knob, _ in MODELS}
+    named = {f"{s}.{knob}": getattr(getattr(config, s), knob) for s, knob, _ in _of(config)}
     return {key: name for key, name in named.items() if name not in (*OWN, CLIP)}
+
+
+def _of(config: BaseModel) -> list[tuple[str, str, str]]:
+    """Those of MODELS whose section a configuration has."""
+    return [each for each in MODELS if each[0] in type(config).model_fields]
 
 
 def hub_models(config: BaseModel) -> list[tuple[str, str, str, str | None]]:
@@ -44,7 +49,7 @@ def hub_models(config: BaseModel) -> list[tuple[str, str, str, str | None]]:
     named = named_models(config)
     return [
         (section, revision, name, getattr(getattr(config, section), revision))
-        for section, knob, revision in MODELS
+        for section, knob, revision in _of(config)
         if (name := named.get(f"{section}.{knob}")) is not None and not is_path(name)
     ]
 

@@ -7,14 +7,17 @@ models are FLOPs over a share of the rate at which this machine multiplies matri
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from raysynth.cluster.capacity import is_local, local_cpus
+from raysynth.cluster.settings import ResourcesConfig
 from raysynth.config.config import Config
+from raysynth.models.settings import BaseConfigSection
 from raysynth.networks.settings import SMALL
 from raysynth.planning.sizes import Images
 
@@ -42,6 +45,7 @@ CLIP_FLOPS = 8.8e9
 SIDE = 512
 """Of the product that is timed."""
 GPU_FILES = ("/dev/nvidia0", "/dev/kfd")
+MEASURED: Mapping[str, bool] = {}
 FLAGS = ("avx512_bf16", "amx_bf16")
 
 
@@ -68,17 +72,39 @@ def minutes_of(config: Config, flops: Mapping[str, float], images: Images) -> Mi
 
     `flops`: by what they are for, as stages say what they cost.
     """
-    resources = config.resources
+    small = config.classifier.backbone == SMALL
+    return of_work(
+        config.resources,
+        config.base,
+        flops,
+        {"classifiers": small},
+        partial(_of_pictures, config, images),
+    )
+
+
+def of_work(
+    resources: ResourcesConfig,
+    base: BaseConfigSection,
+    flops: Mapping[str, float],
+    measured: Mapping[str, bool] = MEASURED,
+    pictures: Callable[[bool, float], dict[str, float]] = lambda fast, products: {},
+) -> Minutes | None:
+    """As `minutes_of`, of some work.
+
+    Parameters
+    ----------
+    measured : whether the quickstart has the like of it, besides what the base does.
+    pictures : CPU seconds besides, by whether the cores multiply bfloat16 and by FLOP/s.
+    """
     if resources.gpus_per_worker or not is_local(resources) or has_gpu():
         return None
     wanted = resources.workers * resources.cpus_per_worker
     cores = max(1.0, min(float(local_cpus()), wanted))
-    fast = _has_bfloat16()
-    own, small = config.base.name == "embedded", config.classifier.backbone == SMALL
+    fast, own = _has_bfloat16(), base.name == "embedded"
     known = dict.fromkeys(flops, False)  # of grouping, scoring, audits nothing was measured
-    known |= {"fine-tuning": own, "generation": own, "classifiers": small}
+    known |= {"fine-tuning": own, "generation": own, **measured}
     products = _products() if not all(known[name] for name in flops) else 0.0
-    seconds = _of_pictures(config, images, fast, products)
+    seconds = pictures(fast, products)
     for name, work in flops.items():
         if known[name]:
             longer = 1.0 if fast else WITHOUT_BFLOAT16[name]

@@ -109,7 +109,7 @@ def propose(path: str, *, gpu: bool | None = None) -> Proposal:
         del words["attribute_words"]
     side = {"image_size": 32} if recipe == "embedded" else {}
     settings = {
-        "name": _run_name(path),
+        "name": run_name(path),
         "storage_path": "runs",
         "dataset": {**found, **side, **words},
         "prompts": {"template": _template(groups)},
@@ -145,7 +145,7 @@ def _template(groups: Groups) -> str:
     return str(PromptConfig().template) if lie else APART
 
 
-def _run_name(path: str) -> str:
+def run_name(path: str) -> str:
     """A run's name from the folder's."""
     last = path.rstrip("/").rpartition("/")[2] or os.path.basename(os.path.abspath(path))
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
@@ -97,7 +96,7 @@ def data_card(made: Made, rows: Rows, form: str, counts: Counts) -> DatasetCard:
     limits = [SYNTHETIC_LIMITS] * drawn + [REAL_LIMITS] * real
     base = f"Base model: {of_model(config.base.name, config.base.revision)}. "
     text = CARD.format(
-        header=_header(made, rows, form, counts).to_yaml(),
+        header=_header(made, rows, counts).to_yaml(),
         name=plain(f"{config.name}: {rows.which}"),
         run=config.name,
         data=data_name(config.dataset).replace("`", "'"),
@@ -119,21 +118,19 @@ def data_card(made: Made, rows: Rows, form: str, counts: Counts) -> DatasetCard:
     return DatasetCard(text)
 
 
-def _header(made: Made, rows: Rows, form: str, counts: Counts) -> DatasetCardData:
-    """The Hub's metadata."""
+def _header(made: Made, rows: Rows, counts: Counts) -> DatasetCardData:
+    """The Hub's metadata.
+
+    Without `configs`: splits are found by the files' names, and with them `datasets` takes one
+    local folder for another of its name (findings/datasets_takes_one_folder_for_another.sh).
+    """
     total = sum(counts.total.values())
-    more: dict[str, Any] = {}
-    if form == "parquet":
-        splits = dict.fromkeys(key.partition(",")[0] for key in counts.groups)
-        files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
-        more["configs"] = [{"config_name": "default", "data_files": files}]
     return DatasetCardData(
         pretty_name=f"{made.config.name}: {rows.which}",
         license="unknown",
         task_categories=["image-classification"],
         size_categories=[_size(total)],
         tags=["raysynth", "group-robustness", *["synthetic"] * (rows.which != "real")],
-        **more,
     )
 
 

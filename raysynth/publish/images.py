@@ -11,20 +11,22 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysynth.config.config import Config
 from raysynth.errors import ConfigError
 from raysynth.finished import read_made
+from raysynth.groups.groups import Groups
 from raysynth.progress import Progress
 from raysynth.publish.data_card import Counts, data_card
 from raysynth.publish.form import FORMS, Form, Piece
-from raysynth.publish.rows import STAGES, WHICH, Rows, Sign, rows_of
+from raysynth.publish.rows import STAGES, WHICH, Sign, Source, rows_of
 from raysynth.storage.files import (
     make_folder,
     open_storage,
@@ -74,7 +76,8 @@ def export_images(
     asked = {"of": which, "form": form, "signed": sign is not None, "stages": digests}
     target = Target(folder, FORMS[form], _notes(folder, asked))
     rows = rows_of(made, which, sign)
-    counts = _write(target, rows, display)
+    display.stage("export")
+    counts = write_pieces(target, rows, display)
     card = data_card(made, rows, form, counts)
     write_atomic(f"{folder}/{CARD}", str(card).encode())
     remove(f"{folder}/{NOTES}")
@@ -102,7 +105,27 @@ def _notes(folder: str, asked: Mapping[str, Any]) -> set[str]:
         )
     if not there:
         write_atomic(place, json.dumps(asked).encode())
-    return {name.removeprefix(f"{NOTES}/") for name in there if name.startswith(f"{NOTES}/")}
+    return notes_among(there)
+
+
+def notes_among(files: Iterable[str]) -> set[str]:
+    """Names of the notes among the files of an export's folder."""
+    return {name.removeprefix(f"{NOTES}/") for name in files if name.startswith(f"{NOTES}/")}
+
+
+class Pieces(Protocol):
+    """Images that are exported, a file of theirs at a time."""
+
+    @property
+    def sources(self) -> Sequence[Source]:
+        """The files that hold them, those of a split one after the other."""
+
+    @property
+    def groups(self) -> Groups:
+        """Of the images."""
+
+    def read(self, source: Source) -> pa.Table:
+        """The rows of a file, see `form.Piece`."""
 
 
 @dataclass(frozen=True)
@@ -148,10 +171,9 @@ def _counted(piece: Piece) -> dict[str, int]:
     return {str(group): many for group, many in Counter(piece.rows["group"].to_pylist()).items()}
 
 
-def _write(target: Target, rows: Rows, display: Progress) -> Counts:
+def write_pieces(target: Target, rows: Pieces, display: Progress) -> Counts:
     """Every piece that is not there yet, then the index of each split."""
     make_folder(target.folder)
-    display.stage("export")
     counts, numbers = Counts(), Counter[str]()
     done: dict[str, list[str]] = {}
     with ThreadPoolExecutor(WRITERS) as writers:
@@ -162,7 +184,7 @@ def _write(target: Target, rows: Rows, display: Progress) -> Counts:
             name = f"{source.split}-{place:06d}"
             found = target.counts(name)
             if found is None:
-                piece = Piece(rows.read(source), place, rows.made.groups)
+                piece = Piece(rows.read(source), place, rows.groups)
                 found = target.put(piece, name, writers)
             if found:
                 done.setdefault(source.split, []).append(name)

@@ -20,6 +20,7 @@ from raysynth.datasets.bare import without_metadata
 from raysynth.datasets.pictures import to_rgb_bytes
 from raysynth.errors import DataError
 from raysynth.finished import Made
+from raysynth.groups.groups import Groups
 from raysynth.stages.graph import stage_kind
 from raysynth.storage.marks import Maker, marked
 from raysynth.storage.tables import (
@@ -74,6 +75,11 @@ class Rows:
     """Generator -> what its images are made by."""
     sign: Sign | None = None
     _selection: dict[int, tuple[pd.Index, pa.Table]] = field(default_factory=dict, repr=False)
+
+    @property
+    def groups(self) -> Groups:
+        """The run's."""
+        return self.made.groups
 
     @cached_property
     def sources(self) -> list[Source]:

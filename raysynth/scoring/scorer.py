@@ -117,6 +117,13 @@ class Prompted(Protocol):
         """Forwards of the base's network for one image, of so many groups."""
 
 
+@runtime_checkable
+class OfPrompts(Protocol):
+    """A scorer that reads nothing but an image and its prompt: it needs no real images."""
+
+    of_prompts: bool
+
+
 SCORERS: Registry[Scorer] = Registry("raysynth.scoring.scorers", "scorer")
 USUAL = ("clip", "copies")
 

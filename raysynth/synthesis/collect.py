@@ -28,6 +28,8 @@ LONGEST_PAUSE_SECONDS = 30.0  # after errors
 NOWHERE = -1
 WRITERS_PER_CPU = 0.25  # shards written at the same time; a local Ray's CPUs are logical
 MOST_SPANS = 200_000
+MOST_GROUPS = 50
+"""Groups that are told one by one."""
 
 
 class Collector:
@@ -143,6 +145,9 @@ class Collector:
         """How many images of each group are safe."""
         counts = self._counts, self._counts - self._missing
         total, done = (np.bincount(self._of, each, self.groups.count) for each in counts)
+        if self.groups.count > MOST_GROUPS:
+            whole = f"{int((done == total).sum()):,} of {self.groups.count:,} are whole"
+            return self.progress.detail("groups", whole)
         told = (
             f"{n} {d:,.0f}/{t:,.0f}" for n, d, t in zip(self.groups.names, done, total, strict=True)
         )

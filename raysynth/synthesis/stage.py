@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -77,26 +77,31 @@ def run_synthesis(
     counts : [G] training images per group.
     hashes : file below `adapters` -> SHA-256, of which images say those of their adapters.
 
-    Returns
-    -------
-    Facts: rows, groups {name: rows}, generated (in this attempt), resumed, images_per_second,
-    start_seconds (until the first batch), utilisation (see `timeline`), levels (unless the solver's
-    own), aims (of guidance: {term: each group's}), rebalance (see `breed`), colours (`coloured`).
+    Returns facts: rows, groups {name: rows}, generated (in this attempt), resumed,
+    images_per_second, start_seconds (until the first batch), utilisation (see `timeline`), levels
+    (unless the solver's own), aims (of guidance: {term: each group's}), rebalance (see `breed`),
+    colours (`coloured`).
     """
-    if _finished(work) is None:
+
+    def make() -> None:
         check_solver(config)
-        recipe = settled(recipe_of(config), counts := np.asarray(counts))
+        recipe = settled(recipe_of(config), images := np.asarray(counts))
         _say(way := settled_way(config, recipe, real, groups, work), groups, progress)
-        voices, task = _planned(config, recipe, adapters, clusters, groups, counts, way)
+        voices, task = _planned(config, recipe, adapters, clusters, groups, images, way)
         task = replace(task, maker=maker_of(config[BaseConfigSection], hashes))
-        plan, more = _plan(config, voices, task, counts, work, progress)
+        plan, more = _plan(config, voices, task, images, work, progress)
         task, more["colours"] = coloured(task, plan, real, work)
         generate(task, plan, work, progress, real, more)
+
+    return filled(work, make)
+
+
+def filled(work: str, make: Callable[[], None]) -> dict[str, Any]:
+    """The facts of the synthetic table in `work`, which is made unless an attempt came to its end;
+    what else lies there goes."""
+    if _finished(work) is None:
+        make()
     _clear(work)
-    return _facts(work)
-
-
-def _facts(work: str) -> dict[str, Any]:
     manifest = read_manifest(work)
     assert manifest is not None, "written by generate"
     return {"rows": manifest["rows"], **manifest["facts"]}
@@ -272,6 +277,11 @@ def build(work: Work) -> dict[str, Any]:
         work.progress,
         work.inputs["finetune"].sha256,
     )
-    known = {record.file: record.sha256 for record in shard_records(work.folder)}
-    note_hashes(work.folder, {file: sha256 for file, sha256 in known.items() if sha256})
+    note_shards(work.folder)
     return facts
+
+
+def note_shards(work: str) -> None:
+    """Leave word of the shards' hashes, so that they need not be read back."""
+    known = {record.file: record.sha256 for record in shard_records(work)}
+    note_hashes(work, {file: sha256 for file, sha256 in known.items() if sha256})

@@ -101,6 +101,14 @@ def test_kept_images_load_as_their_card_says(made, tmp_path):
     assert not (tmp_path / "kept/.export").exists()
 
 
+def test_two_exports_of_one_folders_name_are_loaded_as_two(made, tmp_path):
+    for which in ("kept", "all"):
+        export(made, tmp_path / which / "images", which)
+        lines = load_lines(tmp_path / which / "images/README.md", tmp_path / which / "images")
+        told = json.loads(stranger(lines + LOOK, HF_DATASETS_CACHE=str(tmp_path / "cache"))[-1])
+        assert len(told["train"]["rows"]) == (KEPT if which == "kept" else COUNT)
+
+
 def test_image_folders_of_all_that_there_is_load(made, tmp_path):
     export(made, tmp_path / "x", "both", "imagefolder")
     lines = load_lines(tmp_path / "x/README.md", tmp_path / "x")

@@ -52,7 +52,7 @@ class Tree(OwnImages):
         if not filesystem.isdir(root):
             raise DataError(f"dataset.path: {self.path} is not a folder; {self._expected}")
         if filesystem.is_disk:
-            found = _files(root)
+            found = files_below(root)
         else:
             found = (name.removeprefix(root).lstrip("/") for name in filesystem.find(root))
         names = sorted(name for name in found if is_image(name))
@@ -96,7 +96,7 @@ def has_splits(names: Iterable[str]) -> bool:
     return len(tops) > 1 and tops <= set(SPLIT_NAMES)
 
 
-def _files(root: str) -> Iterator[str]:
+def files_below(root: str) -> Iterator[str]:
     """Names of all files below a local folder; links to folders inside it are entered.
 
     Raises

@@ -23,7 +23,8 @@ def _files(piece: Piece) -> Files:
 
 def _path(name: str, image: bytes, row: Mapping[str, Any]) -> str:
     """An image's file below its split."""
-    folders = [file_name(row[key] or "unknown") for key in ("label", "attribute")]
+    named = [row[key] for key in ("label", "attribute") if row[key] != ""]
+    folders = [file_name(name or "unknown") for name in named]
     return "/".join([*folders, f"{name}.{suffix_of(image)}"])
 
 

@@ -1,0 +1,92 @@
+"""`raysynth train --dry-run`: adapters, minutes, memory, what a run would do; starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from raysynth.adapter_runs.course import TRAIN, asked_of, warnings_of
+from raysynth.adapter_runs.settings import TrainConfig
+from raysynth.config.config import Config
+from raysynth.finetune.jobs import Job
+from raysynth.models.hub import pinned
+from raysynth.planning.costs import (
+    FLOAT_BYTES,
+    GPUS_GB,
+    most_at_once,
+    rows_per_image,
+    training_cost,
+    training_memory,
+)
+from raysynth.planning.minutes import in_words, of_work
+from raysynth.planning.plan import TERAFLOPS
+from raysynth.planning.sizes import base_shape
+from raysynth.rehearsal import stages_as
+from raysynth.terminal import masked, shown
+
+NAMED = 20
+"""Adapters that are listed; others are counted."""
+
+
+def rehearsed(config: TrainConfig) -> Iterator[str]:
+    """Lines that say what a run would train, take and do.
+
+    Raises
+    ------
+    ConfigError, DataError, ModelError
+        What the run would refuse on any machine.
+    """
+    folders, jobs = asked_of(config)
+    yield from _listed(jobs)
+    yield ""
+    assumptions: list[str] = []
+    yield from _costs(config, jobs, assumptions)
+    captions = f"{folders.own:,} of {len(folders.files):,} images"
+    yield f"captions     of their own: {captions}; others: {shown(config.caption)}"
+    yield f"to           {masked(config.root)}"
+    nodes = TRAIN.nodes(pinned(config, strict=False), None, TRAIN.contents)
+    digests = {node.name: node.digest for node in nodes}
+    for name, what in stages_as(config.root, digests, TRAIN.folders).items():
+        yield f"{name:<12} {what}"
+    for each in (*assumptions, *warnings_of(config, folders, jobs)):
+        yield f"warning: {each}"
+
+
+def _listed(jobs: list[Job]) -> Iterator[str]:
+    first = sorted(jobs, key=lambda job: job.name)[:NAMED]
+    width = max(len("adapter"), *(len(job.name) for job in first))
+    yield f"{'adapter':<{width}}  {'images':>7} {'steps':>7} {'batch':>5}  prompt"
+    for job in first:
+        prompt = job.captions[0] if job.captions else job.prompts[job.group]
+        more = f" (and {len(set(job.captions)) - 1} more)" if len(set(job.captions)) > 1 else ""
+        yield (
+            f"{job.name:<{width}}  {len(job.ids):>7,} {job.steps:>7,} {job.batch:>5,}  "
+            f"{shown(prompt)}{more}"
+        )
+    if len(jobs) > NAMED:
+        yield f"and {len(jobs) - NAMED:,} more"
+
+
+def _costs(config: TrainConfig, jobs: list[Job], assumptions: list[str]) -> Iterator[str]:
+    training, settings = config.training, config.finetune
+    shape = base_shape(Config(base=config.base), assumptions)
+    cost = training_cost(training, settings, shape)
+    memory = training_memory(training, settings, cost, shape.encoders)
+    flops = cost.training * sum(job.work for job in jobs) * rows_per_image(training, settings)
+    steps = sum(job.steps for job in jobs)
+    yield (
+        f"fine-tuning  {len(jobs):,} adapter{'s' * (len(jobs) != 1)}, {steps:,} steps together, "
+        f"{cost.trained / 1e6:,.2f} M numbers each"
+    )
+    found = of_work(config.resources, config.base, {"fine-tuning": flops})
+    if found is None:
+        hours = flops / (TERAFLOPS * 1e12) / 3600
+        yield f"GPU-hours    {hours:,.2f} (at {TERAFLOPS:g} TFLOP/s sustained)"
+    else:
+        yield f"time         {in_words(found.total)} ({found.basis})"
+    share, each = settings.memory_share, (memory(2) - memory(1)) / 1e6
+    fitting = ", ".join(
+        f"{most_at_once(memory, gb * 1e9 * share, lora=True):,} in {gb} GB" for gb in GPUS_GB
+    )
+    yield f"memory       {memory(1) / 1e9:.1f} GB for one adapter, {each:,.0f} MB for each further"
+    yield f"             one that trains beside it; on a GPU at once: {fitting}"
+    yield f"storage      {FLOAT_BYTES * len(jobs) * cost.trained / 1e6:,.1f} MB of adapters"

@@ -1,0 +1,1 @@
+"""Runs that begin with prompts: images by any set of adapters' files (`generate`)."""

@@ -1,0 +1,160 @@
+"""A LoRA file as it lies somewhere: which layers it adapts, of what rank, scaled by what.
+
+diffusers' form: `<part>.<layer>.lora_A.weight` and `.lora_B.weight`, PEFT's settings as JSON in the
+header. A file of other names has to be brought into it first: `FORMS` is where that is done.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from raysynth.errors import ModelError, StorageError
+from raysynth.models.finite import fault_of
+from raysynth.models.headers import LENGTH, tensors_of
+from raysynth.storage.files import open_storage
+from raysynth.terminal import clipped, masked
+
+A, B, ALPHA = ".lora_A.weight", ".lora_B.weight", ".alpha"
+METADATA = "lora_adapter_metadata"
+"""Where diffusers keeps PEFT's settings in a file's header."""
+TEXT = "text_encoder"
+"""How the names of layers of text encoders begin."""
+KOHYA = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a file says of one adapted layer: h = W0 x + scale B A x."""
+
+    a: tuple[int, ...]
+    """Shape of A, [r, inputs, ...]."""
+    b: tuple[int, ...]
+    """Shape of B, [outputs, r, ...]."""
+    scale: float
+    """alpha / r, or alpha / sqrt(r) (rsLoRA)."""
+
+    @property
+    def rank(self) -> int:
+        """r."""
+        return self.a[0]
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """A file that can be used, by its header."""
+
+    path: str
+    layers: Mapping[str, Layer]
+    """Name with its part of the model, such as `unet.mid_block.attentions.0.proj_in`."""
+
+    @property
+    def text(self) -> bool:
+        """Whether it adapts a text encoder too."""
+        return any(name.startswith(TEXT) for name in self.layers)
+
+    @property
+    def rank(self) -> int:
+        """The largest of its layers'."""
+        return max(layer.rank for layer in self.layers.values())
+
+
+def read_lora_file(path: str) -> LoraFile:
+    """The layers of a file at a path or URI; its numbers are looked at, too.
+
+    Raises
+    ------
+    ModelError
+        It is not there, not whole, has weights that are no numbers, or is of a form that is not
+        known.
+    """
+    storage, name = open_storage(path)
+    try:
+        size = storage.size(name)
+        with storage.open(name, "rb") as file:
+            if fault := fault_of(file, size):
+                raise _refused(path, f"{fault}; expected a whole LoRA file")
+            file.seek(0)
+            shapes = {key: shape for key, (_, shape) in tensors_of(file, size).items()}
+            file.seek(0)
+            length = int.from_bytes(file.read(LENGTH), "little")
+            header = json.loads(file.read(length)).get("__metadata__") or {}
+    except (OSError, StorageError) as error:
+        raise _refused(path, f"cannot be read ({clipped(masked(str(error)))})") from None
+    for takes, layers_of in FORMS:
+        if takes(shapes):
+            return LoraFile(path, layers_of(path, shapes, header))
+    some = ", ".join(sorted(shapes)[:2])
+    why = (
+        f"is no LoRA file of diffusers' form: it has {clipped(some)}; expected names as `unet.*{A}`"
+    )
+    raise _refused(path, why)
+
+
+def _refused(path: str, why: str, fix: str = "another file") -> ModelError:
+    return ModelError(f"{masked(path)}: {why}. Fix: {fix}")
+
+
+def _is_diffusers(shapes: Shapes) -> bool:
+    return any(name.endswith(A) for name in shapes)
+
+
+def _of_diffusers(path: str, shapes: Shapes, header: Mapping[str, str]) -> dict[str, Layer]:
+    told = _settings(header)
+    known = {name for key in shapes for name in [_layer(key)] if name}
+    strange = sorted(key for key in shapes if not _layer(key) and not key.endswith(ALPHA))
+    if strange or any(f"{name}{part}" not in shapes for name in known for part in (A, B)):
+        odd = strange[0] if strange else sorted(known)[0]
+        kind = "DoRA" if "magnitude" in odd else "another kind of adapter, or half of one"
+        raise _refused(path, f"{kind}: {odd}; expected pairs of lora_A and lora_B alone")
+    found = {}
+    for name in sorted(known):
+        a, b = shapes[f"{name}{A}"], shapes[f"{name}{B}"]
+        found[name] = Layer(a, b, _scale(told, name, a[0]))
+    return found
+
+
+def _layer(key: str) -> str:
+    """The layer that a tensor is of; "": of none."""
+    return next((key.removesuffix(part) for part in (A, B) if key.endswith(part)), "")
+
+
+def _settings(header: Mapping[str, str]) -> Mapping[str, Any]:
+    try:
+        told = json.loads(header.get(METADATA, "{}"))
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _scale(told: Mapping[str, Any], name: str, rank: int) -> float:
+    """What a layer's update is scaled by; 1 where nothing is said, as diffusers takes it."""
+    part, _, own = name.partition(".")
+    alpha = told.get(f"{part}.lora_alpha", rank)
+    pattern = told.get(f"{part}.alpha_pattern") or {}
+    alpha = next((v for key, v in pattern.items() if own == key or own.endswith(f".{key}")), alpha)
+    return float(alpha) / (math.sqrt(rank) if told.get(f"{part}.use_rslora") else rank)
+
+
+def _is_kohya(shapes: Shapes) -> bool:
+    return any(name.startswith(KOHYA) for name in shapes)
+
+
+def _of_kohya(path: str, shapes: Shapes, header: Mapping[str, str]) -> dict[str, Layer]:
+    raise _refused(
+        path,
+        "has kohya's names (lora_unet_...); expected diffusers' (unet....lora_A.weight)",
+        "the file that it was made of (`raysynth export adapters ... --form peft`)",
+    )
+
+
+Read = Callable[[str, Shapes, Mapping[str, str]], dict[str, Layer]]
+FORMS: tuple[tuple[Callable[[Shapes], bool], Read], ...] = (
+    (_is_kohya, _of_kohya),
+    (_is_diffusers, _of_diffusers),
+)
+"""(whether a file's names are of a form, its layers), in the order in which they are asked."""

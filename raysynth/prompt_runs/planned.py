@@ -1,0 +1,94 @@
+"""`raysynth generate --dry-run`: images, minutes, and what a run would do; starts nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from raysynth.config.config import Config
+from raysynth.models.hub import pinned
+from raysynth.planning.costs import PNG_BYTES
+from raysynth.planning.known_costs import cost_of_network
+from raysynth.planning.minutes import in_words, of_work
+from raysynth.planning.plan import TERAFLOPS
+from raysynth.planning.sizes import base_shape
+from raysynth.prompt_runs.adapters import Adapters
+from raysynth.prompt_runs.course import GENERATE, asked_of
+from raysynth.prompt_runs.rows import Rows
+from raysynth.prompt_runs.settings import GenerateConfig
+from raysynth.rehearsal import stages_as
+from raysynth.synthesis.guidance import guide_of
+from raysynth.synthesis.schedules.even import even_levels
+from raysynth.terminal import masked
+
+NAMED = 20
+"""Adapters that are listed; others are counted."""
+FLOAT_BYTES = 4
+
+
+def rehearsed(config: GenerateConfig) -> Iterator[str]:
+    """Lines that say what a run would draw, take and do.
+
+    Raises
+    ------
+    ConfigError, DataError, ModelError
+        What the run would refuse on any machine.
+    """
+    adapters, rows = asked_of(config)
+    yield from _listed(adapters, rows)
+    yield ""
+    assumptions: list[str] = []
+    yield from _costs(config, adapters, rows, assumptions)
+    yield f"to           {masked(config.root)}"
+    nodes = GENERATE.nodes(pinned(config, strict=False), None, GENERATE.contents)
+    digests = {node.name: node.digest for node in nodes}
+    for name, what in stages_as(config.root, digests, GENERATE.folders).items():
+        yield f"{name:<12} {what}"
+    for each in assumptions:
+        yield f"warning: {each}"
+
+
+def _listed(adapters: Adapters, rows: Rows) -> Iterator[str]:
+    shown = list(zip(rows.groups.names, rows.names, rows.counts.tolist(), strict=True))
+    width = max(len("adapter"), *(len(name) for name, _, _ in shown[:NAMED]))
+    yield f"{'adapter':<{width}}  {'images':>9} {'layers':>6} {'rank':>4}  file"
+    for name, adapter, count in shown[:NAMED]:
+        file = adapters.files.get(adapter)
+        about = f"{len(file.layers):>6} {file.rank:>4}  {masked(file.path)}" if file else ""
+        yield f"{name:<{width}}  {count:>9,} {about}".rstrip()
+    if len(shown) > NAMED:
+        yield f"and {len(shown) - NAMED:,} more"
+
+
+def _costs(
+    config: GenerateConfig, adapters: Adapters, rows: Rows, assumptions: list[str]
+) -> Iterator[str]:
+    recipe, synthesis = config.recipe, config.synthesis
+    images = int(rows.counts.sum())
+    shape = base_shape(Config(base=config.base), assumptions)
+    side = synthesis.image_size or shape.side
+    settings = (config.finetune.rank, False, shape.tokens, shape.family)
+    cost = cost_of_network(shape.at(side), None, *settings)
+    guide = guide_of(synthesis.guidance, recipe.guidance_scale)
+    seen = guide.evaluations(even_levels(recipe.begins, recipe.steps).tolist())
+    flops = images * seen * cost.forward
+    yield (
+        f"generation   {images:,} images of {len(rows.prompts):,} prompts, {recipe.steps} steps of "
+        f"{synthesis.solver}, guidance {recipe.guidance_scale:g}, {side} x {side} pixels"
+    )
+    found = of_work(config.resources, config.base, {"generation": flops})
+    if found is None:
+        hours = flops / (TERAFLOPS * 1e12) / 3600
+        yield f"GPU-hours    {hours:,.2f} (at {TERAFLOPS:g} TFLOP/s sustained)"
+    else:
+        yield f"time         {in_words(found.total)} ({found.basis})"
+    rank = adapters.shape.rank
+    numbers = sum(
+        rank * (math.prod(layer.a[1:]) + layer.b[0]) for layer in adapters.layers.values()
+    )
+    kept = FLOAT_BYTES * len(adapters.files) * numbers / 1e6
+    yield (
+        f"memory       {2 * cost.parameters / 1e9:,.2f} GB of the network in 16 bits and "
+        f"{kept:,.0f} MB of adapters, in each of {synthesis.actors} actors"
+    )
+    yield f"storage      {images * side**2 * PNG_BYTES / 1e6:,.1f} MB of images"

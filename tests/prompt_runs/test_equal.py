@@ -1,0 +1,95 @@
+"""Images of `raysynth generate` are those of diffusers' own pipeline with the same LoRA file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+
+from raysynth.prompt_runs.adapters import WEIGHTS, find_adapters
+from raysynth.prompt_runs.gathered import stacked
+from raysynth.prompt_runs.images import rows_of, task_of
+from raysynth.prompt_runs.prompts import read_prompts
+from raysynth.prompt_runs.settings import read_generate
+from raysynth.synthesis.actor import DiffusionSampler
+from raysynth.synthesis.solver import build_solver
+from tests.prompt_runs.adapters import pipeline, write_lora
+
+PROMPTS = """\
+prompt,negative,seed,count
+a photo of a coat on grass,gravel,5,2
+a photo of a bag on brick,,9,1
+"""
+STEPS, SCALE = 3, 4.0
+
+
+def drawn(folder: Path, adapters: list[str], *settings: str) -> tuple[list[dict], np.ndarray]:
+    """Specs and [B, side, side, 3] images, all in one batch."""
+    (folder / "prompts.csv").write_text(PROMPTS)
+    given = [f"synthesis.steps={STEPS}", f"synthesis.guidance_scale={SCALE}"]
+    given += ["synthesis.scorers=[]", "base.dtype=float32", "base.device=cpu", *settings]
+    config = read_generate(f"{folder}/prompts.csv", adapters, given, to=f"{folder}/run")
+    prompts = read_prompts(config)
+    found = find_adapters(prompts.paths)
+    for name, file in found.files.items():
+        (folder / "stacked" / name).mkdir(parents=True, exist_ok=True)
+        whole = save(stacked(file, Path(file.path).read_bytes(), found))
+        (folder / "stacked" / name / WEIGHTS).write_bytes(whole)
+    rows = rows_of(config, prompts, found)
+    sampler = DiffusionSampler(task_of(config, rows, f"{folder}/stacked", found.shape))
+    specs = rows.specs(0, int(rows.counts.sum()))
+    return specs.to_pylist(), sampler.draw(specs).astype(int)
+
+
+def of_diffusers(rows: list[dict], file: str, solver: str = "dpmsolver++") -> np.ndarray:
+    """The images of rows of one adapter by the pipeline."""
+    pipe = pipeline()
+    pipe.scheduler = build_solver(solver, pipe.scheduler)
+    if file:
+        pipe.load_lora_weights(file)
+    found = pipe(
+        [row["prompt"] for row in rows],
+        negative_prompt=[row["negative_prompt"] for row in rows],
+        generator=[torch.Generator().manual_seed(row["seed"]) for row in rows],
+        num_inference_steps=STEPS,
+        guidance_scale=SCALE,
+        output_type="np",
+    ).images
+    return (found * 255).round().astype(int)
+
+
+def test_mixed_ranks_scales_and_layers_equal_the_pipeline_one_by_one(loras, tmp_path):
+    names = ["plain", "larger", "mixed", "untold"]
+    specs, images = drawn(tmp_path, [str(loras / name) for name in names])
+    assert [row["adapter"] for row in specs] == [name for name in names for _ in range(3)]
+    assert [row["seed"] for row in specs[:3]] == [5, 6, 9]
+    assert {(row["steps"], row["guidance_scale"]) for row in specs} == {(STEPS, SCALE)}
+    for place, name in enumerate(names):
+        own = slice(3 * place, 3 * place + 3)
+        expected = of_diffusers(specs[own], str(loras / name))
+        assert np.abs(images[own] - expected).max() <= 1, name
+    assert np.abs(images[0] - images[3]).max() > 8, "the adapters must differ for this to be seen"
+
+
+@pytest.mark.parametrize("solver", ["unipc", "base"])
+def test_other_solvers_and_one_file_by_itself(loras, tmp_path, solver):
+    specs, images = drawn(tmp_path, [str(loras / "plain" / WEIGHTS)], f"synthesis.solver={solver}")
+    expected = of_diffusers(specs, str(loras / "plain"), solver)
+    assert np.abs(images - expected).max() <= 1
+
+
+def test_without_an_adapter_it_is_the_base(tmp_path):
+    specs, images = drawn(tmp_path, [])
+    assert [row["adapter"] for row in specs] == [""] * 3
+    assert np.abs(images - of_diffusers(specs, "")).max() <= 1
+
+
+def test_a_text_encoders_adapter_is_used_beside_one_without(loras, tmp_path):
+    folder = write_lora(tmp_path / "text", 7, text=True, r=2, target_modules=["to_q"])
+    specs, images = drawn(tmp_path, [str(folder), str(loras / "plain")])
+    for place, file in ((0, folder), (3, loras / "plain")):
+        expected = of_diffusers(specs[place : place + 3], str(file))
+        assert np.abs(images[place : place + 3] - expected).max() <= 1
