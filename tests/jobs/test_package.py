@@ -69,7 +69,11 @@ def test_the_command_is_that_of_a_plain_run(tmp_path):
         (["storage_path=/s", "dataset.severty=1"], None, "Did you mean `severity`"),
         (["storage_path=/s"], "serach", r"--until: got 'serach', expected one of ingest"),
         (["storage_path=/s", "base.name=./models/own"], None, r"base\.name: got the relative path"),
-        (["storage_path=/s", "finetune.start=./lora"], None, r"finetune\.start: got the relative path"),
+        (
+            ["storage_path=/s", "finetune.start=./lora"],
+            None,
+            r"finetune\.start: got the relative path",
+        ),
         (["storage_path=/s", "finetune.overrides={9-9: {rank: 2}}"], None, "9-9"),
     ],
 )
