@@ -54,7 +54,9 @@ def write_updates(updates: Updates, folder: str) -> None:
         weights[f"{name}.lora_B.weight"] = update.B.contiguous()
         if update.M is not None:  # PEFT's has the shape of what it scales
             shape = (1, -1, 1, 1) if update.A.ndim == 4 else (-1,)
-            weights[f"{name}.lora_magnitude_vector"] = update.M.reshape(shape).contiguous()
+            own = f"{name}.lora_magnitude_vector"
+            own += ".weight" * name.startswith("text_encoder")  # transformers reads no other
+            weights[own] = update.M.reshape(shape).contiguous()
     metadata = json.dumps(
         _settings({name: update.form for name, update in updates.items()}),
         default=lambda v: sorted(v) if isinstance(v, set) else str(v),

@@ -144,7 +144,7 @@ def test_a_start_on_the_text_encoder_needs_one_that_is_trained(room, tmp_path):
     refused(room, **begun)
     assert train_pack(room.pack(room.config(**begun), tmp_path / "out", ["0-0"]), quiet) == {}
     found = load_file(tmp_path / "out" / "0-0" / FILE)
-    assert "text_encoder.encoder.layers.0.mlp.fc1.lora_magnitude_vector" in found
+    assert "text_encoder.encoder.layers.0.mlp.fc1.lora_magnitude_vector.weight" in found
 
 
 FORMS = {"overrides": {"0-1": {"rank": 1}, "3-0": {"rank": 4, "alpha": 1.0}}}
