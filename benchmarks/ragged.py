@@ -26,6 +26,8 @@ from raysynth.finetune.engines import Trainee, build_trainee, precision_of
 from raysynth.finetune.memory import probe
 from raysynth.finetune.phase import RUN_COST, layout_cost, run_length
 from raysynth.groups.groups import Groups
+from raysynth.models.base import load_base
+from raysynth.models.family import Base
 
 ROWS = 12
 LENGTHS = (12, 6, 4, 3, 2, 1)
@@ -36,7 +38,11 @@ PRICES = (0.15, 0.3, 0.45, 0.6)
 
 
 def step_seconds(
-    trainees: dict[int, Trainee], accelerator: Accelerator, lengths: Sequence[int], times: int
+    trainees: dict[int, Trainee],
+    base: Base,
+    accelerator: Accelerator,
+    lengths: Sequence[int],
+    times: int,
 ) -> dict[tuple[int, int], list[float]]:
     """(adapters, length of runs) -> CPU seconds of its forward and backward passes, in turns."""
     taken: dict[tuple[int, int], list[float]] = defaultdict(list)
@@ -45,7 +51,7 @@ def step_seconds(
             for length in lengths:
                 slots = [(row // length) % adapters for row in range(adapters * ROWS)]
                 begin = time.process_time()
-                probe(trainee, slots, accelerator)
+                probe(trainee, slots, base, accelerator)
                 taken[adapters, length].append(time.process_time() - begin)
     return {case: seconds[2:] for case, seconds in taken.items()}
 
@@ -80,7 +86,8 @@ def main() -> None:
     lengths = (ROWS, 1) if arguments.quick else LENGTHS
     pack = pack_of(config, [], Groups(("",), ("",), ("",), ("",)), "", "")
     trainees = {adapters: build_trainee(pack, adapters) for adapters in (4, 8)}
-    taken = step_seconds(trainees, accelerator, lengths, times)
+    base = load_base(config.base, ("text", "scheduler"))
+    taken = step_seconds(trainees, base, accelerator, lengths, times)
     price = run_price(taken)
     lost = excess(price)
     numbers = {

@@ -220,6 +220,8 @@ def open_bank(
         return PlainBank(base.model)
     if training.engine == "full":
         return FullBank(base, folder)
+    if shape.each:
+        return LoraBank.of_files(base, {name: f"{folder}/{name}" for name in names})
     return LoraBank.of_run(base, folder, names, shape)
 
 

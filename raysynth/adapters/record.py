@@ -53,6 +53,8 @@ class LoraShape:
     """Whether the lengths of rows are their own."""
     started: bool = False
     """Whether they began as a given adapter, which has layers and ranks of its own."""
+    each: bool = False
+    """Whether each has layers, ranks and a form of its own."""
 
     @classmethod
     def of(cls, finetune: Any) -> LoraShape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,6 +80,15 @@ def load_base(
     return Base(family, parts, shape, device, dtype)
 
 
+def described(base: BaseConfigSection) -> tuple[Family, Mapping[str, Any]]:
+    """A base's family, and the configuration of its network; nothing else is asked for."""
+    source = resolve(base.name)
+    hub = {} if os.path.isdir(source) else {"revision": base.revision}
+    read = Files(source, hub, torch.float32, plain=True).reader([])
+    family = family_of(source, read)
+    return family, read(family.roles["model"][0]) or {}
+
+
 @dataclass(frozen=True)
 class Files:
     """A `Loader` of one folder or hub id."""
@@ -96,7 +105,7 @@ class Files:
     def known(self) -> tuple[Family, Shape]:
         """The model's family and sizes."""
         unreachable: list[Exception] = []
-        read = self._hub_reader(unreachable) if self.hub else reader_of(Path(self.source))
+        read = self.reader(unreachable)
         try:
             family = family_of(self.source, read)
         except ModelError:
@@ -104,6 +113,10 @@ class Files:
                 raise unreachable[0] from None
             raise
         return family, family.shape(read)
+
+    def reader(self, unreachable: list[Exception]) -> Read:
+        """Reads configurations; what of the hub cannot be asked for is noted in `unreachable`."""
+        return self._hub_reader(unreachable) if self.hub else reader_of(Path(self.source))
 
     def weights(self, part: str, kind: Any, **options: Any) -> Any:
         """A part with weights, of a class of diffusers or transformers."""

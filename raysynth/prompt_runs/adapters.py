@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from raysynth.adapters.record import LoraShape
 from raysynth.errors import ConfigError, ModelError
-from raysynth.prompt_runs.lora_file import TEXT, Layer, LoraFile, read_lora_file
+from raysynth.prompt_runs.lora_file import Layer, LoraFile, read_lora_file
 from raysynth.storage.files import Storage, open_storage
 from raysynth.terminal import clipped, masked, shown
 
@@ -41,12 +41,10 @@ class Adapters:
 
     @property
     def shape(self) -> LoraShape:
-        """What they look like side by side: layers by their whole names, all of one rank."""
+        """What they look like side by side: each has layers, ranks and a form of its own."""
         text = any(file.text for file in self.files.values())
-        own = [name for name in self.layers if not name.startswith(TEXT)]
         rank = max((file.rank for file in self.files.values()), default=1)
-        targets = tuple(name if text else name.partition(".")[2] for name in own)
-        return LoraShape(targets, rank, float(rank), text)
+        return LoraShape((), rank, float(rank), text, each=True)
 
 
 def find_adapters(given: Sequence[str]) -> Adapters:

@@ -1,7 +1,7 @@
-"""The first stage: adapters' files brought into one shape, in which they are stacked and mixed.
+"""The first stage: adapters' files brought into one form, diffusers'.
 
-A layer that only others adapt has zeros; a smaller rank is filled up with zeros, which add nothing;
-a scale is folded into its B, h = W0 x + (s B) A x. So each is still a LoRA file of diffusers' form.
+Layers, ranks, scales and DoRA's lengths stay each file's own (`raysynth.adapters.foreign`); they
+are mixed where they are drawn with (`adapters.banks.LoraBank.of_files`).
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from torch import Tensor
 
+from raysynth.adapters.files import write_updates
+from raysynth.adapters.foreign import read_file
 from raysynth.errors import ModelError
-from raysynth.models.family import reader_of
+from raysynth.models.base import described
+from raysynth.models.family import KEY
+from raysynth.models.loading import load_or_explain
 from raysynth.models.settings import BaseConfigSection
-from raysynth.models.sources import known_family, resolve
-from raysynth.prompt_runs.adapters import WEIGHTS, Adapters, find_adapters
-from raysynth.prompt_runs.lora_file import TEXT, A, B, LoraFile
+from raysynth.models.sources import known_family
+from raysynth.prompt_runs.adapters import Adapters, find_adapters
+from raysynth.prompt_runs.lora_file import TEXT, LoraFile
 from raysynth.prompt_runs.prompts import read_prompts
 from raysynth.prompt_runs.settings import GenerateConfig
 from raysynth.stages.stage import Work
 from raysynth.storage.files import open_storage, write_atomic
-from raysynth.storage.hashes import note_bytes
 from raysynth.terminal import masked
 
 SUMS = "sums.json"
@@ -35,25 +35,14 @@ WRITERS = 4
 """Adapters that are held in memory at the same time."""
 
 
-def stacked(file: LoraFile, data: bytes, all_of: Adapters) -> dict[str, Tensor]:
-    """The tensors of a file as every adapter of a run has them."""
-    given = safetensors.torch.load(data)
-    rank, found = all_of.shape.rank, {}
-    for name, layer in all_of.layers.items():
-        own = file.layers.get(name)
-        a, b = (rank, *layer.a[1:]), (layer.b[0], rank, *layer.b[2:])
-        if own is None:
-            found[f"{name}{A}"], found[f"{name}{B}"] = torch.zeros(a), torch.zeros(b)
-            continue
-        A_rI, B_Or = given[f"{name}{A}"], given[f"{name}{B}"]
-        if own.scale != 1:
-            B_Or = B_Or.float() * own.scale
-        if own.rank < rank:
-            A_rI = torch.cat([A_rI, A_rI.new_zeros(rank - own.rank, *A_rI.shape[1:])])
-            more = B_Or.new_zeros(len(B_Or), rank - own.rank, *B_Or.shape[2:])
-            B_Or = torch.cat([B_Or, more], 1)
-        found[f"{name}{A}"], found[f"{name}{B}"] = A_rI.contiguous(), B_Or.contiguous()
-    return found
+def network_of(base: BaseConfigSection) -> tuple[str, Any]:
+    """The part that predicts, and the base's own, without weights.
+
+    Raises ModelError: none of a known family, or not to be asked for.
+    """
+    family, config = load_or_explain(KEY, base.name, lambda: described(base))
+    with torch.device("meta"):
+        return family.roles["model"][0], family.build(dict(config))
 
 
 def build(work: Work) -> dict[str, Any]:
@@ -61,15 +50,13 @@ def build(work: Work) -> dict[str, Any]:
     config = work.config
     assert isinstance(config, GenerateConfig)
     adapters = find_adapters(read_prompts(config).paths)
+    part, network = network_of(config.base)
     work.progress.update("adapters", 0, len(adapters.files))
 
     def write(name: str) -> str:
-        data = _bytes(adapters.files[name].path)
-        folder = f"{work.folder}/{name}"
-        whole = safetensors.torch.save(stacked(adapters.files[name], data, adapters))
-        write_atomic(f"{folder}/{WEIGHTS}", whole)
-        note_bytes(folder, WEIGHTS, whole)
-        return hashlib.sha256(data).hexdigest()
+        path = adapters.files[name].path
+        write_updates(read_file(path, part, {part: network}), f"{work.folder}/{name}")
+        return hashlib.sha256(_bytes(path)).hexdigest()
 
     sums = {}
     with ThreadPoolExecutor(WRITERS) as writers:
@@ -93,10 +80,7 @@ def check_adapters(adapters: Adapters, base: BaseConfigSection) -> None:
     family = known_family(base)
     if family is None:
         return
-    part = family.roles["model"][0]
-    config = reader_of(Path(resolve(base.name)))(part) or {}
-    with torch.device("meta"):
-        network = family.build(dict(config))
+    part, network = network_of(base)
     known = {f"{part}.{name}": module for name, module in network.named_modules()}
     for name, file in adapters.files.items():
         if file.text and not family.text_targets:
@@ -104,7 +88,7 @@ def check_adapters(adapters: Adapters, base: BaseConfigSection) -> None:
                 f"{masked(file.path)}: adapts a text encoder; base.name is {family.title}, of "
                 "whose text encoders diffusers reads no adapters. Fix: another file"
             )
-        for layer, found in file.layers.items():
+        for layer, (inputs, outputs) in _sizes(file, part, network).items():
             if layer.startswith(TEXT):
                 continue
             weight = getattr(known.get(layer), "weight", None)
@@ -113,10 +97,18 @@ def check_adapters(adapters: Adapters, base: BaseConfigSection) -> None:
                     f"{masked(file.path)}: adapts {layer}, which the base has not. Fix: base.name="
                     f"<the base that {name} was trained on>"
                 )
-            expected, size = tuple(weight.shape[:2]), (found.b[0], found.a[1])
-            if size != expected:
+            expected = tuple(weight.shape[:2])
+            if (outputs, inputs) != expected:
                 raise ModelError(
-                    f"{masked(file.path)}: {layer} has {size[1]} inputs and {size[0]} outputs, the "
+                    f"{masked(file.path)}: {layer} has {inputs} inputs and {outputs} outputs, the "
                     f"base's has {expected[1]} and {expected[0]}. Fix: base.name=<the base that "
                     f"{name} was trained on>"
                 )
+
+
+def _sizes(file: LoraFile, part: str, network: Any) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs of every layer, by diffusers' name; kohya's files have to be read."""
+    if not file.kohya:
+        return {name: (layer.a[1], layer.b[0]) for name, layer in file.layers.items()}
+    updates = read_file(file.path, part, {part: network})
+    return {name: (update.A.shape[1], len(update.B)) for name, update in updates.items()}

@@ -1,7 +1,9 @@
-"""A LoRA file as it lies somewhere: which layers it adapts, of what rank, scaled by what.
+"""A LoRA file as it lies somewhere: which layers it adapts, of what rank; by its header alone.
 
-diffusers' form: `<part>.<layer>.lora_A.weight` and `.lora_B.weight`, PEFT's settings as JSON in the
-header. A file of other names has to be brought into it first: `FORMS` is where that is done.
+diffusers' form: `<part>.<layer>.lora_A.weight` and `.lora_B.weight`, DoRA's
+`.lora_magnitude_vector`, PEFT's settings as JSON in the header. kohya's: `lora_unet_<layer>.`
+`lora_down.weight`, `lora_up.weight`, `alpha`, `dora_scale`; its layers are named as diffusers does
+when its tensors are read (`raysynth.adapters.foreign`).
 """
 
 from __future__ import annotations
@@ -19,11 +21,14 @@ from raysynth.storage.files import open_storage
 from raysynth.terminal import clipped, masked
 
 A, B, ALPHA = ".lora_A.weight", ".lora_B.weight", ".alpha"
+DOWN, UP, LENGTHS = ".lora_down.weight", ".lora_up.weight", ".dora_scale"
+MAGNITUDE = ".lora_magnitude_vector"
 METADATA = "lora_adapter_metadata"
 """Where diffusers keeps PEFT's settings in a file's header."""
 TEXT = "text_encoder"
 """How the names of layers of text encoders begin."""
-KOHYA = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
+KOHYA_TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
+KOHYA = ("lora_unet_", *KOHYA_TEXT)
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -36,7 +41,7 @@ class Layer:
     b: tuple[int, ...]
     """Shape of B, [outputs, r, ...]."""
     scale: float
-    """alpha / r, or alpha / sqrt(r) (rsLoRA)."""
+    """alpha / r, or alpha / sqrt(r) (rsLoRA); 1 where no header says it."""
 
     @property
     def rank(self) -> int:
@@ -50,12 +55,14 @@ class LoraFile:
 
     path: str
     layers: Mapping[str, Layer]
-    """Name with its part of the model, such as `unet.mid_block.attentions.0.proj_in`."""
+    """Name with its part of the model, such as `unet.mid_block.attentions.0.proj_in`; kohya's own
+    where `kohya`."""
+    kohya: bool = False
 
     @property
     def text(self) -> bool:
         """Whether it adapts a text encoder too."""
-        return any(name.startswith(TEXT) for name in self.layers)
+        return any(name.startswith((TEXT, *KOHYA_TEXT)) for name in self.layers)
 
     @property
     def rank(self) -> int:
@@ -87,7 +94,7 @@ def read_lora_file(path: str) -> LoraFile:
         raise _refused(path, f"cannot be read ({clipped(masked(str(error)))})") from None
     for takes, layers_of in FORMS:
         if takes(shapes):
-            return LoraFile(path, layers_of(path, shapes, header))
+            return LoraFile(path, layers_of(path, shapes, header), takes is _is_kohya)
     some = ", ".join(sorted(shapes)[:2])
     why = (
         f"is no LoRA file of diffusers' form: it has {clipped(some)}; expected names as `unet.*{A}`"
@@ -106,11 +113,10 @@ def _is_diffusers(shapes: Shapes) -> bool:
 def _of_diffusers(path: str, shapes: Shapes, header: Mapping[str, str]) -> dict[str, Layer]:
     told = _settings(header)
     known = {name for key in shapes for name in [_layer(key)] if name}
-    strange = sorted(key for key in shapes if not _layer(key) and not key.endswith(ALPHA))
+    ours = (ALPHA, MAGNITUDE, f"{MAGNITUDE}.weight")
+    strange = sorted(key for key in shapes if not _layer(key) and not key.endswith(ours))
     if strange or any(f"{name}{part}" not in shapes for name in known for part in (A, B)):
-        odd = strange[0] if strange else sorted(known)[0]
-        kind = "DoRA" if "magnitude" in odd else "another kind of adapter, or half of one"
-        raise _refused(path, f"{kind}: {odd}; expected pairs of lora_A and lora_B alone")
+        raise _half(path, strange[0] if strange else sorted(known)[0])
     found = {}
     for name in sorted(known):
         a, b = shapes[f"{name}{A}"], shapes[f"{name}{B}"]
@@ -145,11 +151,17 @@ def _is_kohya(shapes: Shapes) -> bool:
 
 
 def _of_kohya(path: str, shapes: Shapes, header: Mapping[str, str]) -> dict[str, Layer]:
-    raise _refused(
-        path,
-        "has kohya's names (lora_unet_...); expected diffusers' (unet....lora_A.weight)",
-        "the file that it was made of (`raysynth export adapters ... --form peft`)",
-    )
+    known = sorted({key.partition(".")[0] for key in shapes})
+    ours = (DOWN, UP, ALPHA, LENGTHS)
+    strange = sorted(key for key in shapes if not key.endswith(ours))
+    if strange or any(f"{name}{part}" not in shapes for name in known for part in (DOWN, UP)):
+        raise _half(path, strange[0] if strange else known[0])
+    return {name: Layer(shapes[f"{name}{DOWN}"], shapes[f"{name}{UP}"], 1.0) for name in known}
+
+
+def _half(path: str, odd: str) -> ModelError:
+    why = f"another kind of adapter, or half of one: {clipped(odd)}"
+    return _refused(path, f"{why}; expected LoRA's or DoRA's pairs of matrices")
 
 
 Read = Callable[[str, Shapes, Mapping[str, str]], dict[str, Layer]]

@@ -51,17 +51,10 @@ def test_what_is_no_adapter_is_refused(loras, tmp_path):
 @pytest.mark.parametrize(
     ("tensors", "said"),
     [
-        ({"lora_unet_mid.lora_down.weight": (2, 4)}, r"kohya's names.*Fix: .*--form peft"),
+        ({"lora_unet_mid.lora_down.weight": (2, 4)}, "half of one: lora_unet_mid; expected LoRA's"),
+        ({"lora_unet_mid.hada_w1_a": (2, 4)}, "another kind of adapter.*hada_w1_a"),
         ({"weight": (2, 4)}, "no LoRA file of diffusers' form: it has weight"),
-        ({"unet.a.lora_A.weight": (2, 4)}, "half of one: unet.a; expected pairs"),
-        (
-            {
-                "unet.a.lora_A.weight": (2, 4),
-                "unet.a.lora_B.weight": (4, 2),
-                "unet.a.lora_magnitude_vector": (4,),
-            },
-            "DoRA: unet.a.lora_magnitude_vector",
-        ),
+        ({"unet.a.lora_A.weight": (2, 4)}, "half of one: unet.a; expected LoRA's or DoRA's"),
     ],
 )
 def test_other_forms_are_named(tmp_path, tensors, said):

@@ -7,13 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import save_file
 
+from raysynth.adapters.files import write_updates
+from raysynth.adapters.foreign import read_file
+from raysynth.models.settings import BaseConfigSection
 from raysynth.prompt_runs.adapters import WEIGHTS, find_adapters
-from raysynth.prompt_runs.gathered import stacked
+from raysynth.prompt_runs.gathered import check_adapters, network_of
 from raysynth.prompt_runs.images import rows_of, task_of
 from raysynth.prompt_runs.prompts import read_prompts
 from raysynth.prompt_runs.settings import read_generate
+from raysynth.publish.adapters import to_kohya
 from raysynth.synthesis.actor import DiffusionSampler
 from raysynth.synthesis.solver import build_solver
 from tests.prompt_runs.adapters import pipeline, write_lora
@@ -34,10 +38,9 @@ def drawn(folder: Path, adapters: list[str], *settings: str) -> tuple[list[dict]
     config = read_generate(f"{folder}/prompts.csv", adapters, given, to=f"{folder}/run")
     prompts = read_prompts(config)
     found = find_adapters(prompts.paths)
+    part, network = network_of(config.base)
     for name, file in found.files.items():
-        (folder / "stacked" / name).mkdir(parents=True, exist_ok=True)
-        whole = save(stacked(file, Path(file.path).read_bytes(), found))
-        (folder / "stacked" / name / WEIGHTS).write_bytes(whole)
+        write_updates(read_file(file.path, part, {part: network}), f"{folder}/stacked/{name}")
     rows = rows_of(config, prompts, found)
     sampler = DiffusionSampler(task_of(config, rows, f"{folder}/stacked", found.shape))
     specs = rows.specs(0, int(rows.counts.sum()))
@@ -93,3 +96,23 @@ def test_a_text_encoders_adapter_is_used_beside_one_without(loras, tmp_path):
     for place, file in ((0, folder), (3, loras / "plain")):
         expected = of_diffusers(specs[place : place + 3], str(file))
         assert np.abs(images[place : place + 3] - expected).max() <= 1
+
+
+def test_kohyas_file_and_doras_are_mixed_with_others(loras, tmp_path):
+    """The same updates under kohya's names draw the same; DoRA's as diffusers draws them."""
+    dora = write_lora(
+        tmp_path / "dora", 8, r=2, lora_alpha=4, use_dora=True, target_modules=["to_q", "conv1"]
+    )
+    given = {}
+    for name in ("mixed", "larger"):
+        part, network = network_of(BaseConfigSection())
+        updates = read_file(str(loras / name), part, {part: network})
+        given[name] = str(tmp_path / f"{name}-kohya.safetensors")
+        save_file(to_kohya(updates), given[name])
+    files = [*given.values(), str(dora), str(loras / "plain")]
+    check_adapters(find_adapters(files), BaseConfigSection())
+    specs, images = drawn(tmp_path, files)
+    same = [loras / "mixed", loras / "larger", dora, loras / "plain"]
+    for place, file in enumerate(same):
+        own = slice(3 * place, 3 * place + 3)
+        assert np.abs(images[own] - of_diffusers(specs[own], str(file))).max() <= 1, file
