@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,8 +87,10 @@ def made_of(monkeypatch):
         )
         monkeypatch.setattr(method, "METHOD", stages)
         monkeypatch.setattr(Session, "spare", property(lambda _: spare))
+        folders = {each.name: each.name for each in stages}
         for module in (method, pipeline):
-            monkeypatch.setattr(module, "FOLDERS", {each.name: each.name for each in stages})
+            monkeypatch.setattr(module, "FOLDERS", folders)
+        monkeypatch.setattr(pipeline, "WHOLE", replace(pipeline.WHOLE, folders=folders))
 
     return make
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -332,8 +333,10 @@ def test_a_stage_is_its_declaration_and_a_word_in_the_method(tmp_path, ray_local
     build = f"{__name__}:count_images"
     own = Stage("counted", "counts", build, ("ingest",), lambda config: {"seed": config.seed})
     monkeypatch.setattr(method, "METHOD", (INGEST, own))
+    folders = {"ingest": "real", "counted": "counts"}
     for module in (method, pipeline):
-        monkeypatch.setattr(module, "FOLDERS", {"ingest": "real", "counted": "counts"})
+        monkeypatch.setattr(module, "FOLDERS", folders)
+    monkeypatch.setattr(pipeline, "WHOLE", replace(pipeline.WHOLE, folders=folders))
     config = miniature(tmp_path)
     counted = run_pipeline(config).manifest()["stages"]["counted"]
     assert counted["facts"] == {"rows": 1, "counted": 160}

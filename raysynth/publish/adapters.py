@@ -24,7 +24,7 @@ from raysynth.errors import ConfigError, DataError
 from raysynth.finished import read_made, require_empty
 from raysynth.models.hub import public_name
 from raysynth.publish.rows import TUNED
-from raysynth.storage.files import open_storage, write_atomic
+from raysynth.storage.files import exists, open_storage, write_atomic
 from raysynth.terminal import clipped, masked, shown
 
 CARD = """\
@@ -62,11 +62,36 @@ def export_adapters(
     DataError
         An adapter's file is not what was written.
     """
+    _check(form, folder)
+    made = read_made(config, "selection", (TUNED,))
+    return _export(made.config, _adapters(made.folders), folder, form, only)
+
+
+def export_trained(config: Config, folder: str, form: str, only: Sequence[str] = ()) -> str:
+    """The same of a run of `raysynth train`, by its configuration; raises as `export_adapters`."""
+    _check(form, folder)
+    place = f"{config.root}/adapters"
+    if not exists(f"{place}/adapters.json"):
+        raise ConfigError(
+            f"{masked(config.root)}: not all adapters are trained yet. Fix: raysynth resume "
+            f"{masked(config.root)}"
+        )
+    return _export(config, _adapters({"": place}), folder, form, only)
+
+
+def _check(form: str, folder: str) -> None:
     if form not in WRITERS:
         raise ConfigError(f"--form: got {clipped(form)!r}, expected {' or '.join(WRITERS)}")
     require_empty(folder)
-    made = read_made(config, "selection", (TUNED,))
-    found = _adapters(made.folders)
+
+
+def _export(
+    config: Config,
+    found: Mapping[str, tuple[str, Adapter]],
+    folder: str,
+    form: str,
+    only: Sequence[str],
+) -> str:
     lines, forms = [], set[Form]()
     for name in (chosen := _chosen(only, found)):
         place, adapter = found[name]
@@ -74,7 +99,7 @@ def export_adapters(
         updates = updates_of(safetensors.torch.load(data), configs_of(data), name)
         forms |= {update.form for update in updates.values()}
         lines.append(_line(WRITERS[form](data, name, folder), adapter))
-    card = _card(made.config, forms, lines)
+    card = _card(config, forms, lines)
     write_atomic(f"{folder}/README.md", card.encode())
     return f"{len(chosen)} adapters ({form}): {masked(folder)}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -70,8 +71,10 @@ def export(
 ) -> None:
     """Save what a finished run made, as other tools read it; nothing is trained or generated."""
     with in_words():
-        config = _config(run, to)
-        if what == IMAGES:
+        if what == ADAPTERS:
+            said = _adapters(run, to, form or "kohya", only or ())
+        elif what == IMAGES:
+            config = _config(run, to)
             from raysynth.progress import Progress
             from raysynth.publish.images import DEFAULT, export_images
 
@@ -82,13 +85,10 @@ def export(
                 sign = signer(certificate, key)
             with Progress() as display:
                 said = export_images(config, to, display, which, form or DEFAULT, sign)
-        elif what == ADAPTERS:
-            from raysynth.publish.adapters import export_adapters
-
-            said = export_adapters(config, to, form or "kohya", only or ())
         else:
             from raysynth.export import export as export_classifier
 
+            config = _config(run, to)
             said = export_classifier(config, what, to, seed, onnx)
     print(said)
 
@@ -115,6 +115,25 @@ def push(
         with Progress() as display:
             said = upload(config, repo, display, what, dry_run, public)
     print(said)
+
+
+def _adapters(run: list[str] | None, to: str, form: str, only: Sequence[str]) -> str:
+    """Export the adapters of a run of the method, or of `raysynth train`."""
+    from raysynth.config.config import Config
+    from raysynth.config.files import read_written
+    from raysynth.publish.adapters import export_adapters, export_trained
+    from raysynth.stages.run import CONFIG
+    from raysynth.storage.files import exists
+
+    named = run[0].rstrip("/") if run and len(run) == 1 else ""
+    file = f"{named}/{CONFIG}"
+    values = read_written(file) if to and named and exists(file) else {}
+    if values.get("command") != "train":
+        return export_adapters(_config(run, to), to, form, only)
+    require_filesystem(to, "--to")
+    folder, _, name = named.rpartition("/")
+    own = {"name": name, "storage_path": folder or ".", "base": values.get("base", {})}
+    return export_trained(Config.model_validate(own), to, form, only)
 
 
 def _config(run: list[str] | None, to: str | None = None) -> Config:

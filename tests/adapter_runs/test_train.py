@@ -11,12 +11,14 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from huggingface_hub import ModelCard
-from safetensors.torch import load
+from safetensors.torch import load, load_file
+from typer.testing import CliRunner
 
 from raysynth.adapter_runs.course import asked_of, check
 from raysynth.adapter_runs.planned import rehearsed
 from raysynth.adapter_runs.run import run_train
 from raysynth.adapter_runs.settings import read_train
+from raysynth.cli import app
 from raysynth.errors import ConfigError, DataError
 from raysynth.finetune.draws import draw
 from raysynth.finetune.kept import Kept
@@ -178,3 +180,18 @@ def test_own_captions_reach_the_network(pets, tmp_path, made):
     material = prepare(dog, draw(dog, config.finetune, 0), base, f"{run}/images", kept, "dog")
     expected = base.condition(["a coat on grass", "a photo of dog", ""])
     assert torch.equal(material.texts["states"], expected["states"])
+
+
+def test_adapters_are_exported_as_other_programs_read_them(made, tmp_path):
+    run, _ = made
+    exported = CliRunner().invoke(app, ["export", "adapters", str(run), "--to", f"{tmp_path}/out"])
+    assert exported.exit_code == 0, exported.output
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == ["README.md", "cat.safetensors", "dog.safetensors"]
+    names = load_file(tmp_path / "out" / "cat.safetensors")
+    assert any(name.startswith("lora_unet_") and name.endswith(".alpha") for name in names)
+    cut = shutil.copytree(run, tmp_path / "cut")
+    (cut / "adapters" / "adapters.json").unlink()
+    refused = CliRunner().invoke(app, ["export", "adapters", str(cut), "--to", f"{tmp_path}/other"])
+    assert isinstance(refused.exception, ConfigError)
+    assert "not all adapters are trained yet" in str(refused.exception)

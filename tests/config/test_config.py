@@ -42,7 +42,10 @@ def test_overrides_win_over_the_file(tmp_path):
         ("dataset.severty=0.95", "Did you mean `severity`"),
         ("nonsense.key=1", "nonsense: unknown key"),
         ("finetune.overrides.0-0.stepz=3", "0-0.stepz: unknown key. Did you mean `steps`"),
-        ("finetune.overrides={0-0: {rank: 3}}", "Known keys: batch_size, learning_rate, steps"),
+        (
+            "finetune.overrides={0-0: {colour: 3}}",
+            "Known keys: alpha, batch_size, learning_rate, rank",
+        ),
         ("finetune.steps=abc", "finetune.steps: "),
         ("dataset.severity=1.2", "dataset.severity"),
         ("dataset.severity=0.3", "dataset.severity"),

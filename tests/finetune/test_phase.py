@@ -21,6 +21,7 @@ class Named:
     cluster: int = 0
     bin: int = -1
     without: int = -1
+    key: tuple[int, ...] = ()
 
 
 def row(images, batch, at=0) -> Any:
