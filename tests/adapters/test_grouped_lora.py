@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
+from safetensors import safe_open
 
 from raysynth.adapters.grouped_lora import inject
 from raysynth.adapters.rows import clip_rows, flatten
@@ -204,3 +207,12 @@ def peft_unet(room, lora, position):
 
 def trained(unet):
     return [parameter for parameter in unet.parameters() if parameter.requires_grad]
+
+
+def test_a_file_says_its_layers_in_an_order_that_no_run_changes(room, tmp_path):
+    """PEFT's configuration holds them as a set, whose order Python draws anew in every process."""
+    random_lora(load_unet(room), 1).save(0, str(tmp_path))
+    with safe_open(tmp_path / "pytorch_lora_weights.safetensors", "pt") as file:
+        said = json.loads(file.metadata()["lora_adapter_metadata"])
+    named = said["unet.target_modules"]
+    assert len(named) > 9 and named == sorted(named)
