@@ -44,6 +44,8 @@ class PartsFamily:
     published: Published
     pipeline_class: str
     """diffusers' pipeline."""
+    vae_overflows: bool = False
+    """Its autoencoder leaves float16's range, and is kept in float32 where all else is in that."""
     patch: int = 1
     compiles: bool = True
 
@@ -124,7 +126,10 @@ class PartsFamily:
 
     def kept_in(self, part: str, loader: Loader) -> torch.dtype:
         """Precision in which a part's weights are kept."""
-        return loader.dtype
+        import torch
+
+        wide = self.vae_overflows and part == "vae" and loader.dtype == torch.float16
+        return torch.float32 if wide else loader.dtype
 
     def kind(self, part: str) -> Any:
         """The class of a part."""
@@ -207,8 +212,11 @@ class PartsFamily:
         return None
 
     def around_vae(self, base: Base) -> AbstractContextManager[Any]:
-        """The context in which the autoencoder runs."""
-        return base.autocast()
+        """The context in which the autoencoder runs: as it is kept, beside others in float16."""
+        import torch
+
+        wide = self.vae_overflows and base.dtype == torch.float16
+        return nullcontext() if wide else base.autocast()
 
     def pipeline(self, base: Base) -> Any:
         """diffusers' pipeline of loaded parts."""
@@ -317,11 +325,6 @@ def length_of(value: Any) -> int:
 def is_whole(value: Any) -> bool:
     """Whether a value is a whole number above 0."""
     return type(value) is int and value >= 1
-
-
-def no_context() -> AbstractContextManager[Any]:
-    """For what runs in the precision that it is kept in."""
-    return nullcontext()
 
 
 def _files_of(part: str, kind: str) -> tuple[str, str]:

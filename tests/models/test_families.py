@@ -24,6 +24,7 @@ from raysynth.models.attention import pick_attention
 from raysynth.models.base import load_base
 from raysynth.models.denoiser import Denoiser
 from raysynth.models.family import Base, layers_of
+from raysynth.models.latents import decode
 from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import check_base
 from raysynth.planning.denoiser_cost import unet_cost
@@ -387,3 +388,16 @@ def test_real_images_are_edited_within_their_masks(folders, tmp_path, name):
     }
     assert both[0.2].shape == (2, SIDE, SIDE, 3)
     assert np.abs(both[0.2] - both[1.0]).max() > 8
+
+
+@pytest.mark.parametrize(
+    ("name", "wide"), [("stable_diffusion_xl", True), ("auraflow", True), ("z_image", False)]
+)
+def test_an_autoencoder_that_overflows_runs_in_float32_beside_others_in_float16(
+    folders, name, wide
+):
+    base = load_base(section(folders[name], dtype="float16"), ("vae",))
+    seen: list[torch.dtype] = []
+    base.vae.decoder.conv_in.register_forward_hook(lambda *given: seen.append(given[2].dtype))
+    decode(base, torch.zeros(1, *base.latent_shape))
+    assert seen == [torch.float32 if wide else torch.float16]

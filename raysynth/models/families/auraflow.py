@@ -7,23 +7,20 @@ States of the padding are zeros, as its pipeline makes them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raysynth.models.family import KEY, Base, Loader, Published, Read, Role, Shape
+from raysynth.models.family import KEY, Base, Published, Read, Role, Shape
 from raysynth.models.headers import read_config
 from raysynth.models.parts_family import (
     MASK,
     TOKENS,
     PartsFamily,
-    no_context,
     padded,
     refuse_misfit,
 )
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from raysynth.models.condition import Condition
@@ -83,6 +80,7 @@ class AuraFlow(PartsFamily):
         hub=("fal/auraflow", "purplesmartai/pony-v7"),
     )
     patch = 2
+    vae_overflows = True
     pipeline_class = "AuraFlowPipeline"
 
     def check(self, source: Path) -> None:
@@ -95,19 +93,6 @@ class AuraFlow(PartsFamily):
         refuse_misfit(source, "transformer", "in_channels", *channels)
         width = (network.get("joint_attention_dim", 2048), text.get("d_model"))
         refuse_misfit(source, "transformer", "joint_attention_dim", *width)
-
-    def kept_in(self, part: str, loader: Loader) -> torch.dtype:
-        """The autoencoder in float32 where all else is in float16, in which it overflows."""
-        import torch
-
-        overflows = part == "vae" and loader.dtype == torch.float16
-        return torch.float32 if overflows else loader.dtype
-
-    def around_vae(self, base: Base) -> AbstractContextManager[Any]:
-        """As it is kept where the others are in float16."""
-        import torch
-
-        return no_context() if base.dtype == torch.float16 else base.autocast()
 
     def blocks(self) -> tuple[type, ...]:
         """Blocks of image and text apart, and together."""

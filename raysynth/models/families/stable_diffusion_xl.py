@@ -9,15 +9,13 @@ training and as its pipeline does, unless the model's own file says otherwise.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from raysynth.models.families.stable_diffusion_1 import CLIP_L, STATES, UNET, StableDiffusion1
-from raysynth.models.family import Base, Loader, Published, Read, Role, Shape
-from raysynth.models.parts_family import TOKENS, no_context, padded
+from raysynth.models.family import Base, Published, Read, Role, Shape
+from raysynth.models.parts_family import TOKENS, padded
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from raysynth.models.condition import Condition
@@ -73,6 +71,7 @@ class StableDiffusionXL(StableDiffusion1):
         texts=(CLIP_L, CLIP_BIG_G),
         hub=("stabilityai/stable-diffusion-xl-", "stabilityai/sdxl-"),
     )
+    vae_overflows = True
     pipeline_class = "StableDiffusionXLPipeline"
 
     @property
@@ -88,19 +87,6 @@ class StableDiffusionXL(StableDiffusion1):
         unet = read("unet") or {}
         named = unet.get("_class_name", UNET) == UNET and unet.get("addition_embed_type") == SIZED
         return named and all(read(part) for part in self.encoders)
-
-    def kept_in(self, part: str, loader: Loader) -> torch.dtype:
-        """The autoencoder in float32 where all else is in float16, in which it overflows."""
-        import torch
-
-        overflows = part == "vae" and loader.dtype == torch.float16
-        return torch.float32 if overflows else loader.dtype
-
-    def around_vae(self, base: Base) -> AbstractContextManager[Any]:
-        """As it is kept where the others are in float16."""
-        import torch
-
-        return no_context() if base.dtype == torch.float16 else base.autocast()
 
     def tokens(self, base: Base, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Token ids of both encoders, which prompts say something, and the sizes of images."""
