@@ -5,24 +5,34 @@ Nothing is written and no Ray is started.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from raysynth.cluster.settings import ResourcesConfig
 from raysynth.config.config import Config
+from raysynth.config.ground import RunConfig
 from raysynth.datasets.listing import few_measured, split_counts
 from raysynth.errors import ConfigError, DataError
 from raysynth.method import FOLDERS
+from raysynth.models.hub import pinned
+from raysynth.models.settings import BaseConfigSection
 from raysynth.pipeline import stage_digests
+from raysynth.planning.minutes import in_words, of_work
+from raysynth.planning.plan import TERAFLOPS
 from raysynth.planning.preflight import (
     grouping_warnings,
     preflight,
     strange_lenders,
     warnings_of,
 )
+from raysynth.stages.course import Course
 from raysynth.stages.record import read_manifest
 from raysynth.stages.shelf import Shelf
 from raysynth.storage.files import exists, misfits
+
+NAMED = 20
+"""Adapters that are listed; others are counted."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,23 @@ def stages_as(root: str, digests: Mapping[str, str], folders: Mapping[str, str])
     """
     recorded, shelf = _recorded(root), Shelf(root, folders)
     return {name: _of(name, digest, recorded.get(name), shelf) for name, digest in digests.items()}
+
+
+def stage_lines(course: Course, config: RunConfig) -> Iterator[str]:
+    """Lines that say what a run of a command would do with each of its stages."""
+    nodes = course.nodes(pinned(config, strict=False), None, course.contents)
+    digests = {node.name: node.digest for node in nodes}
+    for name, what in stages_as(config.root, digests, course.folders).items():
+        yield f"{name:<12} {what}"
+
+
+def time_line(resources: ResourcesConfig, base: BaseConfigSection, stage: str, flops: float) -> str:
+    """How long a stage's FLOPs take here, or on GPUs where no CPU of this machine is meant."""
+    found = of_work(resources, base, {stage: flops})
+    if found is None:
+        hours = flops / (TERAFLOPS * 1e12) / 3600
+        return f"GPU-hours    {hours:,.2f} (at {TERAFLOPS:g} TFLOP/s sustained)"
+    return f"time         {in_words(found.total)} ({found.basis})"
 
 
 def _recorded(root: str) -> Mapping[str, Any]:

@@ -8,7 +8,6 @@ from raysynth.adapter_runs.course import TRAIN, asked_of, warnings_of
 from raysynth.adapter_runs.settings import TrainConfig
 from raysynth.config.config import Config
 from raysynth.finetune.jobs import Job
-from raysynth.models.hub import pinned
 from raysynth.planning.costs import (
     FLOAT_BYTES,
     GPUS_GB,
@@ -17,14 +16,9 @@ from raysynth.planning.costs import (
     training_cost,
     training_memory,
 )
-from raysynth.planning.minutes import in_words, of_work
-from raysynth.planning.plan import TERAFLOPS
 from raysynth.planning.sizes import base_shape
-from raysynth.rehearsal import stages_as
+from raysynth.rehearsal import NAMED, stage_lines, time_line
 from raysynth.terminal import masked, shown
-
-NAMED = 20
-"""Adapters that are listed; others are counted."""
 
 
 def rehearsed(config: TrainConfig) -> Iterator[str]:
@@ -43,10 +37,7 @@ def rehearsed(config: TrainConfig) -> Iterator[str]:
     captions = f"{folders.own:,} of {len(folders.files):,} images"
     yield f"captions     of their own: {captions}; others: {shown(config.caption)}"
     yield f"to           {masked(config.root)}"
-    nodes = TRAIN.nodes(pinned(config, strict=False), None, TRAIN.contents)
-    digests = {node.name: node.digest for node in nodes}
-    for name, what in stages_as(config.root, digests, TRAIN.folders).items():
-        yield f"{name:<12} {what}"
+    yield from stage_lines(TRAIN, config)
     for each in (*assumptions, *warnings_of(config, folders, jobs)):
         yield f"warning: {each}"
 
@@ -77,12 +68,7 @@ def _costs(config: TrainConfig, jobs: list[Job], assumptions: list[str]) -> Iter
         f"fine-tuning  {len(jobs):,} adapter{'s' * (len(jobs) != 1)}, {steps:,} steps together, "
         f"{cost.trained / 1e6:,.2f} M numbers each"
     )
-    found = of_work(config.resources, config.base, {"fine-tuning": flops})
-    if found is None:
-        hours = flops / (TERAFLOPS * 1e12) / 3600
-        yield f"GPU-hours    {hours:,.2f} (at {TERAFLOPS:g} TFLOP/s sustained)"
-    else:
-        yield f"time         {in_words(found.total)} ({found.basis})"
+    yield time_line(config.resources, config.base, "fine-tuning", flops)
     share, each = settings.memory_share, (memory(2) - memory(1)) / 1e6
     fitting = ", ".join(
         f"{most_at_once(memory, gb * 1e9 * share, lora=True):,} in {gb} GB" for gb in GPUS_GB

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import string
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from raysynth.cluster.settings import ResourcesConfig
-from raysynth.config.command import read_command
+from raysynth.config.command import read_command, whole_path
 from raysynth.config.ground import RunConfig
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import Training, recipe_of
@@ -122,6 +121,5 @@ def read_train(
     ConfigError
         With one line per problem: the key, what was found, what is expected.
     """
-    where = folder if "://" in folder else os.path.abspath(os.path.expanduser(folder))
-    own = {"images": where, "name": run_name(folder)}
+    own = {"images": whole_path(folder), "name": run_name(folder)}
     return read_command(TrainConfig, own, settings, files, to, (DEFAULTS, LARGE), IDLE)

@@ -18,6 +18,7 @@ from torch import Tensor
 from raysynth.adapters.damaged import AGAIN, check_finite
 from raysynth.adapters.layers import Form
 from raysynth.errors import DamagedError, ModelError
+from raysynth.models.headers import metadata_of
 from raysynth.storage.files import make_folder, open_storage, write_atomic
 from raysynth.storage.hashes import note_bytes
 from raysynth.terminal import masked
@@ -183,9 +184,7 @@ def _update(
 
 def configs_of(data: bytes) -> dict[str, Any]:
     """PEFT's configuration in the metadata of an adapter's file; empty where it does not say."""
-    length = int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    configs: dict[str, Any] = json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY, "{}"))
+    configs: dict[str, Any] = json.loads(metadata_of(data).get(LORA_ADAPTER_METADATA_KEY, "{}"))
     return configs
 
 

@@ -54,7 +54,11 @@ def read_file(path: str, part: str, parts: Mapping[str, Any]) -> dict[str, Updat
     """
     file = file_of(path)
     storage, name = open_storage(file)
-    data = storage.cat_file(name)
+    return updates_in(storage.cat_file(name), file, part, parts)
+
+
+def updates_in(data: bytes, file: str, part: str, parts: Mapping[str, Any]) -> dict[str, Update]:
+    """The updates in a file's bytes; parameters and errors as `read_file`."""
     try:
         weights = safetensors.torch.load(data)
     except safetensors.SafetensorError as error:

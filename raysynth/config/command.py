@@ -51,6 +51,11 @@ def read_command(
     return config
 
 
+def whole_path(path: str) -> str:
+    """A path from the root on, `~` resolved; a URI as it is."""
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """(arguments, settings) of a command's words: a setting has `=`, and no `/` before it."""
     settings = [word for word in words if _is_setting(word)]
@@ -73,7 +78,7 @@ def _place(to: str, given: Mapping[str, Any]) -> dict[str, str]:
         return {}
     if twice := [key for key in ("name", "storage_path") if key in given]:
         raise ConfigError(f"--to, {twice[0]}: both say where the run lies. Fix: leave one out")
-    whole = to.rstrip("/") if "://" in to else os.path.abspath(os.path.expanduser(to))
+    whole = whole_path(to.rstrip("/"))
     folder, _, name = whole.rpartition("/")
     if not folder or not name:
         raise ConfigError(

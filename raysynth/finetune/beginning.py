@@ -37,8 +37,8 @@ def hashed(config: Any, strict: bool = True) -> Any:
 
     Raises ConfigError.
     """
-    settings: FinetuneConfig | None = getattr(config, "finetune", None)  # not of `generate`
-    if settings is None or settings.start is None or settings.start_sha256:
+    settings: FinetuneConfig = config.finetune
+    if settings.start is None or settings.start_sha256:
         return config
     try:
         found = sha256_of(file_of(settings.start))

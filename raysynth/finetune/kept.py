@@ -8,7 +8,6 @@ whole and finite; else all is encoded again.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from raysynth.knobs import digest_of
 from raysynth.models.condition import Condition
+from raysynth.models.headers import metadata_of
 from raysynth.models.settings import BaseConfigSection
 from raysynth.storage.files import make_folder, open_storage, remove_files, write_atomic
 
@@ -76,14 +76,9 @@ def _read(path: str, key: str, device: torch.device) -> Encoded:
     storage, name = open_storage(path)
     data = storage.cat_file(name)
     tensors = safetensors.torch.load(data)
-    if _said(data) != key or not all(tensor.isfinite().all() for tensor in tensors.values()):
+    if metadata_of(data)[KEY] != key or not all(
+        tensor.isfinite().all() for tensor in tensors.values()
+    ):
         raise ValueError("of other images, or damaged")
     told = {n.removeprefix(TOLD): t.to(device) for n, t in tensors.items() if n.startswith(TOLD)}
     return tensors[MOMENTS].to(device), Condition(told)
-
-
-def _said(data: bytes) -> str:
-    """The key in a file's metadata."""
-    length = int.from_bytes(data[:8], "little")
-    said: str = json.loads(data[8 : 8 + length])["__metadata__"][KEY]
-    return said

@@ -173,6 +173,16 @@ def tensors_of(file: BinaryIO, size: int) -> dict[str, tuple[str, tuple[int, ...
     return found
 
 
+def metadata_of(data: bytes) -> dict[str, str]:
+    """What a whole safetensors file's bytes say besides their tensors; empty where nothing.
+
+    Raises ValueError, AttributeError: the bytes are none of safetensors'.
+    """
+    length = int.from_bytes(data[:LENGTH], "little")
+    found: dict[str, str] = json.loads(data[LENGTH : LENGTH + length]).get("__metadata__") or {}
+    return found
+
+
 def is_whole(storage: Any, path: str) -> bool:
     """Whether a file of safetensors is there and as long as its header says; no weight is read.
 

@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raysynth.errors import ConfigError, ModelError
+from raysynth.errors import ConfigError
 from raysynth.models.family import KEY, Base, Loader, Published, Read, Role, Shape
 from raysynth.models.headers import read_config
+from raysynth.models.misfits import is_whole
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,15 @@ WEIGHTS = {
     "transformers": "model*.safetensors",
 }
 """Library -> pattern of a part's files of weights."""
+
+
+OF_A_TRANSFORMER: Mapping[Role, tuple[str, ...]] = {
+    "model": ("transformer", "scheduler"),
+    "vae": ("vae",),
+    "text": ("text_encoder", "tokenizer"),
+    "scheduler": ("scheduler",),
+}
+"""Parts by what they are for, of a transformer with one text encoder."""
 
 
 class PartsFamily:
@@ -182,14 +192,10 @@ class PartsFamily:
 
     def predict(self, model: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """[B, C, H, W] what the network gives; of tokens, `joined` with its text encoders."""
-        if self.reads_tokens(condition):
+        if TOKENS in condition.tensors:
             found: Tensor = model(x, timestep, condition.tensors)
             return found
         return self.asked(model, x, timestep, condition)
-
-    def reads_tokens(self, condition: Condition) -> bool:
-        """Whether a condition is a `live` base's."""
-        return TOKENS in condition.tensors
 
     def asked(self, model: Any, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """[B, C, H, W] what the network itself gives."""
@@ -287,44 +293,6 @@ def padded(base: Base, tokenizer: Any, limit: int, prompts: Sequence[str]) -> An
     return tokenizer(list(prompts), padding="max_length", max_length=limit, return_tensors="pt").to(
         base.device
     )
-
-
-def refuse_misfit(source: Path, network: str, what: str, got: Any, needed: Any) -> None:
-    """Refuse a network that its other parts do not fit; raises ModelError."""
-    if got != needed:
-        raise ModelError(
-            f"{KEY}: {source}/{network} has {what}={got}, but its vae and text encoder need "
-            f"{needed}. Fix: keep the parts of one model together"
-        )
-
-
-def require_whole(source: Path, part: str, name: str, value: Any) -> None:
-    """Refuse a configuration whose value is no whole number above 0; raises ModelError."""
-    if not is_whole(value):
-        raise ModelError(
-            f"{KEY}: {source}/{part}/config.json has {name}={value!r:.80}; expected a "
-            "whole number above 0 (block_out_channels: a list). Fix: take the config.json "
-            "that the model was published with"
-        )
-
-
-def require_kind(source: Path, part: str, got: Any, expected: str, title: str) -> None:
-    """Refuse a part of another kind; raises ModelError."""
-    if got != expected:
-        raise ModelError(
-            f"{KEY}: {source}/{part} is a {got!r:.80}; expected {expected}. "
-            f"Fix: choose a {title} model"
-        )
-
-
-def length_of(value: Any) -> int:
-    """Of a list; 0 for what is none."""
-    return len(value) if isinstance(value, list) else 0
-
-
-def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number above 0."""
-    return type(value) is int and value >= 1
 
 
 def _files_of(part: str, kind: str) -> tuple[str, str]:

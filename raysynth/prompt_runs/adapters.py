@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from raysynth.adapters.record import LoraShape
 from raysynth.errors import ConfigError, ModelError
@@ -47,8 +48,10 @@ class Adapters:
         return LoraShape((), rank, float(rank), text, each=True)
 
 
-def find_adapters(given: Sequence[str]) -> Adapters:
+def find_adapters(given: Sequence[str], *, numbers: bool = True) -> Adapters:
     """The adapters of files, of folders of diffusers' form, and of folders of either.
+
+    `numbers`: as `read_lora_file`; the check of a run looks at them, its stages need not.
 
     Raises
     ------
@@ -72,7 +75,8 @@ def find_adapters(given: Sequence[str]) -> Adapters:
             names.append(name)
         of[each] = tuple(names)
     with ThreadPoolExecutor(READERS) as readers:
-        files = dict(zip(paths, readers.map(read_lora_file, paths.values()), strict=True))
+        read = readers.map(partial(read_lora_file, numbers=numbers), paths.values())
+        files = dict(zip(paths, read, strict=True))
     _require_fitting(files)
     return Adapters(files, of)
 

@@ -71,7 +71,7 @@ def contents_of(stage: Stage, config: GenerateConfig) -> dict[str, Any]:
         return {"prompts": sha256_of(config.prompts)}
     if stage is not ADAPTERS:
         return {}
-    files = find_adapters(read_prompts(config).paths).files
+    files = find_adapters(read_prompts(config).paths, numbers=False).files
     return {"adapters": {name: sha256_of(file.path) for name, file in files.items()}}
 
 

@@ -48,7 +48,7 @@ def build(work: Work) -> dict[str, Any]:
     assert isinstance(config, GenerateConfig)
     target = Target(work.folder, FORMS[config.export], notes_among(sizes_below(work.folder)))
     prompts = read_prompts(config)
-    rows = rows_of(config, prompts, find_adapters(prompts.paths))
+    rows = rows_of(config, prompts, find_adapters(prompts.paths, numbers=False))
     write_pieces(target, Shards(images.path, rows.groups), work.progress)
     write_card(config, rows, images.facts, work.folder, config.export)
     remove(f"{work.folder}/{NOTES}")

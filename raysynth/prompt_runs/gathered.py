@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from raysynth.adapters.files import write_updates
-from raysynth.adapters.foreign import read_file
+from raysynth.adapters.foreign import read_file, updates_in
 from raysynth.errors import ModelError
 from raysynth.models.base import described
 from raysynth.models.family import KEY
@@ -49,14 +49,15 @@ def build(work: Work) -> dict[str, Any]:
     """Write every adapter to `<folder>/<name>`; facts: rows (adapters), sha256 of their files."""
     config = work.config
     assert isinstance(config, GenerateConfig)
-    adapters = find_adapters(read_prompts(config).paths)
+    adapters = find_adapters(read_prompts(config).paths, numbers=False)
     part, network = network_of(config.base)
     work.progress.update("adapters", 0, len(adapters.files))
 
     def write(name: str) -> str:
         path = adapters.files[name].path
-        write_updates(read_file(path, part, {part: network}), f"{work.folder}/{name}")
-        return hashlib.sha256(_bytes(path)).hexdigest()
+        data = _bytes(path)
+        write_updates(updates_in(data, path, part, {part: network}), f"{work.folder}/{name}")
+        return hashlib.sha256(data).hexdigest()
 
     sums = {}
     with ThreadPoolExecutor(WRITERS) as writers:

@@ -53,7 +53,7 @@ def build(work: Work) -> dict[str, Any]:
     config, stacked = work.config, work.path("adapters")
     assert isinstance(config, GenerateConfig)
     prompts = read_prompts(config)
-    adapters = find_adapters(prompts.paths)
+    adapters = find_adapters(prompts.paths, numbers=False)
     rows = rows_of(config, prompts, adapters)
     sums = work.inputs["adapters"].facts["adapters"]
     task = task_of(config, rows, stacked, adapters.shape)

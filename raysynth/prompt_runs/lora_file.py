@@ -70,8 +70,10 @@ class LoraFile:
         return max(layer.rank for layer in self.layers.values())
 
 
-def read_lora_file(path: str) -> LoraFile:
-    """The layers of a file at a path or URI; its numbers are looked at, too.
+def read_lora_file(path: str, *, numbers: bool = True) -> LoraFile:
+    """The layers of a file at a path or URI.
+
+    `numbers`: look at all of them; else it is read by its header, having been looked at before.
 
     Raises
     ------
@@ -83,7 +85,7 @@ def read_lora_file(path: str) -> LoraFile:
     try:
         size = storage.size(name)
         with storage.open(name, "rb") as file:
-            if fault := fault_of(file, size):
+            if fault := fault_of(file, size, numbers=numbers):
                 raise _refused(path, f"{fault}; expected a whole LoRA file")
             file.seek(0)
             shapes = {key: shape for key, (_, shape) in tensors_of(file, size).items()}

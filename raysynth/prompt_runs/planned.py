@@ -6,24 +6,17 @@ import math
 from collections.abc import Iterator
 
 from raysynth.config.config import Config
-from raysynth.models.hub import pinned
-from raysynth.planning.costs import PNG_BYTES
+from raysynth.planning.costs import FLOAT_BYTES, PNG_BYTES
 from raysynth.planning.known_costs import cost_of_network
-from raysynth.planning.minutes import in_words, of_work
-from raysynth.planning.plan import TERAFLOPS
 from raysynth.planning.sizes import base_shape
 from raysynth.prompt_runs.adapters import Adapters
 from raysynth.prompt_runs.course import GENERATE, asked_of
 from raysynth.prompt_runs.rows import Rows
 from raysynth.prompt_runs.settings import GenerateConfig
-from raysynth.rehearsal import stages_as
+from raysynth.rehearsal import NAMED, stage_lines, time_line
 from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.schedules.even import even_levels
 from raysynth.terminal import masked
-
-NAMED = 20
-"""Adapters that are listed; others are counted."""
-FLOAT_BYTES = 4
 
 
 def rehearsed(config: GenerateConfig) -> Iterator[str]:
@@ -40,10 +33,7 @@ def rehearsed(config: GenerateConfig) -> Iterator[str]:
     assumptions: list[str] = []
     yield from _costs(config, adapters, rows, assumptions)
     yield f"to           {masked(config.root)}"
-    nodes = GENERATE.nodes(pinned(config, strict=False), None, GENERATE.contents)
-    digests = {node.name: node.digest for node in nodes}
-    for name, what in stages_as(config.root, digests, GENERATE.folders).items():
-        yield f"{name:<12} {what}"
+    yield from stage_lines(GENERATE, config)
     for each in assumptions:
         yield f"warning: {each}"
 
@@ -76,12 +66,7 @@ def _costs(
         f"generation   {images:,} images of {len(rows.prompts):,} prompts, {recipe.steps} steps of "
         f"{synthesis.solver}, guidance {recipe.guidance_scale:g}, {side} x {side} pixels"
     )
-    found = of_work(config.resources, config.base, {"generation": flops})
-    if found is None:
-        hours = flops / (TERAFLOPS * 1e12) / 3600
-        yield f"GPU-hours    {hours:,.2f} (at {TERAFLOPS:g} TFLOP/s sustained)"
-    else:
-        yield f"time         {in_words(found.total)} ({found.basis})"
+    yield time_line(config.resources, config.base, "generation", flops)
     rank = adapters.shape.rank
     numbers = sum(
         rank * (math.prod(layer.a[1:]) + layer.b[0]) for layer in adapters.layers.values()

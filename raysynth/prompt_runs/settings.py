@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from raysynth.cluster.settings import ResourcesConfig
-from raysynth.config.command import read_command
+from raysynth.config.command import read_command, whole_path
 from raysynth.config.ground import RunConfig
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import Recipe, recipe_of
@@ -125,13 +125,9 @@ def read_generate(
         With one line per problem: the key, what was found, what is expected.
     """
     own = {
-        "prompts": _whole(prompts),
-        "adapters": [_whole(each) for each in adapters],
+        "prompts": whole_path(prompts),
+        "adapters": [whole_path(each) for each in adapters],
         "name": run_name(os.path.splitext(prompts.rstrip("/"))[0]),
         "export": export,
     }
     return read_command(GenerateConfig, own, settings, files, to, (DEFAULTS, LARGE), IDLE)
-
-
-def _whole(path: str) -> str:
-    return path if "://" in path else os.path.abspath(os.path.expanduser(path))

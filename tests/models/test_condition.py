@@ -29,6 +29,18 @@ def test_what_is_parted_into_rows_is_joined_again():
     assert all(torch.equal(again[name], whole[name]) for name in whole.tensors)
 
 
+def test_states_of_shorter_prompts_end_in_zeros():
+    """Z-Image's, which are as long as the longest prompt that they were made with."""
+    short = Condition({"states": torch.ones(2, 3, 4), "count": torch.tensor([3, 2])})
+    long = Condition({"states": torch.full((1, 5, 4), 2.0), "count": torch.tensor([5])})
+    for order in ([short, long], [long, short]):
+        whole = Condition.cat(order)
+        assert whole["states"].shape == (3, 5, 4)
+        ones = whole["states"][whole["states"][:, 0, 0] == 1]
+        assert (ones[:, :3] == 1).all() and (ones[:, 3:] == 0).all()
+        assert sorted(whole["count"].tolist()) == [2, 3, 5]
+
+
 def test_whole_numbers_keep_their_type():
     moved = made(2).to(torch.device("cpu"), torch.bfloat16)
     assert (moved["states"].dtype, moved["sizes"].dtype) == (torch.bfloat16, torch.int64)

@@ -241,3 +241,19 @@ def test_a_run_that_needs_more_memory_than_this_machine_has_is_said():
         assert f"this machine has {there / 1e9:,.1f} GB" in said and "Fix:" in said
     elsewhere = resources.model_copy(update={"address": "10.0.0.5:6379"})
     assert crowded(elsewhere, fits | {"object store": there}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "side"),
+    [
+        ("stabilityai/stable-diffusion-xl-base-1.0", "Stable Diffusion XL", 1024),
+        ("Tongyi-MAI/Z-Image-Turbo", "Z-Image", 1024),
+        ("fal/AuraFlow-v0.3", "AuraFlow", 512),
+        ("somebody/something", "Stable Diffusion 1.x, 2.x", 512),
+    ],
+)
+def test_a_hub_ids_sizes_are_those_of_the_family_that_it_is_known_for(name, title, side):
+    said: list[str] = []
+    shape = sizes.base_shape(load_config(None, [f"base.name={name}"]), said)
+    assert (shape.family.title, shape.side) == (title, side)
+    assert f"{name} has the shape of {title}" in said[0]

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raysynth.models.family import KEY, Base, Published, Read, Role, Shape
-from raysynth.models.headers import read_config
+from raysynth.models.family import Base, Published, Read, Shape
+from raysynth.models.misfits import check_transformer
 from raysynth.models.parts_family import (
     MASK,
+    OF_A_TRANSFORMER,
     TOKENS,
     PartsFamily,
     padded,
-    refuse_misfit,
 )
 
 if TYPE_CHECKING:
@@ -43,12 +43,7 @@ class AuraFlow(PartsFamily):
         "text_encoder": "transformers.UMT5EncoderModel",
         "tokenizer": "transformers.AutoTokenizer",
     }
-    roles: Mapping[Role, tuple[str, ...]] = {
-        "model": ("transformer", "scheduler"),
-        "vae": ("vae",),
-        "text": ("text_encoder", "tokenizer"),
-        "scheduler": ("scheduler",),
-    }
+    roles = OF_A_TRANSFORMER
     targets: Mapping[str, tuple[str, ...]] = {
         "attention": (
             *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
@@ -85,14 +80,7 @@ class AuraFlow(PartsFamily):
 
     def check(self, source: Path) -> None:
         """Refuse a transformer that does not fit its autoencoder or encoder; raises ModelError."""
-        network, vae, text = (
-            read_config(KEY, source / part / "config.json")
-            for part in ("transformer", "vae", "text_encoder")
-        )
-        channels = (network.get("in_channels", 4), vae.get("latent_channels", 4))
-        refuse_misfit(source, "transformer", "in_channels", *channels)
-        width = (network.get("joint_attention_dim", 2048), text.get("d_model"))
-        refuse_misfit(source, "transformer", "joint_attention_dim", *width)
+        check_transformer(source, self.published.network, "joint_attention_dim", "d_model")
 
     def blocks(self) -> tuple[type, ...]:
         """Blocks of image and text apart, and together."""

@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from raysynth.models.family import KEY, Base, Published, Read, Role, Shape
 from raysynth.models.headers import read_config
+from raysynth.models.misfits import length_of, refuse_misfit, require_kind, require_whole
 from raysynth.models.parts_family import (
     MASK,
     TOKENS,
     PartsFamily,
-    length_of,
     padded,
-    refuse_misfit,
-    require_kind,
-    require_whole,
 )
 
 if TYPE_CHECKING:

@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysynth.errors import ConfigError
-from raysynth.models.family import KEY, Base, Published, Read, Role, Shape
-from raysynth.models.headers import read_config
-from raysynth.models.parts_family import MASK, TOKENS, PartsFamily, refuse_misfit
+from raysynth.models.family import Base, Published, Read, Shape
+from raysynth.models.misfits import check_transformer
+from raysynth.models.parts_family import (
+    MASK,
+    OF_A_TRANSFORMER,
+    TOKENS,
+    PartsFamily,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,8 +30,6 @@ STATES, COUNT = "states", "count"
 LENGTH = 512
 """Tokens of a prompt, at most, with the chat around it."""
 TIMESTEPS = 1000
-PATCH = "2-1"
-"""Name of the layers that read and write patches of 2 x 2 positions."""
 
 
 class ZImage(PartsFamily):
@@ -40,12 +43,7 @@ class ZImage(PartsFamily):
         "text_encoder": "transformers.Qwen3Model",
         "tokenizer": "transformers.AutoTokenizer",
     }
-    roles: Mapping[Role, tuple[str, ...]] = {
-        "model": ("transformer", "scheduler"),
-        "vae": ("vae",),
-        "text": ("text_encoder", "tokenizer"),
-        "scheduler": ("scheduler",),
-    }
+    roles = OF_A_TRANSFORMER
     targets: Mapping[str, tuple[str, ...]] = {
         "attention": tuple(f"attention.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")),
         "feed_forward": tuple(f"feed_forward.{name}" for name in ("w1", "w2", "w3")),
@@ -71,14 +69,7 @@ class ZImage(PartsFamily):
 
     def check(self, source: Path) -> None:
         """Refuse a transformer that does not fit its autoencoder or encoder; raises ModelError."""
-        network, vae, text = (
-            read_config(KEY, source / part / "config.json")
-            for part in ("transformer", "vae", "text_encoder")
-        )
-        channels = (network.get("in_channels", 16), vae.get("latent_channels", 4))
-        refuse_misfit(source, "transformer", "in_channels", *channels)
-        width = (network.get("cap_feat_dim", 2560), text.get("hidden_size"))
-        refuse_misfit(source, "transformer", "cap_feat_dim", *width)
+        check_transformer(source, self.published.network, "cap_feat_dim", "hidden_size")
 
     def build(self, config: Mapping[str, Any]) -> Any:
         """The network of a configuration; it takes images of any side."""
