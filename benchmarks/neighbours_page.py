@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -63,4 +63,6 @@ def kept() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(page(kept()))
+    parser = argparse.ArgumentParser(description=str(__doc__))
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.parse_args().file.write_text(page(kept()))

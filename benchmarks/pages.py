@@ -9,24 +9,30 @@ for the gallery another group chosen, sorted and drawn), the median of five.
 
 from __future__ import annotations
 
+import argparse
 import io
 import shutil
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
-from playwright.sync_api import sync_playwright
 
 WIDTH, HEIGHT, REDUCED = 1440, 2600, 720
 TIMES = 5
 
 
 def main() -> None:
-    """Arguments: the old page, the new one, the picture."""
-    old, new, picture = (Path(argument).resolve() for argument in sys.argv[1:4])
+    """The picture is written, the figures printed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("old", metavar="OLD/index.html", type=_page)
+    parser.add_argument("new", metavar="NEW/index.html", type=_page)
+    parser.add_argument("picture", metavar="PICTURE", type=Path)
+    asked = parser.parse_args()
+    from playwright.sync_api import sync_playwright
+
+    old, new, picture = asked.old, asked.new, asked.picture
     with sync_playwright() as tool:
         chromium = shutil.which("chromium") or shutil.which("chromium-browser")
         browser = tool.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -37,6 +43,10 @@ def main() -> None:
             size = page.stat().st_size / 2**20
             print(f"{page.name}: {size:.1f} MiB, usable after {statistics.median(taken):.2f} s")
         browser.close()
+
+
+def _page(argument: str) -> Path:
+    return Path(argument).resolve()
 
 
 def _shot(browser: Any, page: Path) -> Image.Image:

@@ -9,6 +9,7 @@ Needs playwright (`pip install playwright`) and a Chromium, CHROMIUM or /usr/bin
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import re
@@ -35,7 +36,7 @@ PATIENCE_MS = 300_000
 
 
 def terminal(root: str) -> None:
-    """docs/images/terminal.svg: what a terminal shows of a run, by its sign of life."""
+    """terminal.svg: what a terminal shows of a run, by its sign of life."""
     record = read_status(root).record
     fields = Standing._fields
     at = [Standing(*(each[name] for name in fields)) for each in record["now"] if each["stage"]]
@@ -49,7 +50,7 @@ def terminal(root: str) -> None:
 
 
 def boards(root: str) -> None:
-    """docs/images/tensorboard.png and optuna.png, of `raysynth dashboards`."""
+    """tensorboard.png and optuna.png, of `raysynth dashboards`."""
     command = [sys.executable, "-m", "raysynth", "dashboards", root, "--port", "16206"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -74,7 +75,7 @@ def boards(root: str) -> None:
 
 
 def compare(*roots: str) -> None:
-    """docs/images/compare.png, the top of the page."""
+    """compare.png, the top of the page."""
     runs = [known(root) for root in roots]
     with tempfile.NamedTemporaryFile("w", suffix=".html") as file, page_of(1100, 1000) as page:
         file.write(render(runs, named(runs)))
@@ -103,5 +104,17 @@ def shoot(page: Any, name: str) -> None:
     picture.convert("RGB").quantize(128).save(IMAGES / name, optimize=True)
 
 
+def main() -> None:
+    """What is drawn, and the runs it is drawn of."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = parser.add_subparsers(required=True)
+    for draw, runs in ((terminal, 1), (boards, 1), (compare, "+")):
+        part = parts.add_parser(draw.__name__, help=(draw.__doc__ or "").splitlines()[0])
+        part.add_argument("runs", metavar="RUN", nargs=runs)
+        part.set_defaults(draw=draw)
+    asked = parser.parse_args()
+    asked.draw(*asked.runs)
+
+
 if __name__ == "__main__":
-    {"terminal": terminal, "boards": boards, "compare": compare}[sys.argv[1]](*sys.argv[2:])
+    main()

@@ -13,14 +13,45 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
 
+# What libraries they import is imported once, by the one that needs most of them; each script then
+# runs in a process of its own, and imports what lies beside it itself.
+EACH = """
+import os, runpy, sys
+import _pytest, hypothesis, ray.data, ray.train, ray.tune
+path, libraries = list(sys.path), set(sys.modules)
+sys.path.insert(0, sys.argv[1])
+import neighbours
+beside = tuple(os.path.join(os.path.dirname(sys.argv[1]), name) for name in ("bench", "pre", "tests"))
+for name in set(sys.modules) - libraries:
+    if str(getattr(sys.modules[name], "__file__", "")).startswith(beside):
+        del sys.modules[name]
+sys.path[:] = path
+failed = []
+for script in sys.argv[2:]:
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        sys.argv = [script, "--help"]
+        sys.path.insert(0, os.path.dirname(script))
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            sys.stdout.flush()
+            os._exit(bool(end.code))
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        failed.append(os.path.basename(script))
+sys.exit(f"without --help: {failed}" if failed else 0)
+"""
 
-@pytest.mark.slow
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_a_script_says_how_it_is_called(script, tmp_path):
+
+def test_every_script_says_how_it_is_called(tmp_path):
     alone = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, str(script), "--help"]
+    command = [sys.executable, "-c", EACH, str(ROOT / "benchmarks"), *map(str, SCRIPTS)]
     done = subprocess.run(command, capture_output=True, text=True, env=alone, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    run_alone = [script for script in SCRIPTS if "__main__" in script.read_text()]
+    assert done.stdout.count("usage: ") == len(run_alone)
 
 
 def test_what_lies_beside_the_package_is_found(tmp_path):
