@@ -64,7 +64,7 @@ with Progress(Console(file=io.StringIO())) as display:
     add(IMAGES_GENERATED, 40)
     add(IMAGES_GENERATED, 8)
     _say_lost(display, "a node was lost")
-    _say({"kept": 36, "rows": 64, "copies": {}}, display)
+    _say({"kept": 36, "rows": 64, "copies": {}, "kept_per_group": 9}, display)
     trial = SimpleNamespace(trial_id="t1", is_finished=lambda: False)
     TrialProgress().on_trial_result(1, [trial], trial, {"validation_wga": 0.625})
     port = ray.nodes()[0]["MetricsExportPort"]
