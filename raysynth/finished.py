@@ -93,7 +93,12 @@ def read_made(config: Config, last: str, kinds: Sequence[str]) -> Made:
     _check_given(config, own)
     node = next(node for node in nodes_of(own) if node.name == last)
     known = node.upstream | {last: node}
-    asked = {name: each for name, each in known.items() if each.stage.name in kinds}
+    # A grouping method's stage stands for the one whose table it writes anew.
+    asked = {
+        each.stage.stands_for or name: each
+        for name, each in known.items()
+        if each.stage.name in kinds or each.stage.stands_for in kinds
+    }
     for each in asked.values():
         for one in (*each.upstream.values(), each):
             _check_made(one, stages, root)

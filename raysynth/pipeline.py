@@ -33,7 +33,7 @@ from raysynth.planning.preflight import (
 )
 from raysynth.progress import Event, Progress
 from raysynth.stages.course import Course
-from raysynth.stages.graph import Contents, Node, stage_kind
+from raysynth.stages.graph import Contents, Node, no_contents, stage_kind
 from raysynth.stages.run import CONFIG, Run
 from raysynth.stages.stage import Done, Work, function
 from raysynth.trackers.several import Trackers, open_trackers
@@ -197,6 +197,8 @@ class _Runner:
         self._progress.stage(next(iter(self._course.folders)))
         self._progress.update("content of the data set's files")
         nodes = self._course.nodes(self._config, last, self._course.contents)
+        own = {node.name for node in self._course.nodes(self._config, None, no_contents)}
+        self._run.name_only(own.__contains__)
         self._progress.stages, self._progress.made = [node.name for node in nodes], ()
         done: dict[str, Done] = {}
         with Ahead(self._progress) as ahead:

@@ -21,7 +21,8 @@ import _pytest, hypothesis, ray.data, ray.train, ray.tune
 path, libraries = list(sys.path), set(sys.modules)
 sys.path.insert(0, sys.argv[1])
 import neighbours
-beside = tuple(os.path.join(os.path.dirname(sys.argv[1]), name) for name in ("bench", "pre", "tests"))
+root = os.path.dirname(sys.argv[1])
+beside = tuple(os.path.join(root, name) for name in ("benchmarks", "pretraining", "tests"))
 for name in set(sys.modules) - libraries:
     if str(getattr(sys.modules[name], "__file__", "")).startswith(beside):
         del sys.modules[name]

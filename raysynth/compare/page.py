@@ -111,12 +111,11 @@ def _sheets(runs: Sequence[Known]) -> list[Sheet]:
 
 def _real(run: Known) -> dict[str, Picture]:
     """Group -> real training images of it."""
-    place = run.place("grouping") or run.place("ingest")
-    if not place:
+    if not run.real:
         return {}
-    table = read_table(place, ["id", "group"], split_files(place, "train"))
+    table = read_table(run.real, ["id", "group"], split_files(run.real, "train"))
     ids, group = np.array(table["id"].to_pylist()), table["group"].to_numpy()
-    return _pictures(place, ids, group, groups_of(table.schema), "real images")
+    return _pictures(run.real, ids, group, groups_of(table.schema), "real images")
 
 
 def _kept(run: Known) -> dict[str, Picture]:
@@ -135,8 +134,8 @@ def _kept(run: Known) -> dict[str, Picture]:
 
 def _groups(run: Known) -> Groups:
     """Those of its training images."""
-    place = run.place("grouping") or run.place("ingest")
-    return groups_of(read_table(place, ["group"], split_files(place, "train")[:1]).schema)
+    files = split_files(run.real, "train")[:1]
+    return groups_of(read_table(run.real, ["group"], files).schema)
 
 
 def _pictures(

@@ -14,7 +14,7 @@ from raysynth.evaluation.kinds import OURS
 from raysynth.jobs.status import Status, read_status
 from raysynth.method import FOLDERS
 from raysynth.stages.graph import stage_kind
-from raysynth.stages.record import SHARED, read_manifest
+from raysynth.stages.record import SHARED, read_manifest, real_stage
 from raysynth.stages.run import CONFIG
 from raysynth.stages.shelf import Shelf
 from raysynth.storage.files import exists, open_storage, read_json
@@ -50,6 +50,11 @@ class Known:
             return ""
         shelf = Shelf(self.root, FOLDERS, self.manifest.get(SHARED))
         return shelf.at(stage, self.stages[stage])
+
+    @property
+    def real(self) -> str:
+        """Where the table of photographs lies, in the run's groups; "" where there is none."""
+        return self.place(real_stage(self.stages))
 
     @cached_property
     def results(self) -> dict[str, Any]:

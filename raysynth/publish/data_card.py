@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from huggingface_hub import DatasetCard, DatasetCardData
@@ -107,7 +108,7 @@ def data_card(made: Made, rows: Rows, form: str, counts: Counts) -> DatasetCard:
         load=FORMS[form].load.format(folder="path/to/this/folder"),
         splits=" | ".join(counts.groups),
         rule=" | ".join("---" for _ in counts.groups),
-        rows="\n".join(_row(name, g, counts) for g, name in enumerate(groups.names)),
+        rows="\n".join(_row(name, g, counts) for g, name in _rows(groups.names, counts)),
         columns=COLUMNS.format(names=", ".join(f"`{name}`" for name in rows.schema.names)),
         made=_made(made) * drawn,
         marks=MARKS.format(codes=CODES) if drawn else NO_MARKS,
@@ -148,6 +149,12 @@ def _short(size: int) -> str:
         if size >= unit:
             return f"{size // unit}{name}"
     return str(size)
+
+
+def _rows(names: Sequence[str], counts: Counts) -> list[tuple[int, str]]:
+    """The groups, and those images that are in none of them."""
+    apart = any(counter[-1] for counter in counts.groups.values())
+    return [*enumerate(names), *[(-1, "in none of these groups")] * apart]
 
 
 def _row(name: str, group: int, counts: Counts) -> str:

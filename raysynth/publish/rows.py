@@ -27,6 +27,7 @@ from raysynth.storage.tables import (
     IMAGE,
     REAL,
     SPLITS,
+    groups_of,
     read_parts,
     read_table,
     schema_of,
@@ -123,6 +124,9 @@ class Rows:
 
     def _photographs(self, source: Source) -> pa.Table:
         (rows,) = read_parts(self.made.folders["ingest"], REAL.names, [source.path])
+        if groups_of(rows.schema).names != self.groups.names:  # of a split that was left in its own
+            none = pa.repeat(pa.scalar(-1, pa.int32()), rows.num_rows)
+            rows = _with(rows, attribute=none, group=none)
         images = [{**image, "bytes": bare(image["bytes"])} for image in rows["image"].to_pylist()]
         return _with(rows, image=pa.array(images, IMAGE), synthetic=_all(False, rows))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -89,33 +89,50 @@ class RunFolder:
         return Shelf(self.root, FOLDERS, manifest.get(SHARED)).at(stage, records[stage])
 
     @cached_property
+    def _real(self) -> str:
+        """The stage of the real images in the run's groups."""
+        from raysynth.stages.record import real_stage
+
+        stage = real_stage(self._records)
+        self.folder(stage)
+        return stage
+
+    @cached_property
     def _groups(self) -> Groups:
-        self.folder("ingest")
-        return Groups.from_dict(self._records["ingest"]["facts"]["groups"])
+        return Groups.from_dict(self._records[self._real]["facts"]["groups"])
+
+    def _photographs(self, split: str) -> pd.DataFrame:
+        """A row per real image of a split, in the groups that it is measured in."""
+        from raysynth.storage.tables import groups_of, read_table, split_files
+
+        columns = ["id", "split", "label", "attribute", "group"]
+        folder = self.folder(self._real)
+        table = read_table(folder, columns, split_files(folder, split))
+        return _named(table.to_pandas(), groups_of(table.schema))
 
     @property
     def groups(self) -> pd.DataFrame:
-        """A row per group: label, attribute, real images of each split, kept generated ones."""
+        """A row per group: label, attribute, real images of each split, kept generated ones.
+
+        With a grouping method the groups are those it found; where test images are measured in the
+        data set's own, these are rows too.
+        """
         import numpy as np
-        import pandas as pd
 
         from raysynth.storage.tables import read_table
 
-        groups, facts = self._groups, self._records["ingest"]["facts"]
-        table = pd.DataFrame(
-            {
-                "label": [groups.label_names[groups.label(g)] for g in range(groups.count)],
-                "attribute": [
-                    groups.attribute_names[groups.attribute(g)] for g in range(groups.count)
-                ],
-                **facts["counts"],
-            },
-            index=pd.Index(groups.names, name="group"),
-        )
+        groups, facts = self._groups, self._records[self._real]["facts"]
+        counts = dict(facts["counts"])
+        if measured := facts.get("measured"):
+            apart = _counted(Groups.from_dict(measured), {"test": counts.pop("test")})
+        table = _counted(groups, counts)
         if "selection" in self._records:
             chosen = read_table(self.folder("selection"), ["group", "kept"]).to_pandas()
             kept = chosen["group"][chosen["kept"]]
             table["kept"] = np.bincount(kept, minlength=groups.count)
+        if measured:  # test images lie in the data set's own groups
+            columns = table.columns.insert(2 + len(counts), "test")
+            table = table.combine_first(apart)[columns]
         return table
 
     @property
@@ -163,10 +180,11 @@ class RunFolder:
     @property
     def real(self) -> pd.DataFrame:
         """A row per real image: id, split, names of its label, attribute and group; no pixels."""
-        from raysynth.storage.tables import read_table
+        import pandas as pd
 
-        columns = ["id", "split", "label", "attribute", "group"]
-        return self._named(read_table(self.folder("ingest"), columns).to_pandas())
+        from raysynth.storage.tables import SPLITS
+
+        return pd.concat([self._photographs(split) for split in SPLITS], ignore_index=True)
 
     @property
     def kept(self) -> pd.DataFrame:
@@ -177,7 +195,7 @@ class RunFolder:
         chosen = chosen[chosen["kept"]]
         made = self._made(chosen["id"])
         other = [name for name in chosen.columns if name not in made.columns]
-        return self._named(made.merge(chosen[["id", *other]], on="id"))
+        return _named(made.merge(chosen[["id", *other]], on="id"), self._groups)
 
     def _made(self, ids: Any) -> pd.DataFrame:
         """The generated images of these ids, without pixels."""
@@ -193,20 +211,6 @@ class RunFolder:
         columns = [name for name in names if name != IMAGE_COLUMN]
         table = read_table(folder, columns).to_pandas()
         return table[table["id"].isin(ids)]
-
-    def _named(self, table: pd.DataFrame) -> pd.DataFrame:
-        groups = self._groups
-        names = {
-            "label": groups.label_names,
-            "attribute": groups.attribute_names,
-            "group": groups.names,
-        }
-        told: dict[str, Any] = {
-            column: [names[column][value] if value >= 0 else None for value in table[column]]
-            for column in names
-            if column in table
-        }
-        return table.assign(**told).reset_index(drop=True)
 
     def images(self, ids: Sequence[str], stage: str = "synthesis") -> list[Image.Image]:
         """Pictures by id, in the order asked: generated ones, or real ones (`stage="ingest"`)."""
@@ -231,18 +235,15 @@ class RunFolder:
     @property
     def predictions(self) -> pd.DataFrame:
         """A row per test image, method and seed: predicted and true names, and whether right."""
-        from raysynth.storage.tables import read_table, split_files
+        from raysynth.storage.tables import read_table
 
         # Those of the classification are of all methods, the references' among them.
         stage = "references" if "classification" not in self._records else "classification"
         folder = self.folder(stage)
         found = read_table(folder, files=[f"{folder}/predictions.parquet"]).to_pandas()
-        real = self.folder("ingest")
-        columns = ["id", "label", "attribute", "group"]
-        truth = read_table(real, columns, split_files(real, "test")).to_pandas()
         names = self._groups.label_names
         found["predicted"] = [names[value] for value in found["predicted"]]
-        whole = self._named(found.merge(truth, on="id"))
+        whole = found.merge(self._photographs("test").drop(columns="split"), on="id")
         return whole.assign(right=whole["predicted"] == whole["label"])
 
     def classifier(self) -> Classifier:
@@ -269,3 +270,30 @@ class RunFolder:
         shown = self.results[["title", "wga", "aga", "validation_wga", "shipped"]]
         page = self.page if "report" in self._records else self.root
         return f"{shown.to_html(float_format='{:.1f}'.format)}<p>{html.escape(page)}</p>"
+
+
+def _named(table: pd.DataFrame, groups: Groups) -> pd.DataFrame:
+    """The rows with names for labels, attributes and groups; None where there is none."""
+    names = {
+        "label": groups.label_names,
+        "attribute": groups.attribute_names,
+        "group": groups.names,
+    }
+    told: dict[str, Any] = {
+        column: [names[column][value] if value >= 0 else None for value in table[column]]
+        for column in names
+        if column in table
+    }
+    return table.assign(**told).reset_index(drop=True)
+
+
+def _counted(groups: Groups, counts: Mapping[str, Any]) -> pd.DataFrame:
+    """Group -> names of its label and attribute, and images of each split."""
+    import pandas as pd
+
+    of = range(groups.count)
+    named = {
+        "label": [groups.label_names[groups.label(g)] for g in of],
+        "attribute": [groups.attribute_names[groups.attribute(g)] for g in of],
+    }
+    return pd.DataFrame(named | dict(counts), index=pd.Index(groups.names, name="group"))

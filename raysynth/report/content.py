@@ -198,7 +198,7 @@ def read_content(config: Any, run: Run) -> Content:
     """Read what the earlier stages of a run left, without any image."""
     manifest = run.manifest()
     folders = {name: run.folder(name) for name in manifest["stages"] if name in run.folders}
-    groups, counts, measured = _real_groups(folders.get("grouping") or folders["ingest"])
+    groups, counts, measured = _real_groups(run.real)
     clusters = read_table(
         folders["clustering"], files=[f"{folders['clustering']}/clusters.parquet"]
     )

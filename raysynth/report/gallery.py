@@ -104,7 +104,7 @@ def _of_each(made: pd.DataFrame, most: int) -> pd.DataFrame:
 
 def _training(made: pd.DataFrame, run: Run) -> dict[int, list[str]]:
     """Group -> ids of the training images that are shown: the nearest ones, and some others."""
-    real = run.folder("ingest")
+    real = run.real
     table = read_table(real, ["id", "group"], split_files(real, "train")).to_pandas()
     wanted = set(made["nearest"]) | set(made["source"])
     found = {}

@@ -103,7 +103,7 @@ def read_tested(run: Run) -> Tested | None:
     path = f"{run.folder('classification')}/predictions.parquet"
     if not exists(path):
         return None
-    real = run.folder("ingest")
+    real = run.real
     truth = read_table(real, ["id", "label", "group"], split_files(real, "test"))
     ids = truth["id"].to_pylist()
     place = {identity: n for n, identity in enumerate(ids)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -22,6 +22,21 @@ MANIFEST = "manifest.json"
 SHARED = "shared"
 """Key of the manifest: folder or URI where the run's stages lie, if that is not its own."""
 PACKAGES = ("raysynth", "torch", "ray", "diffusers", "transformers", "peft")
+
+
+def real_stage(stages: Container[str]) -> str:
+    """The stage whose table of photographs the others read, among those that a run has.
+
+    A grouping method's, if there is one: its groups are the run's.
+    """
+    return "grouping" if "grouping" in stages else "ingest"
+
+
+def in_order(stages: Mapping[str, Any], kinds: Iterable[str]) -> dict[str, Any]:
+    """Records of stages in the order of the method's `kinds`, whichever was made first."""
+    place = {kind: number for number, kind in enumerate(kinds)}
+    last = len(place)  # of another version's stages
+    return dict(sorted(stages.items(), key=lambda item: place.get(stage_kind(item[0]), last)))
 
 
 def shared_name(name: str, digest: str) -> str:

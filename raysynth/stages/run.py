@@ -24,8 +24,17 @@ from typing import Any
 import yaml
 
 from raysynth.errors import ConfigError, DataError, StorageError
-from raysynth.stages.graph import stage_digest, stage_kind
-from raysynth.stages.record import MANIFEST, SHARED, as_json, is_manifest, is_record, versions
+from raysynth.stages.graph import stage_digest
+from raysynth.stages.record import (
+    MANIFEST,
+    SHARED,
+    as_json,
+    in_order,
+    is_manifest,
+    is_record,
+    real_stage,
+    versions,
+)
 from raysynth.stages.shelf import Shelf
 from raysynth.stages.stage import Done
 from raysynth.storage.faults import may_pass
@@ -109,6 +118,11 @@ class Run:
         record = self.manifest()["stages"].get(stage)
         return self._shelf.at(stage, record) if record else self.path(self.folders[stage])
 
+    @property
+    def real(self) -> str:
+        """Path or URI of the table of photographs, in the run's groups."""
+        return self.folder(real_stage(self.manifest()["stages"]))
+
     def manifest(self) -> dict[str, Any]:
         """What has been finished: `{"stages": {name: {...}}}`.
 
@@ -129,6 +143,14 @@ class Run:
         remove(path)  # a folder, it could not be written over
         write_atomic(path, as_json({"stages": {}}))
         return {"stages": {}}
+
+    def name_only(self, wanted: Callable[[str], bool]) -> None:
+        """Other stages leave the manifest; one that lies there whole is found again."""
+        with self._writing:
+            manifest = self.manifest()
+            own = {name: each for name, each in manifest["stages"].items() if wanted(name)}
+            if len(own) < len(manifest["stages"]):
+                write_atomic(self.path(MANIFEST), as_json({**manifest, "stages": own}))
 
     def drop(self, path: str) -> bool:
         """Delete a file of a stage, which makes it again; False: it is none of this run's."""
@@ -309,10 +331,7 @@ class Run:
 
     def _forget(self, name: str, place: str) -> None:
         """Take a stage out of the manifest, and remove it."""
-        with self._writing:
-            manifest = self.manifest()
-            if manifest["stages"].pop(name, None) is not None:
-                write_atomic(self.path(MANIFEST), as_json(manifest))
+        self.name_only(lambda each: each != name)
         self._shelf.drop(place)
 
     def _note(self, name: str, record: Mapping[str, Any]) -> None:
@@ -325,11 +344,5 @@ class Run:
             if self.shared:
                 manifest[SHARED] = self.shared
             manifest["stages"][name] = record
-            manifest["stages"] = self._ordered(manifest["stages"])
+            manifest["stages"] = in_order(manifest["stages"], self.folders)
             write_atomic(self.path(MANIFEST), as_json(manifest))
-
-    def _ordered(self, stages: Mapping[str, Any]) -> dict[str, Any]:
-        """In the order of the method, whichever was made first."""
-        place = {kind: number for number, kind in enumerate(self.folders)}
-        last = len(place)  # of another version's stages
-        return dict(sorted(stages.items(), key=lambda item: place.get(stage_kind(item[0]), last)))

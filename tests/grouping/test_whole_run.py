@@ -8,6 +8,7 @@ import json
 import pyarrow.compute as pc
 import pytest
 
+import raysynth
 from raysynth.config.files import load_config
 from raysynth.datasets.listing import list_dataset
 from raysynth.evaluation.results import INFERRED
@@ -63,6 +64,12 @@ def test_labels_alone_go_the_whole_way(tmp_path):
     assert "own" not in results["found"] and results["found"]["aligned"]["pullover"] == "grass"
     page = (tmp_path / "runs/mini/report/index.html").read_text()
     assert "accuracy of the worst inferred group" in page.lower() and "unknown/" not in page
+    assert "Missed, falsely called" in page
+    read = raysynth.load(str(tmp_path / "runs/mini"))
+    assert list(read.groups.index) == list(results["groups"]) and read.groups["test"].sum() == 40
+    own = read.predictions.groupby(["method", "seed", "group"])["right"].mean().unstack()
+    worst = 100 * own.min(axis=1).groupby("method").mean()
+    assert worst["raysynth"] == pytest.approx(read.results.loc["raysynth", "wga"])
     card = (tmp_path / "runs/mini/classifier/model/README.md").read_text()
     assert "their groups were inferred" in card
     found = read_table(run.folder("grouping"), files=[f"{run.folder('grouping')}/groups.parquet"])

@@ -12,9 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from raysynth.config.config import Config
+from raysynth.grouping.stage import run_grouping
 from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
 from raysynth.pipeline import open_run
+from raysynth.progress import Progress
 from raysynth.scoring.columns import SYNTHETIC
 from raysynth.stages.run import Run
 from raysynth.storage.tables import REAL, encode_png, with_groups, write_table
@@ -57,6 +59,9 @@ def make_run(folder: Path, *overrides: str, adapter: bytes | None = None) -> Mad
     kept = [place % 10 < 8 for place in range(table.num_rows)]
     builds = {
         "ingest": lambda work: _ingest(work, real, groups),
+        "grouping": lambda work: run_grouping(
+            config, run.folder("ingest"), groups, work, Progress()
+        ),
         "clustering": lambda work: {"rows": 0},
         "finetune": lambda work: _finetune(work, adapter),
         "synthesis": lambda work: _shards(work, table, groups),
@@ -87,7 +92,12 @@ def _synthetic(images, groups: Groups) -> pa.Table:
 def _ingest(work: str, real: dict[str, pa.Table], groups: Groups) -> dict:
     for split, table in real.items():
         write_table(table, f"{work}/{split}-00000.parquet")
-    return {"rows": sum(len(table) for table in real.values()), "groups": groups.to_dict()}
+    counts = {
+        split: np.bincount(table["group"].to_numpy(), minlength=groups.count).tolist()
+        for split, table in real.items()
+    }
+    rows = sum(len(table) for table in real.values())
+    return {"rows": rows, "groups": groups.to_dict(), "counts": counts}
 
 
 def _finetune(work: str, adapter: bytes | None) -> dict:

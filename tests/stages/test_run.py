@@ -46,6 +46,17 @@ def test_unchanged_inputs_are_skipped_and_changed_ones_are_not(tmp_path):
     assert record["versions"]["torch"]
 
 
+def test_a_stage_of_another_configuration_is_not_named_and_is_found_again(tmp_path):
+    run = run_in(tmp_path)
+    for name in ("ingest", "grouping"):
+        run.stage(name, {"a": 1}, write(name))
+    assert run.real == f"{tmp_path}/t/{run.folders['grouping']}"
+    run.name_only(lambda name: name != "grouping")
+    assert list(run.manifest()["stages"]) == ["ingest"] and run.real == f"{tmp_path}/t/real"
+    assert run.stage("grouping", {"a": 1}, write("never")).skipped
+    assert run.real.endswith(run.folders["grouping"])
+
+
 def test_a_cut_off_stage_leaves_no_output_and_goes_on_where_it_was(tmp_path):
     run = run_in(tmp_path)
 
