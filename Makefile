@@ -40,7 +40,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -q -m "slow or cluster"
+	$(BIN)/python -m pytest -q -m "slow or cluster" -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

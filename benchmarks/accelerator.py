@@ -42,7 +42,6 @@ from workload import Workload, clock, make_workload
 
 from raysynth.adapters import banks
 from raysynth.finetune import memory, training
-from raysynth.models.attention import pick_attention
 from raysynth.models.base import load_base
 from raysynth.models.device import pick_device
 from raysynth.models.family import FAMILIES
@@ -124,7 +123,6 @@ def alone(work: Workload) -> dict[str, Any]:
     """Seconds of PEFT's step of one adapter on its own."""
     settings = work.config.finetune
     base = load_base(work.config.base, ("model",))
-    pick_attention(base, work.config.base.attention, ROWS, backward=True)
     unet, device = base.model, base.device
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()

@@ -41,8 +41,8 @@ VARIANTS = {
     ],
 }
 """Name -> settings; together they reach every generator, objective and kind of head."""
-SAME = ["base.attention=plain", "search.concurrent=1"]
-"""Which kernel is faster, and which of two trials ends first, a busy moment decides."""
+SAME = ["search.concurrent=1"]
+"""Which of two trials ends first, a busy moment decides."""
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -30,7 +30,6 @@ from workload import clock
 from raysynth.adapters.grouped_lora import inject
 from raysynth.adapters.rows import clip_rows, flatten
 from raysynth.finetune import memory
-from raysynth.models.attention import pick_attention
 from raysynth.models.base import load_base
 from raysynth.models.condition import Condition
 from raysynth.models.device import pick_device, pick_dtype
@@ -144,18 +143,16 @@ def one_by_one(work: Work, starts: Starts) -> Callable[[], list[float]]:
     return step
 
 
-def loaded(folder: Path, rows: int) -> Base:
-    """A base with the attention kernel that is faster here."""
-    base = load_base(BaseConfigSection(name=str(folder)), ("model",))
-    pick_attention(base, "auto", rows, backward=True)
-    return base
+def loaded(folder: Path) -> Base:
+    """A base's network."""
+    return load_base(BaseConfigSection(name=str(folder)), ("model",))
 
 
 def tiny(name: str, repeats: int) -> dict[str, Any]:
     """Both sides on a tiny model of a family."""
     with TemporaryDirectory() as folder:
         place = write_family(name, Path(folder) / name)
-        ours, theirs = (loaded(place, ROWS) for _ in range(2))
+        ours, theirs = (loaded(place) for _ in range(2))
     step, starts = grouped(Work(ours, ROWS, 24))
     sides = {"grouped": step, "peft": one_by_one(Work(theirs, ROWS, 24), starts)}
     return turns(sides, ours.device, repeats)
@@ -188,7 +185,6 @@ def _random(family: Family, pixels: int, device: torch.device, dtype: torch.dtyp
     parts |= {family.roles["model"][0]: network}
     base = Base(family, parts, sizes, device, dtype)
     base.__dict__["prediction"] = Prediction("flow_prediction", 1000, None)
-    pick_attention(base, "sdpa", 1, backward=True)
     return base
 
 

@@ -45,7 +45,6 @@ from raysynth.finetune.engines import precision_of
 from raysynth.finetune.optimizer import BETAS
 from raysynth.finetune.settings import FinetuneConfig
 from raysynth.generators.recipe import recipe_of
-from raysynth.models.attention import pick_attention
 from raysynth.models.base import load_base
 from raysynth.models.device import pick_device
 from raysynth.models.family import FAMILIES, USUAL, layers_of
@@ -192,7 +191,6 @@ def peft(storage: Path, names: list[str]) -> dict[str, Any]:
     assert trained_as is not None
     budget = trained_as.budget
     base = load_base(config.base, ("model",))
-    pick_attention(base, config.base.attention, budget.batch_size, backward=True)
     unet = base.model
     unet.enable_gradient_checkpointing()
     add_peft(unet, settings)

@@ -78,7 +78,7 @@ def test_a_file_cut_in_half_is_made_again(plain, capsys, pattern, stage):
     file.write_bytes(whole[: len(whole) // 2])
     capsys.readouterr()
     assert run_on(folder) == before
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert f"{file} has {len(whole) // 2:,} bytes, expected {len(whole):,}" in said
     assert set(skipped(said)) == {"ingest", "clustering", "finetune", "synthesis"} - {stage}
     if stage == "synthesis":
@@ -107,7 +107,7 @@ def test_a_file_of_the_same_size_and_other_content_is_made_again(plain, capsys, 
     small = miniature(folder, *SMALL, "search.trials=0", f"selection.alpha=0.{len(changed)}")
     run = run_pipeline(small, until="classification")
     assert images(run.folder("synthesis")) == before
-    assert f"{file}: " in (said := capsys.readouterr().out) and "makes it again" in said
+    assert f"{file}: " in (said := capsys.readouterr().err) and "makes it again" in said
 
 
 @pytest.mark.slow
@@ -116,7 +116,7 @@ def test_an_emptied_manifest_costs_nothing(plain, capsys):
     (folder / "mini/manifest.json").write_bytes(b"")
     capsys.readouterr()
     assert run_on(folder) == before
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert len(skipped(said)) == 4 and "manifest.json cannot be read" in said
 
 
@@ -167,7 +167,7 @@ def test_killed_between_publishing_and_naming_it_is_not_generated_again(plain, t
     assert images(f"{tmp_path}/mini/synthetic") == before
     capsys.readouterr()
     assert run_on(tmp_path) == before
-    assert len(skipped(capsys.readouterr().out)) == 4
+    assert len(skipped(capsys.readouterr().err)) == 4
 
 
 @pytest.mark.slow
@@ -206,7 +206,7 @@ def test_the_whole_pipeline_on_two_nodes_that_share_nothing_but_s3(plain, s3, s3
     command = [sys.executable, "-c", ON_TWO_NODES, "run", *given]
     done = subprocess.run(command, capture_output=True, text=True, env=own_ray())
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert skipped(done.stdout) == USUAL
+    assert skipped(done.stderr) == USUAL
     config = miniature(Path("x"), *SMALL).model_copy(update={"storage_path": s3})
     run = open_run(config)
     assert images(run.folder("synthesis")) == plain[1]

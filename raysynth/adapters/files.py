@@ -18,7 +18,7 @@ from torch import Tensor
 from raysynth.adapters.damaged import AGAIN, check_finite
 from raysynth.adapters.layers import Form
 from raysynth.errors import DamagedError, ModelError
-from raysynth.models.headers import metadata_of
+from raysynth.models.headers import LENGTH, metadata_of
 from raysynth.storage.files import make_folder, open_storage, write_atomic
 from raysynth.storage.hashes import note_bytes
 from raysynth.terminal import masked
@@ -63,10 +63,22 @@ def write_updates(updates: Updates, folder: str) -> None:
         default=lambda v: sorted(v) if isinstance(v, set) else str(v),
         sort_keys=True,
     )
-    data = safetensors.torch.save(weights, {"format": "pt", LORA_ADAPTER_METADATA_KEY: metadata})
+    data = _in_order(
+        safetensors.torch.save(weights, {"format": "pt", LORA_ADAPTER_METADATA_KEY: metadata})
+    )
     make_folder(folder)
     write_atomic(f"{folder}/{LORA_WEIGHT_NAME_SAFE}", data)
     note_bytes(folder, LORA_WEIGHT_NAME_SAFE, data)
+
+
+def _in_order(data: bytes) -> bytes:
+    """The file with its metadata sorted: safetensors writes them in another order each time."""
+    start = LENGTH + int.from_bytes(data[:LENGTH], "little")
+    header = json.loads(data[LENGTH:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    said = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    said += b" " * (-len(said) % LENGTH)  # tensors begin at whole words
+    return len(said).to_bytes(LENGTH, "little") + said + data[start:]
 
 
 def _settings(forms: Mapping[str, Form]) -> dict[str, Any]:

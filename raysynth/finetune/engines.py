@@ -18,7 +18,6 @@ from raysynth.finetune.jobs import Job
 from raysynth.finetune.objective import OfImages
 from raysynth.finetune.packs import Pack
 from raysynth.finetune.settings import OBJECTIVES, FinetuneConfig
-from raysynth.models.attention import pick_attention
 from raysynth.models.base import load_base
 from raysynth.models.device import DTYPES, pick_device, pick_dtype
 from raysynth.models.family import Base, layers_of
@@ -145,10 +144,9 @@ def _full_trainee(base: Base) -> Trainee:
 def _load_model(pack: Pack, dtype: str) -> Base:
     section = pack.base.model_copy(update={"dtype": dtype})
     live = pack.settings.text_encoder
+    if second_order(pack.settings):  # fused attention has no second derivative
+        section = section.model_copy(update={"attention": "plain"})
     base = replace(load_base(section, ("model", "text") if live else ("model",)), live=live)
-    rows = pack.training.budget.batch_size
-    kernel = "plain" if second_order(pack.settings) else pack.base.attention
-    pick_attention(base, kernel, rows, backward=True)
     if pack.settings.gradient_checkpointing:
         base.model.enable_gradient_checkpointing()
     return base

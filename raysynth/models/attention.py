@@ -1,49 +1,44 @@
-"""Which attention kernel a network computes with: as configured, or the one measured faster here.
+"""Which attention kernel a network computes with: as configured, or the one that fits it.
 
-Fused attention (PyTorch's SDPA) wins on GPUs and on long sequences, two batched matrix products
-win on CPUs and on tiny latents, mostly in the backward pass; so a worker measures. So it is with
-UNets, whose attention layers take either of diffusers' processors. A transformer's have one of
-their own, whose kernel PyTorch chooses; `plain` makes it multiply matrices.
+Fused attention (PyTorch's SDPA) wins on GPUs and on long sequences; two batched matrix products are
+as fast on a CPU's short ones. The device and the size decide, nothing is timed: the kernels round
+otherwise, and a run that a noisy clock gave the other one would not make the same images again.
+UNets take either of diffusers' processors. A transformer's attention layers have one of their own,
+whose kernel PyTorch chooses; `plain` makes it multiply matrices.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
-from torch import Tensor
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from raysynth.models.denoiser import Denoiser
-from raysynth.models.family import Base
-
 PROCESSORS: dict[str, Callable[[], Any]] = {"plain": AttnProcessor, "sdpa": AttnProcessor2_0}
-REPETITIONS = 7
-MARGIN = 1.5
-"""The device's usual kernel is kept unless the other one is this much faster: a choice within the
-noise of a busy machine would make two runs round differently."""
+LONG = 1024
+"""Positions from which on SDPA is the faster one on a CPU too: 1.5 to 3 times forward and backward,
+where the two are nearly as fast below (decision 017)."""
 
 
-def pick_attention(base: Base, asked: str, rows: int, *, backward: bool) -> str:
-    """Set the attention kernel of a loaded network; its name.
+def fitting(asked: str, device: torch.device, positions: int) -> str:
+    """`plain` or `sdpa`: as `base.attention` asks, or for a network over so many positions."""
+    if asked != "auto":
+        return asked
+    return "plain" if device.type == "cpu" and positions < LONG else "sdpa"
 
-    Parameters
-    ----------
-    asked : `base.attention`: plain, sdpa, or auto to measure.
-    rows : images per call in use.
-    backward : measure the backward pass too.
+
+def use_attention(part: Any, asked: str, device: torch.device, positions: int) -> None:
+    """Set the kernel of a network or autoencoder over so many positions; others stay as they are.
+
+    `asked`: `base.attention`.
     """
-    if not takes_processors(base.model):
-        if asked == "plain":
-            _use_products(base.model)
-        return "plain" if asked == "plain" else "sdpa"
-    chosen = asked if asked != "auto" else _faster(base, rows, backward)
-    base.model.set_attn_processor(PROCESSORS[chosen]())
-    return chosen
+    if takes_processors(part):
+        part.set_attn_processor(PROCESSORS[fitting(asked, device, positions)]())
+    elif asked == "plain" and isinstance(part, torch.nn.Module):
+        _use_products(part)
 
 
 def takes_processors(model: Any) -> bool:
@@ -72,61 +67,3 @@ def _with_products(processor: Any) -> Any:
     found: Any = Products.__new__(Products)
     found.__dict__.update(vars(processor))
     return found
-
-
-def _faster(base: Base, rows: int, backward: bool) -> str:
-    usual = "plain" if base.device.type == "cpu" else "sdpa"
-    other = "sdpa" if usual == "plain" else "plain"
-    attention, shapes = _largest(base)
-    inputs = [_random(base, [min(rows, 4), *shape[1:]]) for shape in shapes]
-    seconds = {name: _seconds(attention, name, inputs, base, backward) for name in (usual, other)}
-    return other if seconds[other] * MARGIN < seconds[usual] else usual
-
-
-def _largest(base: Base) -> tuple[Attention, list[torch.Size]]:
-    """The attention layer over the most positions, and the shapes of what it is called with."""
-    seen: list[tuple[int, Attention, list[torch.Size]]] = []
-
-    def watch(module: Any, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-        states = [*positional, named.get("hidden_states"), named.get("encoder_hidden_states")]
-        shapes = [s.shape for s in states if isinstance(s, Tensor)]
-        seen.append((shapes[0][1], module, shapes))
-
-    hooks = [
-        module.register_forward_pre_hook(watch, with_kwargs=True)
-        for module in base.model.modules()
-        if isinstance(module, Attention)
-    ]
-    noisy, middle = _random(base, [1, *base.latent_shape]), torch.ones(1, device=base.device)
-    with torch.no_grad():
-        told = base.family.blank(base.model, 1, base.shape.tokens)
-        Denoiser(base, base.model)(noisy, middle, told)
-    for hook in hooks:
-        hook.remove()
-    _, attention, shapes = max(seen, key=lambda found: found[0])
-    return attention, shapes
-
-
-def _seconds(
-    attention: Attention, name: str, inputs: list[Tensor], base: Base, backward: bool
-) -> float:
-    """Least seconds of a call; a CPU's own seconds, which other processes cannot stretch."""
-    attention.set_processor(PROCESSORS[name]())
-    on_cpu = base.device.type == "cpu"
-    clock = time.process_time if on_cpu else time.perf_counter
-    taken = []
-    for _ in range(1 + REPETITIONS):
-        states = [x.detach().requires_grad_(backward) for x in inputs]
-        begin = clock()
-        with torch.set_grad_enabled(backward), base.autocast():
-            out = attention(*states)
-        if backward:
-            out.float().sum().backward()
-        if not on_cpu:
-            getattr(torch, base.device.type).synchronize()
-        taken.append(clock() - begin)
-    return min(taken[1:])
-
-
-def _random(base: Base, shape: list[int]) -> Tensor:
-    return torch.ones(shape, device=base.device, dtype=base.model.dtype).cumsum(-1) / shape[-1]

@@ -59,6 +59,8 @@ def load_base(
     ModelError
         No family recognises the model; a part is missing or does not load.
     """
+    from raysynth.models.attention import use_attention
+
     check_base(base, weights=False)
     source, device = resolve(base.name), pick_device(base.device)
     quiet_transformers()
@@ -73,7 +75,8 @@ def load_base(
     parts: dict[str, Any] = {part: None for role in ROLES for part in family.roles[role]}
     for part in (name for name in parts if name in wanted):
         found = load_or_explain(f"{KEY}: {part}", source, partial(family.load, part, files))
-        parts[part] = frozen(found, device, files.plain)
+        parts[part] = frozen(found, device)
+        use_attention(parts[part], base.attention, device, shape.positions)
     schedule = family.roles["scheduler"][0]
     if parts[schedule] is not None:
         parts[schedule] = settled(parts[schedule], shape.positions // family.patch**2)

@@ -78,7 +78,7 @@ def load_captioner(
     }
     load = transformers.AutoModelForImageTextToText.from_pretrained
     loaded = load_or_explain(what, source, lambda: load(source, **options))
-    model = frozen(complete(what, source, loaded), device, plain=False)
+    model = frozen(complete(what, source, loaded), device)
     kinds = (transformers.AutoImageProcessor, transformers.AutoTokenizer)
     parts = (partial(kind.from_pretrained, source, **hub) for kind in kinds)
     processor, tokenizer = (load_or_explain(what, source, part) for part in parts)

@@ -121,7 +121,7 @@ def load_clip(base: BaseConfigSection) -> Clip:
     )
     mean, std = pixel_statistics("base.clip", settings, source)
     return Clip(
-        model=frozen(model, device, plain=False),
+        model=frozen(model, device),
         tokenizer=tokenizer,
         size=model.config.vision_config.image_size,
         mean=mean,

@@ -87,7 +87,7 @@ def load_encoder(
     processor = load_or_explain(
         what, source, lambda: transformers.AutoImageProcessor.from_pretrained(source, **hub)
     )
-    return Encoder(frozen(model, device, plain=False), processor, device, dtype)
+    return Encoder(frozen(model, device), processor, device, dtype)
 
 
 def _load_lite(what: str, device: torch.device, dtype: torch.dtype) -> Encoder:
@@ -98,7 +98,7 @@ def _load_lite(what: str, device: torch.device, dtype: torch.dtype) -> Encoder:
     model = load_lite(what).to(weight_dtype(dtype, device))
     model = model.to(memory_format=torch.channels_last)  # a quarter less time on a CPU
     processor = image_processor(MEAN, STD, SIDE)
-    return Encoder(frozen(model, device, plain=False), processor, device, dtype)
+    return Encoder(frozen(model, device), processor, device, dtype)
 
 
 def _read(source: str, dtype: torch.dtype, hub: dict[str, Any]) -> Any:

@@ -47,16 +47,11 @@ def load_or_explain(what: str, source: str, loader: Callable[[], Any]) -> Any:
         ) from error
 
 
-def frozen(part: Any, device: torch.device, plain: bool) -> Any:
+def frozen(part: Any, device: torch.device) -> Any:
     """A module on the device, in eval mode, without gradients; other parts as they are."""
     if not isinstance(part, torch.nn.Module):
         return part
     module: Any = part
-    if hasattr(module, "set_attn_processor"):
-        from raysynth.models.attention import PROCESSORS, takes_processors
-
-        if takes_processors(module):
-            module.set_attn_processor(PROCESSORS["plain" if plain else "sdpa"]())
     return module.to(device).eval().requires_grad_(False)
 
 
@@ -80,8 +75,10 @@ def quiet_transformers() -> Any:
 
 
 def plain_attention(base: BaseConfigSection, device: torch.device) -> bool:
-    """Whether attention starts as plain products: as asked, or where a CPU computes."""
-    return base.attention == "plain" or (base.attention == "auto" and device.type == "cpu")
+    """Whether text encoders, whose prompts are short, attend by plain products."""
+    from raysynth.models.attention import fitting
+
+    return fitting(base.attention, device, positions=0) == "plain"
 
 
 def limit_tokenizer(tokenizer: Any, text: Any) -> int:

@@ -45,7 +45,7 @@ class BaseConfigSection(Section):
     )
     attention: Literal["auto", "sdpa", "plain"] = knob(
         "auto",
-        "Attention kernel; auto: plain on CPU (faster there), SDPA elsewhere.",
+        "Attention kernel; auto: plain for small latents on a CPU, SDPA elsewhere.",
         width=True,
     )
 

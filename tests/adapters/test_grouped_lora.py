@@ -216,3 +216,16 @@ def test_a_file_says_its_layers_in_an_order_that_no_run_changes(room, tmp_path):
         said = json.loads(file.metadata()["lora_adapter_metadata"])
     named = said["unet.target_modules"]
     assert len(named) > 9 and named == sorted(named)
+
+
+def test_an_adapter_is_the_same_bytes_each_time_it_is_written(room, tmp_path):
+    """safetensors' own writer takes a file's metadata in another order each time."""
+    lora = random_lora(load_unet(room), 1)
+    for number in range(8):  # by chance alone, 1 of 128
+        lora.save(0, str(tmp_path / str(number)))
+    files = sorted(tmp_path.rglob("*.safetensors"))
+    assert len(files) == 8 and len({file.read_bytes() for file in files}) == 1
+    with safe_open(files[0], "pt") as file:
+        assert sorted(file.metadata()) == ["format", "lora_adapter_metadata"]
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert all(tensor.isfinite().all() and tensor.any() for tensor in tensors.values())

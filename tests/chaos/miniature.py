@@ -32,7 +32,6 @@ SETTINGS = (
     "references.names=[erm, erm_balanced_head]",
     "search.trials=3",
     "search.concurrent=1",  # which of two trials ends first, a busy moment decides
-    "base.attention=plain",  # and which kernel is faster
 )
 PROGRAM = "import sys; from raysynth.cli import job; job(until=sys.argv.pop(1))"
 """As the scripts in jobs/: `raysynth run` that ends after a stage."""

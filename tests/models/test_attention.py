@@ -1,4 +1,4 @@
-"""The attention kernel: as asked for, or the one measured faster; results agree."""
+"""The attention kernel: as asked for, or by device and size alone; results agree."""
 
 from __future__ import annotations
 
@@ -6,47 +6,45 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 
-from raysynth.models import attention
-from raysynth.models.attention import PROCESSORS, pick_attention
+from raysynth.models.attention import LONG, PROCESSORS, fitting, use_attention
 from raysynth.models.base import load_base
 from raysynth.models.settings import BaseConfigSection
 
 
-@pytest.fixture(scope="module")
-def base():
-    return load_base(BaseConfigSection(device="cpu", dtype="float32"), ("model",))
+def load(**given):
+    return load_base(BaseConfigSection(device="cpu", dtype="float32", **given), ("model",))
 
 
-def kernels(base):
-    return {type(m.processor) for m in base.model.modules() if isinstance(m, Attention)}
-
-
-@pytest.mark.parametrize(("asked", "kind"), [("plain", AttnProcessor), ("sdpa", AttnProcessor2_0)])
-def test_what_is_asked_for_is_taken(base, asked, kind):
-    assert pick_attention(base, asked, 4, backward=True) == asked
-    assert kernels(base) == {kind}
+def kernels(part):
+    return {type(m.processor) for m in part.modules() if isinstance(m, Attention)}
 
 
 @pytest.mark.parametrize(
-    ("seconds", "chosen"),
-    [
-        ({"plain": 2.0, "sdpa": 1.0}, "sdpa"),
-        ({"plain": 1.0, "sdpa": 2.0}, "plain"),
-        ({"plain": 1.2, "sdpa": 1.0}, "plain"),  # within the noise: as usual on a CPU
-    ],
+    ("asked", "kind"),
+    [("plain", AttnProcessor), ("sdpa", AttnProcessor2_0), ("auto", AttnProcessor)],
 )
-def test_auto_takes_the_faster_by_a_margin(base, monkeypatch, seconds, chosen):
-    monkeypatch.setattr(attention, "_seconds", lambda _, name, *rest: seconds[name])
-    assert pick_attention(base, "auto", 4, backward=True) == chosen
-    assert kernels(base) == {type(PROCESSORS[chosen]())}
+def test_what_is_asked_for_is_taken_and_auto_is_plain_for_tiny_latents_on_a_cpu(asked, kind):
+    assert kernels(load(attention=asked).model) == {kind}
 
 
-def test_measuring_runs_both_kernels_and_they_agree(base):
-    assert pick_attention(base, "auto", 4, backward=True) in PROCESSORS
+def test_auto_is_decided_by_device_and_size_alone():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert fitting("auto", cpu, LONG - 1) == "plain"
+    assert fitting("auto", cpu, LONG) == "sdpa" == fitting("auto", cuda, 16)
+    assert fitting("plain", cuda, 4096) == "plain" and fitting("sdpa", cpu, 4) == "sdpa"
+
+
+def test_kernels_agree():
+    base = load()
     x, text = torch.randn(2, *base.latent_shape), torch.randn(2, 24, 64)
     outputs = []
     for name in PROCESSORS:
-        pick_attention(base, name, 2, backward=False)
+        use_attention(base.model, name, base.device, 1)
         with torch.no_grad():
             outputs.append(base.model(x, 500, text).sample)
     torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-3)
+
+
+def test_a_part_without_attention_stays_as_it_is():
+    use_attention(torch.nn.Linear(2, 2), "plain", torch.device("cpu"), 1)
+    use_attention(None, "plain", torch.device("cpu"), 1)

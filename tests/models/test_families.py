@@ -20,7 +20,6 @@ from raysynth.adapters.grouped_lora import inject
 from raysynth.adapters.rows import flatten
 from raysynth.config.config import Config
 from raysynth.errors import ConfigError, ModelError
-from raysynth.models.attention import pick_attention
 from raysynth.models.base import load_base
 from raysynth.models.denoiser import Denoiser
 from raysynth.models.family import Base, layers_of
@@ -350,7 +349,6 @@ def test_a_plan_counts_the_networks_numbers_and_products(folders, name, checkpoi
     lora = inject(base.model, layers_of(base.family, kinds), RANK, ALPHA, 1)
     assert cost.trained == sum(p.numel() for p in lora.parameters())
     lora.route([0])
-    pick_attention(base, "plain", 1, backward=False)  # a CPU's fused kernel is not counted
     told = base.family.blank(base.model, 1, tokens)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         base.family.predict(base.model, torch.zeros(1, *base.latent_shape), torch.ones(1), told)

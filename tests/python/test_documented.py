@@ -84,8 +84,9 @@ def test_every_example_of_the_page_runs(place):
     text = (ROOT / "docs/python.md").read_text()
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) > 4
-    for block in blocks:
+    own = [block for block in blocks if "raysynth.train(" not in block]  # see test_adapters
+    assert len(blocks) - 1 == len(own) > 4
+    for block in own:
         exec(compile(block, "docs/python.md", "exec"), names)
 
 
