@@ -25,6 +25,7 @@ from raysynth.config.config import Config
 from raysynth.endings import in_words
 from raysynth.errors import DataError, RaysynthError
 from raysynth.evaluation.kinds import REFERENCE_KINDS
+from raysynth.pace import duration
 from raysynth.pipeline import run_pipeline
 from raysynth.progress import Progress
 from raysynth.storage.files import misfits, open_storage, read_record
@@ -216,7 +217,7 @@ def run_cell(cell: Cell, root: str, shared: str, address: str) -> tuple[float, F
 def _ending(name: str, seconds: float, failure: Failure | None) -> list[str]:
     """The lines that tell how a cell ended; a reason may have several."""
     if failure is None:
-        return [f"✓ {name}: {seconds:.0f} s"]
+        return [f"✓ {name}: {duration(seconds)}"]
     first, *rest = failure.reason.splitlines() or [""]
     return [f"✗ {name}: {first}", *(f"  {line}" for line in rest)]
 

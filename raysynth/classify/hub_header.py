@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from raysynth.datasets.settings import DatasetConfig
+from raysynth.datasets.settings import LAYOUTS, DatasetConfig
 
 TASK = "image-classification"
 METRICS = {
@@ -63,7 +63,7 @@ def hub_header(
 
 
 def data_name(dataset: DatasetConfig) -> str:
-    """What a data set is called: a folder of one's own by its last part."""
-    if dataset.name != "folder" or not dataset.path:
+    """What a data set is called: images of one's own by the last part of their folder or URI."""
+    if not LAYOUTS[dataset.name].is_anybodys or not dataset.path:
         return dataset.name
     return PurePath(dataset.path.rstrip("/")).name or dataset.name

@@ -86,6 +86,7 @@ class Layout:
         others; none: it has one of each.
     severity : what `dataset.severity` is unless it is given.
     has_files : its images are the files below `dataset.path`, whose content makes it another one.
+    is_anybodys : it says how images lie, not which: a data set is called by its folder.
     is_composed : its listing is made at the severity; of others, rows are left out.
     names_masks : its metadata may say what is missing of its images (`damage`).
     side : of its images, pixels, where all are of one; None: `dataset.image_size`, or the files'.
@@ -101,6 +102,7 @@ class Layout:
     pair: tuple[str, str] | None = None
     severity: float | str = "original"
     has_files: bool = True
+    is_anybodys: bool = False
     is_composed: bool = False
     names_masks: bool = False
     side: int | None = None

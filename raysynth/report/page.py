@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from raysynth.evaluation.paired import METHOD
 from raysynth.groups.groups import FEW
+from raysynth.pace import duration
 from raysynth.pages import templates
 from raysynth.report import bias
 from raysynth.report.case import Case
@@ -116,7 +117,7 @@ def _environment() -> Environment:
         percent=percent,
         number=number,
         scaled=_scaled,
-        seconds=seconds,
+        duration=duration,
         signed=signed,
         src=_source,
     )
@@ -188,7 +189,7 @@ def _of_run(content: Content) -> dict[str, Any]:
         "changed": list(departures(config)),
         "command": command(config),
         "config_yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
-        "cost": cost(content, seconds(sum(content.timings.values()))),
+        "cost": cost(content, duration(sum(content.timings.values()))),
         "folder": folder(config),
         "stages": [
             (name, what, content.timings.get(name, 0.0))
@@ -236,15 +237,6 @@ def number(value: Any) -> str:
     if isinstance(value, float) and value != int(value):
         return f"{value:.3g}"
     return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
-
-
-def seconds(value: float) -> str:
-    """8.3 s, 72 s, 3 min 20 s."""
-    if value < 100:
-        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
-    minutes, rest = divmod(round(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _selection_rule(selection: SelectionConfig) -> str:

@@ -6,10 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from huggingface_hub import ModelCard
 
 from raysynth.classify.card import Origin, model_card, plain, public_name, training_in_words
+from raysynth.classify.hub_header import data_name
 from raysynth.config.config import Config
+from raysynth.config.files import load_config
 from raysynth.evaluation.final import Final
 from raysynth.evaluation.results import INFERRED
 from raysynth.evaluation.shipping import in_words, shipped
@@ -150,3 +153,17 @@ def test_it_says_whose_licences_are_known(tmp_path):
     (tmp_path / "README.md").write_text("---\nlicense: openrail\n---\n# A model\n")
     assert "synthetic images: openrail." in card(final("raysynth", OURS), name=str(tmp_path))
     assert "Base model of the synthetic" not in card(final("erm", ERM))
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (["dataset.name=folder", "dataset.path=data/birds/"], "birds"),
+        (["dataset.name=tree", "dataset.path=s3://bucket/birds"], "birds"),
+        (["dataset.name=hub", "dataset.path=hf://datasets/owner/birds"], "birds"),
+        (["dataset.name=celeba", "dataset.path=data/faces"], "celeba"),
+        ([], "outfits"),
+    ],
+)
+def test_images_of_ones_own_are_called_by_their_folder(given, name):
+    assert data_name(load_config(None, given).dataset) == name

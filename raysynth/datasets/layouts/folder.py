@@ -68,6 +68,7 @@ PART = Layout(
     source="Hugging Face's ImageFolder layout",
     reads="images, and metadata.csv or .parquet: file_name, label, attribute[, split]",
     open=Folder.of,
+    is_anybodys=True,
     names_masks=True,
     fits=_fits,
 )

@@ -230,6 +230,7 @@ PART = Layout(
     source="Hugging Face `datasets` (Lhoest et al. 2021)",
     reads="Parquet files with a column of images: hf://datasets/OWNER/NAME, or a folder",
     open=Hub.of,
+    is_anybodys=True,
     fits=_fits,
     pair=PAIR,
 )

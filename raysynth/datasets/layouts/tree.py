@@ -142,5 +142,6 @@ PART = Layout(
     source="torchvision's and Hugging Face's ImageFolder, one level deeper",
     reads="images in folders <label>/<attribute>, below folders train, validation, test if split",
     open=Tree.of,
+    is_anybodys=True,
     fits=_fits,
 )
