@@ -10,6 +10,7 @@ from typing import Any
 
 from ray import tune
 
+from raysynth.groups.groups import FEW
 from raysynth.metrics import TRIAL_WGA, put
 from raysynth.progress import Progress
 from raysynth.search.board import Board
@@ -27,6 +28,14 @@ class Shown:
     board: Board | None = None
     evaluations: int = 0
     """Reports of a trial that no rung has stopped."""
+    smallest: int = 0
+    """Validation images of the group that has fewest; 0: not known."""
+
+    def best(self, wga: float) -> str:
+        """The best validation WGA so far, with what it rests on where that is little."""
+        said = f"validation WGA {100 * wga:.1f} %"
+        few = 0 < self.smallest < FEW
+        return said + f" (smallest group: {self.smallest} images)" * few
 
 
 # Tune pickles its callbacks into the experiment's folder; a display holds a lock and a thread, so
@@ -113,7 +122,7 @@ class TrialProgress(tune.Callback):
             done = sum(trial.is_finished() for trial in trials)
             progress.update("trials", done, _display[-1].total)
             if self.best:
-                progress.detail("best so far", f"validation WGA {100 * self.best:.1f} %")
+                progress.detail("best so far", _display[-1].best(self.best))
             if told := _at_work(trials):
                 progress.detail("at work", told)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.samplers import TPESampler
 from ray import tune
@@ -77,7 +78,7 @@ def run_search(
         rows = [search_frozen(blueprint_of(config), search, data)]
     else:
         say_shortage(max(search.ratios), data, progress)
-        with shown_on(_shown(config, progress, tracker)):
+        with shown_on(_shown(config, data, progress, tracker)):
             results = _tuner(config, data, work, progress).fit()
             rows, failed = rows_of(results, f"{work}/{EXPERIMENT}")
     if not rows:
@@ -85,13 +86,14 @@ def run_search(
     return _write(work, rows, _best(rows), failed)
 
 
-def _shown(config: Sections, progress: Progress, tracker: Trackers) -> Shown:
+def _shown(config: Sections, data: Data, progress: Progress, tracker: Trackers) -> Shown:
     """Who is told of the trials."""
     search, classifier, board = config[SearchConfig], config[ClassifierConfig], None
     if search.storage:
         space = search_space(classifier, search)
         board = Board(search.storage, config.name, space, progress.say)
-    return Shown(progress, search.trials, tracker, board, classifier.evaluations)
+    smallest = int(np.bincount(data.validation.group, minlength=data.groups.count).min())
+    return Shown(progress, search.trials, tracker, board, classifier.evaluations, smallest)
 
 
 def _all_failed(failed: dict[str, str], work: str) -> StageError:

@@ -38,6 +38,12 @@ def test_kept_trials_and_their_best_are_shown_at_once():
         assert said.counts[-1] == (3, 12) and callback.best == 0.75
 
 
+def test_a_best_that_rests_on_few_images_says_so():
+    few = "validation WGA 100.0 % (smallest group: 3 images)"
+    assert Shown(Said(), 12, smallest=3).best(1.0) == few
+    assert Shown(Said(), 12, smallest=20).best(1.0) == "validation WGA 100.0 %"
+
+
 def test_a_lost_trial_is_said_to_begin_again_and_one_that_failed_too_often_is_not():
     said, callback = Said(), TrialProgress()
     lines: list[str] = []
