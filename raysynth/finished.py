@@ -77,7 +77,7 @@ class Made:
 
     @property
     def groups(self) -> Groups:
-        """The data set's."""
+        """The run's."""
         return Groups.from_dict(self.records["ingest"]["facts"]["groups"])
 
 
