@@ -26,27 +26,23 @@ TIMES = 5
 def main() -> None:
     """The picture is written, the figures printed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("old", metavar="OLD/index.html", type=_page)
-    parser.add_argument("new", metavar="NEW/index.html", type=_page)
+    parser.add_argument("old", metavar="OLD/index.html", type=Path)
+    parser.add_argument("new", metavar="NEW/index.html", type=Path)
     parser.add_argument("picture", metavar="PICTURE", type=Path)
     asked = parser.parse_args()
     from playwright.sync_api import sync_playwright
 
-    old, new, picture = asked.old, asked.new, asked.picture
+    old, new = asked.old.resolve(), asked.new.resolve()
     with sync_playwright() as tool:
         chromium = shutil.which("chromium") or shutil.which("chromium-browser")
         browser = tool.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         sides = [_shot(browser, page) for page in (old, new)]
-        _beside(sides).save(picture, optimize=True)
+        _beside(sides).save(asked.picture, optimize=True)
         for page in (new, new.with_name("gallery.html")):
             taken = [_usable(browser, page) for _ in range(TIMES)]
             size = page.stat().st_size / 2**20
             print(f"{page.name}: {size:.1f} MiB, usable after {statistics.median(taken):.2f} s")
         browser.close()
-
-
-def _page(argument: str) -> Path:
-    return Path(argument).resolve()
 
 
 def _shot(browser: Any, page: Path) -> Image.Image:

@@ -217,11 +217,11 @@ def test_the_whole_pipeline_on_two_nodes_that_share_nothing_but_s3(plain, s3, s3
     assert skipped(done.stderr) == USUAL
     config = miniature(Path("x"), *SMALL).model_copy(update={"storage_path": s3})
     run = open_run(config)
-    # Two workers' packs are of other sizes than one's: products round otherwise.
+    # Two workers' packs are of other sizes than one's: products round otherwise, by a level.
     here, there = pixels(run.folder("synthesis")), pixels(f"{plain[0]}/mini/synthetic")
     assert here.keys() == there.keys() == plain[1].keys()
     for name, image in here.items():
-        assert np.abs(image.astype(int) - there[name]).mean() < 0.5, name
+        assert np.abs(image.astype(int) - there[name]).max() <= 1, name
     assert not [name for name in storage.sizes_below(run.root) if "partial" in name]
     assert not storage.exists(f"{run.root}/{LEASE}")
     verify(run.root, Progress())

@@ -18,7 +18,7 @@ from torch import Tensor
 from raysynth.adapters.damaged import AGAIN, check_finite
 from raysynth.adapters.layers import Form
 from raysynth.errors import DamagedError, ModelError
-from raysynth.models.headers import LENGTH, metadata_of
+from raysynth.models.headers import LENGTH, header_of, metadata_of
 from raysynth.storage.files import make_folder, open_storage, write_atomic
 from raysynth.storage.hashes import note_bytes
 from raysynth.terminal import masked
@@ -73,8 +73,7 @@ def write_updates(updates: Updates, folder: str) -> None:
 
 def _in_order(data: bytes) -> bytes:
     """The file with its metadata sorted: safetensors writes them in another order each time."""
-    start = LENGTH + int.from_bytes(data[:LENGTH], "little")
-    header = json.loads(data[LENGTH:start])
+    header, start = header_of(data)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     said = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     said += b" " * (-len(said) % LENGTH)  # tensors begin at whole words

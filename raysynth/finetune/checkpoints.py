@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from raysynth.adapters.record import CHECKPOINT
 from raysynth.errors import DamagedError, first_line
+from raysynth.models.headers import header_of
 from raysynth.storage.files import make_folder, open_storage, remove, write_atomic
 from raysynth.terminal import masked
 
@@ -69,7 +69,7 @@ def read_checkpoint(folder: str) -> Checkpoint | None:
     storage, path = open_storage(file)
     try:
         data = storage.cat_file(path)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        header, _ = header_of(data)
         numbers = {name: kind(header["__metadata__"][name]) for name, kind in NUMBERS.items()}
         found = safetensors.torch.load(data)
         own = [name for name in found if name.startswith(OPTIMIZER)]

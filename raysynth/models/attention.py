@@ -1,7 +1,7 @@
 """Which attention kernel a network computes with: as configured, or the one that fits it.
 
-Fused attention (PyTorch's SDPA) wins on GPUs and on long sequences; two batched matrix products are
-as fast on a CPU's short ones. The device and the size decide, nothing is timed: the kernels round
+Fused attention (PyTorch's SDPA) wins on GPUs and on long sequences, and least on a CPU's short ones
+(`benchmarks/attention.py`). The device and the size decide, nothing is timed: the kernels round
 otherwise, and a run that a noisy clock gave the other one would not make the same images again.
 UNets take either of diffusers' processors. A transformer's attention layers have one of their own,
 whose kernel PyTorch chooses; `plain` makes it multiply matrices.
@@ -19,8 +19,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 PROCESSORS: dict[str, Callable[[], Any]] = {"plain": AttnProcessor, "sdpa": AttnProcessor2_0}
 LONG = 1024
-"""Positions from which on SDPA is the faster one on a CPU too: 1.5 to 3 times forward and backward,
-where the two are nearly as fast below (decision 017)."""
+"""Positions from which on `auto` is SDPA on a CPU too: 1.7 to 3 times as fast forward and backward
+there, 1 to 1.9 times below (decision 017)."""
 
 
 def fitting(asked: str, device: torch.device, positions: int) -> str:

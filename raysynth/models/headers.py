@@ -178,9 +178,17 @@ def metadata_of(data: bytes) -> dict[str, str]:
 
     Raises ValueError, AttributeError: the bytes are none of safetensors'.
     """
-    length = int.from_bytes(data[:LENGTH], "little")
-    found: dict[str, str] = json.loads(data[LENGTH : LENGTH + length]).get("__metadata__") or {}
+    found: dict[str, str] = header_of(data)[0].get("__metadata__") or {}
     return found
+
+
+def header_of(data: bytes) -> tuple[Any, int]:
+    """A whole safetensors file's header as JSON, and the place of the first byte after it.
+
+    Raises ValueError: the bytes are none of safetensors'.
+    """
+    end = LENGTH + int.from_bytes(data[:LENGTH], "little")
+    return json.loads(data[LENGTH:end]), end
 
 
 def is_whole(storage: Any, path: str) -> bool:

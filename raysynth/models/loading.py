@@ -49,10 +49,9 @@ def load_or_explain(what: str, source: str, loader: Callable[[], Any]) -> Any:
 
 def frozen(part: Any, device: torch.device) -> Any:
     """A module on the device, in eval mode, without gradients; other parts as they are."""
-    if not isinstance(part, torch.nn.Module):
-        return part
-    module: Any = part
-    return module.to(device).eval().requires_grad_(False)
+    if isinstance(part, torch.nn.Module):
+        part.to(device).eval().requires_grad_(False)
+    return part
 
 
 def round_weights(module: torch.nn.Module, dtype: torch.dtype) -> None:

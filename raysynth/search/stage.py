@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.samplers import TPESampler
 from ray import tune
@@ -17,7 +16,7 @@ from rich.markup import escape
 
 from raysynth.errors import StageError
 from raysynth.fidelity.gate import heeded
-from raysynth.groups.groups import Groups
+from raysynth.groups.groups import Groups, group_counts
 from raysynth.knobs import Sections
 from raysynth.networks.build import blueprint_of
 from raysynth.networks.images import Data
@@ -92,7 +91,7 @@ def _shown(config: Sections, data: Data, progress: Progress, tracker: Trackers) 
     if search.storage:
         space = search_space(classifier, search)
         board = Board(search.storage, config.name, space, progress.say)
-    smallest = int(np.bincount(data.validation.group, minlength=data.groups.count).min())
+    smallest = int(group_counts(data.validation.group, data.groups.count).min())
     return Shown(progress, search.trials, tracker, board, classifier.evaluations, smallest)
 
 
