@@ -100,7 +100,7 @@ def grouped(work: Workload, adapters: int, out: Path) -> dict[str, Any]:
     failed: dict[str, str] = {}
 
     def whole() -> None:
-        failed.update(training.train_pack(work.pack(out, adapters), lambda *_, **__: None))
+        failed.update(training.train_pack(work.pack(out, adapters)))
 
     try:
         peak = memory.peak_bytes(device, whole)
@@ -200,15 +200,16 @@ def generated(storage: Path, model: str, quick: bool, repeats: int) -> dict[str,
     steps, mixes = (QUICK_STEPS, MIXES[::2]) if quick else (STEPS, MIXES)
     settings = sections(model, not quick, steps)
     settings["finetune"]["steps"] = 1
-    pack = make_workload(storage, ADAPTERS, **settings).pack(folder)
-    failed = training.train_pack(pack, lambda *_, **__: None)
+    work = make_workload(storage, ADAPTERS, **settings)
+    pack = work.pack(folder)
+    failed = training.train_pack(pack)
     if failed:
         raise SystemExit(f"accelerator: {failed}")
     free()
     names = [job.name for job in pack.jobs]
     images = BATCH if quick else IMAGES
     ways: dict[str, Callable[[], float]] = {}
-    generator = ImageGenerator(Drawing.of(pack.config), str(folder), names)
+    generator = ImageGenerator(Drawing.of(work.config), str(folder), names)
     device = generator.base.device
 
     def ours(rows: int, fold: int) -> float:

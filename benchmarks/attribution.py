@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from separation import _quiet
 from workload import jobs_of, pack_of, write_real
 
 from raysynth.audit.attribution import top_of
@@ -80,7 +79,7 @@ class Bed:
     def made(self, name: str, pack: Callable[[], Pack]) -> None:
         """Train a pack, and note its CPU seconds."""
         began = time.process_time()
-        failed = train_pack(pack(), _quiet)
+        failed = train_pack(pack())
         assert not failed, failed
         self.seconds[name] = time.process_time() - began
 

@@ -109,7 +109,7 @@ def fine_tune(
     if not spent.exists():
         shutil.rmtree(work, ignore_errors=True)
         began = time.process_time()
-        failed = train_pack(pack_of(config, jobs, real.groups, real.folder, str(work)), _quiet)
+        failed = train_pack(pack_of(config, jobs, real.groups, real.folder, str(work)))
         if failed:
             raise SystemExit(f"{work}: {failed}")
         work.mkdir(parents=True, exist_ok=True)
@@ -117,10 +117,6 @@ def fine_tune(
     adapters = [a for job in jobs if (a := read_adapter(f"{work}/{job.name}")) is not None]
     write_adapters(adapters, str(work))
     return adapters, float(json.loads(spent.read_text()))
-
-
-def _quiet(done: dict[str, int], failed: dict[str, str], fit: str = "") -> None:
-    pass
 
 
 def draw(

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from scipy.stats import ttest_rel
-from separation import _quiet
 from workload import jobs_of, pack_of, write_real
 
 from raysynth.adapters.banks import open_bank
@@ -75,7 +74,7 @@ def _trained(config: Config, folder: Path, work: Path) -> str:
     group = train["group"].to_numpy()
     clusters = pa.table({"id": train["id"], "group": group, "cluster": np.zeros_like(group)})
     (job,) = (job for job in jobs_of(config, clusters, groups) if job.group == GROUP)
-    failed = train_pack(pack_of(config, [job], groups, str(real), str(work)), _quiet)
+    failed = train_pack(pack_of(config, [job], groups, str(real), str(work)))
     assert not failed, failed
     return job.name
 

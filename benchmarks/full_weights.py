@@ -87,9 +87,7 @@ def one(storage: Path, first: int, count: int, steps: int, out: str) -> dict[str
     jobs = work.jobs[first : first + count]
     pack = pack_of(work.config, jobs, work.groups, work.real, str(storage / out))
     failed: dict[str, str] = {}
-    peak = memory.peak_bytes(
-        device, lambda: failed.update(training.train_pack(pack, lambda *_, **__: None))
-    )
+    peak = memory.peak_bytes(device, lambda: failed.update(training.train_pack(pack)))
     if failed:
         raise SystemExit(f"full_weights: {failed}")
     return {"parts": dict(seconds), "peak_bytes": peak}

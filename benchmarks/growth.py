@@ -72,7 +72,7 @@ def one(storage: Path, count: int, slots: int, steps: int) -> dict[str, Any]:
     training.step = watched = Watched(training.step)
     work = make_workload(storage, max(COUNTS), finetune={"steps": steps})
     with tempfile.TemporaryDirectory(dir=storage) as folder:
-        failed = training.train_pack(work.pack(Path(folder), count), lambda *_, **__: None)
+        failed = training.train_pack(work.pack(Path(folder), count))
     if failed:
         raise SystemExit(f"growth: {failed}")
     rows, loop = work.jobs[0].batch, watched.loop

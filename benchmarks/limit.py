@@ -208,7 +208,7 @@ def train(watched: Watched, work: Workload, adapters: int, storage: Path) -> Non
     training.step = watched
     try:
         with tempfile.TemporaryDirectory(dir=storage) as folder:
-            failed = training.train_pack(work.pack(Path(folder), adapters), lambda *_, **__: None)
+            failed = training.train_pack(work.pack(Path(folder), adapters))
     finally:
         training.step = watched.step
     if failed:

@@ -151,7 +151,7 @@ def grouped(storage: Path) -> dict[str, Any]:
     failed: dict[str, str] = {}
 
     def train() -> None:
-        failed.update(training.train_pack(work.pack(storage / "out"), lambda *_, **__: None))
+        failed.update(training.train_pack(work.pack(storage / "out")))
 
     peak = memory.peak_bytes(device, train)
     if failed or loops[0].slots != ADAPTERS:

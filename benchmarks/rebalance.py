@@ -23,7 +23,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from judge import load_judge
-from separation import _quiet
 from workload import jobs_of, pack_of, write_real
 
 from pretraining.words import GROUNDS
@@ -67,7 +66,7 @@ class Bed:
         clusters = rows.append_column("cluster", pa.array(np.zeros(len(rows), np.int64)))
         (job,) = (job for job in jobs_of(config, clusters, groups) if GROUPS[0] in job.groups)
         folder = str(self.work / name)
-        failed = train_pack(pack_of(config, [job], groups, f"{self.work}/{real}", folder), _quiet)
+        failed = train_pack(pack_of(config, [job], groups, f"{self.work}/{real}", folder))
         assert not failed, failed
         recipe = settled(recipe_of(config), self.counts)
         assert recipe.training is not None

@@ -67,7 +67,7 @@ def of_arm(folder: Path, seed: int, arm: str) -> dict[str, float]:
         clusters = pa.table({"id": train["id"], "group": group, "cluster": np.zeros_like(group)})
         jobs = jobs_of(config, clusters, groups)
         began = time.process_time()
-        failed = train_pack(pack_of(config, jobs, groups, str(real), str(work)), _quiet)
+        failed = train_pack(pack_of(config, jobs, groups, str(real), str(work)))
         spent = time.process_time() - began
         assert not failed, failed
         names, shape = [job.name for job in jobs], Drawing.of(config).lora
@@ -118,7 +118,3 @@ def measured(
     how = Measure(at_once=AT_ONCE)
     errors = step_errors(denoise, clean, told, shares, noise, group[:, None], how)
     return {"d": float(np.mean(apart)), "error": float(errors.mean())}
-
-
-def _quiet(done: dict[str, int], failed: dict[str, str], fit: str = "") -> None:
-    pass

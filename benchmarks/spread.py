@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from judge import accuracies, load_judge
-from separation import _quiet
 from workload import jobs_of, pack_of, write_real
 
 from raysynth.clustering.embed import vectors_column
@@ -87,7 +86,7 @@ class Bed:
         )
         jobs = [job for job in jobs_of(config, clusters, self.groups) if job.group == GROUP]
         pack = pack_of(config, jobs, self.groups, str(self.real), str(self.work))
-        failed = train_pack(pack, _quiet)
+        failed = train_pack(pack)
         assert not failed, failed
         training = recipe_of(config).training
         assert training is not None

@@ -91,7 +91,7 @@ class SleepingSampler(TinySampler):
 
     def decode(self, seeds: np.ndarray, specs: pa.Table) -> np.ndarray:
         time.sleep(self.seconds["decode"] * len(seeds))
-        return super().decode(seeds)
+        return super().decode(seeds, specs)
 
     def score(self, images: np.ndarray, specs: pa.Table, _: Any = None) -> dict[str, pa.Array]:
         time.sleep(self.seconds["score"] * len(images))

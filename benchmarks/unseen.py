@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from judge import accuracies, load_judge
-from separation import _quiet, held_out
+from separation import held_out
 from workload import jobs_of, pack_of, write_real
 
 from raysynth.adapters.banks import open_bank
@@ -117,7 +117,7 @@ class Bed:
         (job,) = jobs_of(config, clusters, self.groups)
         began = time.process_time()
         pack = pack_of(config, [job], self.groups, str(self.real), str(work))
-        failed = train_pack(pack, _quiet)
+        failed = train_pack(pack)
         assert not failed, failed
         spent, training = time.process_time() - began, recipe_of(config).training
         assert training is not None

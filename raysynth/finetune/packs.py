@@ -62,6 +62,10 @@ class Report(Protocol):
     ) -> None: ...
 
 
+def unheard(*said: object, **more: object) -> None:
+    """A `Report` to nobody."""
+
+
 def passes_of(training: Training, settings: FinetuneConfig) -> int:
     """Rows that the network sees for one image of a micro-batch, to be trained.
 

@@ -43,7 +43,7 @@ from raysynth.finetune.material import Material, prepare
 from raysynth.finetune.memory import fit_slots
 from raysynth.finetune.objective import OfImages
 from raysynth.finetune.optimizer import Steps
-from raysynth.finetune.packs import Pack, Report
+from raysynth.finetune.packs import Pack, Report, unheard
 from raysynth.finetune.phase import Phase, Row, lay_out
 from raysynth.finetune.previews import drawn
 from raysynth.finetune.prior import add_prior, draw_priors
@@ -57,7 +57,7 @@ from raysynth.models.denoiser import Denoiser
 REPORT_SECONDS = 1.0
 
 
-def train_pack(pack: Pack, report: Report) -> dict[str, str]:
+def train_pack(pack: Pack, report: Report = unheard) -> dict[str, str]:
     """Train what is not complete of a pack; go on from checkpoints.
 
     Returns the reason of every adapter that failed. The others' folders are complete.
