@@ -48,7 +48,7 @@ def _merges(words: Sequence[str]) -> list[tuple[str, str]]:
 
     Always the same ones of the same words: the trainer orders pairs that are as frequent by their
     letters' numbers, which it draws anew each time for letters with its suffix of a word's end
-    (findings/tokenizers_trains_another_vocabulary_each_time.sh). So a last letter is one of its own.
+    (findings/tokenizers_trains_another_vocabulary_each_time.sh). So last letters are made others.
     """
     letters = sorted({letter for word in words for letter in word})
     last = {letter: chr(LAST + n) for n, letter in enumerate(letters)}
