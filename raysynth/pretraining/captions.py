@@ -17,8 +17,8 @@ from raysynth.groups.groups import Groups
 from raysynth.groups.prompts import both_alone, spoken
 from raysynth.groups.settings import PromptConfig
 
-SAYING = torch.tensor([0.74, 0.08, 0.08, 0.10])
-"""How often a caption says label and attribute, the label, the attribute, nothing."""
+NOTHING, ALONE = 0.10, 0.08
+"""How often a caption says nothing, the label alone, and as often the attribute alone."""
 SILENT = 0
 """Number of the empty text."""
 MOST_CONCEPTS = 256
@@ -27,6 +27,21 @@ WEIGHTS = {"both": 1.0, "label": 1.0, "attribute": 0.3}
 """Of the contrastive losses, by what the texts say."""
 Meaning = tuple[int, int]
 """Label and attribute; -1: the text does not say."""
+NONE_SAID: Meaning = (-1, -1)
+KINDS = tuple(WEIGHTS)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a batch of images is told as."""
+
+    texts: Tensor
+    """[B] numbers."""
+    meanings: list[Meaning]
+    labels: list[int]
+    """Of the images, said or not."""
+    places: Tensor
+    """[B] in 0..1, which of the texts of one meaning was taken."""
 
 
 @dataclass(frozen=True)
@@ -37,34 +52,36 @@ class Captions:
     said: dict[Meaning, tuple[int, ...]]
     """Meaning -> numbers of the texts with it."""
 
-    def draw(self, labels: Tensor, attributes: Tensor, dice: torch.Generator) -> Tensor:
-        """[B] numbers of texts for images [B]; some say only one thing, some nothing."""
-        kinds = torch.multinomial(SAYING, len(labels), replacement=True, generator=dice)
-        places = torch.rand(len(labels), generator=dice)
-        return torch.tensor(
-            [
-                self._one(*given)
-                for given in zip(
-                    labels.tolist(),
-                    attributes.tolist(),
-                    kinds.tolist(),
-                    places.tolist(),
-                    strict=True,
-                )
-            ]
-        )
+    def draw(
+        self, labels: Tensor, attributes: Tensor, dice: torch.Generator, alone: float = ALONE
+    ) -> Drawn:
+        """What images [B] are told as; some texts say only one thing, some nothing.
 
-    def _one(self, label: int, attribute: int, kind: int, place: float) -> int:
-        if kind == len(SAYING) - 1:
-            return SILENT
+        `alone`: how often the label alone is said, and as often the attribute alone.
+        """
+        saying = torch.tensor([1 - NOTHING - 2 * alone, alone, alone, NOTHING])
+        kinds = torch.multinomial(saying, len(labels), replacement=True, generator=dice)
+        places = torch.rand(len(labels), generator=dice)
+        each = zip(labels.tolist(), attributes.tolist(), kinds.tolist(), strict=True)
+        meanings = [self._meaning(*given) for given in each]
+        return Drawn(self.texts_of(meanings, places), meanings, labels.tolist(), places)
+
+    def texts_of(self, meanings: Sequence[Meaning], places: Tensor) -> Tensor:
+        """[B] numbers of the texts with such meanings, at places [B] in 0..1 among them."""
+        found = [self.said.get(each, (SILENT,)) for each in meanings]
+        each = zip(found, places.tolist(), strict=True)
+        return torch.tensor([texts[int(place * len(texts))] for texts, place in each])
+
+    def _meaning(self, label: int, attribute: int, kind: int) -> Meaning:
+        if kind == len(KINDS):
+            return NONE_SAID
         asked = ((label, attribute), (label, -1), (-1, attribute))[kind]
-        found = self.said.get(asked) or self.said.get((label, -1)) or (SILENT,)
-        return found[int(place * len(found))]
+        return next((each for each in (asked, (label, -1)) if each in self.said), NONE_SAID)
 
     @cached_property
     def concepts(self) -> list[Meaning]:
         """All meanings but silence: those of both, of labels, of attributes."""
-        return sorted((each for each in self.said if each != (-1, -1)), key=_kind_of)
+        return sorted((each for each in self.said if each != NONE_SAID), key=_kind_of)
 
     def contrasts(self, labels: Tensor, attributes: Tensor, dice: torch.Generator) -> Contrasts:
         """A random text of each meaning, and which images [B] it fits."""

@@ -2,25 +2,34 @@
 
 Noise level s in (0, 1): x_s = (1 - s) x_0 + s e, target e - x_0, timestep 1000 s (Liu et al. 2023,
 arXiv 2209.03003, equation 1; logit-normal levels as Esser et al. 2024, arXiv 2403.03206, section
-3.1). Text states come from the frozen text tower, latents from the frozen autoencoder.
+3.1). The loss is fine-tuning's, with the terms that are asked for. Text states come from the frozen
+text tower, latents from the frozen autoencoder.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import CLIPModel
 
-from raysynth.pretraining.crew import Crew
+from raysynth.finetune.objective import Noised
+from raysynth.finetune.objectives.denoising import PART as DENOISING
+from raysynth.finetune.term import Added
+from raysynth.models.condition import Condition
+from raysynth.models.denoiser import Denoiser
+from raysynth.models.families.stable_diffusion_1 import STATES
+from raysynth.models.family import FAMILIES, USUAL, Base, Shape
+from raysynth.pretraining.export import sampler
 from raysynth.pretraining.loop import Numbers, averaging, descend, load, train, warm_then_decay
 from raysynth.pretraining.making import Making
 from raysynth.pretraining.previews import keep_samples
+from raysynth.pretraining.terms import alone_of, ask, terms_of
 from raysynth.pretraining.tokens import tokenise
 from raysynth.pretraining.views import views
 from raysynth.storage.files import write_atomic
@@ -110,9 +119,10 @@ def train_denoiser(
     )
     schedule = LambdaLR(optimizer, warm_then_decay(plan.steps, 0.4))
     cache, states = cache_latents(making, vae), States(making, clip)
+    denoise, terms = denoiser_of(making, unet), terms_of(making.settings)
 
     def step(dice: torch.Generator) -> Numbers:
-        loss = batch_loss(making, unet, cache, states, dice)
+        loss = batch_loss(making, denoise, terms, cache, states, dice)
         norm = descend(crew, loss, unet, optimizer, schedule)
         averaged.update_parameters(unet)
         return {"loss": loss.detach(), "norm": norm}
@@ -128,39 +138,72 @@ def train_denoiser(
 
 def batch_loss(
     making: Making,
-    unet: UNet2DConditionModel,
+    denoise: Denoiser,
+    terms: Sequence[Added],
     cache: Cache,
     states: States,
     dice: torch.Generator,
 ) -> Tensor:
-    """The flow's loss on this worker's share of one drawn batch."""
+    """The loss on this worker's share of one drawn batch."""
     material, crew = making.material, making.crew
     chosen = torch.randint(
         len(cache.latents), (making.settings.denoiser.batch_size,), generator=dice
     )
     rows = cache.rows[chosen]
-    told = material.captions.draw(material.label[rows], material.attribute[rows], dice)
+    label, attribute = material.label[rows], material.attribute[rows]
+    told = material.captions.draw(label, attribute, dice, alone_of(terms))
     level = torch.randn(len(chosen), generator=dice).sigmoid()
     uniform = torch.rand(len(chosen), generator=dice) < UNIFORM_SHARE
     level = torch.where(uniform, torch.rand(len(chosen), generator=dice), level)
     noise = torch.randn(len(chosen), *cache.latents.shape[1:], generator=dice)
-    own = chosen[crew.own(len(chosen))]
-    latents = cache.latents[own].float().to(crew.device)
-    return flow_loss(
-        crew, unet, latents, states.of(crew.share(told)), crew.share(level), crew.share(noise)
+    also: dict[str, Tensor] = {}
+    differs: dict[str, Tensor] = {}
+    if terms and material.groups is not None:
+        also, differs = ask(terms, material.captions, material.groups, told, attribute, dice)
+    latents = cache.latents[chosen[crew.own(len(chosen))]].float().to(crew.device)
+    batch = noised(
+        denoise,
+        latents,
+        crew.share(level),
+        crew.share(noise),
+        states.of(crew.share(told.texts)),
+        {name: states.of(crew.share(texts)) for name, texts in also.items()},
+        {name: crew.share(other) for name, other in differs.items()},
     )
+    return batch_errors(batch, terms).mean()
 
 
-def flow_loss(
-    crew: Crew,
-    unet: UNet2DConditionModel,
+def denoiser_of(making: Making, unet: UNet2DConditionModel) -> Denoiser:
+    """The network as objectives and terms speak to it."""
+    crew, size = making.crew, unet.config
+    latents = (size.in_channels, size.sample_size, size.sample_size)
+    tokens = int(making.tokenizer.model_max_length)
+    shape = Shape(latents, making.settings.side // size.sample_size, tokens)
+    parts = {"unet": unet, "scheduler": sampler()}
+    return Denoiser(Base(FAMILIES[USUAL], parts, shape, crew.device, crew.dtype), unet)
+
+
+def noised(
+    denoise: Denoiser,
     latents: Tensor,
-    states: Tensor,
     level: Tensor,
     noise: Tensor,
-) -> Tensor:
-    """Mean squared error of the predicted flow e - x_0 at levels [b] between latents and noise."""
-    mixed = torch.lerp(latents, noise, level[:, None, None, None])
-    with crew.autocast():
-        flow = unet(mixed, level * 1000, encoder_hidden_states=states).sample
-    return F.mse_loss(flow.float(), noise - latents)
+    states: Tensor,
+    also: Mapping[str, Tensor],
+    differs: Mapping[str, Tensor],
+) -> Noised:
+    """A batch at levels [b] between latents and noise, and the text states it is shown under."""
+    prediction = denoise.base.prediction
+    timestep = prediction.at(level)
+    noisy, target = prediction.noised(latents, noise, timestep)
+    others = {name: Condition({STATES: each}) for name, each in also.items()}
+    told = Condition({STATES: states})
+    return Noised(denoise, noisy, timestep, told, latents, noise, target, others, differs, {})
+
+
+def batch_errors(batch: Noised, terms: Sequence[Added]) -> Tensor:
+    """[b] mean squared errors of the predicted flow e - x_0, and what terms add to them."""
+    found = DENOISING.losses(batch, batch.denoise, DENOISING.Knobs())
+    for added in terms:
+        found = found + added(batch)
+    return found

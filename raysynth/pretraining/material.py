@@ -17,6 +17,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from raysynth.datasets.damage import Damaged
 from raysynth.datasets.files import below, clipped, open_folder, reaching, require_files
 from raysynth.datasets.layouts.folder import METADATA
 from raysynth.datasets.layouts.tree import is_image
@@ -29,6 +30,7 @@ from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
 from raysynth.pretraining.captions import Captions, of_column, of_nothing, of_words
 from raysynth.pretraining.settings import COLUMN, WORDS, PretrainingConfig
+from raysynth.pretraining.terms import check_captions
 from raysynth.storage.tables import STORED
 
 FEWEST = 64
@@ -137,6 +139,7 @@ def list_material(
         found = _of_groups(dataset, prompts, settings, seed)
     else:
         found = _of_files(dataset, settings, seed)
+    check_captions(settings, found.material.captions)
     count = len(found.material.trained)
     if count < FEWEST or not len(found.material.measured):
         raise DataError(
@@ -153,6 +156,13 @@ def _of_groups(
     """A layout's training and validation images."""
     dataset, groups, listing = list_dataset(config, seed)
     split = np.asarray(listing["split"].to_pylist())
+    if isinstance(dataset, Damaged):
+        raise ConfigError(
+            f"pretrain: masks or noise are known of images of {config.path or config.name}, and a "
+            "base would learn what they hide as it is shown; expected whole images. Fix: "
+            "dataset.missing=0 dataset.noise=0, no columns mask and noise, or fine-tune a base "
+            "with finetune.objective=gsure"
+        )
     listing = listing.filter(split != "test")
     label, group = (listing[name].to_numpy() for name in ("label", "group"))
     known = config.knows_attributes or len(groups.attribute_names) > 1

@@ -16,6 +16,7 @@ from raysynth.networks.build import Blueprint, blueprint_of
 from raysynth.networks.settings import ClassifierConfig
 from raysynth.pretraining.checks import check_sizes, check_start, check_workers
 from raysynth.pretraining.settings import PretrainingConfig
+from raysynth.pretraining.terms import check_terms
 
 BASE, BARS = "base", "bars.json"
 """Below the folder: what is exported, and what it reaches."""
@@ -68,6 +69,7 @@ def order_of(config: Sections, folder: str) -> Order:
     check_workers(settings, config[ResourcesConfig])
     check_sizes(settings)
     check_start(settings)
+    check_terms(settings)
     return Order(
         settings,
         config[DatasetConfig],

@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from raysynth.finetune.settings import TERMS
 from raysynth.knobs import Count, Named, Place, Rate, Section, Share, knob
+from raysynth.registry import chosen_part
 
 WORDS, COLUMN, NONE = "words", "column", "none"
 NORM_GROUPS = {"autoencoder": 8, "denoiser": 16}
@@ -60,6 +62,11 @@ class DenoiserTraining(Section):
     learning_rate: Rate = knob(1.5e-3, "AdamW's peak learning rate.")
     average: Annotated[float, Field(ge=0.0, lt=1.0)] = knob(
         0.9985, "Most decay of the moving average of the weights, which is what is exported."
+    )
+    terms: tuple[chosen_part(TERMS), ...] = knob(  # type: ignore[valid-type]
+        (),
+        "captions=words: what is added to the loss, of `finetune.terms`: cbdm, coind; of groups "
+        "that are rare, or never seen.",
     )
     latents: Count = knob(
         20_000, "Latents that are computed once, from as many views of the training images."

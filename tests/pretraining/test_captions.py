@@ -32,7 +32,7 @@ def test_no_caption_contradicts_its_image():
     captions = words()
     labels, attributes = torch.tensor([0, 1] * 200), torch.tensor([1, 1, 0, 0] * 100)
     drawn = captions.draw(labels, attributes, torch.Generator().manual_seed(0))
-    texts = [captions.texts[n] for n in drawn.tolist()]
+    texts = [captions.texts[n] for n in drawn.texts.tolist()]
     for text, label, attribute in zip(texts, labels.tolist(), attributes.tolist(), strict=True):
         assert GROUPS.label_words[1 - label] not in text
         assert GROUPS.attribute_words[1 - attribute] not in text
@@ -55,7 +55,7 @@ def test_without_known_attributes_texts_say_the_label():
     drawn = captions.draw(
         torch.zeros(50, dtype=torch.int64), torch.full((50,), -1), torch.Generator()
     )
-    assert set(drawn.tolist()) - {SILENT} <= set(captions.said[0, -1])
+    assert set(drawn.texts.tolist()) - {SILENT} <= set(captions.said[0, -1])
 
 
 def test_own_captions_are_labels_and_many_are_held_against_those_of_a_batch():
@@ -66,4 +66,4 @@ def test_own_captions_are_labels_and_many_are_held_against_those_of_a_batch():
     assert drawn.texts.tolist() == [6, 8]
     assert drawn.fits.tolist() == [[True, False], [False, True], [True, False]]
     silent = of_nothing().draw(torch.tensor([0]), torch.tensor([-1]), torch.Generator())
-    assert silent.tolist() == [SILENT]
+    assert silent.texts.tolist() == [SILENT]

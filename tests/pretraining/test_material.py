@@ -58,6 +58,7 @@ def test_labels_without_attributes(order):
 @pytest.mark.parametrize(
     ("settings", "kind", "said"),
     [
+        (("dataset.missing=0.3",), ConfigError, "masks or noise are known of images"),
         (("pretraining.captions=column", "pretraining.column=text"), DataError, "text missing"),
         (("pretraining.captions=none", "dataset.name=hub"), ConfigError, "dataset.name=hub"),
     ],

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from raysynth.models.base import load_base
 from raysynth.models.clip import load_clip
 from raysynth.models.settings import BaseConfigSection
-from raysynth.pretraining import autoencoder, denoiser
+from raysynth.pretraining import autoencoder, denoiser, terms
 from raysynth.pretraining.clip import contrastive_loss
 from raysynth.pretraining.crew import Crew
 from raysynth.pretraining.stages import make_base
@@ -39,16 +39,20 @@ def test_the_contrastive_loss_is_a_cross_entropy_where_one_text_fits():
     assert torch.isfinite(both)
 
 
-def test_the_mean_of_two_workers_gradients_is_that_of_one(order):
-    making = open_making(order())
+@pytest.mark.parametrize("asked", ["[]", "[cbdm, coind]"])
+def test_the_mean_of_two_workers_gradients_is_that_of_one(order, asked):
+    making = open_making(order(f"pretraining.denoiser.terms={asked}"))
     parts = begin(making.settings, making.tokenizer, 0, on_cpu=True)
     unet, vae = parts.unet, parts.vae.eval()
-    cache, states = denoiser.cache_latents(making, vae), denoiser.States(making, parts.clip)
+    given = (denoiser.cache_latents(making, vae), denoiser.States(making, parts.clip))
+    added = terms.terms_of(making.settings)
 
     def found(crew):
         unet.zero_grad()
         own = replace(making, crew=crew)
-        denoiser.batch_loss(own, unet, cache, states, torch.Generator().manual_seed(3)).backward()
+        says = denoiser.denoiser_of(own, unet)
+        dice = torch.Generator().manual_seed(3)
+        denoiser.batch_loss(own, says, added, *given, dice).backward()
         return gradient(unet)
 
     halves = [found(crew) for crew in TWO]
