@@ -22,13 +22,14 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from pretraining.bars import measure
 from pretraining.clip import build_clip, train_clip
-from pretraining.export import export, text_tower
+from pretraining.export import export
 from pretraining.judge import train_judge
 from pretraining.loop import Plan, restore
 from pretraining.photographs import BaseGarments, load_base_garments
 from pretraining.unet import PromptStates, cache_latents, train_unet
 from pretraining.vae import train_vae
 from pretraining.words import build_tokenizer
+from raysynth.pretraining.export import text_tower
 
 STAGES = ("clip", "vae", "judge", "unet", "export", "bars")
 _STEPS = {"clip-joint": 600, "clip": 2600, "vae": 6500, "judge": 3000, "unet": 15000}

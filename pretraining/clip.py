@@ -17,10 +17,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from pretraining.loop import Plan, descend, train, warm_then_decay
+from pretraining.loop import Plan, descend, train
 from pretraining.photographs import BASE, WILD, BaseGarments, compose, sample_grounds
 from pretraining.words import GROUNDS, MAX_LENGTH, Meaning, all_meanings, captions, random_caption
 from raysynth.datasets.garments import CLASSES
+from raysynth.pretraining.loop import warm_then_decay
 
 IMAGE_MEAN, IMAGE_STD = (0.48, 0.47, 0.44), (0.25, 0.25, 0.25)
 """Normalisation of pixels in 0..1, kept in the processor."""

@@ -8,41 +8,19 @@ a file.
 from __future__ import annotations
 
 import copy
-import json
 import tempfile
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DPMSolverMultistepScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
-from transformers import CLIPModel, CLIPProcessor, CLIPTextModel, CLIPTokenizer
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPModel, CLIPProcessor, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from pretraining.clip import IMAGE_MEAN, IMAGE_STD
+from raysynth.pretraining.export import declare_float32, sampler, text_tower
 
 Module = TypeVar("Module", bound=torch.nn.Module)
-
-
-def text_tower(clip: CLIPModel) -> CLIPTextModel:
-    """The CLIPModel's text tower as the pipeline's text encoder."""
-    encoder = CLIPTextModel(clip.config.text_config)
-    encoder.load_state_dict(clip.text_model.state_dict())
-    return encoder.eval().requires_grad_(False)
-
-
-def sampler() -> DPMSolverMultistepScheduler:
-    """DPM-Solver++ on the rectified-flow path: 5 to 8 steps suffice."""
-    return DPMSolverMultistepScheduler(
-        use_flow_sigmas=True,
-        prediction_type="flow_prediction",
-        flow_shift=1.0,
-        steps_offset=1,
-    )
 
 
 def export(
@@ -74,22 +52,13 @@ def export(
         _narrowed(clip).save_pretrained(fresh / "clip")
         CLIPProcessor(images, tokenizer).save_pretrained(fresh / "clip")
         for config in (fresh / "clip" / "config.json", fresh / "text_encoder" / "config.json"):
-            _declare_float32(config)
+            declare_float32(config)
         return _move_files(fresh, out)
 
 
 def _narrowed(module: Module) -> Module:
     """A bfloat16 copy."""
     return copy.deepcopy(module).to(torch.bfloat16)
-
-
-def _declare_float32(config: Path) -> None:
-    """Say float32 wherever a transformers config names its dtype."""
-    content = json.loads(config.read_text())
-    for part in (content, content.get("text_config", {}), content.get("vision_config", {})):
-        if "dtype" in part:
-            part["dtype"] = "float32"
-    config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def _move_files(fresh: Path, out: Path) -> int:

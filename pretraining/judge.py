@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
-from pretraining.loop import Plan, descend, train, warm_then_decay
+from pretraining.loop import Plan, descend, train
 from pretraining.photographs import BASE, OUTFITS_LIKE, BaseGarments, compose, sample_grounds
 from pretraining.words import GROUNDS
 from raysynth.datasets.garments import CLASSES
+from raysynth.pretraining.loop import warm_then_decay
 
 CLASS_WEIGHTS = torch.tensor([1.0, 0.7, 2.0, 1.0, 2.0, 0.7, 1.6, 0.7, 0.7, 0.7])
 _BATCH = 128

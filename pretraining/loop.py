@@ -7,23 +7,15 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
+from raysynth.pretraining.loop import Stateful
+
 SAVE_EVERY_S = 90.0
 _LOG_EVERY_S = 20.0
-
-
-class Stateful(Protocol):
-    """A module, optimizer or schedule: anything whose state a checkpoint keeps."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state, tensors and plain numbers only."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
-        """Take a state over."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +88,6 @@ def restore(plan: Plan, parts: Mapping[str, Stateful]) -> int:
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return int(state["done"])
-
-
-def warm_then_decay(steps: int, decay_share: float, warm_up: int = 100) -> Callable[[int], float]:
-    """Learning-rate factor: linear warm-up, constant, linear to zero over the last share."""
-    decay_steps = max(1, round(steps * decay_share))
-
-    def factor(step: int) -> float:
-        return min(1.0, (step + 1) / warm_up, max(0.0, (steps - step) / decay_steps))
-
-    return factor
 
 
 def descend(

@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
-from pretraining.loop import Plan, descend, train, warm_then_decay
+from pretraining.loop import Plan, descend, train
 from pretraining.photographs import BASE, BaseGarments, compose, load_base_garments, sample_grounds
 from raysynth.datasets.garments import CLASSES
 from raysynth.networks.checks import UNSEEN
 from raysynth.networks.settings import EMBEDDED_WIDTHS
 from raysynth.networks.small import NORMALISATION, WEIGHTS, SmallNetwork
+from raysynth.pretraining.loop import warm_then_decay
 
 KNOWN = {
     "other_garments": tuple(name for name in CLASSES if name not in UNSEEN),

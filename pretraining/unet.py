@@ -21,11 +21,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from pretraining.clip import tokenise
-from pretraining.loop import Plan, descend, train, warm_then_decay
+from pretraining.loop import Plan, descend, train
 from pretraining.photographs import BASE, BaseGarments, compose, sample_grounds
 from pretraining.vae import LATENT_CHANNELS
 from pretraining.words import GROUNDS, captions
 from raysynth.datasets.garments import CLASSES
+from raysynth.pretraining.loop import warm_then_decay
 
 CLASS_WEIGHTS = torch.tensor([1.0, 0.8, 2.6, 1.0, 2.6, 0.8, 1.2, 0.8, 0.8, 0.8])
 """How often each class is drawn: pullover and coat must be learned well."""

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
-from pretraining.loop import Plan, descend, train, warm_then_decay
+from pretraining.loop import Plan, descend, train
 from pretraining.photographs import BASE, WILD, BaseGarments, compose, sample_grounds
+from raysynth.pretraining.loop import warm_then_decay
 
 LATENT_CHANNELS = 16
 _BATCH = 48

@@ -39,6 +39,7 @@ from raysynth.jobs.commands import (
     submit,
 )
 from raysynth.json_lines import to_stderr
+from raysynth.pretrain import pretrain
 from raysynth.prompt_runs.commands import generate
 from raysynth.publish.commands import export, push
 
@@ -96,7 +97,7 @@ def run(
         print("\n".join(in_lines(rehearse(config, until))))
 
 
-for each in (train, generate, init, audit, submit, status, logs, stop, export, push):
+for each in (train, generate, pretrain, init, audit, submit, status, logs, stop, export, push):
     app.command()(each)
 for looks in (runs, compare, open_page, dashboards):
     app.command(looks.__name__.removesuffix("_page"))(looks)

@@ -38,7 +38,7 @@ synthesis
 training audit
 grouping
 fidelity
-evaluation search
+evaluation search pretraining
 references
 selection classify
 report
@@ -50,7 +50,7 @@ ahead doctor
 pipeline verify finished compare
 export
 publish
-rehearsal inspection
+rehearsal inspection pretrain
 adapter_runs prompt_runs
 again python
 dashboards

@@ -24,6 +24,7 @@ from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import digest_of, knob
 from raysynth.models.settings import BaseConfigSection
 from raysynth.networks.settings import ClassifierConfig
+from raysynth.pretraining.settings import PretrainingConfig
 from raysynth.references.settings import CONTROLS, ReferencesConfig
 from raysynth.registry import chosen_part, named_part
 from raysynth.report.settings import ReportConfig
@@ -65,6 +66,7 @@ class Config(RunConfig):
     grouping: GroupingConfig = Field(default_factory=GroupingConfig)
     audit: AuditConfig = Field(default_factory=AuditConfig)
     benchmark: BenchmarkConfig = Field(default_factory=BenchmarkConfig)
+    pretraining: PretrainingConfig = Field(default_factory=PretrainingConfig)
     trackers: tuple[chosen_part(TRACKERS), ...] = knob(  # type: ignore[valid-type]
         ("tensorboard",),
         "Where runs tell what their stages found: names, or mappings of `name` and a tracker's own "
@@ -136,6 +138,7 @@ class Config(RunConfig):
     def digest(self) -> str:
         """Hex digest of everything that can change a result (not where it runs)."""
         leave = {"storage_path", "resources", "name", "benchmark", "trackers", "report"}
+        leave.add("pretraining")  # a run takes what it made as `base`
         if self.grouping.is_given:  # as before there was another way
             leave.add("grouping")
         if self.audit.is_off:

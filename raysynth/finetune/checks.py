@@ -10,8 +10,8 @@ from raysynth.errors import ConfigError
 from raysynth.finetune.beginning import check_start
 from raysynth.finetune.objective import Choosy
 from raysynth.finetune.optimizer import check_optimizer
-from raysynth.finetune.settings import OBJECTIVES, TERMS, FinetuneConfig
-from raysynth.finetune.term import terms_of
+from raysynth.finetune.settings import OBJECTIVES, FinetuneConfig
+from raysynth.finetune.term import check_mixture, terms_of
 from raysynth.generators.recipe import Training, recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
@@ -117,17 +117,7 @@ def check_terms(settings: FinetuneConfig, generator: str, several: bool) -> None
             "Fix: generator=shared (of generator=auto: candidates=[shared, edit]), or "
             "finetune.terms=[]"
         )
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(
-            f"finetune.terms=[{', '.join(names)}]: {twice[0]} more than once; expected each once. "
-            "Fix: name it once, with the sum of its weights"
-        )
-    for name in names:
-        if other := next((other for other in names if other in TERMS[name].against), None):
-            raise ConfigError(
-                f"finetune.terms=[{', '.join(names)}]: {name} and {other} pull the same "
-                "predictions apart and together; expected one of them. Fix: leave one out"
-            )
+    check_mixture("finetune.terms", names)
 
 
 def check_partners(settings: FinetuneConfig, jobs: Sequence[Job], groups: Groups) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from raysynth.errors import ConfigError
 from raysynth.finetune.settings import TERMS, FinetuneConfig
 from raysynth.knobs import Section
 
@@ -106,3 +107,19 @@ class Added:
 def terms_of(settings: FinetuneConfig) -> tuple[Added, ...]:
     """The terms of `finetune.terms`, in order."""
     return tuple(Added(one.name, TERMS[one.name], one.knobs(TERMS)) for one in settings.terms)
+
+
+def check_mixture(key: str, names: Sequence[str]) -> None:
+    """Refuse a term that is named twice, and two that pull against each other; ConfigError."""
+    said = f"{key}=[{', '.join(names)}]"
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(
+            f"{said}: {twice[0]} more than once; expected each once. Fix: name it once, with the "
+            "sum of its weights"
+        )
+    for name in names:
+        if other := next((other for other in names if other in TERMS[name].against), None):
+            raise ConfigError(
+                f"{said}: {name} and {other} pull the same predictions apart and together; "
+                "expected one of them. Fix: leave one out"
+            )

@@ -1,4 +1,4 @@
-"""Ray Train's trainer without the processes that a fine-tuning on one machine has no use for."""
+"""Ray Train's trainer without the processes that a training on one machine has no use for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ none."""
 
 
 class LocalTrainer(DataParallelTrainer):
-    """The trainer of a local Ray."""
+    """The trainer of a local Ray; also before another trainer, as the first of two bases."""
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks: list[Any] = super()._create_default_callbacks()

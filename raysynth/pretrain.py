@@ -1,0 +1,52 @@
+"""The command that makes a base of one's own: arguments in, words out; no logic."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from raysynth.config.completion import keys_beginning
+from raysynth.config.files import load_config, split_arguments
+from raysynth.config.storage import require_filesystem
+from raysynth.endings import in_words
+from raysynth.jobs.commands import Quiet, Verbose, loudness
+
+
+def pretrain(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CONFIG.yaml [section.key=value ...]",
+            help="As for `run`; section `pretraining` says what is made of the images.",
+            show_default=False,
+            autocompletion=keys_beginning,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, say minutes and memory, and end.")
+    ] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a base model of one's own from the images; an interrupted one goes on where it was."""
+    config = load_config(*split_arguments(arguments or []))
+    require_filesystem(config.storage_path)
+    folder = f"{config.root}-base"
+    with in_words(folder):
+        from raysynth.pretraining.order import order_of
+
+        order = order_of(config, folder)
+        if dry_run:
+            from raysynth.pretraining.estimate import estimate
+
+            for line in estimate(order):
+                print(line, flush=True)
+            return
+        from raysynth.pretraining.driver import run_pretraining
+        from raysynth.progress import Progress
+
+        display = Progress(loudness=loudness(verbose=verbose, quiet=quiet))
+        for line in run_pretraining(order, display):
+            print(line)
+        print(f"Use it: base.name={order.exported} base.clip={order.exported}/clip")

@@ -1,0 +1,41 @@
+"""`raysynth pretrain`: refusals before Ray; two workers; a finished base costs nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.pretraining.conftest import SMALL
+
+
+def pretrain(pictures: Path, folder: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+    own = ("dataset.name=tree", f"dataset.path={pictures}", f"storage_path={folder}", "name=own")
+    command = [sys.executable, "-m", "raysynth", "pretrain", *own, *SMALL, *settings]
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
+
+
+@pytest.mark.slow
+def test_refusals_come_before_ray_and_a_rehearsal_writes_nothing(pictures, tmp_path):
+    refused = pretrain(pictures, tmp_path, "resources.workers=3")
+    assert refused.returncode == 2
+    assert "Fix: pretraining.clip.batch_size=18" in refused.stderr
+    told = pretrain(pictures, tmp_path, "--dry-run")
+    assert told.returncode == 0, told.stderr
+    assert "images: 100 to learn from, 16 held out, 32 pixels" in told.stdout
+    assert "memory of a worker" in told.stdout and "minutes" in told.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_two_workers_make_a_base_and_make_it_once(pictures, tmp_path):
+    made = pretrain(pictures, tmp_path, "resources.workers=2")
+    assert made.returncode == 0, made.stderr
+    assert "Use it: base.name=" in made.stdout and "PSNR" in made.stdout
+    before = sorted((tmp_path / "own-base").rglob("*"))
+    again = pretrain(pictures, tmp_path, "resources.workers=2")
+    assert again.stdout == made.stdout and "starting" not in again.stderr
+    assert sorted((tmp_path / "own-base").rglob("*")) == before
