@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raysynth.adapter_runs.settings import TrainConfig
+from raysynth.base_run import PretrainConfig, run_pretrain
 from raysynth.config.files import apply_override, read_written, validated
 from raysynth.config.ground import RunConfig
 from raysynth.errors import ConfigError
@@ -13,7 +14,11 @@ from raysynth.prompt_runs.settings import GenerateConfig
 from raysynth.stages.run import CONFIG
 from raysynth.storage.files import exists
 
-KINDS: dict[str, type[RunConfig]] = {"train": TrainConfig, "generate": GenerateConfig}
+KINDS: dict[str, type[RunConfig]] = {
+    "train": TrainConfig,
+    "generate": GenerateConfig,
+    "pretrain": PretrainConfig,
+}
 
 
 def configuration_again(root: str, overrides: Sequence[str] = ()) -> RunConfig | None:
@@ -30,6 +35,7 @@ def configuration_again(root: str, overrides: Sequence[str] = ()) -> RunConfig |
     for override in overrides:
         apply_override(values, override)
     folder, _, name = root.rpartition("/")  # it may have been moved
+    name = name.removesuffix(kind.suffix)
     return validated(kind, values | {"storage_path": folder, "name": name}, path)
 
 
@@ -53,6 +59,8 @@ def go_on(config: RunConfig, loudness: int) -> str:
         from raysynth.adapter_runs.run import run_train
 
         return run_train(config, loudness=loudness).said
+    if isinstance(config, PretrainConfig):
+        return run_pretrain(config, loudness=loudness).said
     from raysynth.prompt_runs.run import run_generate
 
     assert isinstance(config, GenerateConfig), type(config)

@@ -30,23 +30,16 @@ def pretrain(
     quiet: Quiet = False,
 ) -> None:
     """Make a base model of one's own from the images; an interrupted one goes on where it was."""
-    config = load_config(*split_arguments(arguments or []))
-    require_filesystem(config.storage_path)
-    folder = f"{config.root}-base"
-    with in_words(folder):
-        from raysynth.pretraining.order import order_of
+    given = load_config(*split_arguments(arguments or []))
+    require_filesystem(given.storage_path)
+    from raysynth.base_run import PretrainConfig, run_pretrain
 
-        order = order_of(config, folder)
+    config = PretrainConfig(**dict(given))
+    with in_words(config.root):
         if dry_run:
             from raysynth.pretraining.estimate import estimate
 
-            for line in estimate(order):
+            for line in estimate(config.order):
                 print(line, flush=True)
             return
-        from raysynth.pretraining.driver import run_pretraining
-        from raysynth.progress import Progress
-
-        display = Progress(loudness=loudness(verbose=verbose, quiet=quiet))
-        for line in run_pretraining(order, display):
-            print(line)
-        print(f"Use it: base.name={order.exported} base.clip={order.exported}/clip")
+        print(run_pretrain(config, loudness=loudness(verbose=verbose, quiet=quiet)).said)

@@ -50,8 +50,8 @@ ahead doctor
 pipeline verify finished compare
 export
 publish
-rehearsal inspection pretrain
-adapter_runs prompt_runs
+rehearsal inspection base_run
+adapter_runs prompt_runs pretrain
 again python
 dashboards
 benchmark

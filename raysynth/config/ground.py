@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ APART = {"name", "storage_path", "resources", "trackers"}
 class RunConfig(Section):
     """What the configurations of all commands have that leave a run's folder."""
 
+    suffix: ClassVar[str] = ""
+    """Of the folder's name, behind the run's."""
     name: str = Field("quickstart", pattern=NAME, description="Run's name.")
     storage_path: Place = Field("runs", description="Folder or URI (s3://, gs://) of the runs.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Seed of the whole run.")
@@ -42,7 +44,7 @@ class RunConfig(Section):
     @property
     def root(self) -> str:
         """The run's folder or URI."""
-        return f"{self.storage_path.rstrip('/')}/{self.name}"
+        return f"{self.storage_path.rstrip('/')}/{self.name}{self.suffix}"
 
     @property
     def sources(self) -> dict[str, str]:

@@ -64,7 +64,8 @@ def check_start(settings: PretrainingConfig) -> None:
         return
     for part, names in SIZES.items():
         section = getattr(settings, part)
-        if own := [name for name in names if name in section.model_fields_set]:
+        usual = type(section)()
+        if own := [name for name in names if getattr(section, name) != getattr(usual, name)]:
             raise ConfigError(
                 f"pretraining.{part}.{own[0]}: {KEY} has sizes of its own. Fix: leave it out, or "
                 f"{KEY}=null"

@@ -6,7 +6,9 @@ import contextlib
 import json
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +20,15 @@ from raysynth.cluster.settings import ResourcesConfig
 from raysynth.errors import StageError, StorageError
 from raysynth.pretraining.material import list_material
 from raysynth.pretraining.order import BARS, Bar, Order
+from raysynth.pretraining.settings import NONE, WORDS
 from raysynth.pretraining.worker import pretrain_worker, told_path, turn_path
 from raysynth.progress import Progress
 from raysynth.storage.files import exists, read_json, read_now, remove, write_atomic
 
+STAGES = (
+    *("clip-joint", "clip", "autoencoder", "latents", "denoiser"),
+    *("export", "judge", "bars"),
+)
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 4 * 3600
 """That workers wait for the leader, who exports and measures alone."""
@@ -38,8 +45,14 @@ class _Demand:
         return (self.resources.asked,)
 
 
-def run_pretraining(order: Order, display: Progress) -> list[str]:
+def run_pretraining(
+    order: Order,
+    display: Progress,
+    watched: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+) -> list[str]:
     """Make a base, or go on with it; its bars as lines.
+
+    `watched`: a context around the work, once the folder is this driver's.
 
     Raises
     ------
@@ -55,15 +68,23 @@ def run_pretraining(order: Order, display: Progress) -> list[str]:
     check_before_ray(demand)
     with display, Session(demand, order.folder) as session:
         session.hold(display)
-        display.stage("pretrain")
-        display.update("starting Ray")
-        session.start()
-        _train(order, display)
-        session.check()
+        with watched():
+            display.stages = _stages(order)
+            display.stage(display.stages[0])
+            display.update("starting Ray")
+            session.start()
+            _train(order, display)
+            session.check()
     found = _bars(order)
     if found is None:
         raise StageError("pretrain: the workers ended without a base. Fix: run the same command")
     return found
+
+
+def _stages(order: Order) -> list[str]:
+    """Names of the trainings, in order, and of what comes after them."""
+    without = {NONE: ("clip-joint", "judge"), WORDS: ()}.get(order.settings.captions, ("judge",))
+    return [name for name in STAGES if name not in without]
 
 
 def _bars(order: Order) -> list[str] | None:
@@ -110,7 +131,9 @@ def _follow(future: Future[None], order: Order, display: Progress) -> dict[str, 
             display.say(f"  {line}")
             shown += 1
         if "stage" in told:
-            display.update(told["stage"], told["done"], told["total"])
+            _show(told["stage"], display)
+            what = "images" if told["stage"] == "latents" else "steps" if told["total"] else ""
+            display.update(what, told["done"], told["total"])
             losses = "  ".join(f"{name} {value:.4g}" for name, value in told["losses"].items())
             display.detail("losses", losses)
         else:
@@ -118,6 +141,14 @@ def _follow(future: Future[None], order: Order, display: Progress) -> dict[str, 
         if ended:
             return told
         time.sleep(POLL_SECONDS)
+
+
+def _show(stage: str, display: Progress) -> None:
+    """That a stage is at work, and those before it are there."""
+    before = display.stages[: list(display.stages).index(stage)]
+    if list(display.made) != list(before):
+        display.made = before
+        display.stage(stage)
 
 
 def _fit(order: Order, turn: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from raysynth.jobs.status import read_status
 from tests.pretraining.conftest import SMALL
 
 
@@ -35,7 +36,17 @@ def test_two_workers_make_a_base_and_make_it_once(pictures, tmp_path):
     made = pretrain(pictures, tmp_path, "resources.workers=2")
     assert made.returncode == 0, made.stderr
     assert "Use it: base.name=" in made.stdout and "PSNR" in made.stdout
-    before = sorted((tmp_path / "own-base").rglob("*"))
+    root = tmp_path / "own-base"
+    status = read_status(str(root))
+    assert status.state == "finished" and status.record["stages"][-1] == "bars"
+    assert "autoencoder" in "".join(file.read_text() for file in (root / "log").iterdir())
+    before = sorted(root.rglob("*"))
     again = pretrain(pictures, tmp_path, "resources.workers=2")
     assert again.stdout == made.stdout and "starting" not in again.stderr
-    assert sorted((tmp_path / "own-base").rglob("*")) == before
+    assert sorted(root.rglob("*")) == before
+    (root / "bars.json").unlink()
+    resumed = subprocess.run(
+        [sys.executable, "-m", "raysynth", "resume", str(root)], capture_output=True, text=True
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout == made.stdout, "from its own configuration, and its checkpoints"
