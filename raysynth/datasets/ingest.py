@@ -71,7 +71,8 @@ def ingest(
     if config.captions is None:
         return take_in(taken, listing, work, progress, cpus)
     captions.keep(listing, work)
-    own, _ = captions.caption_counts(listing)
+    own, images = captions.caption_counts(listing)
+    progress.say(f"  captions: {own:,} of {images:,} training images have one")
     listing = listing.drop_columns([captions.CAPTION])
     return {**take_in(taken, listing, work, progress, cpus), "captions": own}
 

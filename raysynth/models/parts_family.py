@@ -186,7 +186,7 @@ class PartsFamily:
 
     def lengths(self, tokenizer: Any, prompts: Sequence[str]) -> list[int]:
         """Tokens of prompts as they are read, with all that is put around them."""
-        return [len(ids) for ids in tokenizer(list(prompts))["input_ids"]] if prompts else []
+        return [len(ids) for ids in tokenizer(list(prompts), verbose=False)["input_ids"]]
 
     def states(
         self, encoders: Mapping[str, Any], tokens: Mapping[str, Tensor]
