@@ -64,10 +64,7 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
         same = [n for n in generators if training_inputs(each[n]) == training_inputs(one)]
         lent_by = same[0] if same and recipes[name].training is not None else ""
         generators[name] = _generator(recipes[name], config, groups, counts, shape, lent_by)
-    tuned = {
-        name: costs.Tuned(one.rows, one.forwards, one.adapters, bool(one.lent_by), one.cost)
-        for name, one in generators.items()
-    }
+    tuned = {name: _tuned(one) for name, one in generators.items()}
     bred = sizes.drawn_per_image(config, groups, counts["train"], assumptions)
     total = _total(config, costs.Sized(images, shape, recipes, tuned, bred))
     _assume(config, list(recipes.values()), generators, assumptions)
@@ -84,6 +81,11 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
         minutes=minutes,
         captions=told_of_captions(config, own, listing, shape),
     )
+
+
+def _tuned(one: GeneratorPlan) -> costs.Tuned:
+    """What a generator's models cost."""
+    return costs.Tuned(one.rows, one.forwards, one.adapters, bool(one.lent_by), one.cost)
 
 
 def _store(config: Config, total: Cost) -> int:

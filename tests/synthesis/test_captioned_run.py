@@ -42,7 +42,7 @@ def test_captions_go_from_the_texts_to_the_images(tmp_path):
         assert prompt.startswith("a photo of a ") and caption in said[row["group"]]
     assert len({row["prompt"] for row in drawn}) > 32, "captions, each its own"
     manifest = json.loads((tmp_path / "runs/mini/manifest.json").read_text())
-    facts = manifest["stages"]["ingest"]
+    facts = manifest["stages"]["ingest"]["facts"]
     assert 0 < facts["captions"] < 160
     again = run_pipeline(config, until="synthesis")
     assert read_shards(again.folder("synthesis"), ["prompt"])["prompt"].to_pylist() == [
