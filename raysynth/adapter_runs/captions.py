@@ -6,22 +6,17 @@ import io
 import json
 import posixpath
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
+from raysynth.datasets.captions import as_line, decoded, texts_beside
 from raysynth.datasets.files import clipped, open_folder
 from raysynth.errors import DataError
-from raysynth.storage.files import Storage
 
 TABLES = ("metadata.csv", "metadata.jsonl")
 """Tables of captions, in the folder of folders or in one of them."""
 COLUMNS = ("caption", "text")
 """The column of captions: ours, and what Hugging Face's trainers call it."""
 FILE = "file_name"
-LONGEST = 10_000
-"""Characters of a caption, at most: longer ones are another kind of file."""
-READERS = 16
 
 
 def captions_of(path: str, images: Sequence[str], others: Sequence[str]) -> dict[str, str]:
@@ -42,46 +37,14 @@ def captions_of(path: str, images: Sequence[str], others: Sequence[str]) -> dict
     for name in sorted(others):
         folder, _, file = name.rpartition("/")
         if file in TABLES:
-            data = _bytes(storage, root, name)
+            data = bytes(storage.cat_file(f"{root}/{name}"))
             found |= _of_table(f"{path}/{name}", data, folder, set(images))
-    stems: dict[str, str] = {posixpath.splitext(name)[0]: name for name in images}
-    texts = [name for name in others if name.endswith(".txt") and name[:-4] in stems]
-    with ThreadPoolExecutor(READERS) as readers:
-        for name, data in zip(
-            texts, readers.map(partial(_bytes, storage, root), texts), strict=True
-        ):
-            if said := _line(f"{path}/{name}", _decoded(f"{path}/{name}", data)):
-                found[stems[name[:-4]]] = said
-    return found
-
-
-def _bytes(storage: Storage, root: str, name: str) -> bytes:
-    return bytes(storage.cat_file(f"{root}/{name}"))
-
-
-def _decoded(where: str, data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError(
-            f"{clipped(where)}: no UTF-8 text; expected captions as text. Fix: save it as UTF-8"
-        ) from None
-
-
-def _line(where: str, text: str) -> str:
-    """A caption as one line."""
-    said = " ".join(text.split())
-    if len(said) > LONGEST:
-        raise DataError(
-            f"{clipped(where)}: {len(said):,} characters; expected a caption of at most "
-            f"{LONGEST:,}. Fix: shorten it, or move the file elsewhere"
-        )
-    return said
+    return found | texts_beside(path, images, others)
 
 
 def _of_table(where: str, data: bytes, folder: str, images: set[str]) -> dict[str, str]:
     """Image -> caption of a table in `folder`, relative to which it names files."""
-    rows = _rows(where, _decoded(where, data))
+    rows = _rows(where, decoded(where, data))
     found: dict[str, str] = {}
     gone = []
     for row in rows:
@@ -89,7 +52,7 @@ def _of_table(where: str, data: bytes, folder: str, images: set[str]) -> dict[st
         whole = posixpath.normpath(f"{folder}/{name}".lstrip("/"))
         if whole not in images:
             gone.append(name or "(empty)")
-        elif said := _line(where, str(said)):
+        elif said := as_line(where, str(said)):
             found[whole] = said
     if gone:
         raise DataError(

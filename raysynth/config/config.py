@@ -124,6 +124,22 @@ class Config(RunConfig):
             check_generator(name, self.prompts, self.finetune, self.synthesis.rebalance.on)
         return self
 
+    @model_validator(mode="after")
+    def _check_captions(self) -> Config:
+        """What knows groups by one prompt each has no use for images' own."""
+        if self.dataset.captions is None:
+            return self
+        named = ", ".join(term.name for term in self.finetune.terms)
+        audit = "" if self.audit.is_off else self.audit.method.name
+        for key, got, off in (("finetune.terms", named, "[]"), ("audit.method", audit, "none")):
+            if got:
+                raise ValueError(
+                    f"{key}: {got} compares what a model says under the groups' prompts; got "
+                    f"dataset.captions={self.dataset.captions}, by which every image has its own; "
+                    f"expected one of the two. Fix: {key}={off}, or leave dataset.captions out"
+                )
+        return self
+
     @property
     def sources(self) -> dict[str, str]:
         """The data set's folder, where its files make it another one."""

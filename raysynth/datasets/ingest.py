@@ -18,7 +18,7 @@ from PIL import Image
 
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.workers import busy_task_cpus
-from raysynth.datasets import damage
+from raysynth.datasets import captions, damage
 from raysynth.datasets.files import LEFT_OUT, clipped, some
 from raysynth.datasets.layout import Dataset
 from raysynth.datasets.listing import list_dataset, require_images, split_counts
@@ -58,7 +58,7 @@ def ingest(
     Returns the manifest's facts: `rows`, `counts` per split and group, `skipped` file names,
     `left_out`: what is not in the table and why, and `repeated`: pictures that are there twice,
     both in words, and `sides`: the shortest and the longest of the images written now, pixels
-    (empty: none).
+    (empty: none); with `dataset.captions`, `captions`: training images that have one.
 
     Raises
     ------
@@ -68,7 +68,13 @@ def ingest(
     dataset, groups, listing = list_dataset(config, seed)
     checked = partial(require_images, config, groups=groups)
     taken = Taken(dataset, groups, str(config.path), config.on_error == "skip", checked)
-    return take_in(taken, listing, work, progress, cpus)
+    if config.captions is None:
+        return take_in(taken, listing, work, progress, cpus)
+    captions.keep(listing, work)
+    own, images = captions.caption_counts(listing)
+    progress.say(f"  captions: {own:,} of {images:,} training images have one")
+    listing = listing.drop_columns([captions.CAPTION])
+    return {**take_in(taken, listing, work, progress, cpus), "captions": own}
 
 
 @dataclass(frozen=True)

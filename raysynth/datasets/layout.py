@@ -89,6 +89,7 @@ class Layout:
     is_anybodys : it says how images lie, not which: a data set is called by its folder.
     is_composed : its listing is made at the severity; of others, rows are left out.
     names_masks : its metadata may say what is missing of its images (`damage`).
+    captions : what `dataset.captions` names of it, `settings.COLUMN` or `TEXTS`; "": it has none.
     side : of its images, pixels, where all are of one; None: `dataset.image_size`, or the files'.
     fits : whether a folder looks like one of its own, by names and first lines alone.
     garments : those of the embedded models' ten that its labels are; none: they are strange to it.
@@ -105,6 +106,7 @@ class Layout:
     is_anybodys: bool = False
     is_composed: bool = False
     names_masks: bool = False
+    captions: str = ""
     side: int | None = None
     fits: Callable[[Below], bool] = fits_nothing
     garments: Callable[[DatasetConfig], tuple[str, ...]] = no_garments

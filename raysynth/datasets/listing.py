@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysynth.datasets.captions import require_captions
 from raysynth.datasets.damage import damaged
 from raysynth.datasets.files import clipped, reaching, some
 from raysynth.datasets.imprecise import imprecise_attributes
@@ -60,6 +61,7 @@ def list_dataset(config: DatasetConfig, seed: int) -> tuple[Dataset, Groups, pa.
     if config.hidden_attributes or config.wrong_attributes:
         listing = _imprecise(listing, groups, config, seed)
     require_images(config, listing, groups)
+    require_captions(config, listing)
     return dataset, groups, listing
 
 

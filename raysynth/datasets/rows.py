@@ -7,7 +7,7 @@ columns of Parquet files.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from raysynth.datasets.captions import CAPTION, as_line
 from raysynth.datasets.files import deal_splits, some
 from raysynth.datasets.metadata import ordered
 from raysynth.datasets.pictures import MEGAPIXELS, Unreadable, read_files
@@ -46,7 +47,8 @@ class OwnImages:
 
     `validation_share` and `test_share` are used where no split is named, or none is validation:
     every group is divided from the seed. `image_size` (pixels) makes all images squares of that
-    side. `attributes`: every image must have one; else they may be unknown.
+    side. `attributes`: every image must have one; else they may be unknown. `captions`: as
+    `dataset.captions` names them; then rows have them as `caption`.
     """
 
     path: str
@@ -56,16 +58,18 @@ class OwnImages:
     seed: int = 0
     megapixels: float = MEGAPIXELS
     attributes: bool = True
+    captions: str | None = None
 
     @classmethod
     def of(cls, config: DatasetConfig, seed: int) -> Self:
         """That of a configuration."""
         shares = (config.validation_share, config.test_share)
         known, size = config.attributes == "given", config.image_size
-        return cls(str(config.path), *shares, size, seed, config.max_megapixels, known)
+        plain = cls(str(config.path), *shares, size, seed, config.max_megapixels, known)
+        return replace(plain, captions=config.captions)
 
     def read(self) -> pd.DataFrame:
-        """A row of texts per image: `file_name`, `label`, `attribute` and, if named, `split`."""
+        """A row of texts per image: `file_name`, `label`, `attribute` and, if named, the others."""
         raise NotImplementedError
 
     def images(self, rows: pa.Table) -> list[bytes | Unreadable]:
@@ -155,7 +159,7 @@ def checked(frame: pd.DataFrame, where: str, required: Sequence[str], tree: str)
 
 
 def listing_of(frame: pd.DataFrame, ids: Sequence[str], shares: OwnImages) -> pa.Table:
-    """`id`, `label, attribute: int32`, `split` of every row.
+    """`id`, `label, attribute: int32`, `split` of every row; `caption`, where captions are read.
 
     An attribute that is not known is -1; 0 where none of any image is. Without a column `split`,
     each group is divided by `shares`; with one that has no validation rows, these are taken from
@@ -182,14 +186,17 @@ def listing_of(frame: pd.DataFrame, ids: Sequence[str], shares: OwnImages) -> pa
         train = np.flatnonzero(split == "train")
         dealt = deal_splits(group[train], shares.validation_share, 0.0, shares.seed, least)
         split[train] = dealt
-    return pa.table(
-        {
-            "id": pa.array(ids, pa.string()),
-            "label": pa.array(label, pa.int32()),
-            "attribute": pa.array(attribute, pa.int32()),
-            "split": pa.array(split.tolist(), pa.string()),
-        }
-    )
+    columns = {
+        "id": pa.array(ids, pa.string()),
+        "label": pa.array(label, pa.int32()),
+        "attribute": pa.array(attribute, pa.int32()),
+        "split": pa.array(split.tolist(), pa.string()),
+    }
+    if CAPTION in frame:
+        each = zip(ids, frame[CAPTION], strict=True)
+        said = ["" if pd.isna(text) else as_line(name, str(text)) for name, text in each]
+        columns[CAPTION] = pa.array(said, pa.string())
+    return pa.table(columns)
 
 
 def _codes(column: pd.Series) -> np.ndarray:

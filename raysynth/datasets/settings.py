@@ -11,6 +11,8 @@ from raysynth.registry import Registry, named_part
 
 LAYOUTS: Registry[Any] = Registry("raysynth.datasets.layouts", "data set")
 """Of `layout.Layout`, which speaks of the knobs below."""
+COLUMN, TEXTS = "column", "txt"
+"""What `dataset.captions` names: a column of a table, or texts beside the images."""
 
 
 def _severity(values: dict[str, Any]) -> Any:
@@ -124,6 +126,14 @@ class DatasetConfig(Section):
         "cells of the column empty.",
         neutral="given",
     )
+    captions: Named | None = knob(
+        None,
+        "Where the training images' captions are: a column of metadata.csv or .parquet (folder), a "
+        "column (hub), or txt, the text of an image's name beside it (tree). Each image is trained "
+        "with its group's prompt and its caption (prompts.captioned), and a group's images are "
+        "drawn by the captions of its own. None: by the group's prompt alone.",
+        neutral=None,
+    )
 
     @model_validator(mode="after")
     def _check(self) -> DatasetConfig:
@@ -140,11 +150,36 @@ class DatasetConfig(Section):
         if self.label is not None and self.label == self.attribute:
             raise ValueError(f"dataset.attribute: another one than the label {self.label} expected")
         layout.check(self)
+        self._check_captions(layout)
         if self.validation_share + self.test_share >= 1:
             raise ValueError(
                 "dataset.validation_share + dataset.test_share: nothing is left to train"
             )
         return self
+
+    def _check_captions(self, layout: Any) -> None:
+        """Refuse captions that the layout has not, or cannot have by that name; ValueError."""
+        if self.captions is None:
+            return
+        said = f"dataset.captions={self.captions}"
+        if not layout.captions:
+            able = ", ".join(name for name in LAYOUTS if LAYOUTS[name].captions)
+            raise ValueError(
+                f"{said}: dataset.name={self.name} has no captions; expected one of {able}. Fix: "
+                "leave dataset.captions out, or name the images in a metadata.csv "
+                "(dataset.name=folder)"
+            )
+        if layout.captions == TEXTS and self.captions != TEXTS:
+            raise ValueError(
+                f"{said}: dataset.name={self.name} reads an image's caption from the text beside "
+                f"it (0001.txt beside 0001.jpg); expected {TEXTS}. Fix: dataset.captions={TEXTS}"
+            )
+        taken = ("file_name", self.label or "label", self.attribute or "attribute", "split")
+        if self.captions in taken:
+            raise ValueError(
+                f"{said}: that column says something else of the images; expected none of "
+                f"{', '.join(taken)}. Fix: name the column of captions"
+            )
 
     @property
     def knows_attributes(self) -> bool:

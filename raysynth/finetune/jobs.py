@@ -79,6 +79,8 @@ class Job:
     """Of each group that the model speaks for, the prompts of its label and its attribute alone."""
     captions: tuple[str, ...] = ()
     """Prompt of each image, where images have their own; none: their groups'."""
+    cuts: bool = False
+    """Whether prompts that are longer than the text encoder reads are cut; else they fail."""
     key: tuple[int, ...] = ()
     """What its random choices are drawn from besides the seed; none: its group and cluster."""
 

@@ -7,7 +7,7 @@ Shape suffixes: T micro-batches, b rows of an adapter's micro-batch, E encoded i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
@@ -27,7 +27,7 @@ from raysynth.models.latents import as_pixels, images_at_once, moments
 from raysynth.storage.tables import decode_images, read_parts, split_files
 
 ENCODE_BATCH = 64
-"""Images encoded at once, at most."""
+"""Images, or captions, encoded at once, at most."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def prepare(
     read = cache(partial(read_images, real, tuple(ids), base.image_size))
 
     def encode() -> Encoded:
-        return encode_images(base, read(), place, flips), base.condition(prompts)
+        return encode_images(base, read(), place, flips), heard(base, job, prompts)
 
     key = kept.key(ids, place, flips, prompts)
     moments, texts = kept.once(name, key, base.device, encode)
@@ -112,6 +112,15 @@ def prepare(
         images=images,
         noted=noted,
     )
+
+
+def heard(base: Base, job: Job, prompts: Sequence[str]) -> Condition:
+    """What prompts of a job say, a row each; captions a few at once, since they may be many."""
+    if not job.cuts:
+        return base.condition(prompts)
+    cutting = replace(base, cuts=True)
+    parts = range(0, len(prompts), ENCODE_BATCH)
+    return Condition.cat([cutting.condition(prompts[n : n + ENCODE_BATCH]) for n in parts])
 
 
 def read_images(real: str, ids: Sequence[str], size: int) -> np.ndarray:

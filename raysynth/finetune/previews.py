@@ -16,6 +16,7 @@ from torch import Tensor
 
 from raysynth.finetune.draws import prior_dice
 from raysynth.finetune.learner import Learner
+from raysynth.finetune.material import heard
 from raysynth.models.condition import Condition
 from raysynth.models.family import Base
 from raysynth.models.latents import decode
@@ -35,7 +36,7 @@ def drawn(learner: Learner, base: Base, denoise: Denoise, seed: int) -> NDArray[
     own = [(job.group, caption) for caption in dict.fromkeys(job.captions)]
     spoken = own or sorted(job.prompts.items())
     asked = [spoken[number % len(spoken)] for number in range(IMAGES)]
-    told = base.condition([*[""] * IMAGES, *(prompt for _, prompt in asked)])
+    told = heard(base, job, [*[""] * IMAGES, *(prompt for _, prompt in asked)])
     dice = [prior_dice(group, number, seed) for number, (group, _) in enumerate(asked)]
     shape = learner.material.moments.shape[2:]
     x = torch.stack([torch.randn(shape, generator=own) for own in dice]).to(base.device)

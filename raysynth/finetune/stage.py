@@ -19,7 +19,10 @@ from typing import Any
 from raysynth.adapters.record import Adapter, read_adapter, write_adapters
 from raysynth.cluster.capacity import is_local
 from raysynth.cluster.settings import ResourcesConfig
+from raysynth.datasets.captions import read_captions
+from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import StageError, StorageError, reason_of
+from raysynth.finetune.captions import with_captions
 from raysynth.finetune.checks import check_partners
 from raysynth.finetune.experts import complete
 from raysynth.finetune.jobs import Job, plan_jobs
@@ -84,7 +87,9 @@ def run_finetune(
         return {"rows": 0}
     table = read_table(clusters, files=[_clusters_file(clusters)])
     settings = config[FinetuneConfig]
+    captions = read_captions(config[DatasetConfig], real)
     jobs = plan_jobs(recipe, settings, config[PromptConfig], table, groups)
+    jobs = [with_captions(job, config[PromptConfig], captions) for job in jobs]
     check_partners(settings, jobs, groups)
     return train_jobs(jobs, config, recipe.training, real, groups, work, progress, tracker)
 

@@ -39,6 +39,17 @@ def alone(
     return _filled(kept, prompts, groups, group, token).strip(" ,;:.")
 
 
+def captioned(prompts: PromptConfig, prompt: str, caption: str) -> str:
+    """A group's prompt with an image's caption; as it is, of an image without one.
+
+    The group's comes first where `prompts.captioned` is as by default: what is cut off of a prompt
+    that is longer than the text encoder reads is the caption's end.
+    """
+    if not caption:
+        return prompt
+    return " ".join(prompts.captioned.format(prompt=prompt, caption=caption).split())
+
+
 def both_alone(
     prompts: PromptConfig, groups: Groups, group: int, *, token: str | None = None
 ) -> tuple[str, str]:

@@ -156,7 +156,10 @@ class Family(Protocol):
         """Modules of the network that gradient checkpointing computes again, one by one."""
 
     def condition(self, base: Base, prompts: Sequence[str]) -> Condition:
-        """A row per prompt; raises ConfigError when one is longer than the family reads."""
+        """A row per prompt; raises ConfigError when one is longer than is read and none `cuts`."""
+
+    def lengths(self, tokenizer: Any, prompts: Sequence[str]) -> list[int]:
+        """Tokens of prompts as they are read, with all that is put around them."""
 
     def blank(self, model: Any, rows: int, tokens: int) -> Condition:
         """Rows of zeros in the shape that a network takes, on its device and in its precision."""
@@ -219,6 +222,8 @@ class Base:
     dtype: torch.dtype
     live: bool = False
     """Conditions are tokens: `network` makes text states of them, with adapters of its own."""
+    cuts: bool = False
+    """Prompts that are longer than the family reads are cut, not refused."""
 
     @property
     def model(self) -> Any:
@@ -261,7 +266,7 @@ class Base:
         return self.shape.side
 
     def condition(self, prompts: Sequence[str]) -> Condition:
-        """A row per prompt; raises ConfigError when one is longer than the family reads."""
+        """A row per prompt; raises ConfigError when one is longer than is read and none `cuts`."""
         return self.family.condition(self, prompts)
 
     def autocast(self) -> AbstractContextManager[Any]:

@@ -162,7 +162,7 @@ class PartsFamily:
         """What prompts say, each distinct one computed once; their tokens if `base.live`.
 
         Raises ConfigError when a prompt is longer than the text encoder reads: the end of it, often
-        the attribute, would be dropped silently.
+        the attribute, would be dropped silently. A base that `cuts` drops it: of captions.
         """
         import torch
 
@@ -183,6 +183,10 @@ class PartsFamily:
     def tokens(self, base: Base, prompts: Sequence[str]) -> dict[str, Tensor]:
         """What the text encoders read of prompts, rows of tensors on the base's device."""
         raise NotImplementedError
+
+    def lengths(self, tokenizer: Any, prompts: Sequence[str]) -> list[int]:
+        """Tokens of prompts as they are read, with all that is put around them."""
+        return [len(ids) for ids in tokenizer(list(prompts), verbose=False)["input_ids"]]
 
     def states(
         self, encoders: Mapping[str, Any], tokens: Mapping[str, Tensor]
@@ -281,18 +285,17 @@ def class_of(kind: str) -> Any:
 def padded(base: Base, tokenizer: Any, limit: int, prompts: Sequence[str]) -> Any:
     """A tokenizer's ids and mask [S, limit] of prompts, on the base's device.
 
-    Raises ConfigError for a prompt that is longer.
+    Raises ConfigError for a prompt that is longer, unless the base `cuts`.
     """
-    for prompt in prompts:
+    for prompt in prompts if not base.cuts else ():
         length = len(tokenizer(prompt)["input_ids"])
         if length > limit:
             raise ConfigError(
                 f"prompts.template: {prompt!r} is {length} tokens long; expected at most "
                 f"{limit}, what the text encoder reads. Fix: shorten the template or the words"
             )
-    return tokenizer(list(prompts), padding="max_length", max_length=limit, return_tensors="pt").to(
-        base.device
-    )
+    asked = {"padding": "max_length", "max_length": limit, "truncation": base.cuts}
+    return tokenizer(list(prompts), **asked, return_tensors="pt").to(base.device)
 
 
 def _files_of(part: str, kind: str) -> tuple[str, str]:

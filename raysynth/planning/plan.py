@@ -24,6 +24,7 @@ from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
 from raysynth.planning import costs, sizes
 from raysynth.planning.audit_cost import auditing
+from raysynth.planning.captions import told_of_captions
 from raysynth.planning.minutes import Minutes, minutes_of
 from raysynth.planning.planned import GeneratorPlan, GroupPlan, Plan
 from raysynth.planning.preflight import (
@@ -52,6 +53,7 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     groups, listing = check_configuration(config)
     rate = f"{teraflops:g} TFLOP/s sustained per GPU (--tflops)"
     assumptions = [rate, LEFT_OUT, *grouping_warnings(config, groups)]
+    own = groups
     groups, counts = sizes.planned_groups(config, groups, listing, assumptions)
     each: dict[str, Config] = {one.generator: one for one in candidates(config)}
     recipes = {name: settled(recipe_of(one), counts["train"]) for name, one in each.items()}
@@ -62,10 +64,7 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
         same = [n for n in generators if training_inputs(each[n]) == training_inputs(one)]
         lent_by = same[0] if same and recipes[name].training is not None else ""
         generators[name] = _generator(recipes[name], config, groups, counts, shape, lent_by)
-    tuned = {
-        name: costs.Tuned(one.rows, one.forwards, one.adapters, bool(one.lent_by), one.cost)
-        for name, one in generators.items()
-    }
+    tuned = {name: _tuned(one) for name, one in generators.items()}
     bred = sizes.drawn_per_image(config, groups, counts["train"], assumptions)
     total = _total(config, costs.Sized(images, shape, recipes, tuned, bred))
     _assume(config, list(recipes.values()), generators, assumptions)
@@ -80,7 +79,13 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
         store_bytes=_store(config, total),
         assumptions=_of_cpus(assumptions, minutes) + crowded(config.resources, total.host),
         minutes=minutes,
+        captions=told_of_captions(config, own, listing, shape),
     )
+
+
+def _tuned(one: GeneratorPlan) -> costs.Tuned:
+    """What a generator's models cost."""
+    return costs.Tuned(one.rows, one.forwards, one.adapters, bool(one.lent_by), one.cost)
 
 
 def _store(config: Config, total: Cost) -> int:

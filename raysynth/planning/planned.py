@@ -76,6 +76,8 @@ class Plan:
     assumptions: list[str]
     minutes: Minutes | None = None
     """On this machine's CPUs, where these run it; None: a GPU or a cluster does."""
+    captions: str = ""
+    """What images are trained with and asked for besides their group's prompt; "": nothing."""
 
     def __str__(self) -> str:
         """The tables that `raysynth plan` prints."""
@@ -97,6 +99,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     store = f" (a local Ray: resources.object_store_memory={plan.store_bytes})"
     _print_lines(
         {
+            **({"captions": plan.captions} if plan.captions else {}),
             **_time(plan.minutes, hours),
             "storage": f"{sum(storage.values()):,.2f} GB: "
             + ", ".join(f"{name} {value:,.2f}" for name, value in storage.items()),

@@ -170,13 +170,16 @@ def groups_of(gallery: Gallery, content: Content) -> list[dict[str, Any]]:
 
 def _group(gallery: Gallery, content: Content, g: int) -> dict[str, Any]:
     rows = gallery.made[gallery.made["group"] == g]
-    prompts, adapters = (list(dict.fromkeys(rows[name])) for name in ("prompt", "adapter"))
+    prompts, adapters = (
+        {said: place for place, said in enumerate(dict.fromkeys(rows[name]))}
+        for name in ("prompt", "adapter")
+    )
     needed = dict.fromkeys([*gallery.real.get(g, []), *rows["nearest"], *rows["source"]])
     return {
         "name": content.groups.names[g],
         "label": content.groups.label_names[content.groups.label(g)],
-        "prompts": prompts,
-        "adapters": adapters,
+        "prompts": list(prompts),
+        "adapters": list(adapters),
         "made": [_made(row, gallery, prompts, adapters) for row in rows.to_dict(orient="records")],
         "shown": gallery.real.get(g, []),
         "real": {i: _pixels(gallery, i) for i in needed if i in gallery.sources},
@@ -184,7 +187,10 @@ def _group(gallery: Gallery, content: Content, g: int) -> dict[str, Any]:
 
 
 def _made(
-    row: Mapping[Any, Any], gallery: Gallery, prompts: list[str], adapters: list[str]
+    row: Mapping[Any, Any],
+    gallery: Gallery,
+    prompts: Mapping[str, int],
+    adapters: Mapping[str, int],
 ) -> dict[str, Any]:
     shows = row["shows"]
     return {
@@ -192,8 +198,8 @@ def _made(
         "kind": "kept" if row["kept"] else "copy" if row["copy"] else "rejected",
         "score": round(float(row["score"]), 4),
         "cluster": int(row["cluster"]),
-        "adapter": adapters.index(row["adapter"]),
-        "prompt": prompts.index(row["prompt"]),
+        "adapter": adapters[row["adapter"]],
+        "prompt": prompts[row["prompt"]],
         "seed": int(row["seed"]),
         "source": row["source"],
         "near": row["nearest"],

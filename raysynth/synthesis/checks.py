@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import ConfigError
 from raysynth.generators.recipe import Recipe, recipe_of
 from raysynth.groups.settings import PromptConfig
@@ -59,6 +60,7 @@ def check_guidance(config: Sections) -> None:
     guide = guide_of(config[SynthesisConfig].guidance, recipe.guidance_scale)
     if guide.alone:
         _check_words(guide, recipe, config[PromptConfig])
+        _check_captions(guide, config[DatasetConfig])
     if guide.fitted and recipe.edits:
         raise ConfigError(
             f"synthesis.guidance: {guide.fitted[0].name} with generator={recipe.name}, whose "
@@ -85,6 +87,18 @@ def check_rebalance(config: Sections) -> None:
             "generator=shared, or synthesis.rebalance.judge=none"
         )
     check_repeatable(config)
+
+
+def _check_captions(guide: Guide, dataset: DatasetConfig) -> None:
+    """Refuse to ask for label and attribute one by one of images with captions; ConfigError."""
+    if dataset.captions is None:
+        return
+    name = next(term.name for term in guide.terms if {LABEL, ATTRIBUTE} & {*term.rows})
+    raise ConfigError(
+        f"synthesis.guidance: {name} asks for the words of label and attribute alone; got "
+        f"dataset.captions={dataset.captions}, by which prompts say more. Fix: leave "
+        "dataset.captions out, or synthesis.guidance=[classifier_free]"
+    )
 
 
 def _check_words(guide: Guide, recipe: Recipe, prompts: PromptConfig) -> None:

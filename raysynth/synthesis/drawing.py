@@ -43,6 +43,8 @@ from raysynth.synthesis.task import Drawing
 
 DECODE_BATCH = 32
 """Images decoded or encoded at once, at most, where the configuration does not say."""
+CAPTIONS_KEPT = 1024
+"""Prompts whose states are kept where they are captions; a few hundred MB of a large base."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class ImageGenerator:
         """
         recipe, synthesis = drawing.recipe, drawing.synthesis
         live = of_text(names, recipe.training, drawing.lora)
-        self.base = replace(load_base(drawing.base, side=synthesis.image_size), live=live)
+        loaded = load_base(drawing.base, side=synthesis.image_size)
+        self.base = replace(loaded, live=live, cuts=drawing.captioned)
         round_weights(self.base.network, self.base.dtype)
         self.parted, kept = self._experts(drawing, names)
         self.bank = open_bank(self.base, adapters, kept, recipe.training, drawing.lora)
@@ -279,11 +282,15 @@ class ImageGenerator:
     def _text(self, prompts: Sequence[str]) -> Condition:
         # Calls prepare their batches beside each other, and a tokenizer's padding is a state of it.
         with self._reading:
+            if self.base.cuts and len(self._conditions) > CAPTIONS_KEPT:
+                self._conditions.clear()
             new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._conditions]
-            if new:
-                found = self.base.condition(new).rows()
-                self._conditions.update(zip(new, found, strict=True))
-        return Condition.cat([self._conditions[prompt] for prompt in prompts])
+            # Captions one by one: which are new depends on what was drawn before, or cut off.
+            parts = [[one] for one in new] if self.base.cuts else [new]
+            for some in filter(None, parts):
+                found = self.base.condition(some).rows()
+                self._conditions.update(zip(some, found, strict=True))
+            return Condition.cat([self._conditions[prompt] for prompt in prompts])
 
 
 def _levels_of(drawing: Drawing) -> tuple[float, ...] | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raysynth.adapters.fused import drawn_name
+from raysynth.adapters.fused import drawn_name, weights_of
 from raysynth.adapters.record import Adapter
 from raysynth.errors import StageError
 from raysynth.finetune.jobs import SHARED
@@ -40,6 +40,8 @@ SPECS = pa.schema(
 )
 
 NONE: Mapping[str, Sequence[int]] = {}
+CAPTIONS = 0xCA97
+"""Salt of the order in which captions are taken."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ class Voice:
     negative_prompt: str
     fused: tuple[str, ...] = ()
     """Adapters of which each image is drawn by some together; `adapter` is "" then."""
+    captions: tuple[str, ...] = ()
+    """Prompts with captions, of which each image takes one; of `fused` adapters, theirs; none:
+    `prompt` is what all are asked for."""
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -191,6 +196,8 @@ def voice_specs(
     if voice.fused:
         together = asked.synthesis.fused
         columns["adapter"] = [drawn_name(voice.fused, together, seed) for seed in seeds]
+    if voice.captions:
+        columns["prompt"] = _captions_of(voice, asked.seed, numbers, columns["adapter"])
     table = pa.table(
         [
             pa.array(value, field.type)
@@ -203,6 +210,27 @@ def voice_specs(
     for name, of in aims.items():
         table = table.append_column(name, pa.array(aim_of(numbers, of[group])))
     return table
+
+
+def _captions_of(
+    voice: Voice, seed: int, numbers: np.ndarray, drawn_by: str | Sequence[str]
+) -> list[str]:
+    """The prompts of a voice's images of these numbers, a function of each number alone.
+
+    In turn, shuffled anew by each turn; of images that are `drawn_by` fused adapters that of the
+    first of them.
+    """
+    if voice.fused:
+        of = dict(zip(voice.fused, voice.captions, strict=True))
+        return [of[next(iter(weights_of(name)))] for name in drawn_by]
+    turn, place = np.divmod(numbers.astype(np.int64), len(voice.captions))
+    key = [seed, CAPTIONS, voice.group, voice.cluster]
+    order = {
+        n: np.random.default_rng([*key, n]).permutation(len(voice.captions))
+        for n in np.unique(turn).tolist()
+    }
+    each = zip(turn.tolist(), place.tolist(), strict=True)
+    return [voice.captions[order[n][k]] for n, k in each]
 
 
 def _said(asked: Asked, groups: Groups, voice: Voice) -> dict[str, Any]:

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysynth.adapters.record import maker_of, read_adapters
+from raysynth.datasets.captions import read_captions
+from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import DataError, StageError
 from raysynth.generators.lending import settled
 from raysynth.generators.recipe import Recipe, recipe_of
@@ -29,6 +31,7 @@ from raysynth.synthesis import shards, timeline
 from raysynth.synthesis.blocks import FOLDER as BLOCKS
 from raysynth.synthesis.breeding import FOLDER as LINEAGES
 from raysynth.synthesis.breeding import Breeders, breed, breeds_of
+from raysynth.synthesis.captions import with_captions
 from raysynth.synthesis.collect import Collector
 from raysynth.synthesis.contrast import contrasts
 from raysynth.synthesis.draw import SPECS_FOLDER, draw
@@ -87,7 +90,7 @@ def run_synthesis(
         check_solver(config)
         recipe = settled(recipe_of(config), images := np.asarray(counts))
         _say(way := settled_way(config, recipe, real, groups, work), groups, progress)
-        voices, task = _planned(config, recipe, adapters, clusters, groups, images, way)
+        voices, task = _planned(config, recipe, real, adapters, clusters, groups, images, way)
         task = replace(task, maker=maker_of(config[BaseConfigSection], hashes))
         plan, more = _plan(config, voices, task, images, work, progress)
         task, more["colours"] = coloured(task, plan, real, work)
@@ -121,6 +124,7 @@ def _say(way: Way, groups: Groups, progress: Progress) -> None:
 def _planned(
     config: Sections,
     recipe: Recipe,
+    real: str,
     adapters: str,
     clusters: str,
     groups: Groups,
@@ -134,7 +138,27 @@ def _planned(
     told = contrasts(config[PromptConfig], groups, counts) if recipe.masked else None
     many = sum(count for _, count in voices)
     known = {"contrasts": told, "recipe": recipe, "way": way, "images": many}
-    return voices, Task.of(config, groups, adapters, names, clusters, **known)
+    task = Task.of(config, groups, adapters, names, clusters, **known)
+    return _captioned(config, voices, task, real, counts)
+
+
+def _captioned(
+    config: Sections,
+    voices: list[tuple[Voice, int]],
+    task: Task,
+    real: str,
+    counts: np.ndarray,
+) -> tuple[list[tuple[Voice, int]], Task]:
+    """The voices with their groups' captions, and the task that reads these; both else as they are.
+
+    `real`: folder of the real table; `counts`: [G] training images per group.
+    """
+    if not (captions := read_captions(config[DatasetConfig], real)):
+        return voices, task
+    clusters, recipe = task.scoring.clusters, task.drawing.recipe
+    known = read_table(clusters, ["id", "group", "cluster"], [f"{clusters}/clusters.parquet"])
+    said = with_captions(voices, config[PromptConfig], recipe, known, counts, captions)
+    return said, replace(task, drawing=replace(task.drawing, captioned=True))
 
 
 def _plan(

@@ -68,6 +68,8 @@ class Drawing:
     """Whether compiling the network for full batches was asked for, or pays by itself."""
     alone: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Prompt -> those of its label and its attribute alone; empty where guidance asks neither."""
+    captioned: bool = False
+    """Whether prompts have captions: many, each read by itself, and cut where they are too long."""
 
     @property
     def told(self) -> pa.Schema:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raysynth.groups.groups import Groups
-from raysynth.groups.prompts import alone, each_alone, spoken
+from raysynth.groups.prompts import alone, captioned, each_alone, spoken
 from raysynth.groups.settings import PromptConfig
 
 GROUPS = Groups(("y0", "y1"), ("a0", "a1"), ("pullover", "coat"), ("grass", "gravel"))
@@ -40,3 +40,24 @@ def test_every_prompt_is_known_with_and_without_the_token():
     assert len(found) == 2 * GROUPS.count
     assert found["a photo of a coat on gravel"] == ("a photo of a coat", "a photo of a on gravel")
     assert found["a photo of a sks coat on gravel"][0] == "a photo of a sks coat"
+
+
+def test_a_caption_follows_the_groups_prompt():
+    prompts = PromptConfig()
+    assert captioned(prompts, "a photo", "red, {small}") == "a photo, red, {small}"
+    assert captioned(prompts, "a photo", "") == "a photo"
+    assert captioned(PromptConfig(captioned="{caption}. {prompt}"), "a", "b") == "b. a"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{caption}", "{prompt} is missing"),
+        ("{prompt}", "{caption} is missing"),
+        ("{prompt} {label} {caption}", "unknown field 'label'.*use {prompt}, {caption}"),
+        ("{prompt} {caption", "prompts.captioned: .*write {{ for a brace"),
+    ],
+)
+def test_a_template_that_says_not_both_is_refused(template, said):
+    with pytest.raises(ValueError, match=said):
+        PromptConfig(captioned=template)

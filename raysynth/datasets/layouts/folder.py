@@ -1,7 +1,8 @@
 """folder: images and `metadata.csv` or `metadata.parquet` (the Hugging Face ImageFolder layout).
 
 Columns: `file_name` (relative to the folder), `label`, `attribute`, and optionally `split`. Where
-`dataset.attributes` is `unknown`, `attribute` may be missing, or empty in some rows.
+`dataset.attributes` is `unknown`, `attribute` may be missing, or empty in some rows. A column of
+captions is named by `dataset.captions`.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import pandas as pd
 import pyarrow as pa
 
+from raysynth.datasets.captions import CAPTION
 from raysynth.datasets.files import below, open_folder, require_files
 from raysynth.datasets.layout import Below, Layout
 from raysynth.datasets.metadata import read_metadata
 from raysynth.datasets.rows import OwnImages, checked, listing_of
+from raysynth.datasets.settings import COLUMN
 from raysynth.errors import DataError
 
 METADATA = ("metadata.csv", "metadata.parquet")
@@ -45,9 +48,12 @@ class Folder(OwnImages):
         if not filesystem.isdir(root):
             raise DataError(f"dataset.path: {self.path} is not a folder; {EXPECTED_TREE}")
         optional = ("split",) if self.attributes else ("split", "attribute")
+        told = (self.captions,) if self.captions else ()
         for name in METADATA:
-            frame = read_metadata(self.path, name, self.required, EXPECTED_TREE, optional)
+            needed = (*self.required, *told)
+            frame = read_metadata(self.path, name, needed, EXPECTED_TREE, optional)
             if frame is not None:
+                frame = frame.rename(columns=dict.fromkeys(told, CAPTION))
                 if "attribute" not in frame:
                     frame = frame.assign(attribute=None)
                 return checked(frame, f"{self.path}/{name}", self.required, EXPECTED_TREE)
@@ -70,5 +76,6 @@ PART = Layout(
     open=Folder.of,
     is_anybodys=True,
     names_masks=True,
+    captions=COLUMN,
     fits=_fits,
 )

@@ -20,12 +20,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raysynth.datasets.captions import CAPTION, no_column
 from raysynth.datasets.files import clipped, open_folder, some
 from raysynth.datasets.layout import Below, Layout
 from raysynth.datasets.metadata import as_text, require_scalar
 from raysynth.datasets.pictures import Unreadable, to_rgb_bytes
 from raysynth.datasets.rows import SPLIT_NAMES, OwnImages, checked, listing_of
-from raysynth.datasets.settings import DatasetConfig
+from raysynth.datasets.settings import COLUMN, DatasetConfig
 from raysynth.errors import DataError
 from raysynth.storage.files import open_storage
 
@@ -110,6 +111,11 @@ class Hub(OwnImages):
                 )
             else:
                 table[key] = [None] * parquet.metadata.num_rows
+        if self.captions:
+            if self.captions not in schema.names:
+                raise no_column(where, self.captions, schema.names)
+            require_scalar(schema.field(self.captions), where)
+            table[CAPTION] = as_text(parquet.read(columns=[self.captions])[self.captions])
         return pd.DataFrame(table, dtype=object)
 
     def images(self, rows: pa.Table) -> list[bytes | Unreadable]:
@@ -231,6 +237,7 @@ PART = Layout(
     reads="Parquet files with a column of images: hf://datasets/OWNER/NAME, or a folder",
     open=Hub.of,
     is_anybodys=True,
+    captions=COLUMN,
     fits=_fits,
     pair=PAIR,
 )

@@ -1,7 +1,8 @@
 """tree: images in folders that say what they show, `<label>/<attribute>/0001.jpg`.
 
 Above them there may be a folder for each split (`train/waterbird/land/0001.jpg`). Where
-`dataset.attributes` is `unknown`, folders of labels alone will do (`waterbird/0001.jpg`).
+`dataset.attributes` is `unknown`, folders of labels alone will do (`waterbird/0001.jpg`). With
+`dataset.captions=txt` the text beside an image (`0001.txt`) is its caption.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from collections.abc import Iterable, Iterator
 import pandas as pd
 import pyarrow as pa
 
+from raysynth.datasets.captions import CAPTION, texts_beside
 from raysynth.datasets.files import is_inside, open_folder, require_files, some
 from raysynth.datasets.layout import Below, Layout
 from raysynth.datasets.rows import SPLIT_NAMES, OwnImages, checked, listing_of
+from raysynth.datasets.settings import TEXTS
 from raysynth.errors import DataError
 
 SUFFIXES = ("jpg", "jpeg", "png", "webp", "tif", "tiff", "gif", "bmp", "avif")
@@ -55,13 +58,17 @@ class Tree(OwnImages):
             found = files_below(root)
         else:
             found = (name.removeprefix(root).lstrip("/") for name in filesystem.find(root))
-        names = sorted(name for name in found if is_image(name))
+        files = sorted(found)
+        names = [name for name in files if is_image(name)]
         if not names:
             raise DataError(
                 f"dataset.path: no image in {self.path} (*.{', *.'.join(SUFFIXES)}); "
                 f"{self._expected}"
             )
         frame = self._frame(names)
+        if self.captions:
+            said = texts_beside(self.path, names, [name for name in files if not is_image(name)])
+            frame = frame.assign(**{CAPTION: [said.get(name, "") for name in names]})
         return checked(frame, self.path, self.required, self._expected)
 
     def _frame(self, names: list[str]) -> pd.DataFrame:
@@ -143,5 +150,6 @@ PART = Layout(
     reads="images in folders <label>/<attribute>, below folders train, validation, test if split",
     open=Tree.of,
     is_anybodys=True,
+    captions=TEXTS,
     fits=_fits,
 )

@@ -6,6 +6,7 @@ lengths, without padding, which its own code asks the device for at every call.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,16 +85,11 @@ class ZImage(PartsFamily):
     def tokens(self, base: Base, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Token ids and their mask, of prompts as what a user says in a chat."""
         tokenizer, limit = base.parts["tokenizer"], base.shape.tokens
-        chats = [
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}],
-                tokenize=False,
-                add_generation_prompt=True,
-                enable_thinking=True,
-            )
-            for prompt in prompts
-        ]
-        read = tokenizer(chats, padding=True, padding_side="right", return_tensors="pt")
+        if base.cuts:
+            prompts = [self._cut(tokenizer, prompt, limit) for prompt in prompts]
+        read = tokenizer(
+            _chats(tokenizer, prompts), padding=True, padding_side="right", return_tensors="pt"
+        )
         lengths = read["attention_mask"].sum(1)
         if int(lengths.max()) > limit:
             longest = prompts[int(lengths.argmax())]
@@ -103,6 +99,21 @@ class ZImage(PartsFamily):
             )
         read = read.to(base.device)
         return {TOKENS: read["input_ids"], MASK: read["attention_mask"]}
+
+    def lengths(self, tokenizer: Any, prompts: Sequence[str]) -> list[int]:
+        """Tokens of prompts, with the chat around each."""
+        return super().lengths(tokenizer, _chats(tokenizer, prompts))
+
+    def _cut(self, tokenizer: Any, prompt: str, limit: int) -> str:
+        """As many words of a prompt as fit, with the whole chat around them."""
+        if self.lengths(tokenizer, [prompt])[0] <= limit:
+            return prompt
+        words = prompt.split()
+
+        def length(count: int) -> int:
+            return self.lengths(tokenizer, [" ".join(words[:count])])[0]
+
+        return " ".join(words[: bisect_right(range(1, len(words) + 1), limit, key=length)])
 
     def states(
         self, encoders: Mapping[str, Any], tokens: Mapping[str, Tensor]
@@ -150,6 +161,13 @@ class ZImage(PartsFamily):
 
     def _tokens(self, read: Read) -> int:
         return LENGTH
+
+
+def _chats(tokenizer: Any, prompts: Sequence[str]) -> list[str]:
+    """Prompts as what a user says in a chat."""
+    asked = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": True}
+    each = ([{"role": "user", "content": prompt}] for prompt in prompts)
+    return [tokenizer.apply_chat_template(said, **asked) for said in each]
 
 
 PART = ZImage()
