@@ -72,6 +72,7 @@ def _job(
         batch=batch,
         learning_rate=rate,
         captions=captions if set(captions) != {prompt} else (),
+        cuts=any(one != prompt for one in captions),
         key=key_of(name),
     )
 

@@ -185,6 +185,13 @@ def keep(dataset: Dataset, rows: pa.Table, images: Sequence[bytes], file: str) -
         write_atomic(file.removesuffix(".parquet") + ENDING, sink.getvalue())
 
 
+def carry(before: str, after: str) -> None:
+    """Take what is missing of a real table's images along to one of the same images."""
+    storage, root = open_storage(before)
+    for name in sorted(n for n in storage.find(root) if n.endswith(ENDING)):
+        write_atomic(f"{after}/{name.rsplit('/', 1)[-1]}", storage.cat_file(name))
+
+
 def read_damage(real: str) -> dict[str, tuple[bytes, float]]:
     """Id of a training image -> PNG of its mask (empty: all is there) and noise; as `keep` wrote.
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysynth.datasets.captions import carry
+from raysynth.datasets import captions, damage
 from raysynth.errors import DataError
 from raysynth.grouping.found import FOUND_FILE, compared, known_test, write_found
 from raysynth.grouping.method import POSTERIOR, Grouped, Ungrouped
@@ -186,5 +186,6 @@ def build(work: Work) -> dict[str, Any]:
     """The stage's outputs, see `run_grouping`."""
     real = work.path("ingest")
     facts = run_grouping(work.config, real, work.groups, work.folder, work.progress)
-    carry(real, work.folder)
+    for beside in (captions, damage):
+        beside.carry(real, work.folder)
     return facts
