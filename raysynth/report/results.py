@@ -30,7 +30,9 @@ def results(content: Content, tested: Tested | None = None) -> dict[str, Any]:
     in `words`. `fidelity`, `audits` (by generator): facts of these stages; `unfaithful`: what was
     done about images that do not show their label, in words, or nothing. `found`, where a grouping
     method found the groups: what it says of them; `inferred`: in words, where those of test are
-    found too. `timings`: seconds; `left_out`, `repeated`: images not in the table, or there twice.
+    found too. `timings`: seconds; `spent`: by stage, `memory` and `gpu_memory` (bytes, peaks) and
+    `joules`, each where it could be read (`stages.spending`); `left_out`, `repeated`: images not
+    in the table, or there twice.
     """
     config, measured = content.config, content.measured.groups
     return {
@@ -55,6 +57,7 @@ def results(content: Content, tested: Tested | None = None) -> dict[str, Any]:
         "methods": content.results.get("methods", {}),
         "search": {"trials": len(content.trials), "best": content.best},
         "timings": content.timings,
+        "spent": {name: spent.told for name, spent in content.spent.items()},
     }
 
 

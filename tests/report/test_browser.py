@@ -125,6 +125,45 @@ def test_wide_tables_need_no_scrolling_and_narrow_ones_show_their_numbers(browse
     narrow.tab.close()
 
 
+PAPER = """() => ({
+  ink: getComputedStyle(document.body).color, paper: getComputedStyle(document.body).backgroundColor,
+  buttons: [...document.querySelectorAll('nav, .button, .browse')].filter(one => one.offsetParent).length,
+  wide: [...document.querySelectorAll('table, pre, figure svg')].filter(one => one.offsetParent || one.ownerSVGElement === null)
+    .filter(one => one.getBoundingClientRect().right > innerWidth + 1).map(one => one.outerHTML.slice(0, 120)),
+  hidden: [...document.querySelectorAll('thead th')].filter(one => one.offsetHeight < 4).length,
+  both: [...document.querySelectorAll('figure[data-chart]')].filter(one =>
+    [...one.querySelectorAll('.picture, .live')].filter(part => part.offsetHeight > 50).length !== 1).length,
+  folded: document.querySelectorAll('details:not([open])').length,
+  pale: [...document.querySelectorAll('figure.script .live svg text')].map(one => getComputedStyle(one).fill)
+    .filter(fill => fill.match(/\\d+/g).slice(0, 3).every(part => +part > 150)),
+})"""
+"""What a printed page shows: colours, what only a screen has, what is cut, what a plot is drawn by."""
+A4 = 703
+"""Pixels of paper's width within the margins."""
+
+
+def test_on_paper_everything_is_there_in_light_colours_and_nothing_is_cut(browser, folder, tmp_path):
+    opened = Opened(browser, folder / "index.html", 1440, "dark")
+    tab = opened.tab
+    pale = tab.evaluate(PAPER)["ink"]
+    tab.emulate_media(media="print")
+    tab.set_viewport_size({"width": A4, "height": 1000})
+    seen = tab.evaluate(PAPER)
+    assert seen["ink"] == "rgb(0, 0, 0)" != pale and seen["paper"] == "rgb(255, 255, 255)"
+    assert seen["wide"] == [] and seen["pale"] == []
+    assert [seen[key] for key in ("buttons", "hidden", "both", "folded")] == [0, 0, 0, 0]
+    tab.emulate_media(media="screen")
+    tab.set_viewport_size({"width": 1440, "height": 900})
+    seen = tab.evaluate(PAPER)
+    assert seen["ink"] == pale and seen["folded"] and seen["buttons"]
+    tab.pdf(path=tmp_path / "page.pdf", format="A4", print_background=True)
+    pages = (tmp_path / "page.pdf").read_bytes().count(b"/Type /Page\n")
+    assert 5 < pages < 30
+    assert tab.evaluate(PAPER)["folded"], "folded again"
+    assert opened.errors == []
+    tab.close()
+
+
 def test_the_gallery_sorts_filters_and_opens(browser, folder):
     opened = Opened(browser, folder / "gallery.html", 1440, "light")
     tab, tiles = opened.tab, opened.tab.locator("#made button")
