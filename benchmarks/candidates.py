@@ -119,7 +119,7 @@ def fine_tune(
     return adapters, float(json.loads(spent.read_text()))
 
 
-def _quiet(done: dict[str, int], failed: dict[str, str], fit: str = "") -> None:
+def _quiet(done: dict[str, int], *more: object, **told: object) -> None:
     pass
 
 

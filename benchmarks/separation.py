@@ -120,5 +120,5 @@ def measured(
     return {"d": float(np.mean(apart)), "error": float(errors.mean())}
 
 
-def _quiet(done: dict[str, int], failed: dict[str, str], fit: str = "") -> None:
+def _quiet(done: dict[str, int], *more: object, **told: object) -> None:
     pass

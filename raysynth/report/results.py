@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from raysynth.classify.hub_header import data_name
 from raysynth.report.content import Content
 from raysynth.report.tested import Tested
 from raysynth.report.verdict import judge
@@ -19,9 +20,10 @@ SELECTION = (
 def results(content: Content, tested: Tested | None = None) -> dict[str, Any]:
     """The run's numbers, JSON-able.
 
-    `verdict`: whether synthesis helped (`helped`, `did not help`, `cannot be told`), why and what
-    to try next, in sentences. `differences.<name>.{wga,aga}`: raysynth minus that method, `{mean,
-    low, high}` (`evaluation.paired`); nothing where the run kept no predictions.
+    `data`: the data set's name, one's own folder's. `verdict`: whether synthesis helped (`helped`,
+    `did not help`, `cannot be told`), why and what to try next, in sentences.
+    `differences.<name>.{wga,aga}`: raysynth minus that method, `{mean, low, high}`
+    (`evaluation.paired`); nothing where the run kept no predictions.
     `methods.<name>.{wga,aga,weighted,equalized_odds,demographic_parity,groups}` are `{mean, std,
     seeds}` on test, shares of 1; `interval` bounds WGA and AGA (95 %, over test images); `groups`
     holds one number per group, in the order of the key `groups` (`measured_groups`, where test is
@@ -37,6 +39,7 @@ def results(content: Content, tested: Tested | None = None) -> dict[str, Any]:
     config, measured = content.config, content.measured.groups
     return {
         "dataset": config.dataset.name,
+        "data": data_name(config.dataset),
         "severity": config.dataset.severity,
         "generator": config.generator,
         "config_digest": config.digest(),

@@ -125,24 +125,29 @@ def test_wide_tables_need_no_scrolling_and_narrow_ones_show_their_numbers(browse
     narrow.tab.close()
 
 
-PAPER = """() => ({
-  ink: getComputedStyle(document.body).color, paper: getComputedStyle(document.body).backgroundColor,
-  buttons: [...document.querySelectorAll('nav, .button, .browse')].filter(one => one.offsetParent).length,
-  wide: [...document.querySelectorAll('table, pre, figure svg')].filter(one => one.offsetParent || one.ownerSVGElement === null)
-    .filter(one => one.getBoundingClientRect().right > innerWidth + 1).map(one => one.outerHTML.slice(0, 120)),
-  hidden: [...document.querySelectorAll('thead th')].filter(one => one.offsetHeight < 4).length,
-  both: [...document.querySelectorAll('figure[data-chart]')].filter(one =>
-    [...one.querySelectorAll('.picture, .live')].filter(part => part.offsetHeight > 50).length !== 1).length,
-  folded: document.querySelectorAll('details:not([open])').length,
-  pale: [...document.querySelectorAll('figure.script .live svg text')].map(one => getComputedStyle(one).fill)
-    .filter(fill => fill.match(/\\d+/g).slice(0, 3).every(part => +part > 150)),
-})"""
-"""What a printed page shows: colours, what only a screen has, what is cut, what a plot is drawn by."""
+PAPER = """() => {
+  const all = (chosen) => [...document.querySelectorAll(chosen)];
+  const right = (one) => one.getBoundingClientRect().right, body = getComputedStyle(document.body);
+  const parts = (one) => [...one.querySelectorAll('.picture, .live')];
+  return {
+    ink: body.color, paper: body.backgroundColor,
+    buttons: all('nav, .button, .browse').filter(one => one.offsetParent).length,
+    wide: all('table, pre, figure svg').filter(one => right(one) > innerWidth + 1)
+      .map(one => one.outerHTML.slice(0, 120)),
+    hidden: all('thead th').filter(one => one.offsetHeight < 4).length,
+    both: all('figure[data-chart]').map(one => parts(one).filter(part => part.offsetHeight > 50))
+      .filter(shown => shown.length !== 1).length,
+    folded: all('details:not([open])').length,
+    pale: all('figure.script .live svg text').map(one => getComputedStyle(one).fill)
+      .filter(fill => fill.match(/\\d+/g).slice(0, 3).every(part => +part > 150)),
+  };
+}"""
+"""What a printed page shows: colours, what only a screen has, what is cut, how plots are drawn."""
 A4 = 703
 """Pixels of paper's width within the margins."""
 
 
-def test_on_paper_everything_is_there_in_light_colours_and_nothing_is_cut(browser, folder, tmp_path):
+def test_on_paper_all_is_there_in_light_colours_and_nothing_is_cut(browser, folder, tmp_path):
     opened = Opened(browser, folder / "index.html", 1440, "dark")
     tab = opened.tab
     pale = tab.evaluate(PAPER)["ink"]
