@@ -59,13 +59,14 @@ def made_in(work: str) -> dict[str, Any] | None:
 def taken_before(work: str) -> Taken:
     """What earlier attempts took; unreadable, it is a statistic that starts again."""
     try:
-        told = read_json(f"{work}/{SECONDS}") or {}
-        seconds = float(told["seconds"] if told and isinstance(told, dict) else told or 0.0)
+        told = read_json(f"{work}/{SECONDS}") or 0.0
+        before = told if isinstance(told, dict) else {"seconds": told}
+        seconds = float(before["seconds"])
     except (DataError, KeyError, TypeError, ValueError):
         return Taken()
     if not 0.0 <= seconds < float("inf"):
         return Taken()
-    return Taken(seconds, spent_of(told.get("spent") if isinstance(told, dict) else None))
+    return Taken(seconds, spent_of(before.get("spent")))
 
 
 def spent_of(told: Any) -> Spent:
