@@ -43,6 +43,7 @@ ELSEWHERE = {
     "curl": "the endpoint of a Ray that is up",
     "pre-commit": "writes into the checkout's .git",
     ".ci/run": "runs this test",
+    "chromium": "a report of a finished run",
     "exiftool": "a program that is not installed everywhere",
     "moto_server": "stays up until it is stopped",
     "prometheus": "a program that is not installed here",

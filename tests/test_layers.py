@@ -17,7 +17,7 @@ pace terminal
 errors
 values
 json_lines
-metrics view pages repeated
+gauges metrics view pages repeated
 progress
 knobs
 registry

@@ -1,7 +1,8 @@
 """A folder of small pictures for the tutorial: `python docs/site/pictures.py FOLDER`.
 
 Cats and coffee (crops of scikit-image's photographs) in front of grass or brick. Cats mostly have
-grass, coffee brick: 150 to 10 of each in training; validation and test have as many of each.
+grass, coffee brick: 150 to 10 of each in training; validation and test have as many of each. The
+thing is small and gray, the ground fills the picture: it is what a network learns first.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from skimage import data
 
 ALIGNED, CONFLICTING = 150, 10
 EACH = {"validation": 12, "test": 25}
+SIDE, DISC = 64, 24
+"""Pixels of a picture, and of the round piece in it."""
 
 
 def crop(photograph: np.ndarray, side: int, to: int, rng: np.random.Generator) -> Image.Image:
@@ -26,12 +29,12 @@ def crop(photograph: np.ndarray, side: int, to: int, rng: np.random.Generator) -
 
 
 def picture(thing: np.ndarray, ground: np.ndarray, rng: np.random.Generator) -> Image.Image:
-    """A round piece of a thing somewhere on a piece of ground, 64 x 64 pixels."""
-    image = crop(ground, 128, 64, rng)
-    disc = Image.new("L", (36, 36))
-    ImageDraw.Draw(disc).ellipse((0, 0, 35, 35), fill=255)
-    y, x = (int(value) for value in rng.integers(6, 22, 2))
-    image.paste(crop(thing, 120, 36, rng), (x, y), disc)
+    """A round gray piece of a thing somewhere on a piece of ground."""
+    image = crop(ground, 2 * SIDE, SIDE, rng)
+    disc = Image.new("L", (DISC, DISC))
+    ImageDraw.Draw(disc).ellipse((0, 0, DISC - 1, DISC - 1), fill=255)
+    y, x = (int(value) for value in rng.integers(4, SIDE - DISC - 4, 2))
+    image.paste(crop(thing, 120, DISC, rng).convert("L").convert("RGB"), (x, y), disc)
     return image
 
 

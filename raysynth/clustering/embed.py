@@ -156,7 +156,7 @@ def embed_real_images(
         batch_format="pyarrow",
         **actor_pool(resources, config.actors),
     )
-    progress.update("images embedded", 0, total)
+    progress.update("loading the encoder, images embedded", 0, total)
     tables, done = [], 0
     for batch in embedded.iter_batches(batch_size=None, batch_format="pyarrow"):
         tables.append(batch)

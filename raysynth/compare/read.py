@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from raysynth.datasets.settings import LAYOUTS
 from raysynth.errors import ConfigError, DataError
 from raysynth.evaluation.kinds import OURS
 from raysynth.jobs.status import Status, read_status
@@ -84,8 +85,12 @@ class Known:
 
     @property
     def data(self) -> str:
-        """The data set as results call it."""
-        return str(self.results.get("dataset") or self.settings.get("dataset.name", ""))
+        """The data set by its name, one's own by its folder's."""
+        if named := self.results.get("data"):
+            return str(named)
+        path = str(self.settings.get("dataset.path") or "").rstrip("/").rpartition("/")[2]
+        name = str(self.results.get("dataset") or self.settings.get("dataset.name", ""))
+        return path if path and name in LAYOUTS and LAYOUTS[name].is_anybodys else name
 
     @property
     def severity(self) -> str:

@@ -13,11 +13,13 @@ import stat
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raysynth.cluster.private_folder import is_private
 from raysynth.datasets.files import open_folder, reaching
 from raysynth.datasets.settings import DatasetConfig
 
@@ -158,6 +160,7 @@ class _Cache:
                     "sha256": [entries[name][1] for name in names],
                 }
             )
+            is_private(Path(self._folder).parent)  # made so: notes of runs lie in it too
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
             temporary = f"{self._file}.{os.getpid()}.tmp"
             handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)

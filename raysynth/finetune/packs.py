@@ -50,7 +50,8 @@ class Pack:
 class Report(Protocol):
     """Is told the steps done per adapter, who failed and why, and, as `fit`, how many train at
     once and which checkpoints could not be gone on with; now and then the adapters' losses, each
-    the mean of its last steps, and whose previews were drawn."""
+    the mean of its last steps, and whose previews were drawn; what keeps the steps waiting, while
+    something does."""
 
     def __call__(  # noqa: D102
         self,
@@ -59,6 +60,7 @@ class Report(Protocol):
         fit: str = "",
         losses: Mapping[str, float] = MappingProxyType({}),
         previews: Sequence[str] = (),
+        doing: str = "",
     ) -> None: ...
 
 

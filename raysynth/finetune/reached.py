@@ -29,7 +29,9 @@ class Reached:
 
         `todo`: those of `jobs` that are not complete.
         """
-        self.what = f"{len(jobs)} adapters, steps"
+        self._adapters = f"{len(jobs)} adapters"
+        self.doing: dict[str, str] = {}
+        """Of packs that have spoken: what keeps their steps waiting; "": nothing."""
         self.losses: dict[str, tuple[int, float]] = {}
         """Of adapters: step, and the mean loss of the last steps before it."""
         self.previews: dict[str, int] = {}
@@ -41,8 +43,6 @@ class Reached:
         """What is counted, for people."""
         self.total = sum(job.steps for job in jobs)
         """Steps of all trainings."""
-        self.heard = False
-        """Whether a worker has spoken."""
         self._complete = self.total - sum(job.steps for job in todo)
         self._steps: dict[str, int] = {}
         with contextlib.suppress(StorageError):
@@ -55,8 +55,15 @@ class Reached:
 
     def take_in(self, said: Mapping[str, int]) -> None:
         """What a worker has said: adapter -> steps."""
-        self.heard = self.heard or bool(said)
         self._steps |= said
+
+    @property
+    def what(self) -> str:
+        """What is counted; while all who have spoken wait for something, that before it."""
+        waiting = [doing for doing in self.doing.values() if doing]
+        if self.doing and len(waiting) == len(self.doing):
+            return f"{self._adapters}, {waiting[0]}, steps"
+        return f"{self._adapters}, steps"
 
     @property
     def adapters(self) -> str:

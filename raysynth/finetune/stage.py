@@ -149,7 +149,7 @@ def _run_packs(
     """One Ray Train run per pack from threads, as many at once as workers; reasons of failures."""
     if not packs:
         return {}
-    progress.update("starting workers", reached.done, reached.total)
+    progress.update("starting workers, steps", reached.done, reached.total)
     resources, work = shared.config[ResourcesConfig], shared.work
     at_once = min(resources.workers, len(packs))
     # Workers that would stay idle lend their CPUs to those that run.
@@ -211,11 +211,11 @@ def _follow(
         with contextlib.suppress(StorageError):  # a count: the trainings go on without it
             for name in packs:
                 said = said_by(shared.work, name)
-                _take_in(said, reached, progress, shared)
+                _take_in(name, said, reached, progress, shared)
                 if said.get("attempt", 1) > attempts[name]:
                     attempts[name] = said["attempt"]
                     _say_again(name, packs[name], said, shared, progress)
-        what = reached.what if reached.heard else "starting workers"
+        what = reached.what if reached.doing else "starting workers, steps"
         progress.update(what, reached.done, reached.total)
         progress.detail("adapters", reached.adapters)
         if ended:
@@ -229,9 +229,13 @@ def _show(folder: str, step: int, tracker: Trackers) -> None:
         tracker.pictures(f"finetune/{folder.rpartition('/')[2]}", step, {"preview": picture})
 
 
-def _take_in(said: dict[str, Any], reached: Reached, progress: Progress, shared: _Shared) -> None:
+def _take_in(
+    pack: str, said: dict[str, Any], reached: Reached, progress: Progress, shared: _Shared
+) -> None:
     """What a pack's worker says; a failure is told at once, for the others go on for long."""
     reached.take_in(said["steps"])
+    if "doing" in said:
+        reached.doing[pack] = said["doing"]
     for name, (step, loss) in said.get("losses", {}).items():
         if reached.losses.get(name) != (step, loss):
             reached.losses[name] = (step, loss)

@@ -66,12 +66,17 @@ def train_pack(pack: Pack, report: Report = unheard) -> dict[str, str]:
     queue = [job for job in asked if read_adapter(pack.folder(job)) is None]
     failed: dict[str, str] = {}
     if queue:
+        report({}, {}, doing=_beginning(pack))
         loop, phase = start(pack, queue), None
         report = partial(_tell, report, loop)
         while True:
+            if queue:
+                report({}, failed, doing="encoding images and prompts")
             failed |= _admit(loop, queue)
             if not loop.learners:
                 break
+            if phase is None:
+                report({}, failed, doing="the first step")
             phase = _next_phase(loop, phase)
             _run(loop, phase, partial(report, failed=failed))
             done = {learner.job.name: learner.done for learner in loop.learners}
@@ -84,6 +89,12 @@ def train_pack(pack: Pack, report: Report = unheard) -> dict[str, str]:
         failed |= {job.name: f"{job.parent} is not there to go on from" for job in queue}
     report({}, failed)
     return failed
+
+
+def _beginning(pack: Pack) -> str:
+    """What `start` does, for people: seconds of a small base, minutes of a large one."""
+    prior = "drawing prior images, " if pack.training.budget.prior_weight else ""
+    return f"{prior}loading the base model and measuring a step"
 
 
 def _tell(report: Report, loop: Loop, done: dict[str, int], failed: Any, **more: Any) -> None:

@@ -78,6 +78,7 @@ class _Saying:
         fit: str = "",
         losses: Mapping[str, float] = MappingProxyType({}),
         previews: Sequence[str] = (),
+        doing: str = "",
     ) -> None:
         self._previews |= {name: done[name] for name in previews}
         self._losses |= {name: (done[name], loss) for name, loss in losses.items()}
@@ -88,7 +89,8 @@ class _Saying:
                 raise TurnOver
             self._steps.update(done)
             said = {"steps": self._steps, "failed": failed, "fit": fit, "attempt": self._attempt}
-            text = json.dumps({**said, "losses": self._losses, "previews": self._previews})
+            shown = {"losses": self._losses, "previews": self._previews, "doing": doing}
+            text = json.dumps({**said, **shown})
             write_atomic(said_path(self._work, self._name), text.encode(), patience=0)
 
     def _tell_ray(self, losses: Mapping[str, float]) -> None:

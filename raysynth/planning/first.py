@@ -7,9 +7,9 @@ from pathlib import Path
 
 from raysynth.config.files import config_of
 from raysynth.config.parse import parse_yaml
-from raysynth.errors import ConfigError
+from raysynth.errors import ConfigError, DataError
 from raysynth.planning.plan import plan_run
-from raysynth.planning.proposal import propose
+from raysynth.planning.proposal import Proposal, propose
 from raysynth.planning.written import as_yaml, summary
 from raysynth.terminal import clipped, shown
 
@@ -27,7 +27,8 @@ def begin(folder: str, to: Path | None = None, *, gpu: bool | None = None) -> It
     ConfigError
         The file is there, or cannot be written.
     DataError
-        The folder is no data set that can be read, or one that a run would refuse.
+        The folder is no data set that can be read, one that a run would refuse, or one whose
+        attributes are not known and whose words the embedded base does not know either.
     """
     proposal = propose(folder, gpu=gpu)
     file = to or Path(f"{proposal.settings['name']}.yaml")
@@ -36,6 +37,7 @@ def begin(folder: str, to: Path | None = None, *, gpu: bool | None = None) -> It
             f"{clipped(shown(str(file)))} is there already, and may have been changed. Fix: "
             "--to another file, or remove it"
         )
+    _check_attributes(folder, proposal)
     plan = plan_run(proposal.config)
     text = as_yaml(proposal, plan)
     config_of(parse_yaml(text), where=str(file))  # what is written is what was meant
@@ -48,6 +50,17 @@ def begin(folder: str, to: Path | None = None, *, gpu: bool | None = None) -> It
         ) from None
     yield from summary(proposal, plan)
     yield from _next(shown(str(file)))
+
+
+def _check_attributes(folder: str, proposal: Proposal) -> None:
+    """Refuse images whose attributes nobody wrote, unless the embedded base may find them."""
+    if proposal.recipe != "embedded" and proposal.config.dataset.attributes == "unknown":
+        raise DataError(
+            f"{shown(folder)}: nothing says what the labels wrongly go with (one attribute, or "
+            "none); expected two or more. Fix: images in folders <label>/<attribute>/, or the "
+            "column attribute in metadata.csv; or, in a file of your own, dataset.attributes: "
+            "unknown and grouping.method: {name: conflict_mining, vocabulary: [land, water]}"
+        )
 
 
 def _next(name: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from raysynth.cluster.private_folder import is_private
 from raysynth.errors import RaysynthError
 from raysynth.knobs import digest_of
 from raysynth.models.family import FAMILIES, USUAL, Family
@@ -85,6 +86,7 @@ def _read(key: str) -> UNetCost | None:
 def _write(key: str, cost: UNetCost) -> None:
     path = _kept(key)
     with suppress(OSError, RaysynthError):
+        is_private(path.parent.parent)  # made so: notes of runs lie in it too
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(str(path), json.dumps(asdict(cost)).encode(), patience=0)
 

@@ -20,8 +20,10 @@ from raysynth.evaluation.results import INFERRED
 from raysynth.groups.groups import Groups, aligned_groups
 from raysynth.references.titles import title_of
 from raysynth.report.fidelity import warning
+from raysynth.stages.attempts import spent_of
 from raysynth.stages.graph import stage_kind
 from raysynth.stages.run import Run
+from raysynth.stages.spending import Spent
 from raysynth.storage.files import exists, read_json
 from raysynth.storage.tables import SPLITS, groups_of, read_table, split_files, train_counts_of
 from raysynth.synthesis.timeline import read_timeline
@@ -96,6 +98,7 @@ class Content:
     results: dict[str, Any]  # the classification stage's, as written
     methods: tuple[Method, ...]
     timings: dict[str, float]  # stage -> seconds, this report's own not included
+    spent: dict[str, Spent]  # the same stages: memory and energy; nothing of earlier versions'
     timeline: pa.Table  # spans of the generating actors, see synthesis.timeline
     generation: dict[str, Any]  # the synthesis stage's facts
     grouping: dict[str, Any]  # the facts of the stage that found the groups; none: they are given
@@ -198,6 +201,7 @@ def read_content(config: Any, run: Run) -> Content:
     """Read what the earlier stages of a run left, without any image."""
     manifest = run.manifest()
     folders = {name: run.folder(name) for name in manifest["stages"] if name in run.folders}
+    before = {name: stage for name, stage in manifest["stages"].items() if name != "report"}
     groups, counts, measured = _real_groups(run.real)
     clusters = read_table(
         folders["clustering"], files=[f"{folders['clustering']}/clusters.parquet"]
@@ -225,9 +229,8 @@ def read_content(config: Any, run: Run) -> Content:
             _method(name, values, measured.groups, config)
             for name, values in ordered_methods(results)
         ),
-        timings={
-            name: stage["seconds"] for name, stage in manifest["stages"].items() if name != "report"
-        },
+        timings={name: stage["seconds"] for name, stage in before.items()},
+        spent={name: spent_of(stage.get("spent")) for name, stage in before.items()},
         timeline=read_timeline(folders["synthesis"]),
         generation=dict(manifest["stages"].get("synthesis", {}).get("facts", {})),
         grouping=dict(manifest["stages"].get("grouping", {}).get("facts", {})),

@@ -22,7 +22,7 @@ from raysynth.report.case import Case
 from raysynth.report.charts import charts
 from raysynth.report.content import Content
 from raysynth.report.copies import PairSheet
-from raysynth.report.costs import cost
+from raysynth.report.costs import cost, stages
 from raysynth.report.departures import departures
 from raysynth.report.fidelity import marks
 from raysynth.report.gallery import Gallery, groups_of, in_words, scripted
@@ -191,11 +191,7 @@ def _of_run(content: Content) -> dict[str, Any]:
         "config_yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
         "cost": cost(content, duration(sum(content.timings.values()))),
         "folder": folder(config),
-        "stages": [
-            (name, what, content.timings.get(name, 0.0))
-            for name, what in WHAT.items()
-            if name not in ("grouping", "audit") or name in content.timings
-        ],
+        "stages": stages(content, WHAT),
         "versions": versions(content),
     }
 

@@ -47,9 +47,10 @@ def _table(results: Mapping[str, Any], bold: str) -> Table:
     """Test accuracies of every method, in percent; `bold`: the method that is shipped."""
     methods = ordered_methods(results)
     seeds = max((len(values["wga"]["seeds"]) for _, values in methods), default=0)
+    data = shown(results.get("data", results["dataset"]))
     table = Table(
         title=Text(
-            f"{results['dataset']}, severity {results['severity']}: test accuracy, %, "
+            f"{data}, severity {results['severity']}: test accuracy, %, "
             f"mean ± standard deviation of {seeds} seed{'s' * (seeds != 1)}",
         ),
         title_justify="left",

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
 
 from raysynth.errors import ConfigError, DataError, StorageError
+from raysynth.stages.attempts import FACTS, NOTES, Taken, counted, made_in, taken_before
 from raysynth.stages.graph import stage_digest
 from raysynth.stages.record import (
     MANIFEST,
@@ -39,7 +39,6 @@ from raysynth.stages.shelf import Shelf
 from raysynth.stages.stage import Done
 from raysynth.storage.faults import may_pass
 from raysynth.storage.files import (
-    exists,
     make_folder,
     misfits,
     move,
@@ -53,8 +52,6 @@ from raysynth.storage.files import (
 from raysynth.storage.hashes import hashes_below, take_notes
 from raysynth.terminal import masked
 
-SECONDS, FACTS = ".seconds", ".facts.json"
-"""In a working folder: what was spent on it, and, once all outputs are there, what was made."""
 BROKEN = ".broken"
 CONFIG = "config.yaml"
 """The configuration of a run, as it was resolved when the run began."""
@@ -183,13 +180,13 @@ class Run:
             return self._done(name, record, skipped=True)
         self._drop_stale(name, digest)
         work = self._shelf.work(name, digest)
-        facts, seconds = self._built(work, build)
+        facts, taken = self._built(work, build)
         self.held()
         record = {
             "digest": digest,
             "inputs": dict(inputs),
             "rows": facts.get("rows"),
-            "seconds": round(seconds, 2),
+            **taken.recorded,
             "facts": facts,
             "versions": versions(),
         }
@@ -205,32 +202,18 @@ class Run:
         facts, seconds = record["facts"], record["seconds"]
         return Done(name, place, record["digest"], seconds, facts, skipped, hashes)
 
-    def _built(self, work: str, build: Callable[[str], dict[str, Any]]) -> tuple[Any, float]:
-        """The stage's facts and the seconds it took, with those of attempts that were cut off."""
+    def _built(self, work: str, build: Callable[[str], dict[str, Any]]) -> tuple[Any, Taken]:
+        """The stage's facts and what it took, with what attempts took that were cut off."""
         with self._writing:
             sweep(self.root, deep=False)
         sweep(work)
         make_folder(work)
-        spent = self._spent(work)
-        if (made := self._made(work)) is not None:
-            return made, spent
-        start = time.time()
-        try:
+        if (made := made_in(work)) is not None:
+            return made, taken_before(work)
+        with counted(work) as taken:
             facts = build(work)
-        finally:
-            seconds = spent + time.time() - start
-            with contextlib.suppress(OSError, StorageError):  # a statistic: it hides no error
-                if exists(work):
-                    write_atomic(f"{work}/{SECONDS}", str(seconds).encode(), patience=0)
         write_atomic(f"{work}/{FACTS}", as_json(facts))  # a kill from here on costs no work
-        return facts, seconds
-
-    def _made(self, work: str) -> dict[str, Any] | None:
-        """The facts of a stage whose outputs are all there, but that was not recorded."""
-        with contextlib.suppress(DataError):
-            made = read_json(f"{work}/{FACTS}")
-            return made if isinstance(made, dict) else None
-        return None
+        return facts, taken
 
     def _recorded(self, name: str, digest: str) -> dict[str, Any] | None:
         """The record of a stage that is named as finished, and is there as it was."""
@@ -286,14 +269,6 @@ class Run:
             self.say(f"{place}: {len(faults) - NAMED} more files are not as they were")
         return not faults
 
-    def _spent(self, work: str) -> float:
-        """Seconds of earlier attempts; unreadable, it is a statistic that starts again."""
-        try:
-            spent = float(read_json(f"{work}/{SECONDS}") or 0.0)
-        except (DataError, TypeError, ValueError):
-            return 0.0
-        return spent if 0.0 <= spent < float("inf") else 0.0
-
     def _drop_stale(self, name: str, digest: str) -> None:
         """What other inputs left of a stage; what the manifest names stays until it names this."""
         named = self.manifest()["stages"].get(name)
@@ -303,7 +278,7 @@ class Run:
         """Record what is in the finished working folder; on a disk, move it to its place."""
         sweep(work)
         sizes, told = take_notes(work)
-        sizes = {file: size for file, size in sizes.items() if file not in (SECONDS, FACTS)}
+        sizes = {file: size for file, size in sizes.items() if file not in NOTES}
         folder = self._shelf.relative(place)
         read = {file: size for file, size in sizes.items() if file not in told}
         complete = {
@@ -320,7 +295,7 @@ class Run:
 
     def _settle(self, work: str, place: str) -> None:
         """Put a recorded stage in its place, without what only a working folder has."""
-        remove_files(work, (SECONDS, FACTS))
+        remove_files(work, NOTES)
         if self._shelf.renames:
             move(work, place)
 

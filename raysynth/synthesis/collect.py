@@ -28,6 +28,8 @@ LONGEST_PAUSE_SECONDS = 30.0  # after errors
 NOWHERE = -1
 WRITERS_PER_CPU = 0.25  # shards written at the same time; a local Ray's CPUs are logical
 MOST_SPANS = 200_000
+LOADING = "loading models, first batches"
+"""What goes on before the first images are safe: minutes, where a network is large or compiled."""
 MOST_GROUPS = 50
 """Groups that are told one by one."""
 
@@ -73,6 +75,7 @@ class Collector:
         self._write = ray.remote(
             num_cpus=TASK_CPUS, max_retries=3, retry_exceptions=[OSError, StorageError]
         )(write_shard)
+        self._began = self.done
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -100,7 +103,7 @@ class Collector:
         return pa.concat_tables(self._spans).sort_by("start")
 
     def __enter__(self) -> Collector:
-        self.progress.update("images generated", self.done, self.total)
+        self._say()
         self._thread.start()
         return self
 
@@ -139,7 +142,13 @@ class Collector:
         self._tell_groups()
         self._gather(timeout=0)
         self._write_some()
-        self.progress.update("images generated", self.done, self.total)
+        self._say()
+
+    def _say(self) -> None:
+        """How many images there are, and why that does not grow yet."""
+        begun = self.done > self._began or self.done >= self.total
+        what = "images generated" if begun else f"{LOADING}, images generated"
+        self.progress.update(what, self.done, self.total)
 
     def _tell_groups(self) -> None:
         """How many images of each group are safe."""

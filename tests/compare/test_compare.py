@@ -103,3 +103,14 @@ def _page(work: str) -> dict:
     with open(f"{work}/index.html", "w") as page:
         page.write("the page")
     return {"rows": 1}
+
+
+def test_own_images_are_called_by_their_folder(tmp_path):
+    """Before there are results, and after."""
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "config.yaml").write_text("dataset: {name: tree, path: /data/birds/}\n")
+    (begun / "manifest.json").write_text('{"stages": {}}')
+    assert known(str(begun)).data == "birds"
+    (begun / "config.yaml").write_text("dataset: {name: outfits, path: null}\n")
+    assert known(str(begun)).data == "outfits"

@@ -11,6 +11,7 @@ import fsspec
 import pytest
 from PIL import Image
 
+from raysynth.cluster.private_folder import is_private
 from raysynth.datasets import contents
 from raysynth.datasets.contents import folder_digest
 from raysynth.datasets.files import clipped, some
@@ -38,6 +39,16 @@ def test_pipes_and_sockets_are_no_images(tmp_path):
         with pytest.raises(DataError, match=r"cat-day-0\.png is no plain file but .* a pipe"):
             Folder(str(folder)).listing()
         assert folder_digest(str(folder))  # and nothing waits for it
+
+
+def test_what_is_kept_of_files_leaves_a_place_for_notes_of_runs(tmp_path):
+    old = os.umask(0o022)
+    try:
+        contents._Cache(str(tmp_path)).write({})
+    finally:
+        os.umask(old)
+    assert (tmp_path / "cache/raysynth/contents").is_dir()
+    assert is_private(tmp_path / "cache/raysynth")
 
 
 def test_linked_folders_inside_are_followed_and_those_outside_said(tmp_path):

@@ -16,7 +16,7 @@ from tests.finetune.test_training import quiet, weights
 def test_a_training_with_previews_ends_in_the_same_bits(room, tmp_path, ema):
     told: list[tuple[dict, list]] = []
 
-    def report(done, failed, fit="", losses=None, previews=()):
+    def report(done, failed, fit="", losses=None, previews=(), doing=""):
         if previews:
             told.append((dict(done), list(previews)))
 

@@ -11,6 +11,7 @@ from raysynth.finetune.checkpoints import Checkpoint, write_checkpoint
 from raysynth.finetune.experts import expanded
 from raysynth.finetune.reached import Reached, checkpoint_step, kept_steps
 from raysynth.finetune.stage import run_finetune
+from raysynth.finetune.training import train_pack
 from tests.finetune.conftest import GROUPS
 from tests.finetune.test_stage import Said
 
@@ -48,10 +49,34 @@ def test_what_workers_say_takes_the_place_of_what_was_kept(room, tmp_path):
     checkpoint(tmp_path / "0-1", 6)
     todo = [job for job in jobs if job.name != "2-0"]
     reached = Reached(jobs, todo, config.finetune, str(tmp_path))
-    assert (reached.done, reached.total, reached.heard) == (20 + 6, 4 * 20, False)
+    assert (reached.done, reached.total) == (20 + 6, 4 * 20)
     reached.take_in({"0-1": 8, "3-0": 2})
     reached.take_in({"0-1": 9})
-    assert (reached.done, reached.heard) == (20 + 11, True)
+    assert reached.done == 20 + 11
+
+
+def test_what_workers_wait_for_is_said_until_one_has_taken_a_step(room, tmp_path):
+    config = room.config(steps=20)
+    jobs = room.jobs(config)
+    reached = Reached(jobs, jobs, config.finetune, str(tmp_path))
+    assert reached.what == "4 adapters, steps"
+    reached.doing["pack-0"] = "the first step"
+    assert reached.what == "4 adapters, the first step, steps"
+    reached.doing["pack-1"] = ""
+    assert reached.what == "4 adapters, steps"
+
+
+def test_a_worker_says_what_it_does_before_its_steps(room, tmp_path):
+    told: list[tuple[str, bool]] = []
+
+    def report(done, failed, *more, doing="", **other):
+        told.append((doing, bool(done)))
+
+    assert train_pack(room.pack(room.config(steps=2), tmp_path), report) == {}
+    loading = "loading the base model and measuring a step"
+    before = [(loading, False), ("encoding images and prompts", False), ("the first step", False)]
+    assert told[:3] == before and ("", True) in told[3:]
+    assert not any(doing for doing, done in told if done)
 
 
 def test_experts_count_beside_the_adapter_that_they_go_on_from(room, tmp_path):

@@ -53,6 +53,15 @@ def test_labels_alone_become_unknown_attributes(tmp_path):
     assert found.config.grouping.method.name == "conflict_mining"
 
 
+@pytest.mark.parametrize("sizes", [{"cat/day": 60, "dog/day": 60}, {"cat": 60, "dog": 60}])
+def test_images_of_one_attribute_are_refused_with_what_would_do(tmp_path, monkeypatch, sizes):
+    monkeypatch.chdir(tmp_path)
+    refused = r"what the labels wrongly go with.*<label>/<attribute>/.*vocabulary"
+    with pytest.raises(DataError, match=refused):
+        list(begin(str(write_tree(tmp_path / "pets", sizes)), gpu=False))
+    assert not Path("pets.yaml").exists()
+
+
 def test_every_layout_recognises_its_own_folder(tmp_path):
     write_waterbirds(tmp_path / "waterbirds", each=3)
     write_celeba(tmp_path / "celeba")

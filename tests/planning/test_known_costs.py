@@ -36,6 +36,7 @@ def test_another_network_is_counted_once_and_kept(tmp_path, monkeypatch):
         given = (json.load(file), ("attention",), 3, False, 77, FAMILY)
     found = cost_of_network(*given)
     known_costs._shipped().pop(known_costs._key(*given))  # as in the next process
+    assert (tmp_path / "raysynth").stat().st_mode & 0o077 == 0, "runs keep notes beside it"
     (kept,) = (tmp_path / "raysynth" / "costs").iterdir()
     assert UNetCost(**json.loads(kept.read_text())) == found
     kept.write_text(json.dumps(asdict(found) | {"trained": 7}))

@@ -125,6 +125,50 @@ def test_wide_tables_need_no_scrolling_and_narrow_ones_show_their_numbers(browse
     narrow.tab.close()
 
 
+PAPER = """() => {
+  const all = (chosen) => [...document.querySelectorAll(chosen)];
+  const right = (one) => one.getBoundingClientRect().right, body = getComputedStyle(document.body);
+  const parts = (one) => [...one.querySelectorAll('.picture, .live')];
+  return {
+    ink: body.color, paper: body.backgroundColor,
+    buttons: all('nav, .button, .browse').filter(one => one.offsetParent).length,
+    wide: all('table, pre, figure svg').filter(one => right(one) > innerWidth + 1)
+      .map(one => one.outerHTML.slice(0, 120)),
+    hidden: all('thead th').filter(one => one.offsetHeight < 4).length,
+    both: all('figure[data-chart]').map(one => parts(one).filter(part => part.offsetHeight > 50))
+      .filter(shown => shown.length !== 1).length,
+    folded: all('details:not([open])').length,
+    pale: all('figure.script .live svg text').map(one => getComputedStyle(one).fill)
+      .filter(fill => fill.match(/\\d+/g).slice(0, 3).every(part => +part > 150)),
+  };
+}"""
+"""What a printed page shows: colours, what only a screen has, what is cut, how plots are drawn."""
+A4 = 703
+"""Pixels of paper's width within the margins."""
+
+
+def test_on_paper_all_is_there_in_light_colours_and_nothing_is_cut(browser, folder, tmp_path):
+    opened = Opened(browser, folder / "index.html", 1440, "dark")
+    tab = opened.tab
+    pale = tab.evaluate(PAPER)["ink"]
+    tab.emulate_media(media="print")
+    tab.set_viewport_size({"width": A4, "height": 1000})
+    seen = tab.evaluate(PAPER)
+    assert seen["ink"] == "rgb(0, 0, 0)" != pale and seen["paper"] == "rgb(255, 255, 255)"
+    assert seen["wide"] == [] and seen["pale"] == []
+    assert [seen[key] for key in ("buttons", "hidden", "both", "folded")] == [0, 0, 0, 0]
+    tab.emulate_media(media="screen")
+    tab.set_viewport_size({"width": 1440, "height": 900})
+    seen = tab.evaluate(PAPER)
+    assert seen["ink"] == pale and seen["folded"] and seen["buttons"]
+    tab.pdf(path=tmp_path / "page.pdf", format="A4", print_background=True)
+    pages = (tmp_path / "page.pdf").read_bytes().count(b"/Type /Page\n")
+    assert 5 < pages < 30
+    assert tab.evaluate(PAPER)["folded"], "folded again"
+    assert opened.errors == []
+    tab.close()
+
+
 def test_the_gallery_sorts_filters_and_opens(browser, folder):
     opened = Opened(browser, folder / "gallery.html", 1440, "light")
     tab, tiles = opened.tab, opened.tab.locator("#made button")

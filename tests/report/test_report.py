@@ -259,6 +259,7 @@ def test_results_json_has_the_documented_keys(reported):
             assert np.mean(values[key]["seeds"]) == pytest.approx(values[key]["mean"])
         assert set(values["groups"]) == set(results["groups"])
     assert set(results["timings"]) >= {"ingest", "classification"}
+    assert all(spent["memory"] > 1e6 for spent in results["spent"].values())
     assert results["counts"]["train"] == list(COUNTS["train"])
     assert results["counts"]["candidates"] == [CANDIDATES] * GROUPS.count
     assert results["counts"]["kept"] == [CANDIDATES * 3 // 4] * GROUPS.count

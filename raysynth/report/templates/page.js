@@ -122,6 +122,25 @@
     for (const box of document.querySelectorAll(".scroll, .picture"))
       box.tabIndex = box.scrollWidth > box.clientWidth + 1 ? 0 : -1;
   }
+  // On paper: every part that is folded, and what only a script draws, in the light colours.
+  const paper = matchMedia("print"), folded = () => document.querySelectorAll("details:not([open])");
+  let opened = [];
+  function toPaper() {
+    if (document.documentElement.classList.contains("paper")) return;
+    document.documentElement.classList.add("paper");
+    opened = [...folded()];
+    opened.forEach((one) => (one.open = true));
+    if (window.echarts) scripted();
+  }
+  function toScreen() {
+    document.documentElement.classList.remove("paper");
+    opened.forEach((one) => (one.open = false));
+    if (window.echarts) scripted();
+  }
+  const scripted = () => document.querySelectorAll("figure.script").forEach(draw);
+  addEventListener("beforeprint", toPaper);
+  addEventListener("afterprint", toScreen);
+  paper.addEventListener("change", (told) => (told.matches ? toPaper() : toScreen()));
   if (window.echarts) {
     all();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
