@@ -74,6 +74,8 @@ def run_grouping(
     said = {"method": chosen.name, **compared(real, groups, found, attribute.of)}
     said |= {**grouped.facts, **_sure(grouped, real, splits, found, work)}
     progress.say(f"  groups of the training images: {_sizes(found, counts['train'])}")
+    for beside in (captions, damage):
+        beside.carry(real, work)
     return {
         "rows": int(sum(each.sum() for each in counts.values())),
         "groups": found.to_dict(),
@@ -185,7 +187,4 @@ class _Attributes:
 def build(work: Work) -> dict[str, Any]:
     """The stage's outputs, see `run_grouping`."""
     real = work.path("ingest")
-    facts = run_grouping(work.config, real, work.groups, work.folder, work.progress)
-    for beside in (captions, damage):
-        beside.carry(real, work.folder)
-    return facts
+    return run_grouping(work.config, real, work.groups, work.folder, work.progress)

@@ -22,7 +22,7 @@ from raysynth.cli import app
 from raysynth.errors import ConfigError, DataError
 from raysynth.finetune.draws import draw
 from raysynth.finetune.kept import Kept
-from raysynth.finetune.material import prepare
+from raysynth.finetune.material import heard, prepare
 from raysynth.models.base import load_base
 from raysynth.models.sources import EMBEDDED
 from raysynth.progress import QUIET, Progress
@@ -180,6 +180,20 @@ def test_own_captions_reach_the_network(pets, tmp_path, made):
     material = prepare(dog, draw(dog, config.finetune, 0), base, f"{run}/images", kept, "dog")
     expected = base.condition(["a coat on grass", "a photo of dog", ""])
     assert torch.equal(material.texts["states"], expected["states"])
+
+
+def test_a_caption_that_is_longer_than_is_read_loses_its_end(pets, tmp_path):
+    """As kohya's and diffusers' trainers do; the folder's own words are refused, as in a run."""
+    long = shutil.copytree(pets, tmp_path / "pets")
+    (long / "dog/0.txt").write_text("a coat on grass " * 100)
+    config = config_of(long, tmp_path)
+    _, (cat, dog) = asked_of(config)
+    base = load_base(config.base, ("vae", "text", "scheduler"))
+    assert dog.cuts and not cat.cuts
+    said = heard(base, dog, dog.captions)
+    assert torch.equal(said["states"][0], heard(base, dog, ["a coat on grass " * 50])["states"][0])
+    with pytest.raises(ConfigError, match="expected at most"):
+        heard(base, cat, ["a coat on grass " * 50])
 
 
 def test_adapters_are_exported_as_other_programs_read_them(made, tmp_path):

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from raysynth.config.files import load_config
+from raysynth.datasets import captions, damage
 from raysynth.errors import ConfigError, DataError
 from raysynth.evaluation.results import read_truth
 from raysynth.grouping.stage import run_grouping
@@ -85,6 +86,22 @@ def test_the_given_groups_are_the_table_as_it_was(tmp_path):
     assert after.equals(before) and [f.name for f in work.iterdir()].sort() is None
     train = read_table(str(work), files=split_files(str(work), "train"))
     assert train.schema.metadata == before.schema.metadata
+
+
+def test_what_lies_beside_the_table_goes_along(tmp_path):
+    """Captions, and what is missing of damaged images, are read of the table that is trained on."""
+    real, work = write_real(tmp_path / "real"), tmp_path / "work"
+    config = load_config(None, ["dataset.path=x", "dataset.name=tree", "dataset.captions=txt"])
+    ids = read_table(real, ["id"], files=split_files(real, "train"))["id"].to_pylist()
+    said = {"id": ids, "caption": ["asleep"] * len(ids), "split": ["train"] * len(ids)}
+    captions.keep(pa.table(said), real)
+    hole = encode_png(np.zeros((4, 4), np.uint8))
+    table = pa.table([[ids[0]], [hole], [3.0]], schema=damage.KEPT)
+    with pa.ipc.new_file(f"{real}/train-00000{damage.ENDING}", damage.KEPT) as writer:
+        writer.write_table(table)
+    grouped(real, work)
+    assert captions.read_captions(config.dataset, str(work)) == dict.fromkeys(ids, "asleep")
+    assert damage.read_damage(str(work)) == {ids[0]: (hole, 3.0)} == damage.read_damage(real)
 
 
 def test_found_groups_are_trained_on_and_the_given_ones_measured(tmp_path, add_part):
