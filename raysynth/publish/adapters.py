@@ -23,6 +23,7 @@ from raysynth.config.config import Config
 from raysynth.errors import ConfigError, DataError
 from raysynth.finished import read_made, require_empty
 from raysynth.models.hub import public_name
+from raysynth.models.quantisation import in_words
 from raysynth.publish.rows import TUNED
 from raysynth.storage.files import exists, open_storage, write_atomic
 from raysynth.terminal import clipped, masked, shown
@@ -34,7 +35,7 @@ license: unknown
 ---
 # Adapters of the run {run}
 
-{kind} adapters of `{base}`, rank {rank}, alpha {alpha}, one for each part of the data set. Base
+{kind} adapters of {base}, rank {rank}, alpha {alpha}, one for each part of the data set. Base
 model's licence: {licence}.
 
 | file | was trained on | images | prompt |
@@ -109,7 +110,7 @@ def _card(config: Config, forms: Collection[Form], lines: Sequence[str]) -> str:
     return CARD.format(
         run=config.name,
         kind="DoRA" if any(form.dora for form in forms) else "LoRA",
-        base=public_name(base.name),
+        base=f"`{public_name(base.name)}`{in_words(base)}",
         rank=_span([form.rank for form in forms]),
         alpha=_span([form.plain.alpha for form in forms]),
         licence=of_model(base.name, base.revision),
