@@ -64,7 +64,7 @@ def from_single(weights: Mapping[str, Tensor], file: str, network: Any) -> dict[
         if end is None or not key.startswith(SINGLE):
             raise _strange(file, key)
         layers.setdefault(key.removesuffix(end), {})[ENDS[end]] = tensor
-    found = {}
+    found: dict[str, Update] = {}
     for layer, tensors in layers.items():
         if not {"A", "B"} <= tensors.keys():
             raise _strange(file, layer)
@@ -87,7 +87,8 @@ def _of_layer(
     except (ValueError, KeyError) as error:
         raise _strange(file, f"{layer} ({first_line(error)})") from None
     alpha = float(tensors["alpha"]) if "alpha" in tensors else float(len(A))
-    form, found, row = Form(len(A), alpha, dora=M is not None), {}, 0
+    form, row = Form(len(A), alpha, dora=M is not None), 0
+    found: dict[str, Update] = {}
     for key in (key for key in pair if key.endswith(".lora_B.weight")):
         name, own = key.removesuffix(".lora_B.weight"), pair[key]
         rows = None if M is None else M.flatten()[row : row + len(own)]

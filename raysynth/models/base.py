@@ -76,8 +76,7 @@ def load_base(
     parts: dict[str, Any] = {part: None for role in ROLES for part in family.roles[role]}
     for part in (name for name in parts if name in wanted):
         found = load_or_explain(f"{KEY}: {part}", source, partial(family.load, part, files))
-        if part in family.roles["model"] + family.roles["text"]:
-            _quantise(found, base, device)
+        _quantise(found, part, family, base, device)
         parts[part] = frozen(found, device)
         use_attention(parts[part], base.attention, device, shape.positions)
     schedule = family.roles["scheduler"][0]
@@ -86,12 +85,15 @@ def load_base(
     return Base(family, parts, shape, device, dtype)
 
 
-def _quantise(part: Any, base: BaseConfigSection, device: torch.device) -> None:
-    """Keep a model's linear layers as the configuration says, before it goes to the device."""
-    if is_quantised(base) and isinstance(part, torch.nn.Module):
+def _quantise(
+    model: Any, part: str, family: Family, base: BaseConfigSection, device: torch.device
+) -> None:
+    """Keep linear layers as the configuration says, before the model goes to the device."""
+    known = part in family.roles["model"] + family.roles["text"]
+    if is_quantised(base) and known and isinstance(model, torch.nn.Module):
         from raysynth.models.quantised import quantise
 
-        quantise(part, base.quantization, device)
+        quantise(model, base.quantization, device)
 
 
 def described(base: BaseConfigSection) -> tuple[Family, Mapping[str, Any]]:

@@ -18,7 +18,7 @@ from raysynth.groups.groups import UNKNOWN, Groups
 from raysynth.models.family import FAMILIES, USUAL, Family, family_of, reader_of
 from raysynth.models.quantisation import is_quantised
 from raysynth.models.sources import resolve
-from raysynth.planning.weights import spared_of_texts
+from raysynth.planning.matrices import spared_of_texts
 from raysynth.selection.rule import RULES
 from raysynth.storage.tables import SPLITS
 from raysynth.synthesis.rebalance import INHERITED, Wanted, bred_per_image, shares_of

@@ -12,8 +12,9 @@ from raysynth.finetune.settings import FinetuneConfig
 from raysynth.models.base import load_base
 from raysynth.models.quantised import QuantisedLinear, kept_bytes
 from raysynth.planning import costs, sizes
+from raysynth.planning.matrices import spared_of_texts
 from raysynth.planning.network_cost import UNetCost
-from raysynth.planning.weights import MADE, held_bytes, network_bytes, spared_of_texts
+from raysynth.planning.weights import MADE, held_bytes, network_bytes
 from tests.models.random_families import WRITERS, write_family
 
 
