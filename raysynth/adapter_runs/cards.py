@@ -17,6 +17,7 @@ from raysynth.classify.licences import of_model
 from raysynth.finetune.jobs import Job
 from raysynth.finetune.kept_previews import previews_of, read
 from raysynth.models.hub import OWN, public_name
+from raysynth.models.quantisation import in_words
 from raysynth.models.sources import is_path
 from raysynth.storage.files import exists, write_atomic
 from raysynth.strips import COLUMNS, Strip, captioned, mosaic, png, spaced, thumbnails
@@ -119,6 +120,7 @@ def _picture(
 def _text(config: TrainConfig, job: Job, record: Adapter, *, pictured: bool) -> str:
     base = config.base
     hub = base.name if base.name not in OWN and not is_path(base.name) else None
+    named = "raysynth's embedded base" if base.name in OWN else f"`{public_name(base.name)}`"
     prompt = next(iter(job.captions), "") or job.prompts[job.group]
     header = ModelCardData(
         library_name="diffusers",
@@ -132,7 +134,7 @@ def _text(config: TrainConfig, job: Job, record: Adapter, *, pictured: bool) -> 
     return TEXT.format(
         header=header.to_yaml(),
         name=plain(job.name),
-        base="raysynth's embedded base" if base.name in OWN else f"`{public_name(base.name)}`",
+        base=named + in_words(base),
         images=len(job.ids),
         prompt=_said(job),
         picture=f"![Some of its images, and drawn ones]({PICTURE})\n\n" if pictured else "",

@@ -17,6 +17,7 @@ from raysynth.planning.costs import (
     training_memory,
 )
 from raysynth.planning.sizes import base_shape
+from raysynth.planning.weights import held_bytes
 from raysynth.rehearsal import NAMED, stage_lines, time_line
 from raysynth.terminal import masked, shown
 
@@ -61,7 +62,8 @@ def _costs(config: TrainConfig, jobs: list[Job], assumptions: list[str]) -> Iter
     training, settings = config.training, config.finetune
     shape = base_shape(Config(base=config.base), assumptions)
     cost = training_cost(training, settings, shape)
-    memory = training_memory(training, settings, cost, shape.encoders)
+    held = held_bytes(config.base, training, settings, cost, shape)
+    memory = training_memory(training, settings, cost, held)
     flops = cost.training * sum(job.work for job in jobs) * rows_per_image(training, settings)
     steps = sum(job.steps for job in jobs)
     yield (

@@ -70,14 +70,18 @@ class PlainBank:
 
 
 class LoraBank:
-    """All LoRA adapters on one network: stacked and routed by row, or one folded into weights."""
+    """All LoRA adapters on one network: stacked and routed by row, or one folded into weights.
+
+    Of a quantised base none is folded.
+    """
 
     def __init__(self, network: nn.Module, lora: GroupedLoRA, names: Sequence[str]) -> None:
         """`lora`: the adapters of these names, which do not change any more, on the network."""
         self.unet, self.lora = network, lora
         self.position = {name: number for number, name in enumerate(names)}
         lora.settle()
-        self.folded = FoldedUNet(network, lora)
+        # A twin with whole weights is what the base is quantised to do without.
+        self.folded = None if lora.quantised else FoldedUNet(network, lora)
 
     @classmethod
     def of_run(cls, base: Base, folder: str, names: Sequence[str], shape: LoraShape) -> LoraBank:
@@ -139,7 +143,7 @@ class LoraBank:
         return alone + rest
 
     def use(self, adapters: Sequence[str], copies: int) -> nn.Module:
-        """Folded for rows of one adapter; else every row of every copy is routed to its own.
+        """Folded for rows of one adapter, if at all; else every row is routed to its own.
 
         With guidance the negative half needs the adapter too.
         """
@@ -147,7 +151,7 @@ class LoraBank:
             self._fuse(adapters, copies)
             return self.unet
         index = [self.position[name] for name in adapters]
-        if len(set(index)) == 1:
+        if len(set(index)) == 1 and self.folded is not None:
             return self.folded.use(index[0])
         self.lora.route(index * copies)
         return self.unet

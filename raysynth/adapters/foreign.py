@@ -26,12 +26,13 @@ from torch import Tensor
 from raysynth.adapters.files import Update, configs_of, updates_of
 from raysynth.adapters.layers import Form
 from raysynth.adapters.record import file_of
+from raysynth.adapters.transformer_files import from_single, is_single
 from raysynth.errors import DamagedError, ModelError, first_line
 from raysynth.storage.files import open_storage
 from raysynth.terminal import masked
 
 KOHYA = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
-"""What layers' names begin with in kohya's files."""
+"""What layers' names begin with in kohya's files; transformers' are `transformer_files`'s."""
 PEFTS = "base_model.model."
 """The same in PEFT's folders, which hold an adapter of one model."""
 
@@ -71,6 +72,8 @@ def updates_in(data: bytes, file: str, part: str, parts: Mapping[str, Any]) -> d
         raise ModelError(
             f"{masked(file)}: {broken[0]} is not finite; expected numbers. Fix: choose another file"
         )
+    if is_single(weights, part):
+        return from_single(weights, file, parts[part])
     if any(key.startswith(KOHYA) for key in weights):
         return _flattened(_of_kohya(weights, file, dict(parts[part].config)), parts)
     configs = configs_of(data)

@@ -21,6 +21,7 @@ from raysynth.adapters.layers import NONE, Form, Grouped, Route, Shared, grouped
 from raysynth.adapters.layers import GroupedConv2d as GroupedConv2d
 from raysynth.adapters.layers import GroupedLinear as GroupedLinear
 from raysynth.errors import ConfigError, ModelError
+from raysynth.models.quantised import QuantisedLinear
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class GroupedLoRA:
     _shared: Shared = field(repr=False)
     prefix: str = "unet."
     """Of layers' names in files; "" where they name their part of the model themselves."""
+
+    @property
+    def quantised(self) -> bool:
+        """Whether some of the frozen layers are."""
+        return any(isinstance(layer.base, QuantisedLinear) for layer in self.layers.values())
 
     def parameters(self) -> list[nn.Parameter]:
         """Every stack, [P, ...] each, in a fixed order."""

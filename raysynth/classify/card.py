@@ -21,6 +21,7 @@ from raysynth.evaluation.shipping import candidates
 from raysynth.groups.groups import Groups
 from raysynth.knobs import Sections
 from raysynth.models.hub import OWN, commits, public_name
+from raysynth.models.quantisation import in_words
 from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import is_path
 from raysynth.networks.build import blueprint_of
@@ -191,8 +192,9 @@ def _images(origin: Origin) -> str:
     if not origin.has_synthetic:
         return "none; it was trained on real ones alone"
     config = origin.config
-    base = public_name(config[BaseConfigSection].name)
-    return f"generator `{config.generator}`, base model `{base}`"
+    base = config[BaseConfigSection]
+    named = f"`{public_name(base.name)}`{in_words(base)}"
+    return f"generator `{config.generator}`, base model {named}"
 
 
 def _commits(origin: Origin) -> dict[str, str]:

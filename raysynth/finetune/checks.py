@@ -17,6 +17,7 @@ from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Sections
 from raysynth.models.family import layers_of
+from raysynth.models.quantisation import is_quantised
 from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import check_base, known_family
 
@@ -33,6 +34,7 @@ def check_finetune(config: Sections) -> None:
     """
     check_base(config[BaseConfigSection])
     training = recipe_of(config).training
+    check_frozen(config[BaseConfigSection], training)
     check_text_encoder(config[FinetuneConfig], config.generator, training)
     check_layers(config[FinetuneConfig], config[BaseConfigSection], training)
     check_start(config[FinetuneConfig], config[BaseConfigSection], training)
@@ -59,6 +61,16 @@ def check_jobs(config: Sections, groups: Groups, counts: np.ndarray) -> None:
     jobs = expected_jobs(recipe_of(config), *sections, groups, counts)
     check_partners(settings, jobs, groups)
     check_experts(settings, config.generator, jobs)
+
+
+def check_frozen(base: BaseConfigSection, training: Training | None) -> None:
+    """Refuse a quantised base whose weights are trained; raises ConfigError."""
+    if is_quantised(base) and training is not None and training.engine == "full":
+        raise ConfigError(
+            f"base.quantization={base.quantization}: this generator trains the base's own weights "
+            "(finetune.engine=full), which would not move by steps so small; expected adapters on "
+            "a frozen base. Fix: finetune.engine=lora, or base.quantization=none"
+        )
 
 
 def check_text_encoder(settings: FinetuneConfig, generator: str, training: Training | None) -> None:

@@ -26,7 +26,7 @@ from raysynth.storage.files import make_folder, open_storage, remove_files, writ
 FOLDER = ".encoded"
 """Below the stage's work."""
 MOMENTS, TOLD, KEY = "moments", "told.", "key"
-BASE = ("name", "revision", "weights", "dtype")
+BASE = ("name", "revision", "weights", "dtype", "quantization")
 """Knobs of `base` that decide what its encoders say."""
 Encoded = tuple[Tensor, Condition]
 """Moments of the images' latents, and what the prompts say."""

@@ -112,7 +112,8 @@ class Model:
     """
 
     def __init__(self, asked: Asked) -> None:
-        self.base = load_base(asked.base.model_copy(update={"dtype": "float32"}))
+        trained = {"dtype": "float32", "quantization": "none"}
+        self.base = load_base(asked.base.model_copy(update=trained))
         self.groups, self.knobs = asked.groups, asked.knobs
         precision = pick_dtype(asked.base.dtype, self.base.device)
         whole = torch.float32 if precision == torch.float16 else precision

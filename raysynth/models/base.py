@@ -36,6 +36,7 @@ from raysynth.models.loading import (
     plain_attention,
     quiet_transformers,
 )
+from raysynth.models.quantisation import is_quantised
 from raysynth.models.scheduler import settled
 from raysynth.models.settings import BaseConfigSection
 from raysynth.models.single_file import SingleFile
@@ -75,12 +76,24 @@ def load_base(
     parts: dict[str, Any] = {part: None for role in ROLES for part in family.roles[role]}
     for part in (name for name in parts if name in wanted):
         found = load_or_explain(f"{KEY}: {part}", source, partial(family.load, part, files))
+        _quantise(found, part, family, base, device)
         parts[part] = frozen(found, device)
         use_attention(parts[part], base.attention, device, shape.positions)
     schedule = family.roles["scheduler"][0]
     if parts[schedule] is not None:
         parts[schedule] = settled(parts[schedule], shape.positions // family.patch**2)
     return Base(family, parts, shape, device, dtype)
+
+
+def _quantise(
+    model: Any, part: str, family: Family, base: BaseConfigSection, device: torch.device
+) -> None:
+    """Keep linear layers as the configuration says, before the model goes to the device."""
+    known = part in family.roles["model"] + family.roles["text"]
+    if is_quantised(base) and known and isinstance(model, torch.nn.Module):
+        from raysynth.models.quantised import quantise
+
+        quantise(model, base.quantization, device)
 
 
 def described(base: BaseConfigSection) -> tuple[Family, Mapping[str, Any]]:

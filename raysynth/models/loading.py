@@ -58,7 +58,8 @@ def round_weights(module: torch.nn.Module, dtype: torch.dtype) -> None:
     """Keep frozen matrices in the precision that they are multiplied in.
 
     Autocast would round them to it anyway, at every call (it remembers trained weights only): the
-    products are the same, bit for bit. Normalisations keep their precision.
+    products are the same, bit for bit. Normalisations keep their precision, quantised layers their
+    numbers.
     """
     for layer in module.modules():
         if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):

@@ -43,6 +43,13 @@ class BaseConfigSection(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = knob(
         "auto", "Compute precision of the frozen parts; auto: by the device."
     )
+    quantization: Literal["none", "int8", "nf4"] = knob(
+        "none",
+        "Linear layers of the network and of the text encoders in fewer bits, where LoRA is all "
+        "that is trained: int8, a half of 16-bit floats; nf4, a quarter "
+        "(`pip install 'raysynth[quantization]'`).",
+        neutral="none",
+    )
     attention: Literal["auto", "sdpa", "plain"] = knob(
         "auto",
         "Attention kernel; auto: plain for small latents on a CPU, SDPA elsewhere.",

@@ -16,6 +16,7 @@ from raysynth.models.efficientnet_lite import check_lite
 from raysynth.models.family import KEY, Family, check_tree, family_of, reader_of
 from raysynth.models.headers import read_config
 from raysynth.models.headers import variant_of as variant_of
+from raysynth.models.quantisation import check_quantisation
 from raysynth.models.settings import CLIP as CLIP
 from raysynth.models.settings import LITE, BaseConfigSection
 from raysynth.models.single_file import HELD as PARTS
@@ -81,11 +82,14 @@ def check_base(base: BaseConfigSection, weights: bool = True) -> None:
 
     Raises
     ------
+    ConfigError
+        See `check_quantisation`.
     ModelError
         A folder of no known family (`raysynth.models.families`), files that cannot be read, parts
         that do not fit each other, weights that are missing. (What a hub id holds is known when it
         is loaded.)
     """
+    check_quantisation(base)
     source = Path(resolve(base.name))
     file = None if base.weights is None else SingleFile(base.weights)
     if not source.is_dir():

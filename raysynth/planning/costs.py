@@ -106,17 +106,15 @@ def forwards(training: Training | None, settings: FinetuneConfig, work: Sequence
 
 
 def training_memory(
-    training: Training, settings: FinetuneConfig, cost: UNetCost, encoders: float
+    training: Training, settings: FinetuneConfig, cost: UNetCost, held: float
 ) -> Callable[[int], float]:
-    """Adapters -> bytes of GPU memory of their training step."""
+    """Adapters -> bytes of GPU memory of their training step; `held`: of `weights.held_bytes`."""
     budget = training.budget
     rows = budget.batch_size * passes_of(training, settings)
     copies = bool(budget.ema) + bool(settings.patience)
     per_weight = kept_bytes(settings) + FLOAT_BYTES * copies
     per_adapter = per_weight * cost.trained + rows * cost.activations
-    lora = training.engine == "lora"
-    base = FRAMEWORK_BYTES + encoders + (2 * cost.parameters if lora else 0)
-    return lambda adapters: base + adapters * per_adapter
+    return lambda adapters: FRAMEWORK_BYTES + held + adapters * per_adapter
 
 
 def most_at_once(memory: Callable[[int], float], budget: float, lora: bool) -> int:

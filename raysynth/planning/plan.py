@@ -22,6 +22,7 @@ from raysynth.generators.lending import lending_group, settled, trained_groups
 from raysynth.generators.recipe import AUTO, Recipe, candidates, recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
+from raysynth.models.quantisation import is_quantised
 from raysynth.planning import costs, sizes
 from raysynth.planning.audit_cost import auditing
 from raysynth.planning.captions import told_of_captions
@@ -33,6 +34,7 @@ from raysynth.planning.preflight import (
     strange_lenders,
     warnings_of,
 )
+from raysynth.planning.weights import held_bytes, network_bytes
 from raysynth.scoring.scorer import evaluations_of
 from raysynth.stages.stage import Cost, function
 from raysynth.synthesis.specs import group_voices
@@ -68,7 +70,7 @@ def plan_run(config: Config, teraflops: float = TERAFLOPS) -> Plan:
     bred = sizes.drawn_per_image(config, groups, counts["train"], assumptions)
     total = _total(config, costs.Sized(images, shape, recipes, tuned, bred))
     _assume(config, list(recipes.values()), generators, assumptions)
-    assumptions += _judging(config, groups, generators) + auditing(config, groups)
+    assumptions += _judging(config, groups, shape, generators) + auditing(config, groups)
     assumptions += strange_lenders(config, groups, counts["train"]) + few_measured(counts, groups)
     minutes = minutes_of(config, total.flops, images)
     return Plan(
@@ -122,7 +124,8 @@ def _generator(
     adapters = expected_jobs(recipe, settings, config.prompts, config.clustering, groups, counts)
     cost, one, side_by_side = costs.training_cost(training, settings, shape), 0.0, {}
     if training is not None:
-        memory = costs.training_memory(training, settings, cost, shape.encoders)
+        held = held_bytes(config.base, training, settings, cost, shape)
+        memory = costs.training_memory(training, settings, cost, held)
         share, lora = settings.memory_share, training.engine == "lora"
         one = memory(1) / 1e9
         side_by_side = {
@@ -197,15 +200,18 @@ def _model(recipe: Recipe, groups: Groups, counts: np.ndarray, group: int, own: 
     return f"{groups.name(lending_group(recipe, counts, groups, group))}'s"
 
 
-def _judging(config: Config, groups: Groups, generators: Mapping[str, GeneratorPlan]) -> list[str]:
+def _judging(
+    config: Config, groups: Groups, shape: sizes.Shape, generators: Mapping[str, GeneratorPlan]
+) -> list[str]:
     """What scorers that ask the base's network take."""
     asked = evaluations_of(config.synthesis.scorers, groups.count)
     if not asked:
         return []
-    parameters = max(one.cost.parameters for one in generators.values())
+    held = max(network_bytes(config.base, one.cost, shape) for one in generators.values())
+    kept = config.base.quantization if is_quantised(config.base) else "16 bits"
     return [
         f"scorers ask the UNet {asked} times per candidate (GPU-hours: scoring); each generating "
-        f"actor holds another one for it, {2 * parameters / 1e9:.2f} GB in 16 bits"
+        f"actor holds another one for it, {held / 1e9:.2f} GB in {kept}"
     ]
 
 

@@ -16,7 +16,9 @@ from raysynth.datasets.layout import layout_of
 from raysynth.datasets.listing import classes_alone, known_counts, split_counts
 from raysynth.groups.groups import UNKNOWN, Groups
 from raysynth.models.family import FAMILIES, USUAL, Family, family_of, reader_of
+from raysynth.models.quantisation import is_quantised
 from raysynth.models.sources import resolve
+from raysynth.planning.matrices import spared_of_texts
 from raysynth.selection.rule import RULES
 from raysynth.storage.tables import SPLITS
 from raysynth.synthesis.rebalance import INHERITED, Wanted, bred_per_image, shares_of
@@ -91,6 +93,8 @@ def base_shape(config: Config, assumptions: list[str]) -> Shape:
         assumptions.append(
             f"{source} has the shape of {family.title} (the hub is not asked for a plan)"
         )
+        if is_quantised(config.base):
+            assumptions.append("its text encoders are counted whole, not quantised")
         return published_shape(family)
     read = reader_of(Path(source))
     family = family_of(source, read)
@@ -102,6 +106,7 @@ def base_shape(config: Config, assumptions: list[str]) -> Shape:
         if name.endswith(".safetensors")
     ]
     size = float(sum(os.path.getsize(name) for name in files))
+    size -= spared_of_texts(config.base, family, Path(source))
     found = family.shape(read)
     side = {"sample_size": found.latents[1]}
     network = side | dict(read(family.roles["model"][0]) or {})

@@ -23,6 +23,12 @@ def with_texts(
     return cost
 
 
+def weights_of(text: Mapping[str, Any]) -> int:
+    """Numbers in the products of an encoder's layers."""
+    width, inner = int(text["hidden_size"]), int(text["intermediate_size"])
+    return int(text["num_hidden_layers"]) * (4 * width**2 + 2 * width * inner)
+
+
 def with_text(cost: UNetCost, text: Mapping[str, Any], tokens: int, rank: int) -> UNetCost:
     """The cost of a network with that of its text encoder, one prompt for each image.
 
@@ -38,7 +44,7 @@ def with_text(cost: UNetCost, text: Mapping[str, Any], tokens: int, rank: int) -
     """
     width, inner = int(text["hidden_size"]), int(text["intermediate_size"])
     layers = int(text["num_hidden_layers"])
-    weights = layers * (4 * width**2 + 2 * width * inner)
+    weights = weights_of(text)
     adapters = layers * 4 * 2 * width * rank
     attention = layers * 2 * 2 * tokens**2 * width
     forward = 2.0 * tokens * (weights + adapters) + attention

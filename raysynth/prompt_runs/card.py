@@ -10,6 +10,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from raysynth.classify.card import plain
 from raysynth.classify.licences import of_model
 from raysynth.models.hub import commits, public_name
+from raysynth.models.quantisation import in_words
 from raysynth.prompt_runs.rows import Rows
 from raysynth.prompt_runs.settings import GenerateConfig
 from raysynth.publish.data_card import MARKS
@@ -64,7 +65,7 @@ def write_card(
         images=f"{facts['rows']:,}",
         prompts=f"{len(rows.prompts):,}",
         base=public_name(config.base.name),
-        commits=found,
+        commits=in_words(config.base) + found,
         rows="\n".join(f"| {plain(name)} | {count:,} |" for name, count in counts),
         load=FORMS[form].load.format(folder="path/to/this/folder"),
         solver=config.synthesis.solver,

@@ -2,8 +2,9 @@
 
 diffusers' form: `<part>.<layer>.lora_A.weight` and `.lora_B.weight`, DoRA's
 `.lora_magnitude_vector`, PEFT's settings as JSON in the header. kohya's: `lora_unet_<layer>.`
-`lora_down.weight`, `lora_up.weight`, `alpha`, `dora_scale`; its layers are named as diffusers does
-when its tensors are read (`raysynth.adapters.foreign`).
+`lora_down.weight`, `lora_up.weight`, `alpha`, `dora_scale`, of transformers `diffusion_model.` with
+either's ends; its layers are named as diffusers does when its tensors are read
+(`raysynth.adapters.foreign`).
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from raysynth.terminal import clipped, masked
 
 A, B, ALPHA = ".lora_A.weight", ".lora_B.weight", ".alpha"
 DOWN, UP, LENGTHS = ".lora_down.weight", ".lora_up.weight", ".dora_scale"
+ENDS = {DOWN: DOWN, UP: UP, A: DOWN, B: UP, ALPHA: ALPHA, LENGTHS: LENGTHS}
+"""Ends of tensors' names in single files, and what they are in kohya's."""
 MAGNITUDE = ".lora_magnitude_vector"
 METADATA = "lora_adapter_metadata"
 """Where diffusers keeps PEFT's settings in a file's header."""
 TEXT = "text_encoder"
 """How the names of layers of text encoders begin."""
 KOHYA_TEXT = ("lora_te_", "lora_te1_", "lora_te2_")
-KOHYA = ("lora_unet_", *KOHYA_TEXT)
+KOHYA = ("lora_unet_", "diffusion_model.", *KOHYA_TEXT)
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -153,12 +156,17 @@ def _is_kohya(shapes: Shapes) -> bool:
 
 
 def _of_kohya(path: str, shapes: Shapes, header: Mapping[str, str]) -> dict[str, Layer]:
-    known = sorted({key.partition(".")[0] for key in shapes})
-    ours = (DOWN, UP, ALPHA, LENGTHS)
-    strange = sorted(key for key in shapes if not key.endswith(ours))
-    if strange or any(f"{name}{part}" not in shapes for name in known for part in (DOWN, UP)):
-        raise _half(path, strange[0] if strange else known[0])
-    return {name: Layer(shapes[f"{name}{DOWN}"], shapes[f"{name}{UP}"], 1.0) for name in known}
+    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    strange = []
+    for key, shape in sorted(shapes.items()):
+        end = next((end for end in ENDS if key.endswith(end)), "")
+        if not end:
+            strange.append(key)
+        found.setdefault(key.removesuffix(end), {})[ENDS.get(end, "")] = shape
+    half = [name for name, pair in found.items() if not {DOWN, UP} <= pair.keys()]
+    if strange or half:
+        raise _half(path, [*strange, *half][0])
+    return {name: Layer(pair[DOWN], pair[UP], 1.0) for name, pair in found.items()}
 
 
 def _half(path: str, odd: str) -> ModelError:

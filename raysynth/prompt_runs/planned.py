@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterator
 
 from raysynth.config.config import Config
+from raysynth.models.quantisation import is_quantised
 from raysynth.planning.costs import FLOAT_BYTES, PNG_BYTES
 from raysynth.planning.known_costs import cost_of_network
 from raysynth.planning.sizes import base_shape
+from raysynth.planning.weights import network_bytes
 from raysynth.prompt_runs.adapters import Adapters
 from raysynth.prompt_runs.course import GENERATE, asked_of
 from raysynth.prompt_runs.rows import Rows
@@ -67,13 +69,15 @@ def _costs(
         f"{synthesis.solver}, guidance {recipe.guidance_scale:g}, {side} x {side} pixels"
     )
     yield time_line(config.resources, config.base, "generation", flops)
+    held = network_bytes(config.base, cost, shape)
+    form = config.base.quantization if is_quantised(config.base) else "16 bits"
     rank = adapters.shape.rank
     numbers = sum(
         rank * (math.prod(layer.a[1:]) + layer.b[0]) for layer in adapters.layers.values()
     )
     kept = FLOAT_BYTES * len(adapters.files) * numbers / 1e6
     yield (
-        f"memory       {2 * cost.parameters / 1e9:,.2f} GB of the network in 16 bits and "
+        f"memory       {held / 1e9:,.2f} GB of the network in {form} and "
         f"{kept:,.0f} MB of adapters, in each of {synthesis.actors} actors"
     )
     yield f"storage      {images * side**2 * PNG_BYTES / 1e6:,.1f} MB of images"

@@ -1,7 +1,8 @@
 """`raysynth export adapters`: LoRA files as other tools read them.
 
 `kohya`: one file per adapter, by diffusers' own converter: kohya's names, which ComfyUI, A1111,
-SD.Next and InvokeAI read, and diffusers. `peft`: diffusers' own form, as the run keeps it.
+SD.Next and InvokeAI read, and diffusers; a transformer's are `adapters.transformer_files`.
+`peft`: diffusers' own form, as the run keeps it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from torch import Tensor
 from raysynth.adapters.files import Updates, configs_of, updates_of
 from raysynth.adapters.layers import Form
 from raysynth.adapters.record import Adapter, read_adapters
+from raysynth.adapters.transformer_files import is_transformers, to_single
 from raysynth.classify.licences import of_model
 from raysynth.config.config import Config
 from raysynth.errors import ConfigError, DataError
 from raysynth.finished import read_made, require_empty
 from raysynth.models.hub import public_name
+from raysynth.models.quantisation import in_words
 from raysynth.publish.rows import TUNED
 from raysynth.storage.files import exists, open_storage, write_atomic
 from raysynth.terminal import clipped, masked, shown
@@ -34,7 +37,7 @@ license: unknown
 ---
 # Adapters of the run {run}
 
-{kind} adapters of `{base}`, rank {rank}, alpha {alpha}, one for each part of the data set. Base
+{kind} adapters of {base}, rank {rank}, alpha {alpha}, one for each part of the data set. Base
 model's licence: {licence}.
 
 | file | was trained on | images | prompt |
@@ -109,7 +112,7 @@ def _card(config: Config, forms: Collection[Form], lines: Sequence[str]) -> str:
     return CARD.format(
         run=config.name,
         kind="DoRA" if any(form.dora for form in forms) else "LoRA",
-        base=public_name(base.name),
+        base=f"`{public_name(base.name)}`{in_words(base)}",
         rank=_span([form.rank for form in forms]),
         alpha=_span([form.plain.alpha for form in forms]),
         licence=of_model(base.name, base.revision),
@@ -186,11 +189,13 @@ WRITERS: dict[str, Callable[[bytes, str, str], str]] = {"kohya": _kohya, "peft":
 
 
 def to_kohya(updates: Updates) -> dict[str, Tensor]:
-    """Updates as kohya's tensors, by diffusers' own converter of names.
+    """Updates as kohya's tensors, by diffusers' own converter of names; see `to_single` too.
 
     Each layer has its alpha; of rsLoRA, which kohya's form does not know, the one that scales as
     much. The lengths of DoRA's rows are `dora_scale` [O, 1, ...], as LyCORIS writes them.
     """
+    if is_transformers(updates):
+        return to_single(updates)
     found: dict[str, Tensor] = {}
     for name, update in updates.items():
         pair = {f"{name}.lora_A.weight": update.A, f"{name}.lora_B.weight": update.B}

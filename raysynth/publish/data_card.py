@@ -13,6 +13,7 @@ from raysynth.classify.hub_header import data_name
 from raysynth.classify.licences import of_data, of_model
 from raysynth.finished import Made
 from raysynth.models.hub import commits, public_name
+from raysynth.models.quantisation import in_words
 from raysynth.publish.form import FORMS
 from raysynth.publish.rows import WHICH, Rows
 from raysynth.storage.marks import CODES
@@ -168,7 +169,7 @@ def _made(made: Made) -> str:
     return GENERATED.format(
         generator=config.generator,
         base=public_name(config.base.name),
-        commits=known,
+        commits=in_words(config.base) + known,
         seed=config.seed,
         rule=config.selection.rule,
     )

@@ -19,6 +19,7 @@ from raysynth.models.condition import Condition
 from raysynth.models.denoiser import Denoiser
 from raysynth.models.latents import decode, encode, images_at_once
 from raysynth.models.loading import round_weights
+from raysynth.models.quantisation import is_quantised
 from raysynth.storage.tables import decode_bytes
 from raysynth.synthesis import fits, gaussian
 from raysynth.synthesis.compiled import Compiler, can_compile
@@ -105,6 +106,7 @@ class ImageGenerator:
         self._reading = threading.Lock()
         self.compile: Compiler | None = None
         worth = self.base.family.compiles and can_compile(self.base.device)
+        worth &= not is_quantised(drawing.base)  # not measured
         if drawing.compiled and (synthesis.compile is True or worth):
             rows = synthesis.batch_size
             self.compile = Compiler(rows)
