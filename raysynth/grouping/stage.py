@@ -61,21 +61,19 @@ def run_grouping(
         An image is left out, an attribute cannot be spoken, or a group has too few images.
     """
     chosen = config[GroupingConfig].method
-    method = GROUPING[chosen.name]
-    keeps_test = not method.groups_test and known_test(real, groups)
+    keeps_test = not GROUPING[chosen.name].groups_test and known_test(real, groups)
     splits = OWN if keeps_test else SPLITS
     progress.update("attributes found")
     images = Ungrouped(real, groups, splits, config.seed, config, progress)
-    grouped: Grouped = method.group(images, chosen.knobs(GROUPING))
+    grouped: Grouped = GROUPING[chosen.name].group(images, chosen.knobs(GROUPING))
     found = _found(grouped, groups, chosen.name != GIVEN)
     attribute = _Attributes(grouped, f"grouping.method={chosen.name}")
     counts = _regroup(real, groups, found, attribute, splits, work)
     require_splits({split: counts[split] for split in splits}, found)
-    said = {"method": chosen.name, **compared(real, groups, found, attribute.of)}
-    said |= {**grouped.facts, **_sure(grouped, real, splits, found, work)}
+    said = {"method": chosen.name, **compared(real, groups, found, attribute.of), **grouped.facts}
+    said |= _sure(grouped, real, splits, found, work)
     progress.say(f"  groups of the training images: {_sizes(found, counts['train'])}")
-    for beside in (captions, damage):
-        beside.carry(real, work)
+    _take_along(real, work)
     return {
         "rows": int(sum(each.sum() for each in counts.values())),
         "groups": found.to_dict(),
@@ -83,6 +81,12 @@ def run_grouping(
         **({"measured": groups.to_dict()} if keeps_test else {}),
         "found": said,
     }
+
+
+def _take_along(real: str, work: str) -> None:
+    """What lies beside the table, of the same images."""
+    for beside in (captions, damage):
+        beside.carry(real, work)
 
 
 def _found(grouped: Grouped, groups: Groups, found: bool) -> Groups:
