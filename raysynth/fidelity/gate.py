@@ -107,9 +107,10 @@ def check(config: Any, facts: Mapping[str, Any]) -> None:
         f"selection.on_unfaithful=stop: {len(groups)} group(s) have synthetic images that do not "
         f"show their label: {numbers} (a linear probe of real images, {facts['encoder']}). "
         f"Pictures: {folder}/{SHEET}, real above kept. Fix: look at them; then another generator, "
-        "or generator=auto; a base.name that knows the words of the labels; more images of the "
-        "group, or finetune.min_images below their number; or selection.on_unfaithful=real_only "
-        "(no synthetic image is used) or =go_on (as if nothing was found), which go on from here"
+        "or generator=auto; a base.name that knows the words of the labels, or one made of these "
+        "images (raysynth pretrain); more images of the group, or finetune.min_images below their "
+        "number; or selection.on_unfaithful=real_only (no synthetic image is used) or =go_on (as "
+        "if nothing was found), which go on from here"
     )
 
 

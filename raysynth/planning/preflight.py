@@ -119,7 +119,8 @@ def warnings_of(config: Config) -> list[str]:
         found.append(
             f"{' and '.join(embedded)}: the embedded models know ten kinds of garments at 32 x 32 "
             f"pixels and nothing else; dataset.name={config.dataset.name} is strange to them. Fix: "
-            "a Stable Diffusion for base.name and a CLIP for base.clip, by folder or hub id"
+            "a Stable Diffusion for base.name and a CLIP for base.clip, by folder or hub id; or "
+            "make both of these images: raysynth pretrain"
         )
     return found
 
