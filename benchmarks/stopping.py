@@ -36,6 +36,8 @@ SLOW = [
     *("search.trials=40", "search.steps=[300, 3000]", "references.names=[]"),
 ]
 """Stages that last long enough to be met."""
+SHORT = ["finetune.steps=20"]
+"""Of a run in which fine-tuning is no moment."""
 MOMENTS = {
     "import": "",
     "Ray starts": "gcs_server",
@@ -51,14 +53,14 @@ DRIVER = (
     "import raysynth.progress; raysynth.progress.LINE_SECONDS = 1.0; "
     "from raysynth.__main__ import main; main()"
 )
-PATIENCE_SECONDS = 400.0
+PATIENCE_SECONDS = 900.0
 
 
 class Command:
     """A run in a session of its own, and what it has printed."""
 
-    def __init__(self, storage: str) -> None:
-        arguments = ["run", f"storage_path={storage}", *SLOW]
+    def __init__(self, storage: str, settings: list[str]) -> None:
+        arguments = ["run", f"storage_path={storage}", *settings]
         self.process = subprocess.Popen(
             [sys.executable, "-c", DRIVER, *arguments],
             stdout=subprocess.PIPE,
@@ -126,10 +128,10 @@ def beside(busy: int) -> Iterator[None]:
             each.wait()
 
 
-def measure(storage: str, moment: str, name: str, stacks: bool) -> bool:
+def measure(storage: str, moment: str, name: str, settings: list[str], stacks: bool) -> bool:
     """Print a row of the table; whether the bar is met."""
     number = signal.Signals[f"SIG{name}"]
-    command = Command(storage)
+    command = Command(storage, settings)
     try:
         command.wait_for(MOMENTS[moment])
         ended, gone = command.stop(number, stacks)
@@ -159,11 +161,12 @@ def main() -> None:
     given = parser.parse_args()
     storage = given.storage or tempfile.mkdtemp(prefix="stopping-")
     Path(storage).mkdir(parents=True, exist_ok=True)
+    settings = SLOW if "fine-tuning" in given.moments else [*SLOW, *SHORT]
     print("| moment | signal | exit code | exit, s | gone, s | load |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     with beside(given.busy):
         met = [
-            measure(storage, moment, name, given.stacks)
+            measure(storage, moment, name, settings, given.stacks)
             for moment in given.moments
             for name in given.signals
             for _ in range(given.repeat)

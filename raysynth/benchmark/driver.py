@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -25,10 +27,13 @@ from raysynth.config.config import Config
 from raysynth.endings import in_words
 from raysynth.errors import DataError, RaysynthError
 from raysynth.evaluation.kinds import REFERENCE_KINDS
+from raysynth.jobs.cells import CELLS, RUNS
+from raysynth.jobs.heartbeat import LONGEST_ERROR, Heartbeat
 from raysynth.pace import duration
 from raysynth.pipeline import run_pipeline
 from raysynth.progress import Progress
 from raysynth.storage.files import misfits, open_storage, read_record
+from raysynth.terminal import clipped, masked
 
 MAX_RETRIES = 2
 POLL_SECONDS = 2.0
@@ -79,6 +84,10 @@ class Board:
     waiting: list[Cell]
     running: dict[Any, Cell] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Finished stage -> how long it took."""
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """For the status file, see `counts`."""
 
     def look(self) -> None:
         """List the finished stages; new ones count where their files are as their records say."""
@@ -92,7 +101,10 @@ class Board:
     def _is_whole(self, name: str) -> bool:
         place = f"{self.shared}/{name}"
         with suppress(DataError):
-            return not misfits(place, read_record(f"{place}.json", "digest").get("sizes") or {})
+            record = read_record(f"{place}.json", "digest")
+            if isinstance(took := record.get("seconds"), int | float):
+                self.seconds[name] = took
+            return not misfits(place, record.get("sizes") or {})
         return False  # what a run that meets it makes again
 
     def missing(self, cell: Cell) -> frozenset[str]:
@@ -106,6 +118,41 @@ class Board:
             if not self.missing(cell) & busy:
                 return self.waiting.pop(position)
         return None
+
+    def left(self, at_once: int) -> float | None:
+        """Seconds that the missing stages take if each takes what others of its kind have taken.
+
+        None: of some kind there is none yet. `at_once`: cells that run beside each other.
+        """
+        ahead = [*self.waiting, *self.running.values()]
+        missing = frozenset().union(*(self.missing(cell) for cell in ahead))
+        took: dict[str, list[float]] = {}
+        for name, seconds in self.seconds.items():
+            took.setdefault(_kind(name), []).append(seconds)
+        if any(_kind(name) not in took for name in missing):
+            return None
+        whole = sum(fmean(took[_kind(name)]) for name in missing)
+        return whole / max(min(at_once, len(ahead)), 1)
+
+    def counts(self, cells: int, failed: Mapping[str, Failure], at_once: int) -> dict[str, Any]:
+        """What the status says: of all `cells`, those done, at work, waiting, failed; time left."""
+        running = [cell.name for cell in self.running.values()]
+        return {
+            "total": cells,
+            "done": cells - len(self.waiting) - len(running) - len(failed),
+            "at_work": running,
+            "waiting": len(self.waiting),
+            "failed": {
+                name: clipped(masked(failure.reason), LONGEST_ERROR)
+                for name, failure in failed.items()
+            },
+            "left": self.left(at_once),
+        }
+
+
+def _kind(folder: str) -> str:
+    """The kind of a stage, by its shared folder's name."""
+    return folder.rpartition("-")[0]
 
 
 def run_benchmark(
@@ -138,8 +185,10 @@ def run_benchmark(
                 session.hold(display)
                 display.stage("benchmark")
                 check_cells(board.waiting)
-                session.start()
-                failed = _run_cells(config, root, board, display)
+                board.told = board.counts(len(cells), {}, config.benchmark.concurrent)
+                with Heartbeat(root, display, more=lambda: {CELLS: board.told}):
+                    session.start()
+                    failed = _run_cells(config, root, board, display, len(cells))
     reasons = {name: failure.reason for name, failure in failed.items()}
     codes = {name: failure.code for name, failure in failed.items()}
     return Finished(root, board.shared, cells, reasons, known, config.benchmark, codes)
@@ -165,20 +214,23 @@ def cells_to_run(cells: list[Cell], board: Board, known: pd.DataFrame) -> list[C
     return waiting
 
 
-def _run_cells(config: Config, root: str, board: Board, progress: Progress) -> dict[str, Failure]:
-    """Start cells as others end; why some failed, by name."""
+def _run_cells(
+    config: Config, root: str, board: Board, progress: Progress, cells: int
+) -> dict[str, Failure]:
+    """Start cells as others end; why some failed, by name. `cells`: of the whole benchmark."""
     import ray
 
     # A cell only waits for its stages' workers: it must not take a core from them.
     task = ray.remote(num_cpus=0, max_retries=MAX_RETRIES)(run_cell)
     address = address_of(config.resources)
     failed: dict[str, Failure] = {}
-    total = len(board.waiting)
+    total, at_once = len(board.waiting), config.benchmark.concurrent
     stages = frozenset().union(*(cell.folders for cell in board.waiting))
     while board.waiting or board.running:
         board.look()
-        while len(board.running) < config.benchmark.concurrent and (cell := board.next()):
+        while len(board.running) < at_once and (cell := board.next()):
             board.running[task.remote(cell, root, board.shared, address)] = cell
+        board.told = board.counts(cells, failed, at_once)
         ended = total - len(board.waiting) - len(board.running)
         names = ", ".join(cell.name for cell in board.running.values())
         progress.update(
@@ -192,6 +244,8 @@ def _run_cells(config: Config, root: str, board: Board, progress: Progress) -> d
                 progress.say(line)
             if failure:
                 failed[cell.name] = failure
+    board.look()
+    board.told = board.counts(cells, failed, at_once)
     return failed
 
 
@@ -203,11 +257,11 @@ def run_cell(cell: Cell, root: str, shared: str, address: str) -> tuple[float, F
     start = time.monotonic()
     resources = cell.config.resources.model_copy(update={"address": address})
     config = cell.config.model_copy(
-        update={"storage_path": f"{root}/runs", "name": cell.name, "resources": resources}
+        update={"storage_path": f"{root}/{RUNS}", "name": cell.name, "resources": resources}
     )
     silent = Progress(Console(file=io.StringIO()))
     try:
-        with in_words(f"{root}/runs/{cell.name}"):
+        with in_words(f"{root}/{RUNS}/{cell.name}"):
             run_pipeline(config, LAST_STAGE, silent, shared)
     except RaysynthError as error:
         return time.monotonic() - start, Failure(str(error), error.exit_code)

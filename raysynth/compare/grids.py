@@ -9,9 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from raysynth.compare.read import Known, differences, groups_of, methods_of
+from raysynth.jobs.cells import CELLS, counted
+from raysynth.jobs.status import AT_WORK, Status
 from raysynth.pace import duration
 from raysynth.references.titles import title_of
-from raysynth.terminal import clipped
+from raysynth.terminal import clipped, masked
 
 NONE = "–"
 LONGEST = 60
@@ -30,10 +32,14 @@ class Grid:
     """Columns that are words; the others are numbers."""
 
 
-def listed(runs: Sequence[Known]) -> Grid:
-    """A row for each run: `raysynth runs`."""
+def listed(runs: Sequence[Known], benchmarks: Sequence[Status] = ()) -> Grid:
+    """A row for each run, and below them the benchmarks: `raysynth runs`."""
     head = ("run", "state", "data set", "severity", "generator", "ships", "WGA", "AGA", "when")
-    return Grid("Runs", "Of what is shipped: test accuracy, %.", head, [_row(r) for r in runs], 6)
+    note = "Of what is shipped: test accuracy, %."
+    for each in benchmarks:
+        cells = counted(each.record[CELLS], at_work=each.state in AT_WORK)
+        note += f"\nBenchmark {masked(each.root)}: {each.state}, cells {cells}"
+    return Grid("Runs", note, head, [_row(r) for r in runs], 6)
 
 
 def _row(run: Known) -> list[str]:

@@ -12,6 +12,8 @@ import yaml
 from raysynth.datasets.settings import LAYOUTS
 from raysynth.errors import ConfigError, DataError
 from raysynth.evaluation.kinds import OURS
+from raysynth.jobs.cells import CELLS, RUNS
+from raysynth.jobs.heartbeat import STATUS
 from raysynth.jobs.status import Status, read_status
 from raysynth.method import FOLDERS
 from raysynth.stages.graph import stage_kind
@@ -152,11 +154,41 @@ def flat(values: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
 def runs_below(folder: str) -> list[Known]:
     """All runs right below a folder or URI, the one that gave a sign of life last in front.
 
+    Of a benchmark's folder: its cells.
+
     Raises
     ------
     ConfigError
         There is no such folder, or no run in it.
     """
+    names = _below(folder)
+    roots = [f"{folder.rstrip('/')}/{name}" for name in names]
+    found = [known(root) for root in roots if exists(f"{root}/{CONFIG}")]
+    if not found and RUNS in names:
+        return runs_below(f"{folder.rstrip('/')}/{RUNS}")
+    if not found:
+        raise ConfigError(
+            f"{shown(masked(folder))}: no run below it; expected folders with {CONFIG}. Fix: name "
+            f"a `storage_path`{_instead(benchmarks_at(folder))}"
+        )
+    return sorted(found, key=lambda run: run.status.age if run.status.age is not None else 1e12)
+
+
+def benchmarks_at(folder: str) -> list[Status]:
+    """A folder or URI that is a benchmark's, and those right below it that are.
+
+    One without a status file is not found.
+    """
+    below = [f"{folder.rstrip('/')}/{name}" for name in _below(folder)]
+    roots = [folder.rstrip("/"), *below]
+    found = [
+        root for root in roots if exists(f"{root}/{STATUS}") and not exists(f"{root}/{CONFIG}")
+    ]
+    return [status for status in map(read_status, found) if CELLS in status.record]
+
+
+def _below(folder: str) -> list[str]:
+    """Names right below a folder or URI; ConfigError where there is none."""
     storage, path = open_storage(folder)
     storage.invalidate_cache()
     if not storage.exists(path):
@@ -164,15 +196,12 @@ def runs_below(folder: str) -> list[Known]:
             f"{shown(masked(folder))}: no such folder. Fix: name one that has runs in it, a "
             "`storage_path`"
         )
-    names = sorted(str(each).rstrip("/").rpartition("/")[2] for each in storage.ls(path, False))
-    roots = [f"{folder.rstrip('/')}/{name}" for name in names]
-    found = [known(root) for root in roots if exists(f"{root}/{CONFIG}")]
-    if not found:
-        raise ConfigError(
-            f"{shown(masked(folder))}: no run below it; expected folders with {CONFIG}. Fix: name "
-            "a `storage_path`"
-        )
-    return sorted(found, key=lambda run: run.status.age if run.status.age is not None else 1e12)
+    return sorted(str(each).rstrip("/").rpartition("/")[2] for each in storage.ls(path, False))
+
+
+def _instead(benchmarks: Sequence[Status]) -> str:
+    names = ", ".join(shown(masked(each.root)) for each in benchmarks)
+    return f", or a benchmark's folder ({names})" if names else ""
 
 
 def differences(runs: Sequence[Known]) -> list[tuple[str, list[Any]]]:

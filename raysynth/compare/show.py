@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raysynth.compare.grids import Grid, beside, listed, named
-from raysynth.compare.read import known, runs_below
+from raysynth.compare.read import benchmarks_at, known, runs_below
 from raysynth.errors import ConfigError
 from raysynth.storage.files import open_storage, write_atomic
 from raysynth.terminal import masked, shown
@@ -21,7 +21,7 @@ from raysynth.terminal import masked, shown
 
 def show_runs(folder: str) -> None:
     """Print a table of the runs below a folder or URI."""
-    _print([listed(runs_below(folder))])
+    _print([listed(runs_below(folder), benchmarks_at(folder))])
 
 
 def show_beside(roots: Sequence[str], to: str) -> None:
@@ -89,4 +89,4 @@ def _print(grids: Sequence[Grid]) -> None:
         if number:
             console.print()
         console.print(table)
-        console.print(Text(shown(grid.note)), style="dim")
+        console.print(Text(shown(grid.note, lines=True)), style="dim")

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -36,9 +36,23 @@ KILLED = "ended without a word: killed, out of memory, or its machine was lost"
 class Heartbeat:
     """Writes `<run>/status.json` from a thread of its own; a context manager around the run."""
 
-    def __init__(self, root: str, progress: Progress, until: str | None = None) -> None:
-        """`root`: folder or URI of the run; `until`: the last stage that was asked for."""
+    def __init__(
+        self,
+        root: str,
+        progress: Progress,
+        until: str | None = None,
+        more: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
+        """Write nothing yet, see `__enter__`.
+
+        Parameters
+        ----------
+        root : folder or URI of the run.
+        until : the last stage that was asked for.
+        more : what else the file says, asked for at every write.
+        """
         self._path, self._progress, self._until = f"{root}/{STATUS}", progress, until
+        self._more = more
         self._started = time.time()
         self._unwritten = 0
         self._ended: dict[str, Any] | None = None
@@ -99,6 +113,7 @@ class Heartbeat:
             "ended": self._ended,
             "last_error": {"attempt": attempt, **self._error} if self._error else kept["error"],
             "unwritten": self._unwritten,
+            **self._more(),
         }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from raysynth.cluster.note import Born, alive, machine
 from raysynth.errors import ConfigError, DataError
+from raysynth.jobs.cells import CELLS, RUNS, cells_below, counted, failures, states
 from raysynth.jobs.heartbeat import FINISHED, STATUS, STOPPED
 from raysynth.pace import duration
 from raysynth.stages.record import MANIFEST
@@ -23,6 +25,8 @@ LATE_SECONDS, LATE_WRITES = 60.0, 6
 """A driver that has not written for so long, or so many times in a row, gives no sign of life."""
 REFUSED = ConfigError.exit_code
 RUNNING, SILENT, GONE, UNKNOWN = "running", "silent", "gone", "unknown"
+AT_WORK = (RUNNING, SILENT, GONE)
+"""States of what has not said that it has ended."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,20 @@ class Status:
     """The status file's."""
     note: str = ""
     """What could not be read."""
+    cells: Mapping[str, Status] = field(default_factory=dict)
+    """Of a benchmark: its cells at work; all that are there, where nothing says which are."""
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
         found = {"run": masked(self.root), "state": self.state, "age": self.age}
         note = {"note": self.note} if self.note else {}
-        return found | dict(self.record) | {"made": list(self.made)} | note
+        cells = {name: cell.to_dict() for name, cell in self.cells.items()}
+        runs = {"cell_runs": cells} if cells else {}
+        return found | dict(self.record) | {"made": list(self.made)} | note | runs
 
 
 def read_status(root: str) -> Status:
-    """The status of the run in a folder or URI.
+    """The status of the run, or of the benchmark, in a folder or URI.
 
     Raises
     ------
@@ -63,14 +71,27 @@ def read_status(root: str) -> Status:
     record, note = _read(f"{root}/{STATUS}")
     manifest, _ = _read(f"{root}/{MANIFEST}")
     if not record and not manifest and not exists(f"{root}/{CONFIG}"):
-        raise _no_run(root)
+        if not (names := cells_below(root, READ_SECONDS)):
+            raise _no_run(root)
+        return Status(root, UNKNOWN, None, (), note=note, cells=_cells(root, names))
     if not record:
         return Status(root, UNKNOWN, None, _made(manifest), note=note)
     updated = record.get("updated")
     age = max(time.time() - updated, 0.0) if isinstance(updated, int | float) else None
     met = record.get("made") if record.get("stages") else None
     made = tuple(one for one in _made(manifest) if met is None or one["stage"] in met)
-    return Status(root, _state(record, age), age, made, record)
+    state, cells = _state(record, age), record.get(CELLS)
+    at_work = cells.get("at_work") if isinstance(cells, dict) and state in AT_WORK else ()
+    return Status(root, state, age, made, record, cells=_cells(root, at_work or ()))
+
+
+def _cells(root: str, names: Iterable[str]) -> dict[str, Status]:
+    """The cells of a benchmark that have begun, by name."""
+    found = {}
+    for name in names:
+        with suppress(ConfigError):  # it has not begun
+            found[name] = read_status(f"{root}/{RUNS}/{name}")
+    return found
 
 
 def _read(path: str) -> tuple[dict[str, Any], str]:
@@ -136,9 +157,11 @@ def _no_run(root: str) -> ConfigError:
 
 def in_words(status: Status) -> list[str]:
     """Lines for people: what it does, who drives it, what went wrong, what is made and to come."""
-    record = status.record
+    record, of_cells = status.record, status.cells or CELLS in status.record
     lines = [f"run       {masked(status.root)}", f"state     {_doing(status)}"]
-    if status.state in (RUNNING, SILENT, GONE):
+    if of_cells:
+        lines += _of_cells(status)
+    elif status.state in AT_WORK:
         for each in _now(record):
             lines += [f"stage     {_told(each)}", *_details(each)]
     if driver := record.get("driver"):
@@ -150,16 +173,35 @@ def in_words(status: Status) -> list[str]:
     if error := record.get("last_error"):
         text = str(error.get("text")).replace("\n", "\n          ")
         lines.append(f"error     attempt {error.get('attempt')}: {text}")
-    made = [f"{one['stage']} {duration(one['seconds'])}" for one in status.made]
-    lines.append(f"made      {', '.join(made) or 'nothing yet'}")
-    at_work = status.state in (RUNNING, SILENT, GONE)
-    # Of a run that has ended, stages may have been forgotten since (`raysynth verify --redo`).
-    there = record.get("made") or () if at_work else [one["stage"] for one in status.made]
-    if left := [name for name in record.get("stages") or () if name not in there]:
-        lines.append(f"to come   {', '.join(left)}")
+    if not of_cells:
+        lines += _stages(status)
     if status.note:
         lines.append(f"note      {status.note}")
     return [shown(line, lines=True) for line in lines]
+
+
+def _stages(status: Status) -> list[str]:
+    """What is made and what is to come."""
+    made = [f"{one['stage']} {duration(one['seconds'])}" for one in status.made]
+    lines = [f"made      {', '.join(made) or 'nothing yet'}"]
+    # Of a run that has ended, stages may have been forgotten since (`raysynth verify --redo`).
+    there: Iterable[str] = [one["stage"] for one in status.made]
+    if status.state in AT_WORK:
+        there = status.record.get("made") or ()
+    left = [name for name in status.record.get("stages") or () if name not in there]
+    return [*lines, f"to come   {', '.join(left)}"] if left else lines
+
+
+def _of_cells(status: Status) -> list[str]:
+    """How many cells are done, what those at work do, why others failed."""
+    cells = status.record.get(CELLS)
+    if not isinstance(cells, dict):
+        return [f"cells     {states({name: each.state for name, each in status.cells.items()})}"]
+    lines = [f"cells     {counted(cells, at_work=status.state in AT_WORK)}"]
+    for name, cell in status.cells.items():
+        now = [_told(each) for each in _now(cell.record)] if cell.state in AT_WORK else []
+        lines.append(f"at work   {name}: {'; '.join(now) or cell.state}")
+    return lines + failures(cells)
 
 
 def _now(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -173,7 +215,9 @@ def _now(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _doing(status: Status) -> str:
     ended = status.record.get("ended") or {}
     ago = f"{duration(status.age)} ago" if status.age is not None else "at an unknown time"
-    goes_on = "the same command, or `raysynth resume`, goes on"
+    goes_on = "the same command goes on"
+    if CELLS not in status.record:
+        goes_on = "the same command, or `raysynth resume`, goes on"
     if status.state == RUNNING:
         return f"running; last sign of life {ago}"
     if status.state == SILENT:

@@ -263,20 +263,11 @@ def misfits(folder: str, sizes: Mapping[str, int]) -> list[str]:
 
 
 def move(source: str, target: str) -> None:
-    """Put a folder in the place of another: a rename on disks, copies elsewhere.
-
-    An object store has no folders: a move that is cut off leaves `source` whole until `target` is.
-    """
-    storage, old = open_storage(source)
-    new = open_storage(target)[1]
+    """Put a folder of a disk in the place of another, which goes: a rename."""
+    old, new = open_storage(source)[1], open_storage(target)[1]
     remove(target)
-    if storage.is_disk:
-        os.makedirs(os.path.dirname(new.rstrip("/")), exist_ok=True)
-        patiently(lambda: os.rename(old, new), target)
-        return
-    names = list(sizes_below(source))
-    storage.copy([f"{old}/{name}" for name in names], [f"{new}/{name}" for name in names])
-    remove(source)
+    os.makedirs(os.path.dirname(new.rstrip("/")), exist_ok=True)
+    patiently(lambda: os.rename(old, new), target)
 
 
 def remove(path: str) -> None:

@@ -23,11 +23,13 @@ from raysynth.benchmark.plot import wga_plot
 from raysynth.benchmark.publish import publish
 from raysynth.benchmark.table import entries, markdown, read_known, read_records
 from raysynth.benchmark.titles import reference_titles
+from raysynth.compare.read import runs_below
 from raysynth.config.config import Config
 from raysynth.config.files import load_config
 from raysynth.datasets.contents import folder_digest
 from raysynth.datasets.settings import DatasetConfig
 from raysynth.errors import ConfigError, StageError
+from raysynth.jobs.status import in_words, read_status
 from raysynth.progress import Progress
 from raysynth.storage.files import write_atomic
 from tests.test_pipeline import miniature
@@ -121,6 +123,21 @@ def test_no_two_cells_build_one_stage_at_once(tmp_path):
     board.done = set(shared.folders - {f"classification-{shared.digest}"})
     assert board.missing(auto) == auto.folders - shared.folders
     assert board.next() == auto
+
+
+def test_time_left_is_what_other_stages_of_a_kind_took(tmp_path):
+    cells = plan_cells(planned(tmp_path, {name: ROWS[name] for name in ("vanilla", "shared")}))
+    board = Board("", cells)
+    first, second = cells
+    board.done = set(first.folders)
+    board.seconds = dict.fromkeys(first.folders, 10.0)
+    board.waiting = [second]
+    left = board.counts(2, {}, 1)
+    assert (left["done"], left["waiting"]) == (1, 1)
+    assert left["left"] == 10.0 * len(second.folders - first.folders) > 0
+    assert board.left(5) == board.left(1), "one cell is not two"
+    del board.seconds[next(name for name in first.folders if name.startswith("synthesis-"))]
+    assert board.left(1) is None
 
 
 def test_a_wrong_row_is_named(tmp_path):
@@ -221,6 +238,13 @@ def test_a_failing_cell_leaves_the_others(ray_local, tmp_path):
     assert list(finished.failed) == ["none-0.8-0"] and "threshold" in finished.failed["none-0.8-0"]
     publish(finished, "raysynth benchmark")
     assert "Failed cells" in (tmp_path / "table/table.md").read_text()
+    lines = in_words(read_status(f"{tmp_path}/table"))
+    assert lines[2] == "cells     1 of 2 done (50 %), 1 failed"
+    assert lines[3].startswith("failed    none-0.8-0: ")
+    assert {run.name for run in runs_below(f"{tmp_path}/table")} == {
+        "none-0.8-0",
+        "vanilla-0.8-0",
+    }
 
 
 def test_cells_know_the_cluster_of_their_driver(ray_local, tmp_path, monkeypatch):
@@ -235,9 +259,12 @@ def test_cells_know_the_cluster_of_their_driver(ray_local, tmp_path, monkeypatch
     record = {"digest": cell.stages["ingest"], "sizes": {"a": 4}}
     write_atomic(f"{tmp_path}/stages/{name}.json", json.dumps(record).encode())
     said = Said()
-    failed = _run_cells(config, str(tmp_path), board, said)
+    failed = _run_cells(config, str(tmp_path), board, said, 1)
     assert said.counts[0] == (1, len(cell.folders)), "a benchmark begins where it was"
     assert "/data/birds" in failed[cell.name].reason and failed[cell.name].code == 2
+    assert "/data/birds" in board.told["failed"].pop(cell.name)
+    counts = {"total": 1, "done": 0, "at_work": [], "waiting": 0, "failed": {}, "left": 0.0}
+    assert board.told == counts
     written = yaml.safe_load((tmp_path / f"runs/{cell.name}/config.yaml").read_text())
     assert written["resources"]["address"] == "10.0.0.1:6379"
 

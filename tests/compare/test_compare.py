@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -40,6 +41,22 @@ def test_a_folder_without_runs_is_refused(two, tmp_path):
         runs_below(str(tmp_path))
     with pytest.raises(ConfigError, match=r"no such folder"):
         runs_below(f"{tmp_path}/away")
+
+
+def test_a_benchmarks_cells_are_rows_and_its_counts_are_said(tmp_path, capsys):
+    make_run(tmp_path / "table" / "runs", "name=vanilla-0.8-0")
+    with pytest.raises(ConfigError, match=r"no run below it; [^(]*$"):
+        runs_below(str(tmp_path))
+    cells = {"total": 3, "done": 1, "waiting": 2, "at_work": [], "failed": {}, "left": None}
+    told = {"cells": cells, "ended": {"at": 1.0, "how": "stopped", "code": None}}
+    (tmp_path / "table" / "status.json").write_text(json.dumps(told))
+    assert [run.name for run in runs_below(f"{tmp_path}/table")] == ["vanilla-0.8-0"]
+    show_runs(f"{tmp_path}/table")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "vanilla-0.8-0" in said
+    assert f"Benchmark {tmp_path}/table: stopped, cells 1 of 3 done (33 %), 2 to come" in said
+    with pytest.raises(ConfigError, match=rf"or a benchmark's folder \({tmp_path}/table\)"):
+        show_runs(str(tmp_path))
 
 
 def test_only_settings_that_differ_are_shown(two):

@@ -182,7 +182,7 @@ def test_storage_is_used_as_a_run_uses_it_and_left_as_it_was(tmp_path):
     config = load_config(None, [f"storage_path={tmp_path / 'new' / 'runs'}"])
     seen = {HERE: look(config, "visit", ["storage"])}
     (found,) = judged("storage", Scene(config, "visit", True, plan_run(config), seen=seen))
-    assert found[0] == OK and "written, listed, moved and deleted here" in found[1]
+    assert found[0] == OK and "written, read, listed, renamed and deleted here" in found[1]
     assert not (tmp_path / "new" / "runs").exists()
     (tmp_path / "file").write_text("no folder")
     config = load_config(None, [f"storage_path={tmp_path / 'file'}"])
@@ -201,13 +201,17 @@ def test_a_folder_of_each_nodes_own_is_no_storage(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [".raysynth-doctor-elsewhere"]
 
 
-def test_a_missing_bucket_and_one_that_is_there(s3):
+def test_a_missing_bucket_and_one_that_is_there(s3, monkeypatch):
+    def never(*given: object, **named: object) -> None:
+        raise AssertionError("a run copies nothing on an object store")
+
+    monkeypatch.setattr("s3fs.S3FileSystem._cp_file", never)
     there = load_config(None, [f"storage_path={s3}/runs"])
     seen = Scene(
         there, "visit", True, plan_run(there), seen={HERE: look(there, "visit", ["storage"])}
     )
     (found,) = judged("storage", seen)
-    assert found[0] == OK
+    assert found[0] == OK and f"{s3}/runs: written, read, listed and deleted here" in found[1]
     assert storage.sizes_below(f"{s3}/runs") == {}
     none = load_config(None, [f"storage_path={s3}-none/runs"])
     failed = look(none, "visit", ["storage"])["storage"]

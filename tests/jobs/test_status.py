@@ -244,3 +244,40 @@ def test_an_object_store_is_written_to_rarely_and_read_from(s3, progress, monkey
     status = read_status(root)
     assert status.state == "finished" and status.record["now"][0]["stage"] == "ingest"
     assert written == [f"{root}/{STATUS}"] * 2
+
+
+def shared(root, name: str, **values: object) -> None:
+    """A cell's run, whose stages lie elsewhere."""
+    put(root / "runs" / name, **values)
+    (root / "runs" / name / "manifest.json").write_text('{"stages": {}, "shared": "/stages"}')
+
+
+def test_a_benchmark_says_which_cells_are_done_at_work_and_failed(tmp_path):
+    now = {"stage": "synthesis", "what": "images generated", "done": 120, "total": 400}
+    shared(tmp_path, "shared-0.8-1", now=[now | {"rate": 2.0, "left": 140.0}])
+    shared(tmp_path, "shared-0.8-0", ended={"at": 1.0, "how": "finished", "code": None})
+    cells = {"total": 12, "done": 5, "waiting": 5, "left": 2400.0}
+    cells |= {"at_work": ["shared-0.8-1", "lora-0.8-1"], "failed": {"none-0.8-0": "one\ntwo"}}
+    put(tmp_path, cells=cells)
+    lines = in_words(read_status(str(tmp_path)))
+    assert lines[2:5] == [
+        "cells     5 of 12 done (42 %), 2 at work, 5 to come, 1 failed; about 40 min left",
+        "at work   shared-0.8-1: synthesis: images generated 120 of 400 (30 %), 2/s, about 2 min "
+        "left",
+        "failed    none-0.8-0: one\n          two",
+    ]
+    assert not [line for line in lines if line.startswith(("made", "to come"))]
+    whole = read_status(str(tmp_path)).to_dict()
+    assert whole["cells"] == cells and whole["cell_runs"]["shared-0.8-1"]["now"][0]["done"] == 120
+    put(tmp_path, cells=cells, ended={"at": time.time(), "how": "stopped", "code": None})
+    lines = in_words(read_status(str(tmp_path)))
+    assert lines[1].endswith("ago; the same command goes on")
+    assert lines[2] == "cells     5 of 12 done (42 %), 7 to come, 1 failed"
+
+
+def test_a_benchmark_without_a_status_is_known_by_its_cells(tmp_path):
+    shared(tmp_path, "a-0.8-0", ended={"at": 1.0, "how": "finished", "code": None})
+    shared(tmp_path, "a-0.8-1", updated=time.time() - 1000)
+    put(tmp_path / "runs" / "plain")  # a run that is nobody's cell
+    lines = in_words(read_status(str(tmp_path)))
+    assert lines[2] == "cells     1 finished, 1 silent; how many are to come is not known"

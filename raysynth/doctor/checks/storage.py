@@ -1,4 +1,7 @@
-"""The run's storage: written, listed, moved and deleted from every node, as a run does it."""
+"""The run's storage from every node: written, read, listed, deleted, and renamed on a disk.
+
+Nothing else is asked of it by a run: an object store publishes where it wrote, without a copy.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,8 @@ from raysynth.storage.files import (
 
 PREFIX = ".raysynth-doctor-"
 """Of the folder in which the visits write."""
+KEPT = "place/kept.json"
+"""The file of a visit that stays until the driver has seen it."""
 
 
 def folder_of(config: Config, visit: str) -> str:
@@ -32,31 +37,34 @@ def folder_of(config: Config, visit: str) -> str:
 
 
 def look(config: Config, visit: str) -> dict[str, Any]:
-    """Write two files, read and list them, delete one, move the other's folder to its place."""
+    """Write two files, delete one, read and list what stays; on a disk rename its folder first."""
     require_filesystem(config.storage_path)
     check_apart(config)
     start, own = time.monotonic(), uuid.uuid4().hex[:12]
     folder = f"{folder_of(config, visit)}/{own}"
     storage, name = open_storage(config.storage_path, patience=0)
     new = not storage.exists(name)
+    work = f"{folder}/work" if storage.is_disk else f"{folder}/place"
     try:
         for file in ("kept", "deleted"):
-            write_atomic(f"{folder}/work/{file}.json", b'{"visit": "%s"}' % own.encode(), 0)
-        remove(f"{folder}/work/deleted.json")
-        move(f"{folder}/work", f"{folder}/place")
-        read, found = read_json(f"{folder}/place/kept.json", 0), sorted(sizes_below(folder))
+            write_atomic(f"{work}/{file}.json", b'{"visit": "%s"}' % own.encode(), 0)
+        remove(f"{work}/deleted.json")
+        if storage.is_disk:  # as a stage is published there
+            move(work, f"{folder}/place")
+        read, found = read_json(f"{folder}/{KEPT}", 0), sorted(sizes_below(folder))
     except FileNotFoundError as error:
         raise ConfigError(
             f"storage_path: {config.storage_path} cannot be written ({error}). Fix: make the "
             "bucket or mount the disk, or name another with storage_path="
         ) from None
-    if read != {"visit": own} or found != ["place/kept.json"]:
+    if read != {"visit": own} or found != [KEPT]:
         raise ConfigError(
             f"storage_path: {config.storage_path} does not give back what was written: got "
-            f"{str(read)[:60]} and the files {', '.join(found)[:200]}, expected place/kept.json "
+            f"{str(read)[:60]} and the files {', '.join(found)[:200]}, expected {KEPT} "
             "alone. Fix: a storage whose listings are up to date (no cache between)"
         )
-    return {"own": own, "seconds": time.monotonic() - start, "new": new}
+    seconds = time.monotonic() - start
+    return {"own": own, "seconds": seconds, "new": new, "renamed": storage.is_disk}
 
 
 def judge(scene: Scene) -> Iterator[Finding]:
@@ -67,7 +75,7 @@ def judge(scene: Scene) -> Iterator[Finding]:
     folder = folder_of(config, scene.visit)
     try:
         there = sizes_below(folder)
-        apart = [p for p, facts in seen.items() if f"{facts['own']}/place/kept.json" not in there]
+        apart = [p for p, facts in seen.items() if f"{facts['own']}/{KEPT}" not in there]
     finally:
         failed = _clean(folder, config.storage_path, any(facts["new"] for facts in seen.values()))
     yield from together({places([*seen]): failed} if failed else {})
@@ -79,10 +87,11 @@ def judge(scene: Scene) -> Iterator[Finding]:
         )
     elif not failed:
         slowest = max(facts["seconds"] for facts in seen.values())
+        renamed = ", renamed" if any(facts["renamed"] for facts in seen.values()) else ""
         yield Finding(
             OK,
-            f"{config.storage_path}: written, listed, moved and deleted {on(scene, len(seen))}, in "
-            f"{slowest:.2f} s at most",
+            f"{config.storage_path}: written, read, listed{renamed} and deleted "
+            f"{on(scene, len(seen))}, in {slowest:.2f} s at most",
         )
 
 
