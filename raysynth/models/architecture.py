@@ -83,7 +83,7 @@ def build(key: str, folder: Path, maker: Callable[[], Any]) -> Any:
         The folder's configuration describes no model.
     """
     try:
-        with torch.device("meta"), _quiet():
+        with torch.device("meta"), quiet_libraries():
             return maker()
     except FAULTS as error:
         raise ModelError(
@@ -111,7 +111,7 @@ def check_transformers(
     headers = read_headers(key, folder, TRANSFORMERS)
     try:
         # transformers' own loader, which knows renamed prefixes, tied and unused weights.
-        with _quiet():
+        with quiet_libraries():
             _, found = type(model).from_pretrained(
                 None,
                 config=config,
@@ -263,7 +263,7 @@ def on_meta(headers: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """transformers without bars and warnings: what counts is refused."""
     from transformers.utils import logging
 

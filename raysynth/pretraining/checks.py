@@ -8,7 +8,7 @@ from typing import Any
 
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.errors import ConfigError, ModelError
-from raysynth.models.sources import resolve
+from raysynth.models.sources import EMBEDDED
 from raysynth.pretraining.settings import PretrainingConfig, sizes_of
 
 KEY = "pretraining.start"
@@ -70,7 +70,7 @@ def check_start(settings: PretrainingConfig) -> None:
                 f"pretraining.{part}.{own[0]}: {KEY} has sizes of its own. Fix: leave it out, or "
                 f"{KEY}=null"
             )
-    folder = Path(resolve(settings.start))
+    folder = start_folder(settings.start)
     scheduler, vae, unet, _ = (
         _config(folder, name)
         for name in (
@@ -91,6 +91,17 @@ def check_start(settings: PretrainingConfig) -> None:
             f"pretraining.side: got {settings.side}, but {KEY}={settings.start} draws images of "
             f"{side} pixels. Fix: pretraining.side={side}"
         )
+
+
+def start_folder(start: str) -> Path:
+    """The folder of a start; raises ModelError where there is none: a hub id is not fetched."""
+    folder = EMBEDDED if start == "embedded" else Path(start).expanduser().absolute()
+    if not folder.is_dir():
+        raise ModelError(
+            f"{KEY}: no folder {start}; expected `embedded`, or the folder of a base that "
+            "`raysynth pretrain` made. Fix: check the path (on a cluster every node must see it)"
+        )
+    return folder
 
 
 def _config(folder: Path, name: str) -> dict[str, Any]:

@@ -64,8 +64,7 @@ def run_pretraining(
     if (known := _bars(order)) is not None:
         return known
     list_material(order.dataset, order.prompts, order.settings, order.seed)
-    demand = _Demand(order.resources)
-    check_before_ray(demand)
+    demand = check_machine(order)
     with display, Session(demand, order.folder) as session:
         session.hold(display)
         with watched():
@@ -79,6 +78,13 @@ def run_pretraining(
     if found is None:
         raise StageError("pretrain: the workers ended without a base. Fix: run the same command")
     return found
+
+
+def check_machine(order: Order) -> _Demand:
+    """What workers are asked for, refused where it is not there; ConfigError."""
+    demand = _Demand(order.resources)
+    check_before_ray(demand)
+    return demand
 
 
 def _stages(order: Order) -> list[str]:
@@ -135,7 +141,8 @@ def _follow(future: Future[None], order: Order, display: Progress) -> dict[str, 
             what = "images" if told["stage"] == "latents" else "steps" if told["total"] else ""
             display.update(what, told["done"], told["total"])
             losses = "  ".join(f"{name} {value:.4g}" for name, value in told["losses"].items())
-            display.detail("losses", losses)
+            if losses:
+                display.detail("losses", losses)
         else:
             display.update("starting workers")
         if ended:

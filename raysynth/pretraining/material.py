@@ -211,12 +211,14 @@ def _of_files(config: DatasetConfig, settings: PretrainingConfig, seed: int) -> 
 
 
 def _captioned(path: str, column: str) -> tuple[list[str], list[str]]:
-    tree = f"expected {path}/metadata.csv or .parquet with file_name and {column}, of every image"
+    tree = f"expected {path}/metadata.csv or .parquet with file_name and {column}, of every image "
+    tree += "(pretraining.column names the column)"
     for name in METADATA:
         frame = read_metadata(path, name, ("file_name", column), tree)
         if frame is None:
             continue
-        if (empty := frame.isna().any(axis=1)).any():
+        blank = frame.apply(lambda cells: cells.str.strip() == "")
+        if (empty := (frame.isna() | blank).any(axis=1)).any():
             raise DataError(
                 f"{path}/{name}: {int(empty.sum()):,} row(s) with an empty file_name or {column}; "
                 "expected a text in each. Fix: fill or remove them"

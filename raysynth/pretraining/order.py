@@ -11,10 +11,9 @@ from raysynth.fidelity.settings import FidelityConfig
 from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Sections, decides, digest_of
 from raysynth.models.settings import BaseConfigSection
-from raysynth.models.sources import resolve
 from raysynth.networks.build import Blueprint, blueprint_of
 from raysynth.networks.settings import ClassifierConfig
-from raysynth.pretraining.checks import check_sizes, check_start, check_workers
+from raysynth.pretraining.checks import check_sizes, check_start, check_workers, start_folder
 from raysynth.pretraining.settings import PretrainingConfig
 from raysynth.pretraining.terms import check_terms
 
@@ -91,8 +90,8 @@ def _keys(config: Sections, settings: PretrainingConfig) -> dict[str, str]:
     judged, drawn = told.pop("judge_steps"), told.pop("samples")
     dataset, start = config[DatasetConfig], settings.start
     data = [
-        folder_digest(resolve(start)) if start else "",
-        *(decides(dataset), source_digest(dataset, {})),
+        folder_digest(str(start_folder(start))) if start else "",
+        *(decides(dataset.model_copy(update={"captions": None})), source_digest(dataset, {})),
         *(prompts.template, prompts.token, config[BaseConfigSection].dtype, config.seed, told),
     ]
     latents = own["denoiser"].pop("latents")

@@ -27,7 +27,13 @@ def test_refusals_come_before_ray_and_a_rehearsal_writes_nothing(pictures, tmp_p
     assert told.returncode == 0, told.stderr
     assert "images: 100 to learn from, 16 held out, 32 pixels" in told.stdout
     assert "memory of a worker" in told.stdout and "minutes" in told.stdout
+    assert "torchvision" not in told.stderr and not told.stderr, "no library speaks besides"
+    much = pretrain(pictures, tmp_path, "resources.cpus_per_worker=4096", "--dry-run")
+    assert much.returncode == 2 and "resources" in much.stderr and "Fix: " in much.stderr
     assert not list(tmp_path.iterdir())
+    (tmp_path / "own-base").symlink_to(pictures)
+    inside = pretrain(pictures, tmp_path, "--dry-run")
+    assert inside.returncode == 2 and "lies inside dataset.path" in inside.stderr
 
 
 @pytest.mark.slow

@@ -60,6 +60,7 @@ def test_labels_without_attributes(order):
     [
         (("dataset.missing=0.3",), ConfigError, "masks or noise are known of images"),
         (("pretraining.captions=column", "pretraining.column=text"), DataError, "text missing"),
+        (("pretraining.captions=column", "pretraining.column=said"), DataError, "column names"),
         (("pretraining.captions=none", "dataset.name=hub"), ConfigError, "dataset.name=hub"),
     ],
 )
@@ -67,6 +68,15 @@ def test_refusals_name_what_is_missing_and_the_fix(order, settings, kind, said):
     with pytest.raises(kind, match=said) as refused:
         listed(order(*settings))
     assert "Fix: " in str(refused.value)
+
+
+def test_captions_of_spaces_are_refused_as_empty_ones_are(order, tmp_path):
+    (tmp_path / "blank").mkdir()
+    rows = "file_name,caption\na.png,a cog\nb.png,  \nc.png,\n"
+    (tmp_path / "blank" / "metadata.csv").write_text(rows)
+    given = order(f"dataset.path={tmp_path}/blank", "pretraining.captions=column")
+    with pytest.raises(DataError, match=r"2 row\(s\) with an empty file_name or caption"):
+        listed(given)
 
 
 def test_too_few_images_are_refused(order, tmp_path):

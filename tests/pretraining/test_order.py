@@ -6,6 +6,7 @@ import pytest
 
 KEPT = {
     "pretraining.preview_steps=7": set(),
+    "dataset.captions=txt": set(),
     "pretraining.samples=9": {"bars"},
     "pretraining.judge_steps=9": {"judge", "bars"},
     "pretraining.clip.alone_steps=9": {"clip", "bars"},

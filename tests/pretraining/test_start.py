@@ -40,7 +40,8 @@ def test_the_embedded_base_is_gone_on_from_with_the_captions_words():
     [
         ({"start": "embedded", "side": 64}, ConfigError, "draws images of 32 pixels"),
         ({"start": "embedded", "denoiser": {"widths": [16, 32]}}, ConfigError, "denoiser.widths"),
-        ({"start": "/nowhere"}, ModelError, "no folder /nowhere"),
+        ({"start": "/nowhere"}, ModelError, "^pretraining.start: no folder /nowhere"),
+        ({"start": "owner/model"}, ModelError, "^pretraining.start: no folder owner/model"),
     ],
 )
 def test_a_start_that_does_not_fit_is_refused(settings, kind, said):
