@@ -15,10 +15,11 @@ from transformers import CLIPModel, CLIPProcessor
 
 import raysynth.models
 from pretraining.clip import zero_shot
-from pretraining.loop import Plan, restore, train, warm_then_decay
+from pretraining.loop import Plan, restore, train
 from pretraining.photographs import BASE, OUTFITS_LIKE, WILD, Look, compose
 from pretraining.words import COLOURS, GROUNDS, MAX_LENGTH, all_meanings, build_tokenizer, captions
 from raysynth.datasets.garments import CLASSES
+from raysynth.pretraining.loop import warm_then_decay
 
 TINY = Path(raysynth.models.__file__).parent / "tiny"
 

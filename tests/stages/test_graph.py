@@ -30,9 +30,9 @@ OF = {
     "search": ("search", *LATER),
 }
 """Section -> stages that a knob of it decides, of itself or through what they read."""
-NOWHERE = ("resources", "benchmark", "report", "grouping", "audit")
+NOWHERE = ("resources", "benchmark", "report", "grouping", "audit", "pretraining")
 """Sections that say where and how often a run is made, and how much its page shows; those whose
-stage is not in every run."""
+stage is not in every run; that of the base which a run may begin with."""
 
 
 def with_knob(name: str, value: int, *overrides: str, **said: Any) -> Any:
