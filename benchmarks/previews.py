@@ -50,7 +50,7 @@ def measured(steps: int) -> tuple[float, float]:
         with tempfile.TemporaryDirectory() as folder:
             settings = {"steps": steps, "preview_steps": EVERY}
             work = make_workload(Path(folder), ADAPTERS, finetune=settings)
-            failed = training.train_pack(work.pack(Path(folder) / "out"), lambda *_, **__: None)
+            failed = training.train_pack(work.pack(Path(folder) / "out"))
     finally:
         training.step, training.drawn = plain_step, plain_drawn
     if failed:

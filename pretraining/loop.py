@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from raysynth.pretraining.loop import Stateful
+from raysynth.pretraining.loop import Stateful, dice_of, stepped
 
 SAVE_EVERY_S = 90.0
 _LOG_EVERY_S = 20.0
@@ -34,8 +33,7 @@ class Plan:
 
     def dice(self, step: int) -> torch.Generator:
         """The random numbers of one step; the same after a resume."""
-        stage = zlib.crc32(self.name.encode())
-        return torch.Generator().manual_seed((stage << 24) + self.seed * 1_000_003 + step)
+        return dice_of(self.name, self.seed, step)
 
 
 def train(
@@ -95,11 +93,7 @@ def descend(
 ) -> torch.Tensor:
     """Backward, clip the gradient to norm 1, step optimizers and schedules; the norm before."""
     loss.backward()
-    norm = nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-    for driver in drivers:
-        driver.step()
-    module.zero_grad(set_to_none=True)
-    return norm
+    return stepped(module, *drivers)
 
 
 def _refuse_non_finite(plan: Plan, number: int, report: Mapping[str, float]) -> None:

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from pretraining.loop import Plan, descend, train
 from pretraining.photographs import BASE, WILD, BaseGarments, compose, sample_grounds
+from raysynth.pretraining.autoencoder import fold
 from raysynth.pretraining.loop import warm_then_decay
 
 LATENT_CHANNELS = 16
@@ -80,19 +81,9 @@ def reconstruction_loss(decoded: Tensor, target: Tensor, coverage: Tensor) -> Te
 
 @torch.no_grad()
 def normalise_latents(vae: AutoencoderKL, base: BaseGarments, dice: torch.Generator) -> None:
-    """Fold each latent channel's mean m and spread s into the bottleneck's 1x1 convolutions.
-
-    The encoder then gives (z - m) / s and the decoder takes it: images are unchanged.
-    """
+    """Fold mean and spread of composed images' latents into the bottleneck."""
     positions = base.sample(1024, torch.ones(10), dice)
     images, _ = compose(base.cutouts[positions], sample_grounds(1024, dice), BASE, dice)
     posterior = vae.encode(images * 2 - 1).latent_dist
     latents = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=dice)
-    mean, spread = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    into, out = vae.quant_conv, vae.post_quant_conv
-    out.bias += out.weight[:, :, 0, 0] @ mean
-    out.weight *= spread[None, :, None, None]
-    into.bias[:LATENT_CHANNELS] -= mean
-    into.bias[LATENT_CHANNELS:] -= 2 * spread.log()
-    into.weight[:LATENT_CHANNELS] /= spread[:, None, None, None]
-    into.bias[:LATENT_CHANNELS] /= spread
+    fold(vae, latents)

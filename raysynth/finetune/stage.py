@@ -8,7 +8,6 @@ four processes that cost as much to start as some hundred steps of a small model
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 import uuid
 from collections.abc import Sequence
@@ -31,7 +30,8 @@ from raysynth.finetune.kept_previews import read
 from raysynth.finetune.packs import split_into_packs
 from raysynth.finetune.reached import Reached
 from raysynth.finetune.settings import FinetuneConfig
-from raysynth.finetune.worker import said_by, train_worker, turn_path
+from raysynth.finetune.turn import take_turn, turn_path
+from raysynth.finetune.worker import said_by, train_worker
 from raysynth.generators.recipe import Training, recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
@@ -40,7 +40,7 @@ from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.progress import Progress
 from raysynth.stages.stage import Work
-from raysynth.storage.files import open_storage, remove, write_atomic
+from raysynth.storage.files import open_storage, remove
 from raysynth.storage.tables import read_table
 from raysynth.trackers.several import SILENT, Trackers
 from raysynth.trackers.tracker import LOSS
@@ -157,8 +157,7 @@ def _run_packs(
     named = {f"pack-{number}": pack for number, pack in enumerate(packs)}
     together = is_local(resources) and len(packs) == at_once
     runs = [list(named)] if together else [[name] for name in named]
-    remove(f"{work}/.train")
-    write_atomic(turn_path(work), json.dumps(shared.turn).encode())
+    take_turn(work, shared.turn)
 
     def train(names: list[str]) -> None:
         _fit({name: named[name] for name in names}, shared, cpus)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from raysynth.errors import ConfigError
-from raysynth.finetune.settings import TERMS, FinetuneConfig
+from raysynth.finetune.settings import TERMS
 from raysynth.knobs import Section
+from raysynth.registry import Chosen
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,6 +83,14 @@ class Term(Protocol):
         """[B] what is added to the losses; zero where `batch.differs` says so, by `torch.where`."""
 
 
+class HasTerms(Protocol):
+    """Settings with a knob `terms`."""
+
+    @property
+    def terms(self) -> tuple[Chosen, ...]:
+        """What is added to the loss."""
+
+
 @dataclass(frozen=True)
 class Added:
     """A term of a run."""
@@ -104,8 +113,8 @@ class Added:
         return self.term(batch, self.knobs)
 
 
-def terms_of(settings: FinetuneConfig) -> tuple[Added, ...]:
-    """The terms of `finetune.terms`, in order."""
+def terms_of(settings: HasTerms) -> tuple[Added, ...]:
+    """The terms that settings name, in order."""
     return tuple(Added(one.name, TERMS[one.name], one.knobs(TERMS)) for one in settings.terms)
 
 

@@ -14,6 +14,7 @@ from raysynth.errors import StorageError
 from raysynth.finetune.jobs import Job
 from raysynth.finetune.packs import Pack
 from raysynth.finetune.settings import FinetuneConfig
+from raysynth.finetune.turn import FOLDER, TurnOver, check_turn
 from raysynth.generators.recipe import Training
 from raysynth.groups.groups import Groups
 from raysynth.json_lines import CONTEXT
@@ -24,17 +25,11 @@ REPORT_SECONDS = 10.0
 """At least, between two reports to Ray."""
 
 
-class TurnOver(Exception):
-    """The driver left, or another one trains the same adapters now."""
-
-
 def train_worker(given: dict[str, Any]) -> None:
     """What a Ray Train worker does: train its pack and say how far it is in a small file.
 
-    A Ray that goes on without the driver, as below a notebook, would train on beside the next run:
-    a worker ends where it would report, once `work` names another run's turn or none. Ray is told
-    the losses by a worker that is alone in its run: a report waits for all workers of a run, and
-    packs end at different times.
+    It ends where its turn is over. Ray is told the losses by a worker that is alone in its run: a
+    report waits for all workers of a run, and packs end at different times.
     """
     from ray.train import get_context
 
@@ -85,8 +80,7 @@ class _Saying:
         if losses:
             self._tell_ray(losses)
         with contextlib.suppress(StorageError):  # a notice: the training goes on without it
-            if read_now(turn_path(self._work)) != self._turn:
-                raise TurnOver
+            check_turn(self._work, self._turn)
             self._steps.update(done)
             said = {"steps": self._steps, "failed": failed, "fit": fit, "attempt": self._attempt}
             shown = {"losses": self._losses, "previews": self._previews, "doing": doing}
@@ -112,14 +106,9 @@ def _before(work: str, name: str, jobs: list[Job]) -> tuple[int, dict[str, int]]
     return said.get("attempt", 0) + 1, steps
 
 
-def turn_path(work: str) -> str:
-    """The file that names the run which trains in `work`."""
-    return f"{work}/.train/turn.json"
-
-
 def said_path(work: str, name: str) -> str:
     """Where a pack's worker says how far it is."""
-    return f"{work}/.train/progress/{name}.json"
+    return f"{work}/{FOLDER}/progress/{name}.json"
 
 
 def said_by(work: str, name: str) -> dict[str, Any]:

@@ -71,6 +71,11 @@ def bytes_of(form: str, outputs: int, inputs: int) -> int:
     return -(-numbers // 2) + blocks + -(-blocks // BLOCKS) * SCALE_BYTES
 
 
+def kept_as(base: BaseConfigSection) -> str:
+    """How the network's weights are kept, for plans."""
+    return base.quantization if is_quantised(base) else "16 bits"
+
+
 def in_words(base: BaseConfigSection) -> str:
     """What a card adds to a base's name; "" where nothing is quantised."""
     if not is_quantised(base):

@@ -22,7 +22,7 @@ from raysynth.generators.lending import lending_group, settled, trained_groups
 from raysynth.generators.recipe import AUTO, Recipe, candidates, recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.method import nodes_of
-from raysynth.models.quantisation import is_quantised
+from raysynth.models.quantisation import kept_as
 from raysynth.planning import costs, sizes
 from raysynth.planning.audit_cost import auditing
 from raysynth.planning.captions import told_of_captions
@@ -208,10 +208,10 @@ def _judging(
     if not asked:
         return []
     held = max(network_bytes(config.base, one.cost, shape) for one in generators.values())
-    kept = config.base.quantization if is_quantised(config.base) else "16 bits"
     return [
         f"scorers ask the UNet {asked} times per candidate (GPU-hours: scoring); each generating "
-        f"actor holds another one for it, {held / 1e9:.2f} GB in {kept}"
+        f"actor holds another one for it, {held / 1e9:.2f} GB in "
+        f"{kept_as(config.base)}"
     ]
 
 

@@ -82,10 +82,7 @@ def reconstructed(vae: AutoencoderKL, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def normalise_latents(making: Making, vae: AutoencoderKL, dice: torch.Generator) -> None:
-    """Fold each latent channel's mean m and spread s into the bottleneck's 1x1 convolutions.
-
-    The encoder then gives (z - m) / s and the decoder takes it: images are unchanged.
-    """
+    """Fold mean and spread of training images' latents into the bottleneck."""
     pixels = making.material.pixels[making.draw(NORMALISED_ON, dice)]
     images = views(pixels, making.settings, dice) * 2 - 1
     drawn = []
@@ -93,7 +90,15 @@ def normalise_latents(making: Making, vae: AutoencoderKL, dice: torch.Generator)
         posterior = vae.encode(part.to(making.crew.device)).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=dice).to(posterior.mean.device)
         drawn.append(posterior.mean + posterior.std * noise)
-    latents = torch.cat(drawn)
+    fold(vae, torch.cat(drawn))
+
+
+@torch.no_grad()
+def fold(vae: AutoencoderKL, latents: Tensor) -> None:
+    """Fold mean m and spread s of channels of [N, C, h, w] latents into the 1x1 convolutions.
+
+    The encoder then gives (z - m) / s and the decoder takes it: images are unchanged.
+    """
     channels = latents.shape[1]
     mean, spread = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     into, out = vae.quant_conv, vae.post_quant_conv

@@ -38,8 +38,8 @@ class Drawn:
     texts: Tensor
     """[B] numbers."""
     meanings: list[Meaning]
-    labels: list[int]
-    """Of the images, said or not."""
+    images: list[Meaning]
+    """What the images show, said or not."""
     places: Tensor
     """[B] in 0..1, which of the texts of one meaning was taken."""
 
@@ -62,9 +62,10 @@ class Captions:
         saying = torch.tensor([1 - NOTHING - 2 * alone, alone, alone, NOTHING])
         kinds = torch.multinomial(saying, len(labels), replacement=True, generator=dice)
         places = torch.rand(len(labels), generator=dice)
-        each = zip(labels.tolist(), attributes.tolist(), kinds.tolist(), strict=True)
-        meanings = [self._meaning(*given) for given in each]
-        return Drawn(self.texts_of(meanings, places), meanings, labels.tolist(), places)
+        images = list(zip(labels.tolist(), attributes.tolist(), strict=True))
+        each = zip(images, kinds.tolist(), strict=True)
+        meanings = [self._meaning(*image, kind) for image, kind in each]
+        return Drawn(self.texts_of(meanings, places), meanings, images, places)
 
     def texts_of(self, meanings: Sequence[Meaning], places: Tensor) -> Tensor:
         """[B] numbers of the texts with such meanings, at places [B] in 0..1 among them."""

@@ -20,7 +20,7 @@ from transformers import CLIPModel
 
 from raysynth.finetune.objective import Noised
 from raysynth.finetune.objectives.denoising import PART as DENOISING
-from raysynth.finetune.term import Added
+from raysynth.finetune.term import Added, terms_of
 from raysynth.models.condition import Condition
 from raysynth.models.denoiser import Denoiser
 from raysynth.models.families.stable_diffusion_1 import STATES
@@ -29,7 +29,7 @@ from raysynth.pretraining.export import sampler
 from raysynth.pretraining.loop import Numbers, averaging, descend, load, train, warm_then_decay
 from raysynth.pretraining.making import Making
 from raysynth.pretraining.previews import keep_samples
-from raysynth.pretraining.terms import alone_of, ask, terms_of
+from raysynth.pretraining.terms import alone_of, ask
 from raysynth.pretraining.tokens import tokenise
 from raysynth.pretraining.views import views
 from raysynth.storage.files import write_atomic
@@ -119,7 +119,7 @@ def train_denoiser(
     )
     schedule = LambdaLR(optimizer, warm_then_decay(plan.steps, 0.4))
     cache, states = cache_latents(making, vae), States(making, clip)
-    denoise, terms = denoiser_of(making, unet), terms_of(making.settings)
+    denoise, terms = denoiser_of(making, unet), terms_of(making.settings.denoiser)
 
     def step(dice: torch.Generator) -> Numbers:
         loss = batch_loss(making, denoise, terms, cache, states, dice)
@@ -150,8 +150,8 @@ def batch_loss(
         len(cache.latents), (making.settings.denoiser.batch_size,), generator=dice
     )
     rows = cache.rows[chosen]
-    label, attribute = material.label[rows], material.attribute[rows]
-    told = material.captions.draw(label, attribute, dice, alone_of(terms))
+    shown = (material.label[rows], material.attribute[rows])
+    told = material.captions.draw(*shown, dice, alone_of(terms))
     level = torch.randn(len(chosen), generator=dice).sigmoid()
     uniform = torch.rand(len(chosen), generator=dice) < UNIFORM_SHARE
     level = torch.where(uniform, torch.rand(len(chosen), generator=dice), level)
@@ -159,7 +159,7 @@ def batch_loss(
     also: dict[str, Tensor] = {}
     differs: dict[str, Tensor] = {}
     if terms and material.groups is not None:
-        also, differs = ask(terms, material.captions, material.groups, told, attribute, dice)
+        also, differs = ask(terms, material.captions, material.groups, told, dice)
     latents = cache.latents[chosen[crew.own(len(chosen))]].float().to(crew.device)
     batch = noised(
         denoise,

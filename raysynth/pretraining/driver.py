@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 import uuid
 from collections.abc import Callable
@@ -18,17 +17,13 @@ from raysynth.cluster.capacity import check_before_ray, is_local
 from raysynth.cluster.session import Session
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.errors import StageError, StorageError
+from raysynth.finetune.turn import FOLDER, take_turn
 from raysynth.pretraining.material import list_material
-from raysynth.pretraining.order import BARS, Bar, Order
-from raysynth.pretraining.settings import NONE, WORDS
-from raysynth.pretraining.worker import pretrain_worker, told_path, turn_path
+from raysynth.pretraining.order import BARS, Bar, Order, stages_of
+from raysynth.pretraining.worker import pretrain_worker, told_path
 from raysynth.progress import Progress
-from raysynth.storage.files import exists, read_json, read_now, remove, write_atomic
+from raysynth.storage.files import exists, read_json, read_now, remove
 
-STAGES = (
-    *("clip-joint", "clip", "autoencoder", "latents", "denoiser"),
-    *("export", "judge", "bars"),
-)
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 4 * 3600
 """That workers wait for the leader, who exports and measures alone."""
@@ -68,7 +63,7 @@ def run_pretraining(
     with display, Session(demand, order.folder) as session:
         session.hold(display)
         with watched():
-            display.stages = _stages(order)
+            display.stages = stages_of(order.settings)
             display.stage(display.stages[0])
             display.update("starting Ray")
             session.start()
@@ -87,12 +82,6 @@ def check_machine(order: Order) -> _Demand:
     return demand
 
 
-def _stages(order: Order) -> list[str]:
-    """Names of the trainings, in order, and of what comes after them."""
-    without = {NONE: ("clip-joint", "judge"), WORDS: ()}.get(order.settings.captions, ("judge",))
-    return [name for name in STAGES if name not in without]
-
-
 def _bars(order: Order) -> list[str] | None:
     """The bars of a base that is finished; None: it is not, or its settings are others."""
     told = read_json(f"{order.folder}/{BARS}")
@@ -105,8 +94,7 @@ def _bars(order: Order) -> list[str] | None:
 def _train(order: Order, display: Progress) -> None:
     """One Ray Train run of all workers, followed until it ends."""
     turn = uuid.uuid4().hex
-    remove(f"{order.folder}/.train")
-    write_atomic(turn_path(order.folder), json.dumps(turn).encode())
+    take_turn(order.folder, turn)
     pool = ThreadPoolExecutor(1)
     try:
         future = pool.submit(_fit, order, turn)
@@ -121,7 +109,7 @@ def _train(order: Order, display: Progress) -> None:
             ) from error
     finally:
         # Ctrl-C does not wait for the workers, which end when they see that their turn is over.
-        remove(f"{order.folder}/.train")
+        remove(f"{order.folder}/{FOLDER}")
         pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -181,7 +169,7 @@ def _fit(order: Order, turn: str) -> None:
         ),
         run_config=RunConfig(
             name=f"pretrain-{uuid.uuid4().hex[:8]}",
-            storage_path=f"{order.folder}/.train",
+            storage_path=f"{order.folder}/{FOLDER}",
             failure_config=FailureConfig(max_failures=order.settings.max_failures),
         ),
     )

@@ -18,8 +18,8 @@ from raysynth.pretraining.denoiser import train_denoiser
 from raysynth.pretraining.judge import train_judge
 from raysynth.pretraining.making import Making
 from raysynth.pretraining.material import Material, list_material
-from raysynth.pretraining.order import Order
-from raysynth.pretraining.settings import COLUMN, NONE, WORDS, PretrainingConfig
+from raysynth.pretraining.order import Order, stages_of
+from raysynth.pretraining.settings import COLUMN, NONE, PretrainingConfig
 from raysynth.pretraining.stages import making_of
 from raysynth.pretraining.start import Parts, begin
 
@@ -83,18 +83,17 @@ def _in_minutes(order: Order, seconds: Mapping[str, float]) -> Iterator[str]:
     """Of each stage; workers divide all but the judge's."""
     settings, workers = order.settings, order.resources.workers
     steps = {
-        "clip-joint": settings.clip.steps * (settings.captions != NONE),
+        "clip-joint": settings.clip.steps,
         "clip": settings.clip.alone_steps,
         "autoencoder": settings.autoencoder.steps,
         "denoiser": settings.denoiser.steps,
-        "judge": settings.judge_steps * (settings.captions == WORDS),
+        "judge": settings.judge_steps,
     }
     whole = 0.0
-    for name, count in steps.items():
-        if count:
-            each = seconds[name] / (1 if name == "judge" else workers)
-            whole += each * count
-            yield f"{name:<12} {count:>8,} steps of {each:.3f} s: {each * count / 60:.1f} minutes"
+    for name in (name for name in stages_of(settings) if name in steps):
+        count, each = steps[name], seconds[name] / (1 if name == "judge" else workers)
+        whole += each * count
+        yield f"{name:<12} {count:>8,} steps of {each:.3f} s: {each * count / 60:.1f} minutes"
     yield f"together {whole / 60:.0f} minutes, if {workers} worker(s) have their CPUs to themselves"
 
 

@@ -36,6 +36,12 @@ class Stateful(Protocol):
         """Take a state over."""
 
 
+def dice_of(stage: str, seed: int, step: int) -> torch.Generator:
+    """The random numbers of one step of a stage."""
+    number = zlib.crc32(stage.encode())
+    return torch.Generator().manual_seed((number << 24) + seed * 1_000_003 + step)
+
+
 @dataclass(frozen=True)
 class Plan:
     """One stage: its name, optimizer steps, checkpoint, seed, and who takes part."""
@@ -51,8 +57,7 @@ class Plan:
 
     def dice(self, step: int) -> torch.Generator:
         """The random numbers of one step; the same after a resume, and in every worker."""
-        stage = zlib.crc32(self.name.encode())
-        return torch.Generator().manual_seed((stage << 24) + self.seed * 1_000_003 + step)
+        return dice_of(self.name, self.seed, step)
 
 
 def train(
@@ -172,6 +177,11 @@ def descend(crew: Crew, loss: torch.Tensor, module: nn.Module, *drivers: Any) ->
     """
     loss.backward()
     crew.mean_gradients(module)
+    return stepped(module, *drivers)
+
+
+def stepped(module: nn.Module, *drivers: Any) -> torch.Tensor:
+    """Clip the gradient to norm 1, step optimizers and schedules; the norm before."""
     norm = nn.utils.clip_grad_norm_(module.parameters(), 1.0)
     for driver in drivers:
         driver.step()

@@ -7,14 +7,13 @@ alone, are read from all images below a folder, of which `dataset.validation_sha
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from raysynth.datasets.damage import Damaged
@@ -31,7 +30,7 @@ from raysynth.groups.settings import PromptConfig
 from raysynth.pretraining.captions import Captions, of_column, of_nothing, of_words
 from raysynth.pretraining.settings import COLUMN, WORDS, PretrainingConfig
 from raysynth.pretraining.terms import check_captions
-from raysynth.storage.tables import STORED
+from raysynth.storage.tables import decode_bytes
 
 FEWEST = 64
 """Training images below which no base is made."""
@@ -100,16 +99,17 @@ class Source:
         rows = np.arange(count)[:: max(1, -(-count // most)) if most else 1]
         pixels, kept = [], []
         for start in range(0, len(rows), READ_AT_ONCE):
-            chosen = rows[start : start + READ_AT_ONCE]
+            chosen, read = rows[start : start + READ_AT_ONCE], []
             for row, image in zip(chosen.tolist(), self.fetch(chosen), strict=True):
                 if not isinstance(image, Unreadable):
                     kept.append(row)
-                    pixels.append(_square(image, side))
+                    read.append(image)
                 elif not self.skips:
                     raise DataError(
                         f"dataset: {clipped(self.ids[row])} cannot be read ({image.reason}). Fix: "
                         "replace or remove it, or dataset.on_error=skip"
                     )
+            pixels.append(decode_bytes(pa.array(read, pa.binary()), side))
         if len(kept) < min(FEWEST, len(rows)):
             raise DataError(
                 f"dataset: {len(kept):,} of {len(rows):,} images can be read; expected {FEWEST} at "
@@ -121,7 +121,7 @@ class Source:
             label=self.material.label[own],
             attribute=self.material.attribute[own],
             held_out=self.material.held_out[own],
-            pixels=torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(),
+            pixels=torch.from_numpy(np.concatenate(pixels)).permute(0, 3, 1, 2).contiguous(),
         )
 
 
@@ -236,11 +236,3 @@ def _images_below(path: str) -> list[str]:
     if not names:
         raise DataError(f"dataset.path: no image below {path}. Fix: the folder of the images")
     return names
-
-
-def _square(data: bytes, side: int) -> np.ndarray:
-    """[S, S, 3] uint8: the centre square of an encoded image, resized."""
-    image = Image.open(io.BytesIO(data), formats=STORED).convert("RGB")
-    if image.size != (side, side):
-        image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
-    return np.asarray(image)

@@ -14,7 +14,7 @@ from raysynth.models.settings import BaseConfigSection
 from raysynth.networks.build import Blueprint, blueprint_of
 from raysynth.networks.settings import ClassifierConfig
 from raysynth.pretraining.checks import check_sizes, check_start, check_workers, start_folder
-from raysynth.pretraining.settings import PretrainingConfig
+from raysynth.pretraining.settings import NONE, WORDS, PretrainingConfig
 from raysynth.pretraining.terms import check_terms
 
 BASE, BARS = "base", "bars.json"
@@ -56,6 +56,14 @@ class Order:
     def exported(self) -> str:
         """Folder of the base."""
         return f"{self.folder}/{BASE}"
+
+
+def stages_of(settings: PretrainingConfig) -> list[str]:
+    """Names of what is made, in order: without words no joint pair and no judge."""
+    joint = ["clip-joint"] if settings.captions != NONE else []
+    judged = ["judge"] if settings.captions == WORDS else []
+    trained = ["clip", "autoencoder", "latents", "denoiser"]
+    return [*joint, *trained, "export", *judged, "bars"]
 
 
 def order_of(config: Sections, folder: str) -> Order:

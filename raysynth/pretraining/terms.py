@@ -15,7 +15,6 @@ from torch import Tensor
 
 from raysynth.errors import ConfigError
 from raysynth.finetune.alone import ACROSS, ONE, TWO
-from raysynth.finetune.settings import TERMS
 from raysynth.finetune.term import Added, check_mixture
 from raysynth.groups.groups import Groups
 from raysynth.pretraining.captions import ALONE, NONE_SAID, Captions, Drawn, Meaning
@@ -24,13 +23,7 @@ from raysynth.pretraining.settings import WORDS, PretrainingConfig
 KEY = "pretraining.denoiser.terms"
 Others = dict[str, list[Meaning]]
 """Name -> what each image of a batch is shown under besides."""
-Ask = Callable[[Added, Captions, Groups, Drawn, Tensor, list[int]], Others]
-
-
-def terms_of(settings: PretrainingConfig) -> tuple[Added, ...]:
-    """The terms of the denoiser's loss, in order."""
-    chosen = settings.denoiser.terms
-    return tuple(Added(one.name, TERMS[one.name], one.knobs(TERMS)) for one in chosen)
+Ask = Callable[[Added, Captions, Groups, Drawn, list[float]], Others]
 
 
 def check_terms(settings: PretrainingConfig) -> None:
@@ -54,14 +47,13 @@ def check_terms(settings: PretrainingConfig) -> None:
 
 def check_captions(settings: PretrainingConfig, captions: Captions) -> None:
     """Refuse terms whose texts the data set's words do not make; ConfigError."""
-    whole = [each for each in captions.concepts if min(each) >= 0]
-    for name in (one.name for one in settings.denoiser.terms):
-        if name == "coind" and not whole:
-            raise ConfigError(
-                f"{KEY}: coind adds up what is said of label and attribute, but no text says an "
-                "attribute; expected known attributes, and {attribute} in prompts.template. Fix: "
-                f"these, or {KEY}=[]"
-            )
+    named = any(one.name == "coind" for one in settings.denoiser.terms)
+    if named and not any(min(each) >= 0 for each in captions.concepts):
+        raise ConfigError(
+            f"{KEY}: coind adds up what is said of label and attribute, but no text says an "
+            "attribute; expected known attributes, and {attribute} in prompts.template. Fix: "
+            f"these, or {KEY}=[]"
+        )
 
 
 def alone_of(terms: Sequence[Added]) -> float:
@@ -74,20 +66,17 @@ def ask(
     captions: Captions,
     groups: Groups,
     drawn: Drawn,
-    attributes: Tensor,
     dice: torch.Generator,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Texts by number that terms show a batch under besides, [B] each, and where they are others.
 
-    Parameters
-    ----------
-    attributes : [B] of the images; -1: not known.
+    `drawn`: what the batch is told as.
     """
     also, differs = {}, {}
     for added in terms:
-        uniform = torch.rand(len(drawn.meanings), generator=dice)
-        given = (added, captions, groups, drawn, uniform, attributes.tolist())
-        for name, meanings in ASKING[added.name](*given).items():
+        uniform = torch.rand(len(drawn.meanings), generator=dice).tolist()
+        asked = ASKING[added.name](added, captions, groups, drawn, uniform)
+        for name, meanings in asked.items():
             also[name] = captions.texts_of(meanings, drawn.places)
             differs[name] = torch.tensor(
                 [one != other for one, other in zip(meanings, drawn.meanings, strict=True)]
@@ -96,19 +85,14 @@ def ask(
 
 
 def _partners(
-    added: Added,
-    captions: Captions,
-    groups: Groups,
-    drawn: Drawn,
-    uniform: Tensor,
-    attributes: list[int],
+    added: Added, captions: Captions, groups: Groups, drawn: Drawn, uniform: list[float]
 ) -> Others:
     """Of images that are told all there is to say, what another group is told as."""
     concepts = captions.concepts
     whole = [each for each in concepts if min(each) >= 0] or concepts
     spoken = [groups.index(label, max(attribute, 0)) for label, attribute in whole]
     found: list[Meaning] = []
-    for meaning, place in zip(drawn.meanings, uniform.tolist(), strict=True):
+    for meaning, place in zip(drawn.meanings, uniform, strict=True):
         among: list[int] = []
         if meaning in whole:
             own = spoken[whole.index(meaning)]
@@ -119,18 +103,12 @@ def _partners(
 
 
 def _cells(
-    added: Added,
-    captions: Captions,
-    groups: Groups,
-    drawn: Drawn,
-    uniform: Tensor,
-    attributes: list[int],
+    added: Added, captions: Captions, groups: Groups, drawn: Drawn, uniform: list[float]
 ) -> Others:
     """The other three prompts of each image's cell, see `raysynth.finetune.alone`."""
     found: Others = {f"{added.name}/{key}": [] for key in (ACROSS, ONE, TWO)}
-    given = zip(drawn.meanings, uniform.tolist(), attributes, drawn.labels, strict=True)
-    for meaning, place, attribute, label in given:
-        three = _three(added.knobs, captions, groups, meaning, place, (label, attribute))
+    for meaning, place, image in zip(drawn.meanings, uniform, drawn.images, strict=True):
+        three = _three(added.knobs, captions, groups, meaning, place, image)
         for key, other in zip(found, three, strict=True):
             found[key].append(other)
     return found

@@ -9,25 +9,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from raysynth.errors import RaysynthError, StorageError
+from raysynth.finetune.turn import FOLDER, TurnOver, check_turn
 from raysynth.pretraining.order import Order
-from raysynth.storage.files import read_now, write_atomic
+from raysynth.storage.files import write_atomic
 
 TOLD_SECONDS = 1.0
 """At least, between two notes of how far the leader is."""
 
 
-class TurnOver(Exception):
-    """The driver left, or another one makes the same base now."""
-
-
-def turn_path(folder: str) -> str:
-    """The file that names the driver whose turn it is."""
-    return f"{folder}/.train/turn.json"
-
-
 def told_path(folder: str) -> str:
     """Where the leader says how far it is."""
-    return f"{folder}/.train/told.json"
+    return f"{folder}/{FOLDER}/told.json"
 
 
 def pretrain_worker(given: dict[str, Any]) -> None:
@@ -88,7 +80,6 @@ class _Saying:
 
     def _write(self, said: dict[str, Any]) -> None:
         with contextlib.suppress(StorageError):  # a notice: the training goes on without it
-            if read_now(turn_path(self._folder)) != self._turn:
-                raise TurnOver
+            check_turn(self._folder, self._turn)
             text = json.dumps({**said, "lines": self._lines})
             write_atomic(told_path(self._folder), text.encode(), patience=0)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from raysynth.config.config import Config
-from raysynth.models.quantisation import is_quantised
+from raysynth.models.quantisation import kept_as
 from raysynth.planning.costs import FLOAT_BYTES, PNG_BYTES
 from raysynth.planning.known_costs import cost_of_network
 from raysynth.planning.sizes import base_shape
@@ -70,14 +70,13 @@ def _costs(
     )
     yield time_line(config.resources, config.base, "generation", flops)
     held = network_bytes(config.base, cost, shape)
-    form = config.base.quantization if is_quantised(config.base) else "16 bits"
     rank = adapters.shape.rank
     numbers = sum(
         rank * (math.prod(layer.a[1:]) + layer.b[0]) for layer in adapters.layers.values()
     )
     kept = FLOAT_BYTES * len(adapters.files) * numbers / 1e6
     yield (
-        f"memory       {held / 1e9:,.2f} GB of the network in {form} and "
+        f"memory       {held / 1e9:,.2f} GB of the network in {kept_as(config.base)} and "
         f"{kept:,.0f} MB of adapters, in each of {synthesis.actors} actors"
     )
     yield f"storage      {images * side**2 * PNG_BYTES / 1e6:,.1f} MB of images"

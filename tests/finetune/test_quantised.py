@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 import torch
@@ -19,16 +17,8 @@ from raysynth.models.quantised import QuantisedLinear
 from tests.finetune.conftest import Room
 from tests.finetune.test_families import apart
 from tests.finetune.test_training import quiet, weights
+from tests.models.test_quantised import FORMS
 
-FORMS = [
-    "int8",
-    pytest.param(
-        "nf4",
-        marks=pytest.mark.skipif(
-            find_spec("bitsandbytes") is None, reason="the extra quantization is not installed"
-        ),
-    ),
-]
 FINETUNES = [{}, {"dora": True}, {"text_encoder": True, "gradient_checkpointing": True}]
 
 

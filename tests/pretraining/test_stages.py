@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from raysynth.finetune.term import terms_of
 from raysynth.models.base import load_base
 from raysynth.models.clip import load_clip
 from raysynth.models.settings import BaseConfigSection
-from raysynth.pretraining import autoencoder, denoiser, terms
+from raysynth.pretraining import autoencoder, denoiser
 from raysynth.pretraining.clip import contrastive_loss
 from raysynth.pretraining.crew import Crew
 from raysynth.pretraining.stages import make_base
@@ -45,7 +46,7 @@ def test_the_mean_of_two_workers_gradients_is_that_of_one(order, asked):
     parts = begin(making.settings, making.tokenizer, 0, on_cpu=True)
     unet, vae = parts.unet, parts.vae.eval()
     given = (denoiser.cache_latents(making, vae), denoiser.States(making, parts.clip))
-    added = terms.terms_of(making.settings)
+    added = terms_of(making.settings.denoiser)
 
     def found(crew):
         unet.zero_grad()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from raysynth.errors import ConfigError
+from raysynth.finetune.term import terms_of
 from raysynth.groups.groups import Groups
 from raysynth.groups.settings import PromptConfig
 from raysynth.pretraining import denoiser, terms
@@ -21,10 +22,10 @@ LABELS, ATTRIBUTES = torch.tensor([0, 1] * 300), torch.tensor([1, 1, 0, 0] * 150
 
 def asked(order, term, captions=CAPTIONS):
     """(what a batch is told as, each other text, where it is another), in words."""
-    added = terms.terms_of(order(f"pretraining.denoiser.terms=[{term}]").settings)
+    added = terms_of(order(f"pretraining.denoiser.terms=[{term}]").settings.denoiser)
     dice = torch.Generator().manual_seed(0)
     drawn = captions.draw(LABELS, ATTRIBUTES, dice, terms.alone_of(added))
-    also, differs = terms.ask(added, captions, GROUPS, drawn, ATTRIBUTES, dice)
+    also, differs = terms.ask(added, captions, GROUPS, drawn, dice)
     words = {name: [captions.texts[n] for n in each.tolist()] for name, each in also.items()}
     return drawn, words, {name: each.tolist() for name, each in differs.items()}
 
@@ -85,7 +86,7 @@ def test_a_term_is_added_and_pulls_predictions_of_two_groups_together(order):
             making, says, added, *given, torch.Generator().manual_seed(2)
         ).item()
 
-    assert loss(terms.terms_of(making.settings)) > loss(())
+    assert loss(terms_of(making.settings.denoiser)) > loss(())
 
 
 @pytest.mark.parametrize(

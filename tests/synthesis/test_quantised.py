@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 
 from raysynth.adapters.banks import FOLD_ROWS
 from raysynth.models.quantised import QuantisedLinear
+from tests.models.test_quantised import FORMS
 from tests.synthesis.test_drawing import NAMES, generator, images
 
-FORMS = [
-    "int8",
-    pytest.param(
-        "nf4",
-        marks=pytest.mark.skipif(
-            find_spec("bitsandbytes") is None, reason="the extra quantization is not installed"
-        ),
-    ),
-]
 NEAR = {"int8": 1.0, "nf4": 12.0}
 """Levels of 255 by which an image may move, in the mean."""
 
