@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -84,15 +85,20 @@ def plan_cells(config: Config) -> list[Cell]:
     ------
     ConfigError
         `benchmark.rows` is empty, a row has the name of a reference or control, or settings that
-        are no row's or no configuration, or the baseline is no row.
+        are no row's or no configuration, the baseline is no row, or `benchmark.only_at` names
+        what is no row or severity.
     """
     settings = config.benchmark
+    severities = settings.severities or (config.dataset.severity,)
     _check_names(settings)
+    _check_places(settings, severities)
     cells = []
     read: dict[str, str] = {}
-    for severity in settings.severities or (config.dataset.severity,):
+    for severity in severities:
         for seed in range(config.seed, config.seed + settings.seeds):
             for row, changes in settings.rows.items():
+                if severity not in settings.only_at.get(row, severities):
+                    continue
                 where = {"seed": seed, "dataset.severity": severity}
                 changed = _changed(config, row, where | _settings_of(row, changes))
                 cell = pinned(changed, strict=False)  # one commit for all cells
@@ -131,6 +137,21 @@ def _check_names(settings: BenchmarkConfig) -> None:
             f"benchmark.{where}: {name!r} is the name of a reference or control, which has a row "
             f"of its own in the table. Fix: call the row otherwise, e.g. {name}-ours"
         )
+
+
+def _check_places(settings: BenchmarkConfig, severities: Sequence[float | str]) -> None:
+    for row, own in settings.only_at.items():
+        if row not in settings.rows:
+            raise ConfigError(
+                f"benchmark.only_at names {_told(row)!r}; expected rows "
+                f"({_told(', '.join(settings.rows))}). Fix: correct the name"
+            )
+        if strange := [each for each in own if each not in severities]:
+            raise ConfigError(
+                f"benchmark.only_at.{row}: {strange[0]}; expected some of the severities "
+                f"({', '.join(map(str, severities))}). Fix: correct it, or add it to "
+                "`benchmark.severities`"
+            )
 
 
 def _told(text: str) -> str:

@@ -31,6 +31,8 @@ def page(
     made = set(records[["row", "severity", "seed"]].itertuples(index=False, name=None))
     cells = {(cell.row, cell.severity, cell.seed) for cell in finished.cells}
     sizes = " x ".join(str(len(set(values))) for values in zip(*cells, strict=True))
+    if finished.settings.only_at:
+        sizes += ", some rows at some severities"
     there = (
         f"Of {len(cells)} cells (rows x severities x seeds: {sizes}) {len(cells & made)} are "
         "finished. This page is written by"

@@ -11,6 +11,9 @@ from pydantic import (
 from raysynth.knobs import NAME, Count, Place, Section
 
 
+Severity = Annotated[float, Field(ge=0.5, lt=1.0)] | Literal["original"]
+
+
 class BenchmarkConfig(Section):
     """`raysynth benchmark`: rows x severities x seeds; what cells have in common is done once."""
 
@@ -30,8 +33,14 @@ class BenchmarkConfig(Section):
         description="Name -> rows: one more row of the table, which is at each severity and seed "
         "the one of these of the best validation WGA. Nothing is trained for it.",
     )
-    severities: tuple[Annotated[float, Field(ge=0.5, lt=1.0)] | Literal["original"], ...] = Field(
+    severities: tuple[Severity, ...] = Field(
         (), description="Severities of every row; none: `dataset.severity`."
+    )
+    only_at: dict[
+        Annotated[str, Field(pattern=NAME)], Annotated[tuple[Severity, ...], Field(min_length=1)]
+    ] = Field(
+        default_factory=dict,
+        description="Row name -> those of `severities` that it is run at; others: at every one.",
     )
     seeds: Count = Field(5, description="Run seeds of every cell: `seed`, `seed` + 1, ...")
     concurrent: Count = Field(

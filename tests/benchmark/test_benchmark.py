@@ -66,6 +66,19 @@ def test_cells_share_what_their_rows_do_not_change(tmp_path):
     assert auto["synthesis"] not in (shared["synthesis"], vanilla["synthesis"])
 
 
+def test_a_row_may_be_of_some_severities_alone(tmp_path):
+    severities: tuple[float, ...] = (0.7, 0.8)
+    everywhere = {cell.name: cell for cell in plan_cells(planned(tmp_path, severities=severities))}
+    own = {"vanilla": (0.8,)}
+    cells = plan_cells(planned(tmp_path, severities=severities, only_at=own))
+    assert {cell.name for cell in cells} == {*everywhere} - {"vanilla-0.7-0"}
+    assert all(cell.stages == everywhere[cell.name].stages for cell in cells)
+    with pytest.raises(ConfigError, match=r"only_at names 'lora'; expected rows .*vanilla"):
+        plan_cells(planned(tmp_path, only_at={"lora": (0.8,)}))
+    with pytest.raises(ConfigError, match=r"only_at\.vanilla: 0\.9; expected some .*\(0\.8\)"):
+        plan_cells(planned(tmp_path, only_at={"vanilla": (0.9, 0.8)}))
+
+
 @pytest.mark.parametrize(
     "name", sorted(file.stem for file in (ROOT / "benchmarks/results").glob("outfits*.csv"))
 )

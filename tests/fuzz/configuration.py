@@ -221,6 +221,8 @@ def benchmark(draw: st.DrawFn) -> dict[str, Any]:
             st.lists(st.sampled_from((0.9, 0.99, "original", 1)), max_size=2)
         )
         values["baseline"] = draw(st.one_of(st.sampled_from(("ours", "vanilla")), words))
+        places = st.lists(st.sampled_from((0.9, 0.99, 1)), max_size=2)
+        values["only_at"] = draw(st.dictionaries(st.sampled_from(("ours", "x")), places))
         chosen = st.lists(st.sampled_from(("ours", "vanilla", "x")), max_size=3)
         values["by_validation"] = draw(st.dictionaries(words, chosen, max_size=1))
     return {
