@@ -15,7 +15,7 @@ from raysynth.adapters.record import Adapter, maker_of, read_adapter
 from raysynth.classify.card import plain
 from raysynth.classify.licences import of_model
 from raysynth.finetune.jobs import Job
-from raysynth.finetune.kept_previews import previews_of, read
+from raysynth.finetune.kept_previews import IMAGES, previews_of, read
 from raysynth.models.hub import OWN, public_name
 from raysynth.models.quantisation import in_words
 from raysynth.models.sources import is_path
@@ -101,11 +101,7 @@ def _picture(
     photographs: Sequence[Image.Image],
 ) -> bytes:
     """Some of the images and the last preview, as one picture that says what it is."""
-    side = preview.shape[0]
-    drawn = [
-        Image.fromarray(preview[:, start : start + side])
-        for start in range(0, preview.shape[1], side)
-    ]
+    drawn = [Image.fromarray(each) for each in np.split(preview, IMAGES, 1)]
     packet = maker_of(config.base, {}).packet(job.name)
     for image in drawn:
         image.thumbnail(max((each.size for each in photographs), default=image.size))

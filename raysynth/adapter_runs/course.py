@@ -57,9 +57,10 @@ def asked_of(config: TrainConfig) -> tuple[Folders, list[Job]]:
     """
     check_finetune(config)
     folders = read_folders(config)
-    check_pictures(folders)
+    sizes = check_pictures(folders)
     names = {name: folder for folder, name in folders.names.items()}
-    return folders, jobs_of(config, names, folders.by_adapter)
+    own = sizes if config.aspect_ratio > 1 else {}
+    return folders, jobs_of(config, names, folders.by_adapter, own)
 
 
 def check(config: TrainConfig) -> list[str]:

@@ -19,7 +19,7 @@ from raysynth.adapter_runs.captions import captions_of
 from raysynth.adapter_runs.settings import TrainConfig, spoken
 from raysynth.datasets.files import clipped, open_folder, reaching, require_files, some
 from raysynth.datasets.layouts.tree import SUFFIXES, files_below, is_image
-from raysynth.datasets.pictures import FORMATS, Unreadable, read_files
+from raysynth.datasets.pictures import FORMATS, ORIENTATION, Unreadable, read_files
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
 from raysynth.storage.files import Storage
@@ -32,6 +32,8 @@ LONGEST_NAME = 80
 """Characters of an adapter's name."""
 HEAD = 1 << 16
 """Bytes of an image that say its format and size."""
+LYING = 5
+"""EXIF's orientations from this on turn an image by a quarter."""
 READERS = 16
 NAMED = 3
 """Images that cannot be read and are said by name."""
@@ -202,15 +204,16 @@ def _require_images(config: TrainConfig, counts: Mapping[str, int], empty: Seque
         )
 
 
-def check_pictures(folders: Folders) -> None:
-    """Refuse files that are no image by their first bytes; whole images are read by workers.
+def check_pictures(folders: Folders) -> dict[str, tuple[int, int]]:
+    """Image -> height and width in pixels as it is seen; refuses files that are no image.
 
-    Raises DataError that names them.
+    First bytes alone are read; whole images by workers. Raises DataError that names them.
     """
     storage, root = open_folder(folders.path)
     with ThreadPoolExecutor(READERS) as readers:
-        found = readers.map(partial(_fault, storage, root), folders.files)
-        wrong = [(n, why) for n, why in zip(folders.files, found, strict=True) if why]
+        heads = readers.map(partial(_head, storage, root), folders.files)
+        found = dict(zip(folders.files, heads, strict=True))
+    wrong = [(name, why) for name, why in found.items() if isinstance(why, str)]
     if wrong:
         told = "; ".join(f"{clipped(name)}: {why}" for name, why in wrong[:NAMED])
         more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
@@ -218,15 +221,17 @@ def check_pictures(folders: Folders) -> None:
             f"{clipped(folders.path)}: {len(wrong)} image(s) that cannot be read ({told}{more}). "
             "Fix: replace or remove them"
         )
+    return {name: size for name, size in found.items() if not isinstance(size, str)}
 
 
-def _fault(storage: Storage, root: str, name: str) -> str:
-    """Why a file is no image, "" where its first bytes are those of one."""
+def _head(storage: Storage, root: str, name: str) -> tuple[int, int] | str:
+    """Height and width by an image's first bytes, or why they are none of an image."""
     head = storage.cat_file(f"{root}/{name}", start=0, end=HEAD)
     try:
-        Image.open(io.BytesIO(head), formats=FORMATS)
+        image = Image.open(io.BytesIO(head), formats=FORMATS)
+        lying = image.getexif().get(ORIENTATION, 1) >= LYING
+        return image.size if lying else image.size[::-1]
     except Exception as error:  # broken pictures make decoders raise whatever they like
         empty = "the file is empty" if not head else ""
         kind = f"none of the formats that are read ({', '.join(FORMATS)})"
         return empty or (kind if "cannot identify" in str(error) else clipped(error))
-    return ""

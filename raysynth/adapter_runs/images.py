@@ -18,8 +18,11 @@ from raysynth.datasets.ingest import Taken, take_in
 from raysynth.errors import DamagedError
 from raysynth.stages.stage import Work
 from raysynth.storage.files import open_storage, write_atomic
+from raysynth.storage.tables import read_parts, size_of, split_files
 from raysynth.terminal import clipped, masked
 
+Size = tuple[int, int]
+"""Height and width, pixels."""
 CAPTIONS = ".captions.feather"
 """Such a name, and not Parquet: whoever opens the folder as a data set gets the images alone."""
 
@@ -82,3 +85,14 @@ def read_trained(folder: str, names: tuple[str, ...]) -> Trained:
             path,
         ) from error
     return Trained(names, table)
+
+
+def sizes_in(folder: str) -> dict[str, Size]:
+    """Image -> height and width, of the table that `build` wrote to a folder or URI."""
+    found = {}
+    for part in read_parts(folder, ["id", "image"], split_files(folder, "train")):
+        images = pc.struct_field(part["image"], "bytes")
+        for name, image in zip(part["id"].to_pylist(), images, strict=True):
+            width, height = size_of(image.as_py())
+            found[name] = (height, width)
+    return found

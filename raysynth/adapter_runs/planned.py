@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from raysynth.adapter_runs.course import TRAIN, asked_of, warnings_of
 from raysynth.adapter_runs.settings import TrainConfig
 from raysynth.config.config import Config
 from raysynth.finetune.jobs import Job
+from raysynth.models.family import reader_of
+from raysynth.models.sizes import placed
+from raysynth.models.sources import known_family, resolve
 from raysynth.planning.costs import (
     FLOAT_BYTES,
     GPUS_GB,
@@ -35,6 +40,8 @@ def rehearsed(config: TrainConfig) -> Iterator[str]:
     yield ""
     assumptions: list[str] = []
     yield from _costs(config, jobs, assumptions)
+    if config.aspect_ratio > 1:
+        yield f"sizes        {_sizes(config, jobs)}"
     captions = f"{folders.own:,} of {len(folders.files):,} images"
     yield f"captions     of their own: {captions}; others: {shown(config.caption)}"
     yield f"to           {masked(config.root)}"
@@ -56,6 +63,20 @@ def _listed(jobs: list[Job]) -> Iterator[str]:
         )
     if len(jobs) > NAMED:
         yield f"and {len(jobs) - NAMED:,} more"
+
+
+def _sizes(config: TrainConfig, jobs: list[Job]) -> str:
+    """How many images are trained at each height and width."""
+    family = known_family(config.base)
+    if family is None:
+        return "by those of the base, which the hub is not asked for here"
+    shape = family.shape(reader_of(Path(resolve(config.base.name))))
+    found = Counter[tuple[int, int]]()
+    for job in jobs:
+        sizes, place = placed(job.sizes, shape, config.aspect_ratio)
+        found.update(sizes[each] for each in place.tolist())
+    told = (f"{height} x {width} ({n:,})" for (height, width), n in found.most_common())
+    return f"height x width: {', '.join(told)} images"
 
 
 def _costs(config: TrainConfig, jobs: list[Job], assumptions: list[str]) -> Iterator[str]:

@@ -54,6 +54,14 @@ class TrainConfig(RunConfig):
         description="Prompt of images that have no caption of their own; {name}: the folder's, "
         "underscores as spaces.",
     )
+    aspect_ratio: float = Field(
+        1.0,
+        ge=1,
+        le=8,
+        description="Longer side of images over the shorter one, at most; what is beyond it is cut "
+        "off. 1: every image's centre square. More: images are trained in their own proportions, "
+        "at the nearest of sizes of no more pixels than the base's square (aspect-ratio buckets).",
+    )
     base: BaseConfigSection = Field(default_factory=BaseConfigSection)
     finetune: FinetuneConfig = Field(default_factory=FinetuneConfig)
     resources: ResourcesConfig = Field(default_factory=ResourcesConfig)
@@ -64,6 +72,11 @@ class TrainConfig(RunConfig):
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
         spoken(self.caption, "x")
+        if self.aspect_ratio > 1 and self.training.budget.prior_weight:
+            raise ValueError(
+                f"aspect_ratio={self.aspect_ratio:g} with finetune.prior_weight: prior images are "
+                "squares of the base's. Fix: leave one of them out"
+            )
         return self
 
     @property

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from raysynth.adapter_runs.cards import write_cards
-from raysynth.adapter_runs.images import read_trained
+from raysynth.adapter_runs.images import Size, read_trained, sizes_in
 from raysynth.adapter_runs.settings import TrainConfig, spoken
 from raysynth.adapter_runs.unchanged import note_origins, origins_of, take_over
 from raysynth.finetune.jobs import SHARED, Job, budget_of, check_overrides
@@ -24,6 +25,7 @@ def jobs_of(
     config: TrainConfig,
     names: Mapping[str, str],
     images: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]],
+    sizes: Mapping[str, Size],
 ) -> list[Job]:
     """The adapters of a run, each a function of its own folder, whatever others there are.
 
@@ -31,13 +33,15 @@ def jobs_of(
     ----------
     names : adapter -> its folder.
     images : adapter -> ids and captions of its images.
+    sizes : image -> height and width, pixels; none where all are trained as squares.
 
     Raises ConfigError for `finetune.overrides` of an adapter that there is not.
     """
-    jobs = [
-        _job(config, label, name, spoken(config.caption, folder), *images[name])
-        for label, (name, folder) in enumerate(names.items())
-    ]
+    jobs = []
+    for label, (name, folder) in enumerate(names.items()):
+        job = _job(config, label, name, spoken(config.caption, folder), *images[name])
+        own = tuple(sizes[each] for each in job.ids) if sizes else ()
+        jobs.append(replace(job, sizes=own, aspect_ratio=config.aspect_ratio))
     check_overrides(config.finetune, [job.name for job in jobs])
     return jobs
 
@@ -81,7 +85,8 @@ def decided_by(config: TrainConfig) -> dict[str, Any]:
     """What adapters depend on besides their images and captions."""
     told = training_inputs(config)
     del told["prompts"]  # captions, which every adapter has its own of
-    return {**told, "base": base_of(config.base), "seed": config.seed}
+    kept = {"aspect_ratio": config.aspect_ratio} if config.aspect_ratio > 1 else {}
+    return {**told, "base": base_of(config.base), "seed": config.seed, **kept}
 
 
 def key_of(name: str) -> tuple[int, ...]:
@@ -98,7 +103,7 @@ def build(work: Work) -> dict[str, Any]:
     trained = read_trained(real, groups.label_names)
     names = dict(zip(groups.label_names, groups.label_words, strict=True))
     images = {name: trained.of(label) for label, name in enumerate(trained.names)}
-    jobs = jobs_of(config, names, images)
+    jobs = jobs_of(config, names, images, sizes_in(real) if config.aspect_ratio > 1 else {})
     origins = origins_of(jobs, decided_by(config), real)
     before = work.run.folder("finetune")
     if taken := take_over(jobs, origins, before, work.folder):

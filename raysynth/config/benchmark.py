@@ -10,7 +10,6 @@ from pydantic import (
 
 from raysynth.knobs import NAME, Count, Place, Section
 
-
 Severity = Annotated[float, Field(ge=0.5, lt=1.0)] | Literal["original"]
 
 

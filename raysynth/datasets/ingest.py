@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
-from PIL import Image
 
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.workers import busy_task_cpus
@@ -34,10 +32,10 @@ from raysynth.storage.tables import (
     IMAGE,
     REAL,
     SPLITS,
-    STORED,
     read_footers,
     read_parts,
     read_table,
+    size_of,
     to_parquet,
     with_groups,
 )
@@ -207,7 +205,7 @@ def _write_chunk(chunk: pa.Table, dataset: Dataset, groups: Groups, work: str) -
     damage.keep(dataset, kept, good, f"{work}/{file}")  # first: a table that is there is whole
     data = to_parquet(table)
     write_atomic(f"{work}/{file}", data)
-    sides = {side for image in good for side in _size(image)}
+    sides = {side for image in good for side in size_of(image)}
     ends = [min(sides), max(sides)] if sides else []
     return pa.table(
         {
@@ -218,11 +216,6 @@ def _write_chunk(chunk: pa.Table, dataset: Dataset, groups: Groups, work: str) -
             "sha256": [hashlib.sha256(data).hexdigest()],
         }
     )
-
-
-def _size(image: bytes) -> tuple[int, int]:
-    """Width and height of an encoded image, from its header."""
-    return Image.open(io.BytesIO(image), formats=STORED).size
 
 
 def _skipped(chunks: list[pa.Table], work: str) -> set[str]:

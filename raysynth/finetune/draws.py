@@ -41,11 +41,18 @@ class Draws:
     """float32 in (0, 1): becomes the timestep."""
 
 
-def draw(job: Job, config: FinetuneConfig, seed: int) -> Draws:
-    """All choices of a job; `seed` is the run's. Images that are held out are not drawn."""
+def draw(job: Job, config: FinetuneConfig, seed: int, place: np.ndarray | None = None) -> Draws:
+    """All choices of a job; `seed` is the run's. Images that are held out are not drawn.
+
+    `place`: [N] which of several sizes each image has, and so all images of a step; None: one.
+    """
     rng = np.random.default_rng(_key(job, seed, _ROWS))
     shape = (job.steps * config.accumulation, job.batch)
-    rows = _draw_rows(job, shape, held_out_rows(job, config, seed), rng)
+    without = held_out_rows(job, config, seed)
+    if place is None or len(np.unique(place)) == 1:
+        rows = _draw_rows(job, shape, without, rng)
+    else:
+        rows = _draw_sizes(np.delete(np.arange(len(place)), without), place, shape, config, rng)
     flips = rng.random(shape) < (0.5 if config.flip else 0.0)
     dropped = rng.random(shape) < prompt_dropout(config.prompt_dropout, job.scope)
     uniform = rng.random(shape, dtype=np.float32).clip(1e-6, 1 - 1e-6)
@@ -158,6 +165,35 @@ def _draw_rows(
     for g in np.unique(slots).tolist():
         places = slots == g
         rows[places] = _walk(np.flatnonzero(group == g), int(places.sum()), rng)
+    return rows
+
+
+def _draw_sizes(
+    members: np.ndarray,
+    place: np.ndarray,
+    shape: tuple[int, int],
+    config: FinetuneConfig,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Image positions where all images of a step have one size; every image comes equally often.
+
+    Sizes take turns evenly, with as many steps as they have images for, at least one. A size of
+    fewer images than a batch has each of them several times in it, under other noise.
+    """
+    sizes, counts = np.unique(place[members], return_counts=True)
+    steps = shape[0] // config.accumulation
+    quota = steps * counts / counts.sum()
+    given = np.floor(quota).astype(np.int64)
+    given[np.argsort(given - quota, kind="stable")[: steps - given.sum()]] += 1
+    for size in np.flatnonzero(given == 0)[: max(steps - len(sizes), 0)]:
+        given[[size, int(given.argmax())]] += (1, -1)
+    at = np.concatenate([(np.arange(n) + 0.5) / n for n in given if n])
+    order = np.repeat(sizes, given)[np.argsort(at, kind="stable")]
+    rows = np.empty(shape, dtype=np.int64)
+    for size, own in zip(sizes, given, strict=True):
+        length = own * config.accumulation * shape[1]
+        turns = np.repeat(order == size, config.accumulation)
+        rows[turns] = _walk(members[place[members] == size], length, rng).reshape(-1, shape[1])
     return rows
 
 

@@ -79,6 +79,11 @@ class Job:
     """Of each group that the model speaks for, the prompts of its label and its attribute alone."""
     captions: tuple[str, ...] = ()
     """Prompt of each image, where images have their own; none: their groups'."""
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Height and width of each image as it is stored, pixels, where images are trained in their own
+    proportions (`sized`); none: all as squares of the base's."""
+    aspect_ratio: float = 1.0
+    """The longer side over the shorter one that they keep, at most."""
     cuts: bool = False
     """Whether prompts that are longer than the text encoder reads are cut; else they fail."""
     key: tuple[int, ...] = ()

@@ -1,7 +1,7 @@
 """Previews on the storage: written by workers, read by whoever shows them; without torch.
 
-They lie in `<fine-tuning>/<adapter>/previews/<step>.png`: squares of the training images' side from
-left to right, as many as `previews.IMAGES`.
+They lie in `<fine-tuning>/<adapter>/previews/<step>.png`: images of the size that most steps are
+trained at, from left to right.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from raysynth.storage.files import make_folder, open_storage, sizes_below, write
 from raysynth.storage.tables import encode_png
 
 FOLDER = "previews"
+IMAGES = 4
+"""In a preview."""
 
 
 def keep(folder: str, step: int, picture: NDArray[np.uint8]) -> None:
@@ -34,7 +36,7 @@ def path_of(folder: str, step: int) -> str:
 
 
 def read(folder: str, step: int) -> NDArray[np.uint8] | None:
-    """[side, IMAGES side, 3] a preview; None: there is none."""
+    """[height, IMAGES width, 3] a preview; None: there is none."""
     storage, path = open_storage(path_of(folder, step))
     with contextlib.suppress(OSError, StorageError):
         return np.asarray(Image.open(io.BytesIO(storage.cat_file(path))).convert("RGB"))

@@ -26,6 +26,7 @@ from raysynth.finetune.material import Material
 from raysynth.finetune.optimizer import Steps
 from raysynth.finetune.packs import Pack
 from raysynth.finetune.settings import FinetuneConfig
+from raysynth.finetune.sized import Sized
 from raysynth.storage.files import write_atomic
 
 WARM_UP = 0.1
@@ -38,9 +39,10 @@ class Learner:
 
     job: Job
     slot: int
-    material: Material
-    held_out: Material | None
-    """What early stopping measures on; None when it is off."""
+    sized: Sized
+    """What it is trained on."""
+    held_out: tuple[Material, ...]
+    """What early stopping measures on, a batch for each size of images; none when it is off."""
     done: int = 0
     """Optimizer steps taken."""
     losses: list[float] = field(default_factory=list)
@@ -52,6 +54,11 @@ class Learner:
     best: Tensor | None = None
     """[n] weights of the least held-out loss."""
 
+    @property
+    def material(self) -> Material:
+        """What most of its steps are of."""
+        return self.sized.usual
+
     def due(self, settings: FinetuneConfig) -> bool:
         """Whether it is to be evaluated: every `finetune.evaluate_steps` steps and at its end."""
         return self.done % settings.evaluate_steps == 0 or self.done >= self.job.steps
@@ -59,14 +66,14 @@ class Learner:
     def stale(self, settings: FinetuneConfig) -> bool:
         """Whether `finetune.patience` evaluations brought nothing better."""
         waited = (self.done - self.best_step) // settings.evaluate_steps
-        return self.held_out is not None and settings.patience <= waited
+        return bool(self.held_out) and settings.patience <= waited
 
     def until_event(self, settings: FinetuneConfig) -> int:
         """Steps until it ends, is saved, is looked at or is evaluated."""
         steps = [self.job.steps - self.done, _to_next(self.done, settings.checkpoint_steps)]
         if settings.preview_steps:
             steps.append(_to_next(self.done, settings.preview_steps))
-        if self.held_out is not None:
+        if self.held_out:
             steps.append(_to_next(self.done, settings.evaluate_steps))
         return min(steps)
 

@@ -5,7 +5,7 @@ Shape suffixes: S slots, P training adapters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,10 +51,10 @@ class Loop:
     """[S] bool."""
     average: Tensor | None
     """[S, n] moving average of the weights."""
-    active: Tensor
-    """[P] int64 slots of the phase that runs."""
     parts: Tensor
     """[P, n] what each term has come to in the step that is taken."""
+    laid: Phase | None = None
+    """What rows were routed for last."""
     learners: list[Learner] = field(default_factory=list)
     """Those in training, by slot."""
     notes: list[str] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Loop:
         return self.optimizer.kept(slot) if self.average is None else self.average[slot]
 
 
-def route(loop: Loop, phase: Phase, learners: list[Learner]) -> None:
+def route(loop: Loop, phase: Phase, learners: Sequence[Learner]) -> None:
     """Say which adapter each row of a phase uses."""
     rows = zip(learners, phase.columns, strict=True)
     loop.trainee.route([learner.slot for learner, own in rows for _ in range(len(own))])

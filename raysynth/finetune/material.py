@@ -6,6 +6,7 @@ Shape suffixes: T micro-batches, b rows of an adapter's micro-batch, E encoded i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -24,7 +25,7 @@ from raysynth.finetune.kept import Encoded, Kept
 from raysynth.models.condition import Condition
 from raysynth.models.family import Base
 from raysynth.models.latents import as_pixels, images_at_once, moments
-from raysynth.storage.tables import decode_images, read_parts, split_files
+from raysynth.storage.tables import Size, decode_images, read_parts, split_files
 
 ENCODE_BATCH = 64
 """Images, or captions, encoded at once, at most."""
@@ -93,7 +94,7 @@ def prepare(
     flips = pairs[:, 1].astype(bool)
     said, state_of_row = job.spoken
     prompts = [*said, ""]
-    read = cache(partial(read_images, real, tuple(ids), base.image_size))
+    read = cache(partial(read_images, real, tuple(ids), base.size))
 
     def encode() -> Encoded:
         return encode_images(base, read(), place, flips), heard(base, job, prompts)
@@ -123,13 +124,14 @@ def heard(base: Base, job: Job, prompts: Sequence[str]) -> Condition:
     return Condition.cat([cutting.condition(prompts[n : n + ENCODE_BATCH]) for n in parts])
 
 
-def read_images(real: str, ids: Sequence[str], size: int) -> np.ndarray:
-    """[N, size, size, 3] uint8 training images of the real table, in the order of `ids`.
+def read_images(real: str, ids: Sequence[str], size: Size) -> np.ndarray:
+    """[N, H, W, 3] uint8 training images of the real table at a size, in the order of `ids`.
 
     Raises DataError when some are not in the table.
     """
     wanted, missing = pa.array(ids, pa.string()), np.ones(len(ids), bool)
-    pixels = np.empty((len(ids), size, size, 3), np.uint8)
+    height, width = (size, size) if isinstance(size, int) else size
+    pixels = np.empty((len(ids), height, width, 3), np.uint8)
     for part in read_parts(real, ["id", "image"], split_files(real, "train"), wanted):
         place = pc.index_in(part["id"], value_set=wanted)
         rows = np.asarray(place)
@@ -153,7 +155,8 @@ def encode_images(base: Base, pixels: np.ndarray, place: np.ndarray, flips: np.n
     pixels : [N, H, W, 3] uint8.
     place : [E] int, which of the images; flips : [E] bool, whether mirrored.
     """
-    encoded, count = [], images_at_once(pixels.shape[1], ENCODE_BATCH)
+    side = math.isqrt(pixels.shape[1] * pixels.shape[2])
+    encoded, count = [], images_at_once(side, ENCODE_BATCH)
     for start in range(0, len(place), count):
         rows = slice(start, start + count)
         x = as_pixels(base, pixels[place[rows]])

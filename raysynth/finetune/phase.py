@@ -1,9 +1,9 @@
 """Phases: stretches of steps in which the same adapters train, laid out as whole batches.
 
-Adapters come and go, and their batches differ in size; between two such changes every step is the
+Adapters come and go, and their batches differ in length; between two such changes every step is the
 same batch arithmetic, so it is laid out once per phase and the step itself holds no Python per
-adapter. Batches of different sizes are filled up to equal runs by rows of weight zero, since the
-grouped layers work on runs of equal length.
+adapter. Batches of different lengths are filled up to equal runs by rows of weight zero, since the
+grouped layers work on runs of equal length. All images of a phase have one size (`turns`).
 
 Shape suffixes: P training adapters, T micro-batches of the phase, B rows of one micro-batch.
 """
@@ -11,7 +11,7 @@ Shape suffixes: P training adapters, T micro-batches of the phase, B rows of one
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -36,12 +36,35 @@ class Row:
     job: Job
     material: Material
     at: int
-    """Number of its next micro-batch."""
+    """Number of its next micro-batch among all of the job, by which its noise is drawn."""
+    first: int
+    """Number of that among those of the material."""
 
     @property
     def count(self) -> int:
         """Rows per micro-batch."""
         return self.material.entries.shape[1]
+
+    def narrowed(self, micro_batches: int) -> Row:
+        """The same row with nothing but what its next micro-batches draw, as often as they do."""
+        own, stretch = self.material, slice(self.first, self.first + micro_batches)
+        entries, spoken = own.entries[stretch], own.spoken[stretch]
+        numbers = torch.arange(entries.numel(), device=entries.device).reshape(entries.shape)
+        texts, also = own.texts, {name: other[stretch] for name, other in own.also.items()}
+        if not also:  # prompts that are compared keep their numbers; there are few of them
+            texts, spoken = texts.take(spoken.flatten()), numbers
+        material = replace(
+            own,
+            moments=own.moments[entries.flatten()],
+            texts=texts,
+            entries=numbers,
+            spoken=spoken,
+            uniform=own.uniform[stretch],
+            also=also,
+            values={name: value[stretch] for name, value in own.values.items()},
+            images={name: value[entries.flatten()] for name, value in own.images.items()},
+        )
+        return replace(self, material=material, first=0)
 
 
 @dataclass(frozen=True)
@@ -131,8 +154,7 @@ def lay_out(rows: Sequence[Row], micro_batches: int, before: Phase | None = None
     columns = [
         torch.arange(-(-row.count // length) * length).clamp(max=row.count - 1) for row in rows
     ]
-    stays = before is not None and [r.job for r in before.rows] == [r.job for r in rows]
-    if before is not None and stays:
+    if before is not None and _same(before.rows, rows):
         moments, texts, images = before.moments, before.texts, before.images
     else:
         moments = torch.cat([own.moments for own in each])
@@ -157,6 +179,12 @@ def lay_out(rows: Sequence[Row], micro_batches: int, before: Phase | None = None
     )
 
 
+def _same(before: Sequence[Row], rows: Sequence[Row]) -> bool:
+    """Whether rows are of the same material as those before."""
+    pairs = zip(before, rows, strict=False)
+    return len(before) == len(rows) and all(a.material is b.material for a, b in pairs)
+
+
 def _beside(
     rows: Sequence[Row],
     columns: Sequence[Tensor],
@@ -174,7 +202,7 @@ def _beside(
     found = []
     for number, (row, column) in enumerate(zip(rows, columns, strict=True)):
         draws = draws_of[number][
-            row.at : row.at + micro_batches, column.to(draws_of[number].device)
+            row.first : row.first + micro_batches, column.to(draws_of[number].device)
         ]
         found.append(draws if firsts is None else draws + firsts[number])
     return torch.cat(found, 1)

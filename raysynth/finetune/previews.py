@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raysynth.finetune.draws import prior_dice
+from raysynth.finetune.kept_previews import IMAGES
 from raysynth.finetune.learner import Learner
 from raysynth.finetune.material import heard
 from raysynth.models.condition import Condition
@@ -22,23 +23,23 @@ from raysynth.models.family import Base
 from raysynth.models.latents import decode
 from raysynth.models.prediction import Predicted
 
-IMAGES, STEPS, GUIDANCE = 4, 8, 3.0
+STEPS, GUIDANCE = 8, 3.0
 Denoise = Callable[[Tensor, Tensor, Condition], Predicted]
 
 
 def drawn(learner: Learner, base: Base, denoise: Denoise, seed: int) -> NDArray[np.uint8]:
-    """[side, IMAGES side, 3] images of an adapter as it is now, of its groups or captions in turn.
+    """[height, IMAGES width, 3] images of an adapter as it is now, its groups or captions in turn.
 
     Deterministic DDIM (Song et al. 2021, eq. 12 with sigma = 0) over STEPS levels with
     classifier-free guidance; `denoise`: the adapter's network.
     """
-    job = learner.job
+    job, shape = learner.job, learner.material.moments.shape[2:]
+    height, width = (positions * base.shape.factor for positions in shape[1:])
     own = [(job.group, caption) for caption in dict.fromkeys(job.captions)]
     spoken = own or sorted(job.prompts.items())
     asked = [spoken[number % len(spoken)] for number in range(IMAGES)]
-    told = heard(base, job, [*[""] * IMAGES, *(prompt for _, prompt in asked)])
+    told = heard(base.at(height, width), job, [*[""] * IMAGES, *(prompt for _, prompt in asked)])
     dice = [prior_dice(group, number, seed) for number, (group, _) in enumerate(asked)]
-    shape = learner.material.moments.shape[2:]
     x = torch.stack([torch.randn(shape, generator=own) for own in dice]).to(base.device)
     shares = torch.linspace(1, 0, STEPS + 1, device=base.device)[:-1] * 0.999
     times = base.prediction.at(shares)

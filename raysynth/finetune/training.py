@@ -11,7 +11,7 @@ Shape suffixes: S slots, P training adapters, B rows of a micro-batch, [C, h, w]
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -23,11 +23,10 @@ from torch import Tensor
 from raysynth.adapters.record import read_adapter
 from raysynth.adapters.rows import clip_rows
 from raysynth.errors import RaysynthError
-from raysynth.finetune.draws import Draws, draw, draw_held_out, held_out_rows, start_dice
 from raysynth.finetune.engines import build_trainee, precision_of
-from raysynth.finetune.experts import expanded, next_of, within
+from raysynth.finetune.entering import enter, forget
+from raysynth.finetune.experts import expanded, next_of
 from raysynth.finetune.jobs import Job
-from raysynth.finetune.kept import Kept
 from raysynth.finetune.kept_previews import keep
 from raysynth.finetune.learner import (
     Learner,
@@ -35,21 +34,19 @@ from raysynth.finetune.learner import (
     ema_decay,
     finish,
     learning_rate_factor,
-    resume,
     save_checkpoint,
 )
 from raysynth.finetune.loop import Loop, averaged, of_slot, route
-from raysynth.finetune.material import Material, prepare
 from raysynth.finetune.memory import fit_slots
-from raysynth.finetune.objective import OfImages
 from raysynth.finetune.optimizer import Steps
 from raysynth.finetune.packs import Pack, Report, unheard
-from raysynth.finetune.phase import Phase, Row, lay_out
+from raysynth.finetune.phase import Phase
 from raysynth.finetune.previews import drawn
-from raysynth.finetune.prior import add_prior, draw_priors
+from raysynth.finetune.prior import draw_priors
 from raysynth.finetune.scaling import LossScale, accelerator_of
 from raysynth.finetune.settings import OBJECTIVES
-from raysynth.finetune.term import Beginning, terms_of
+from raysynth.finetune.term import terms_of
+from raysynth.finetune.turns import Turn, held_out_turns, turns_of
 from raysynth.metrics import ADAPTER_LOSS, put
 from raysynth.models.base import load_base
 from raysynth.models.denoiser import Denoiser
@@ -67,7 +64,7 @@ def train_pack(pack: Pack, report: Report = unheard) -> dict[str, str]:
     failed: dict[str, str] = {}
     if queue:
         report({}, {}, doing=_beginning(pack))
-        loop, phase = start(pack, queue), None
+        loop = start(pack, queue)
         report = partial(_tell, report, loop)
         while True:
             if queue:
@@ -75,10 +72,9 @@ def train_pack(pack: Pack, report: Report = unheard) -> dict[str, str]:
             failed |= _admit(loop, queue)
             if not loop.learners:
                 break
-            if phase is None:
+            if loop.laid is None:
                 report({}, failed, doing="the first step")
-            phase = _next_phase(loop, phase)
-            _run(loop, phase, partial(report, failed=failed))
+            _run(loop, partial(report, failed=failed))
             done = {learner.job.name: learner.done for learner in loop.learners}
             losses = {learner.job.name: at_the_end(learner.losses) for learner in loop.learners}
             for name, loss in losses.items():
@@ -128,12 +124,11 @@ def start(pack: Pack, jobs: list[Job]) -> Loop:
         scale=LossScale.of(precision, slots, device),
         alive=torch.ones(slots, dtype=torch.bool, device=device),
         average=trainee.rows.values.clone() if budget.ema else None,
-        active=torch.arange(0, device=device),
         parts=torch.zeros(0, 0, device=device),
     )
 
 
-def step(loop: Loop, phase: Phase, number: int) -> Tensor:
+def step(loop: Loop, turns: Sequence[Turn], number: int) -> Tensor:
     """One optimizer step of every learner; returns their losses [P], without waiting for them."""
     settings, rows = loop.pack.settings, loop.trainee.rows
     falls = loop.optimizer.part.falls
@@ -141,19 +136,19 @@ def step(loop: Loop, phase: Phase, number: int) -> Tensor:
         factor = learning_rate_factor(learner.done + number, learner.job.steps, falls)
         loop.optimizer.set_rate(learner.slot, learner.job.learning_rate * factor)
     rows.gradients.zero_()
-    total = torch.zeros(len(loop.active), device=rows.values.device)
-    loop.parts = torch.zeros(len(loop.active), len(loop.terms), device=rows.values.device)
-    for micro in range(settings.accumulation):
-        losses_P = losses(loop, phase, number * settings.accumulation + micro)
-        loop.accelerator.backward((losses_P * loop.scale.values[loop.active]).sum())
-        total += losses_P.detach() / settings.accumulation
-    loop.parts /= settings.accumulation
+    total = torch.zeros(len(loop.learners), device=rows.values.device)
+    parts = torch.zeros(len(loop.learners), len(loop.terms), device=rows.values.device)
+    for turn in turns:
+        take(loop, turn)
+        own = _passed(loop, turn)
+        total[turn.places], parts[turn.places] = own, loop.parts / settings.accumulation
+        loop.alive[turn.slots] &= own.isfinite()
+    loop.parts = parts
     rows.gradients.div_(loop.scale.values[:, None] * settings.accumulation)
     finite = clip_rows(rows.gradients, settings.max_grad_norm)
     with loop.scale.skipping(finite, rows):
         loop.optimizer.step()
     loop.alive &= loop.scale.tolerates(finite)
-    loop.alive[loop.active] &= total.isfinite()
     if loop.average is not None:
         share = torch.zeros(loop.slots, 1)
         for learner in loop.learners:
@@ -161,6 +156,25 @@ def step(loop: Loop, phase: Phase, number: int) -> Tensor:
                 learner.done + number + 1, loop.pack.training.budget.ema
             )
         loop.average.lerp_(rows.values, share.to(total.device))
+    return total
+
+
+def take(loop: Loop, turn: Turn) -> None:
+    """The batches that come next are a turn's."""
+    if loop.laid is not turn.phase:
+        route(loop, turn.phase, turn.learners)
+        loop.laid = turn.phase
+
+
+def _passed(loop: Loop, turn: Turn) -> Tensor:
+    """Gradients of a turn's learners, added to what there is; [P] their losses."""
+    accumulation, device = loop.pack.settings.accumulation, loop.trainee.rows.values.device
+    loop.parts = torch.zeros(len(turn.learners), len(loop.terms), device=device)
+    total = torch.zeros(len(turn.learners), device=device)
+    for micro in range(accumulation):
+        losses_P = losses(loop, turn.phase, turn.first + micro)
+        loop.accelerator.backward((losses_P * loop.scale.values[turn.slots]).sum())
+        total += losses_P.detach() / accumulation
     return total
 
 
@@ -190,7 +204,7 @@ def _admit(loop: Loop, queue: list[Job]) -> dict[str, str]:
     while free and (job := next_of(queue, loop.pack.origin)):
         queue.remove(job)
         try:
-            loop.learners.append(_enter(loop, job, free[0]))
+            loop.learners.append(enter(loop, job, free[0]))
             free.pop(0)
         except (RaysynthError, OSError, ValueError) as error:
             failed[job.name] = f"{type(error).__name__}: {error}"
@@ -198,71 +212,21 @@ def _admit(loop: Loop, queue: list[Job]) -> dict[str, str]:
     return failed
 
 
-def _enter(loop: Loop, job: Job, slot: int) -> Learner:
-    pack, settings, seed = loop.pack, loop.pack.settings, loop.pack.seed
-    material = _prepare(loop, job, draw(job, settings, seed), job.name)
-    held_out = None
-    if len(held_out_rows(job, settings, seed)):
-        held_out = _prepare(loop, job, draw_held_out(job, settings, seed), held_out_name(job))
-    with torch.no_grad():
-        loop.trainee.enter(slot, job, start_dice(job, seed))
-        start = Beginning(job, pack.groups, seed, loop.base, partial(of_slot, loop, slot))
-        for term in loop.terms:  # before a checkpoint is read: the weights are the base's
-            material = term.extra(material, start)
-        if job.parent:
-            loop.trainee.load(slot, f"{pack.origin}/{job.parent}")
-    if loop.pack.training.budget.prior_weight:
-        material = add_prior(material, job, loop.base, pack)
-    learner = Learner(job, slot, material, held_out)
-    loop.alive[slot] = True
-    loop.scale.reset(slot)
-    rows = loop.trainee.rows
-    if why := resume(learner, pack.folder(job), rows, loop.average, loop.optimizer):
-        loop.notes.append(why)
-    return learner
-
-
-def kept_of(pack: Pack) -> Kept:
-    """Where what is encoded is kept."""
-    return Kept(pack.work, pack.base, pack.settings.text_encoder)
-
-
-def held_out_name(job: Job) -> str:
-    """What is kept of a job's held-out images."""
-    return f"{job.name}.held_out"
-
-
-def _prepare(loop: Loop, job: Job, draws: Draws, name: str) -> Material:
-    """What the loss reads of a job's draws; `name`: of what is kept of them."""
-    base, pack, about = loop.base, loop.pack, None
-    if isinstance(loop.objective, OfImages):
-        asked = partial(loop.objective.of_images, job=job, base=base, real=pack.real)
-        about = partial(asked, seed=pack.seed, knobs=loop.knobs)
-    uniform = within(draws.uniform, job, pack.settings, base.prediction)
-    material = prepare(
-        job, replace(draws, uniform=uniform), base, pack.real, kept_of(pack), name, about
-    )
-    return loop.objective.extra(material, job, base, pack.seed, loop.knobs)
-
-
-def _next_phase(loop: Loop, before: Phase | None) -> Phase:
-    settings = loop.pack.settings
+def turns(loop: Loop) -> tuple[int, Iterator[list[Turn]]]:
+    """Steps until the next event, and the turns of each of them."""
+    settings, device = loop.pack.settings, loop.alive.device
     steps = min(learner.until_event(settings) for learner in loop.learners)
-    rows = [Row(x.job, x.material, x.done * settings.accumulation) for x in loop.learners]
-    return lay_out(rows, steps * settings.accumulation, before)
+    return steps, turns_of(loop.learners, steps, settings.accumulation, device, loop.laid)
 
 
-def _run(loop: Loop, phase: Phase, report: Callable[[dict[str, int]], None]) -> None:
-    """All steps of a phase; the losses come to the host now and then, not at every step."""
-    route(loop, phase, loop.learners)
-    slots = [learner.slot for learner in loop.learners]
-    loop.active = torch.tensor(slots, device=loop.alive.device)
-    steps = len(phase.entries) // loop.pack.settings.accumulation
+def _run(loop: Loop, report: Callable[[dict[str, int]], None]) -> None:
+    """All steps until an event; losses come to the host now and then, not at every step."""
+    steps, ahead = turns(loop)
     waiting: list[Tensor] = []
     apart: list[Tensor] = []
     said = time.monotonic()
-    for number in range(steps):
-        waiting.append(step(loop, phase, number))
+    for number, own in enumerate(ahead):
+        waiting.append(step(loop, own, number))
         apart.append(loop.parts)
         if time.monotonic() - said > REPORT_SECONDS:
             said = time.monotonic()
@@ -293,7 +257,7 @@ def _settle(loop: Loop) -> dict[str, str]:
         folder = pack.folder(learner.job)
         if learner.done >= learner.job.steps or learner.stale(settings):
             finish(learner, folder, pack, loop.trainee, loop.kept(learner.slot))
-            kept_of(pack).forget([learner.job.name, held_out_name(learner.job)])
+            forget(loop, learner.job)
             leaving.append(learner)
         elif learner.done % settings.checkpoint_steps == 0:
             save_checkpoint(learner, folder, rows, loop.average, loop.optimizer)
@@ -306,14 +270,14 @@ def _settle(loop: Loop) -> dict[str, str]:
 
 @torch.no_grad()
 def _evaluate(loop: Loop, learners: list[Learner]) -> None:
-    """Held-out losses of some learners, all in one batch; each remembers its best weights."""
-    if not learners:
-        return
-    rows = [Row(x.job, x.held_out, 0) for x in learners if x.held_out is not None]
-    phase = lay_out(rows, 1)
-    with averaged(loop):
-        route(loop, phase, learners)
-        found = losses(replace(loop, terms=()), phase, 0).tolist()
+    """Held-out losses of some learners, a batch for each size; each remembers its best weights."""
+    found = [0.0] * len(learners)
+    with averaged(loop) if learners else nullcontext():
+        for phase, places, shares in held_out_turns(learners):
+            route(loop, phase, [learners[place] for place in places])
+            measured = losses(replace(loop, terms=()), phase, 0).tolist()
+            for place, share, loss in zip(places, shares, measured, strict=True):
+                found[place] += share * loss
         for learner, loss in zip(learners, found, strict=True):
             if loss < learner.best_loss:
                 learner.best_loss, learner.best_step = loss, learner.done

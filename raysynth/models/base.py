@@ -23,7 +23,6 @@ from raysynth.models.family import (
     Family,
     Read,
     Role,
-    Shape,
     family_of,
     reader_of,
 )
@@ -39,6 +38,7 @@ from raysynth.models.loading import (
 from raysynth.models.quantisation import is_quantised
 from raysynth.models.scheduler import settled
 from raysynth.models.settings import BaseConfigSection
+from raysynth.models.shape import Shape
 from raysynth.models.single_file import SingleFile
 from raysynth.models.sources import check_base, resolve, variant_of
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from raysynth.errors import ModelError
 from raysynth.models.headers import read_config
+from raysynth.models.shape import Shape
 from raysynth.registry import Registry
 from raysynth.terminal import clipped
 
@@ -35,35 +36,6 @@ ROLES: tuple[Role, ...] = ("model", "vae", "text", "scheduler")
 Read = Callable[[str], Mapping[str, Any] | None]
 """A part's configuration by the part's name, "" for the whole's; None where there is none."""
 KEY = "base.name"
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A base model's sizes, as its configuration files say them."""
-
-    latents: tuple[int, int, int]
-    """Channels, height and width of its own latents."""
-    factor: int
-    """Pixels per latent position."""
-    tokens: int
-    """Length of a prompt, at most, and of its text states."""
-    zeros: bool = False
-    """An empty prompt is told as zeros instead of what its encoders say of it."""
-
-    @property
-    def side(self) -> int:
-        """Side of its own images, pixels."""
-        return self.latents[1] * self.factor
-
-    @property
-    def positions(self) -> int:
-        """Of its latents."""
-        return self.latents[1] * self.latents[2]
-
-    def at(self, side: int) -> Shape:
-        """The same for images of `side` pixels."""
-        positions = side // self.factor
-        return replace(self, latents=(self.latents[0], positions, positions))
 
 
 @dataclass(frozen=True)
@@ -185,7 +157,7 @@ class Family(Protocol):
     def drawn(
         self, base: Base, prompts: Sequence[str], steps: int, scale: float, dice: Sequence[Any]
     ) -> Tensor:
-        """[B, C, H, W] float32 scaled latents by the family's own pipeline, at the base's size.
+        """[B, C, H, W] float32 scaled latents by the family's own pipeline, of `Base.size`.
 
         `scale`: of classifier-free guidance, 1 is none; `dice`: a generator for each prompt.
         """
@@ -264,6 +236,16 @@ class Base:
     def image_size(self) -> int:
         """Side of the model's own images, pixels."""
         return self.shape.side
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images that it is used for, pixels."""
+        _, height, width = self.shape.latents
+        return height * self.shape.factor, width * self.shape.factor
+
+    def at(self, height: int, width: int) -> Base:
+        """The same model for images of a height and width in pixels."""
+        return replace(self, shape=self.shape.at(height, width))
 
     def condition(self, prompts: Sequence[str]) -> Condition:
         """A row per prompt; raises ConfigError when one is longer than is read and none `cuts`."""

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysynth.errors import ConfigError
-from raysynth.models.family import KEY, Base, Loader, Published, Read, Role, Shape
+from raysynth.models.family import KEY, Base, Loader, Published, Read, Role
 from raysynth.models.headers import read_config
 from raysynth.models.misfits import is_whole
+from raysynth.models.shape import Shape
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +115,14 @@ class PartsFamily:
         factor = int(2 ** (len(vae["block_out_channels"]) - 1))
         side = network.get("sample_size") or vae.get("sample_size", usual.side) // factor
         channels = network.get("in_channels", usual.latents[0])
-        return Shape((channels, side, side), factor, self._tokens(read))
+        grain = self._grain(network)
+        return Shape((channels, side, side), factor, self._tokens(read), grain=grain)
+
+    def _grain(self, network: Mapping[str, Any]) -> int:
+        """A UNet halves its latents between its blocks; a transformer tiles them."""
+        usual = self.published.network.get("block_out_channels", ())
+        halvings = max(len(network.get("block_out_channels", usual)) - 1, 0)
+        return int(max(2**halvings, self.patch))
 
     def load(self, part: str, loader: Loader) -> Any:
         """One part of a model."""
@@ -245,8 +253,8 @@ class PartsFamily:
                 list(prompts),
                 num_inference_steps=steps,
                 guidance_scale=self.pipeline_scale(scale),
-                height=base.image_size,
-                width=base.image_size,
+                height=base.size[0],
+                width=base.size[1],
                 generator=list(dice),
                 output_type="latent",
             )

@@ -24,7 +24,8 @@ from raysynth.finetune.term import Added, terms_of
 from raysynth.models.condition import Condition
 from raysynth.models.denoiser import Denoiser
 from raysynth.models.families.stable_diffusion_1 import STATES
-from raysynth.models.family import FAMILIES, USUAL, Base, Shape
+from raysynth.models.family import FAMILIES, USUAL, Base
+from raysynth.models.shape import Shape
 from raysynth.pretraining.export import sampler
 from raysynth.pretraining.loop import Numbers, averaging, descend, load, train, warm_then_decay
 from raysynth.pretraining.making import Making

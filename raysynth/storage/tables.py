@@ -252,12 +252,16 @@ class SizesDifferError(ValueError):
     """Images of several sizes cannot be one array."""
 
 
-def decode_images(column: pa.ChunkedArray | pa.Array, size: int | None = None) -> np.ndarray:
+Size = int | tuple[int, int]
+"""Pixels: the side of a square, or height and width."""
+
+
+def decode_images(column: pa.ChunkedArray | pa.Array, size: Size | None = None) -> np.ndarray:
     """[N, H, W, 3] uint8 pixels of an `image` column.
 
     Parameters
     ----------
-    size : side in pixels of the centre square that is taken, resized (bicubic); None: as they are.
+    size : of the centre that is taken, resized (bicubic); None: as they are.
 
     Raises
     ------
@@ -265,6 +269,11 @@ def decode_images(column: pa.ChunkedArray | pa.Array, size: int | None = None) -
         When the images differ in size and no `size` is given.
     """
     return decode_bytes(pc.struct_field(column, "bytes"), size)
+
+
+def size_of(image: bytes) -> tuple[int, int]:
+    """Width and height of an encoded image, pixels, from its header."""
+    return Image.open(io.BytesIO(image), formats=STORED).size
 
 
 def stored_side(real: str) -> int:
@@ -276,13 +285,14 @@ def stored_side(real: str) -> int:
     return int(decode_images(part["image"].slice(0, 1)).shape[1])
 
 
-def decode_bytes(column: pa.ChunkedArray | pa.Array, size: int | None = None) -> np.ndarray:
+def decode_bytes(column: pa.ChunkedArray | pa.Array, size: Size | None = None) -> np.ndarray:
     """As `decode_images`, of a column of encoded images."""
-    pixels = np.zeros((0, size or 0, size or 0, 3), np.uint8)
+    height, width = (size, size) if size is None or isinstance(size, int) else size
+    pixels = np.zeros((0, height or 0, width or 0, 3), np.uint8)
     for place, data in enumerate(column):  # chunk by chunk: one array holds 2 GiB at most
         image = Image.open(io.BytesIO(data.as_py()), formats=STORED).convert("RGB")
-        if size is not None and image.size != (size, size):
-            image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+        if height and width and image.size != (width, height):
+            image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
         if not place:
             pixels = np.empty((len(column), image.height, image.width, 3), np.uint8)
         if pixels.shape[1:3] != (image.height, image.width):

@@ -47,7 +47,7 @@ def test_to_is_the_runs_folder(tmp_path):
         ("finetune.terms=[cbdm]", "finetune.terms: without use here: .*Fix: leave it out"),
         ("finetune.engine=full", "finetune.engine: without use here"),
         ("finetune.stepps=3", "Did you mean `steps`"),
-        ("synthesis.steps=3", "synthesis: unknown key. Known keys: base, caption, command"),
+        ("synthesis.steps=3", "synthesis: unknown key. Known keys: aspect_ratio, base, caption"),
         ("caption=a {label}", "caption: unknown field 'label'; expected {name}"),
         ("finetune.rank=0", "finetune.rank: .* greater than or equal to 1"),
     ],

@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from huggingface_hub import ModelCard
+from PIL import Image
 from safetensors.torch import load, load_file
 from typer.testing import CliRunner
 
@@ -19,6 +20,7 @@ from raysynth.adapter_runs.planned import rehearsed
 from raysynth.adapter_runs.run import run_train
 from raysynth.adapter_runs.settings import read_train
 from raysynth.cli import app
+from raysynth.datasets.pictures import ORIENTATION
 from raysynth.errors import ConfigError, DataError
 from raysynth.finetune.draws import draw
 from raysynth.finetune.kept import Kept
@@ -209,3 +211,25 @@ def test_adapters_are_exported_as_other_programs_read_them(made, tmp_path):
     refused = CliRunner().invoke(app, ["export", "adapters", str(cut), "--to", f"{tmp_path}/other"])
     assert isinstance(refused.exception, ConfigError)
     assert "not all adapters are trained yet" in str(refused.exception)
+
+
+def test_images_are_trained_in_their_own_proportions(ray_local, tmp_path):
+    sizes = [(80, 50), (50, 80), (60, 60)]
+    root = write_folders(tmp_path / "signs", {"stop": 3, "yield": 2}, sizes)
+    turned = Image.open(root / "stop/1.png")
+    exif = turned.getexif()
+    exif[ORIENTATION] = 6  # lies on its side, and is seen upright
+    turned.save(root / "stop/1.jpg", exif=exif)
+    (root / "stop/1.png").unlink()
+    own = "aspect_ratio=2"
+    (line,) = [x for x in rehearsed(config_of(root, tmp_path / "run", own)) if "height x" in x]
+    assert line.endswith("height x width: 40 x 24 (3), 32 x 32 (1), 24 x 40 (1) images")
+    found = train(root, tmp_path / "run", own, "finetune.steps=3")
+    first = weights(tmp_path / "run")
+    assert {record.steps for record in found.records.values()} == {3}
+    with Image.open(f"{found.folders['stop']}/previews/000003.png") as picture:
+        assert picture.size == (4 * 24, 40), "what most steps are trained at"
+    squares = train(root, tmp_path / "squares", "finetune.steps=3")
+    assert all(weights(tmp_path / "squares")[name] != first[name] for name in squares.records)
+    with pytest.raises(ConfigError, match=r"aspect_ratio=2 with finetune\.prior_weight"):
+        config_of(root, tmp_path / "run", own, "finetune.prior_weight=1")

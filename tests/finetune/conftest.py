@@ -15,7 +15,9 @@ import torch
 from raysynth.config.config import Config
 from raysynth.finetune import training
 from raysynth.finetune.jobs import Job, plan_jobs
+from raysynth.finetune.loop import Loop
 from raysynth.finetune.packs import Pack
+from raysynth.finetune.turns import Turn
 from raysynth.generators.recipe import recipe_of
 from raysynth.groups.groups import Groups
 from raysynth.storage.tables import REAL, encode_png, read_table, with_groups, write_table
@@ -67,6 +69,14 @@ class Room:
 def jobs_of(config: Config, clusters: pa.Table, groups: Groups) -> list[Job]:
     """The adapters of a configuration."""
     return plan_jobs(recipe_of(config), config.finetune, config.prompts, clusters, groups)
+
+
+def laid(loop: Loop) -> Turn:
+    """The only turn of the next step, taken."""
+    _, ahead = training.turns(loop)
+    (turn,) = next(ahead)
+    training.take(loop, turn)
+    return turn
 
 
 @pytest.fixture(scope="session")

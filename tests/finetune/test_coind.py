@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from raysynth.adapters.record import read_adapter
-from raysynth.finetune import training
 from raysynth.finetune.alone import ACROSS, ONE, TWO
 from raysynth.finetune.draws import draw
 from raysynth.finetune.terms.coind import NAME, gap
 from raysynth.finetune.training import train_pack
 from raysynth.groups.prompts import alone, spoken
 from raysynth.groups.settings import PromptConfig
-from tests.finetune.conftest import GROUPS
+from tests.finetune.conftest import GROUPS, laid
 from tests.finetune.test_terms import CBDM, admitted, quiet, said
 
 ALL = {"per": "all", "batch_size": 8}
@@ -119,8 +118,7 @@ def test_it_goes_with_another_term_in_either_order(room, tmp_path):
 
 def test_rows_without_a_prompt_have_no_term(room, tmp_path):
     loop = admitted(room, tmp_path, {"name": "coind"}, ["shared"], **ALL, prompt_dropout=0.5)
-    phase = training._next_phase(loop, None)
-    training.route(loop, phase, loop.learners)
+    phase = laid(loop).phase
     batch = phase.noised(0, 0, loop.denoiser)
     with torch.no_grad():
         found = loop.terms[0](batch)

@@ -14,6 +14,7 @@ from diffusers.training_utils import compute_snr
 
 from raysynth.errors import ConfigError
 from raysynth.finetune.checks import check_finetune
+from raysynth.finetune.entering import enter
 from raysynth.finetune.objectives.denoising import DenoisingKnobs, min_snr_weight
 from raysynth.finetune.phase import Row, lay_out
 from raysynth.finetune.settings import OBJECTIVES
@@ -79,11 +80,9 @@ def micro_batch(room, tmp_path, offset):
     config = room.config(noise_offset=offset)
     pack = room.pack(config, tmp_path, ["0-0", "3-0"])
     loop = start(pack, pack.jobs)
-    from raysynth.finetune import training
-
     for job, slot in zip(pack.jobs, (0, 1), strict=True):
-        loop.learners.append(training._enter(loop, job, slot))
-    phase = lay_out([Row(x.job, x.material, 0) for x in loop.learners], 1)
+        loop.learners.append(enter(loop, job, slot))
+    phase = lay_out([Row(x.job, x.material, 0, 0) for x in loop.learners], 1)
     return phase.noised(0, pack.seed, loop.denoiser, offset), loop.base.prediction
 
 

@@ -130,14 +130,14 @@ def test_full_weights_have_experts_too(room, tmp_path):
 
 
 def test_an_adapter_that_fails_fails_its_experts_alone(room, tmp_path, monkeypatch):
-    real = training._enter
+    real = training.enter
 
     def enter(loop, job, slot):
         if job.name == "0-0":
             raise ValueError("broken")
         return real(loop, job, slot)
 
-    monkeypatch.setattr(training, "_enter", enter)
+    monkeypatch.setattr(training, "enter", enter)
     failed = train_pack(room.pack(room.config(**EXPERTS), tmp_path, ["0-0", "3-0"]), quiet)
     assert failed == {
         "0-0": "ValueError: broken",

@@ -32,6 +32,7 @@ from raysynth.generators.inputs import training_inputs
 from raysynth.generators.recipe import recipe_of
 from raysynth.models.base import load_base
 from raysynth.models.prediction import PREDICTIONS, Predicted, Prediction
+from tests.finetune.conftest import laid
 from tests.finetune.test_terms import FILE, equal, frozen_losses, quiet
 
 GSURE = {"name": "gsure", "margin": 0}
@@ -140,8 +141,7 @@ def loop_of(room, work, **finetune):
     pack = room.pack(room.config(objective=GSURE, **finetune), work, ["0-0", "3-0"])
     loop = training.start(pack, pack.jobs)
     assert training._admit(loop, list(pack.jobs)) == {}
-    phase = training._next_phase(loop, None)
-    training.route(loop, phase, loop.learners)
+    phase = laid(loop).phase
     return loop, phase
 
 

@@ -36,7 +36,7 @@ def row(images, batch, at=0) -> Any:
         weights=torch.full([batch], 1 / batch),
         also={"other": (entries + 1) % 2},
     )
-    return Row(Named(str(images)), material, at)
+    return Row(Named(str(images)), material, at, at)
 
 
 @pytest.mark.parametrize(

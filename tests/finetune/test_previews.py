@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from raysynth.finetune.kept_previews import previews_of, read
-from raysynth.finetune.previews import IMAGES
+from raysynth.finetune.kept_previews import IMAGES, previews_of, read
 from raysynth.finetune.training import train_pack
 from tests.finetune.test_training import quiet, weights
 

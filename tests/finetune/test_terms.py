@@ -24,7 +24,7 @@ from raysynth.generators.inputs import training_inputs
 from raysynth.generators.recipe import recipe_of
 from raysynth.models.prediction import Predicted, Prediction
 from raysynth.planning.costs import forwards, rows_per_image
-from tests.finetune.conftest import GROUPS
+from tests.finetune.conftest import GROUPS, laid
 
 FILE = "pytorch_lora_weights.safetensors"
 CBDM = {"name": "cbdm", "tau": 2.0}
@@ -143,8 +143,7 @@ def test_without_terms_losses_and_gradients_are_bit_for_bit_what_they_were(room,
     pack = room.pack(room.config("shared", **SHARED), tmp_path)
     loop = training.start(pack, pack.jobs)
     assert training._admit(loop, list(pack.jobs)) == {}
-    phase = training._next_phase(loop, None)
-    training.route(loop, phase, loop.learners)
+    phase = laid(loop).phase
     found = []
     for losses in (training.losses, frozen_losses):
         loop.trainee.rows.gradients.zero_()
@@ -250,8 +249,7 @@ def test_the_other_group_is_drawn_evenly_and_may_have_no_image(room, tmp_path, p
 
 def test_rows_without_a_prompt_have_no_term_and_others_their_own(room, tmp_path):
     loop = admitted(room, tmp_path, OVERLAP, ["class-1"], prompt_dropout=0.5, batch_size=8)
-    phase = training._next_phase(loop, None)
-    training.route(loop, phase, loop.learners)
+    phase = laid(loop).phase
     batch = phase.noised(0, 0, loop.denoiser)
     with torch.no_grad():
         found = loop.terms[0](batch)

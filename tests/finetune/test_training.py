@@ -11,11 +11,12 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from raysynth.adapters.record import read_adapter
-from raysynth.finetune import memory, training
+from raysynth.finetune import entering, memory, training
 from raysynth.finetune.checkpoints import read_checkpoint
 from raysynth.finetune.learner import learning_rate_factor
 from raysynth.finetune.scaling import LossScale
 from raysynth.finetune.training import train_pack
+from tests.finetune.conftest import laid
 
 FILE = "pytorch_lora_weights.safetensors"
 
@@ -217,7 +218,7 @@ def killed_after(monkeypatch, steps):
 
 
 def poison(monkeypatch, name):
-    real_prepare = training.prepare
+    real_prepare = entering.prepare
 
     def prepare(job, *rest):
         material = real_prepare(job, *rest)
@@ -225,7 +226,7 @@ def poison(monkeypatch, name):
             material, moments=material.moments * (float("nan") if job.name == name else 1)
         )
 
-    monkeypatch.setattr(training, "prepare", prepare)
+    monkeypatch.setattr(entering, "prepare", prepare)
 
 
 def load_unet(folder):
@@ -362,9 +363,8 @@ def test_micro_batches_are_one_batch_of_all_their_rows(room, tmp_path, share):
     pack = room.pack(config, tmp_path, ["3-0"])
     loop = training.start(pack, pack.jobs)
     assert training._admit(loop, list(pack.jobs)) == {}
-    phase = training._next_phase(loop, None)
-    training.route(loop, phase, loop.learners)
-    loop.active = torch.tensor([0])
+    turn = laid(loop)
+    phase = turn.phase
     trained, rows = loop.trainee, loop.trainee.rows
     with torch.no_grad():  # PEFT's start has no gradient in A
         dice = torch.Generator().manual_seed(0)
@@ -387,7 +387,7 @@ def test_micro_batches_are_one_batch_of_all_their_rows(room, tmp_path, share):
     expected *= min(1.0, share)
     loop.pack = room.pack(room.config(accumulation=3, max_grad_norm=share * norm), tmp_path)
     training.route(loop, phase, loop.learners)
-    taken = training.step(loop, phase, 0)
+    taken = training.step(loop, [turn], 0)
     torch.testing.assert_close(taken, loss.detach()[None])
     difference = float((rows.gradients - expected).norm() / expected.norm())
     assert difference < 1e-3

@@ -212,9 +212,10 @@ def apart(mine: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((mine - theirs).norm() / theirs.norm())
 
 
+@pytest.mark.parametrize("size", [(SIDE, SIDE), (48, 16)], ids=["square", "tall"])
 @pytest.mark.parametrize("name", NAMES)
-def test_gradients_of_a_pack_equal_pefts_one_by_one(folders, tmp_path, name):
-    base = load_base(section(folders[name], attention="plain"))
+def test_gradients_of_a_pack_equal_pefts_one_by_one(folders, tmp_path, name, size):
+    base = load_base(section(folders[name], attention="plain")).at(*size)
     lora, names = adapters(base, tmp_path)
     rows = [0, 0, 1, 1, 2, 2]
     flat = flatten(lora.parameters(), lora.adapters)
@@ -222,7 +223,7 @@ def test_gradients_of_a_pack_equal_pefts_one_by_one(folders, tmp_path, name):
     packed = losses(base, base.network, 6)
     packed.sum().backward()
     for position, each in enumerate(names):
-        theirs = load_base(section(folders[name], attention="plain"))
+        theirs = load_base(section(folders[name], attention="plain")).at(*size)
         pipe = theirs.family.pipeline(theirs)
         pipe.load_lora_weights(str(tmp_path / each))
         for parameter_name, parameter in theirs.model.named_parameters():
@@ -237,6 +238,24 @@ def test_gradients_of_a_pack_equal_pefts_one_by_one(folders, tmp_path, name):
                 (key,) = [k for k in found if k.startswith(f"{layer_name}.{part}.")]
                 assert apart(stack.grad[position], found[key].grad) < 1e-3
     assert flat.gradients.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_other_proportions_are_told_as_its_pipeline_tells_them(folders, name):
+    base = load_base(section(folders[name])).at(48, 16)
+    calls: list[dict[str, Any]] = []
+
+    def note(_model: Any, _given: Any, named: dict[str, Any], _found: Any) -> None:
+        calls.append(named)
+
+    base.model.register_forward_hook(note, with_kwargs=True)
+    drawn = base.family.drawn(base, PROMPTS[:1], 1, 1.0, [torch.Generator()])
+    assert drawn.shape == (1, *base.latent_shape) and drawn.shape[2] == 3 * drawn.shape[3]
+    losses(base, base.model, 1)
+    pipeline, ours = (call.get("added_cond_kwargs") or {} for call in (calls[0], calls[-1]))
+    assert pipeline.keys() == ours.keys() and (name == "stable_diffusion_xl") == bool(ours)
+    for key, told in pipeline.items():
+        torch.testing.assert_close(told.float(), ours[key].float())
 
 
 def same_parts(one: Base, other: Base) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raysynth.models.family import Base, Published, Read, Shape
+from raysynth.models.family import Base, Published, Read
 from raysynth.models.misfits import check_transformer
 from raysynth.models.parts_family import (
     MASK,
@@ -19,6 +19,7 @@ from raysynth.models.parts_family import (
     PartsFamily,
     padded,
 )
+from raysynth.models.shape import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +71,7 @@ class AuraFlow(PartsFamily):
             "out_channels": 4,
             "pos_embed_max_size": 9216,
         },
-        shape=Shape(latents=(4, 64, 64), factor=8, tokens=LENGTH),
+        shape=Shape(latents=(4, 64, 64), factor=8, tokens=LENGTH, grain=2),
         encoders=2.5e9,
         hub=("fal/auraflow", "purplesmartai/pony-v7"),
     )

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raysynth.models.family import KEY, Base, Published, Read, Role, Shape
+from raysynth.models.family import KEY, Base, Published, Read, Role
 from raysynth.models.headers import read_config
 from raysynth.models.misfits import length_of, refuse_misfit, require_kind, require_whole
 from raysynth.models.parts_family import (
@@ -19,6 +19,7 @@ from raysynth.models.parts_family import (
     PartsFamily,
     padded,
 )
+from raysynth.models.shape import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +77,7 @@ class StableDiffusion1(PartsFamily):
             "cross_attention_dim": 768,
             "attention_head_dim": 8,
         },
-        shape=Shape(latents=(4, 64, 64), factor=8, tokens=77),
+        shape=Shape(latents=(4, 64, 64), factor=8, tokens=77, grain=8),
         encoders=0.42e9,
         texts=(CLIP_L,),
     )

@@ -2,7 +2,7 @@
 
 The UNet is told the sizes that SDXL was trained to tell apart (Podell et al. 2023, section 2.2):
 an image's size before it was scaled, where it was cropped, and its size now. Here all images are
-whole squares of the side that is drawn or trained. An empty prompt is told as zeros, as in its
+whole ones of the size that is drawn or trained. An empty prompt is told as zeros, as in its
 training and as its pipeline does, unless the model's own file says otherwise.
 """
 
@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raysynth.models.families.stable_diffusion_1 import CLIP_L, STATES, UNET, StableDiffusion1
-from raysynth.models.family import Base, Published, Read, Role, Shape
+from raysynth.models.family import Base, Published, Read, Role
 from raysynth.models.parts_family import TOKENS, padded
+from raysynth.models.shape import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +67,7 @@ class StableDiffusionXL(StableDiffusion1):
             "addition_time_embed_dim": 256,
             "projection_class_embeddings_input_dim": 2816,
         },
-        shape=Shape(latents=(4, 128, 128), factor=8, tokens=77),
+        shape=Shape(latents=(4, 128, 128), factor=8, tokens=77, grain=4),
         encoders=1.8e9,
         texts=(CLIP_L, CLIP_BIG_G),
         hub=("stabilityai/stable-diffusion-xl-", "stabilityai/sdxl-"),
@@ -100,8 +101,7 @@ class StableDiffusionXL(StableDiffusion1):
             limit = limit_tokenizer(tokenizer, encoder.config)
             read.append(padded(base, tokenizer, limit, prompts)["input_ids"])
         told = [int(bool(prompt) or not base.shape.zeros) for prompt in prompts]
-        side = base.image_size
-        sizes = torch.tensor([[side, side, 0, 0, side, side]] * len(prompts), device=base.device)
+        sizes = torch.tensor([[*base.size, 0, 0, *base.size]] * len(prompts), device=base.device)
         return {
             TOKENS: read[0],
             SECOND: read[1],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysynth.errors import ConfigError
-from raysynth.models.family import Base, Published, Read, Shape
+from raysynth.models.family import Base, Published, Read
 from raysynth.models.misfits import check_transformer
 from raysynth.models.parts_family import (
     MASK,
@@ -20,6 +20,7 @@ from raysynth.models.parts_family import (
     TOKENS,
     PartsFamily,
 )
+from raysynth.models.shape import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +61,7 @@ class ZImage(PartsFamily):
             "n_kv_heads": 30,
             "cap_feat_dim": 2560,
         },
-        shape=Shape(latents=(16, 128, 128), factor=8, tokens=LENGTH),
+        shape=Shape(latents=(16, 128, 128), factor=8, tokens=LENGTH, grain=2),
         encoders=8.2e9,
         hub=("tongyi-mai/z-image",),
     )
