@@ -103,8 +103,9 @@ def _picture(
     """Some of the images and the last preview, as one picture that says what it is."""
     drawn = [Image.fromarray(each) for each in np.split(preview, IMAGES, 1)]
     packet = maker_of(config.base, {}).packet(job.name)
+    side = max(side for each in (photographs or drawn) for side in each.size)
     for image in drawn:
-        image.thumbnail(max((each.size for each in photographs), default=image.size))
+        image.thumbnail((side, side))
         image.info["xmp"] = packet
     strips = [
         Strip("its images", len(job.ids), mosaic(photographs)),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from raysynth.adapter_runs.folders import Folders, check_pictures, read_folders
+from raysynth.adapter_runs.folders import Folders, read_folders
 from raysynth.adapter_runs.settings import TrainConfig
 from raysynth.adapter_runs.tuning import decided_by, jobs_of
 from raysynth.cluster.capacity import check_before_ray
 from raysynth.datasets.contents import folder_digest
 from raysynth.datasets.garments import CLASSES
+from raysynth.datasets.heads import read_heads
 from raysynth.finetune.checks import check_finetune
 from raysynth.finetune.jobs import Job
 from raysynth.stages.course import Course
@@ -57,7 +58,7 @@ def asked_of(config: TrainConfig) -> tuple[Folders, list[Job]]:
     """
     check_finetune(config)
     folders = read_folders(config)
-    sizes = check_pictures(folders)
+    sizes = read_heads(folders.path, folders.files)
     names = {name: folder for folder, name in folders.names.items()}
     own = sizes if config.aspect_ratio > 1 else {}
     return folders, jobs_of(config, names, folders.by_adapter, own)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from raysynth.adapter_runs.captions import captions_of
 from raysynth.adapter_runs.settings import TrainConfig, spoken
 from raysynth.datasets.files import clipped, open_folder, reaching, require_files, some
 from raysynth.datasets.layouts.tree import SUFFIXES, files_below, is_image
-from raysynth.datasets.pictures import FORMATS, ORIENTATION, Unreadable, read_files
+from raysynth.datasets.pictures import Unreadable, read_files
 from raysynth.errors import DataError
 from raysynth.groups.groups import Groups
 from raysynth.storage.files import Storage
@@ -30,13 +26,6 @@ EXPECTED = """expected
   FOLDER/<name>/0001.txt    its caption, if it has one of its own"""
 LONGEST_NAME = 80
 """Characters of an adapter's name."""
-HEAD = 1 << 16
-"""Bytes of an image that say its format and size."""
-LYING = 5
-"""EXIF's orientations from this on turn an image by a quarter."""
-READERS = 16
-NAMED = 3
-"""Images that cannot be read and are said by name."""
 
 
 @dataclass(frozen=True)
@@ -202,36 +191,3 @@ def _require_images(config: TrainConfig, counts: Mapping[str, int], empty: Seque
             f"{told}; expected at least {least} in each (finetune.min_images). Fix: add images, or "
             f"move the folder elsewhere{fewer}"
         )
-
-
-def check_pictures(folders: Folders) -> dict[str, tuple[int, int]]:
-    """Image -> height and width in pixels as it is seen; refuses files that are no image.
-
-    First bytes alone are read; whole images by workers. Raises DataError that names them.
-    """
-    storage, root = open_folder(folders.path)
-    with ThreadPoolExecutor(READERS) as readers:
-        heads = readers.map(partial(_head, storage, root), folders.files)
-        found = dict(zip(folders.files, heads, strict=True))
-    wrong = [(name, why) for name, why in found.items() if isinstance(why, str)]
-    if wrong:
-        told = "; ".join(f"{clipped(name)}: {why}" for name, why in wrong[:NAMED])
-        more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
-        raise DataError(
-            f"{clipped(folders.path)}: {len(wrong)} image(s) that cannot be read ({told}{more}). "
-            "Fix: replace or remove them"
-        )
-    return {name: size for name, size in found.items() if not isinstance(size, str)}
-
-
-def _head(storage: Storage, root: str, name: str) -> tuple[int, int] | str:
-    """Height and width by an image's first bytes, or why they are none of an image."""
-    head = storage.cat_file(f"{root}/{name}", start=0, end=HEAD)
-    try:
-        image = Image.open(io.BytesIO(head), formats=FORMATS)
-        lying = image.getexif().get(ORIENTATION, 1) >= LYING
-        return image.size if lying else image.size[::-1]
-    except Exception as error:  # broken pictures make decoders raise whatever they like
-        empty = "the file is empty" if not head else ""
-        kind = f"none of the formats that are read ({', '.join(FORMATS)})"
-        return empty or (kind if "cannot identify" in str(error) else clipped(error))

@@ -152,39 +152,37 @@ def flat(values: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
 
 
 def runs_below(folder: str) -> list[Known]:
+    """The runs of `seen_at`."""
+    return seen_at(folder)[0]
+
+
+def seen_at(folder: str) -> tuple[list[Known], list[Status]]:
     """All runs right below a folder or URI, the one that gave a sign of life last in front.
 
-    Of a benchmark's folder: its cells.
+    Of a benchmark's folder: its cells. And the benchmarks that the folder, or one right below it,
+    is; without a status file one is not found.
 
     Raises
     ------
     ConfigError
         There is no such folder, or no run in it.
     """
-    names = _below(folder)
-    roots = [f"{folder.rstrip('/')}/{name}" for name in names]
-    found = [known(root) for root in roots if exists(f"{root}/{CONFIG}")]
+    names, root = _below(folder), folder.rstrip("/")
+    is_run = {name: exists(f"{root}/{name}/{CONFIG}") for name in names if name != CONFIG}
+    others = [root] if CONFIG not in names and STATUS in names else []
+    others += [f"{root}/{name}" for name, run in is_run.items() if not run]
+    benchmarks = [read_status(each) for each in others if exists(f"{each}/{STATUS}")]
+    benchmarks = [status for status in benchmarks if CELLS in status.record]
+    found = [known(f"{root}/{name}") for name, run in is_run.items() if run]
     if not found and RUNS in names:
-        return runs_below(f"{folder.rstrip('/')}/{RUNS}")
+        return runs_below(f"{root}/{RUNS}"), benchmarks
     if not found:
         raise ConfigError(
             f"{shown(masked(folder))}: no run below it; expected folders with {CONFIG}. Fix: name "
-            f"a `storage_path`{_instead(benchmarks_at(folder))}"
+            f"a `storage_path`{_instead(benchmarks)}"
         )
-    return sorted(found, key=lambda run: run.status.age if run.status.age is not None else 1e12)
-
-
-def benchmarks_at(folder: str) -> list[Status]:
-    """A folder or URI that is a benchmark's, and those right below it that are.
-
-    One without a status file is not found.
-    """
-    below = [f"{folder.rstrip('/')}/{name}" for name in _below(folder)]
-    roots = [folder.rstrip("/"), *below]
-    found = [
-        root for root in roots if exists(f"{root}/{STATUS}") and not exists(f"{root}/{CONFIG}")
-    ]
-    return [status for status in map(read_status, found) if CELLS in status.record]
+    ages = {run.root: 1e12 if run.status.age is None else run.status.age for run in found}
+    return sorted(found, key=lambda run: ages[run.root]), benchmarks
 
 
 def _below(folder: str) -> list[str]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raysynth.compare.grids import Grid, beside, listed, named
-from raysynth.compare.read import benchmarks_at, known, runs_below
+from raysynth.compare.read import known, seen_at
 from raysynth.errors import ConfigError
 from raysynth.storage.files import open_storage, write_atomic
 from raysynth.terminal import masked, shown
@@ -21,7 +21,7 @@ from raysynth.terminal import masked, shown
 
 def show_runs(folder: str) -> None:
     """Print a table of the runs below a folder or URI."""
-    _print([listed(runs_below(folder), benchmarks_at(folder))])
+    _print([listed(*seen_at(folder))])
 
 
 def show_beside(roots: Sequence[str], to: str) -> None:

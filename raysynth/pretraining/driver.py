@@ -58,7 +58,7 @@ def run_pretraining(
     """
     if (known := _bars(order)) is not None:
         return known
-    list_material(order.dataset, order.prompts, order.settings, order.seed)
+    list_material(order.dataset, order.prompts, order.settings, order.seed).check_heads()
     demand = check_machine(order)
     with display, Session(demand, order.folder) as session:
         session.hold(display)

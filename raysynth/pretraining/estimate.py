@@ -36,6 +36,7 @@ def estimate(order: Order) -> Iterator[str]:
     """
     settings = order.settings
     source = list_material(order.dataset, order.prompts, settings, order.seed)
+    source.check_heads()
     yield from _of_material(source.material, settings)
     use_threads(order.resources.cpus_per_worker)
     device = pick_device(order.base.device)

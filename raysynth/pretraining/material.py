@@ -18,6 +18,7 @@ from torch import Tensor
 
 from raysynth.datasets.damage import Damaged
 from raysynth.datasets.files import below, clipped, open_folder, reaching, require_files
+from raysynth.datasets.heads import read_heads
 from raysynth.datasets.layouts.folder import METADATA
 from raysynth.datasets.layouts.tree import is_image
 from raysynth.datasets.listing import list_dataset
@@ -86,6 +87,13 @@ class Source:
     fetch: Fetch
     skips: bool
     """Whether images that cannot be read are left out."""
+    path: str = ""
+    """Folder or URI that `ids` are files of; "": they are none."""
+
+    def check_heads(self) -> None:
+        """Refuse files that are no images by their first bytes; DataError that names them."""
+        if self.path and not self.skips:
+            read_heads(self.path, self.ids, ", or dataset.on_error=skip")
 
     def opened(self, side: int, most: int | None = None) -> Material:
         """The material with its pixels, squares of `side`; `most`: of so many images, spread.
@@ -174,9 +182,12 @@ def _of_groups(
         torch.from_numpy(split[split != "test"] == "validation"),
         groups,
     )
-    skips = config.on_error == "skip"
     return Source(
-        material, listing["id"].to_pylist(), lambda rows: dataset.images(listing.take(rows)), skips
+        material,
+        listing["id"].to_pylist(),
+        lambda rows: dataset.images(listing.take(rows)),
+        config.on_error == "skip",
+        str(config.path) if config.name in BELOW_FOLDERS else "",
     )
 
 
@@ -207,7 +218,7 @@ def _of_files(config: DatasetConfig, settings: PretrainingConfig, seed: int) -> 
     def fetch(rows: np.ndarray) -> Sequence[bytes | Unreadable]:
         return read_files(path, [names[row] for row in rows], None, config.max_megapixels)
 
-    return Source(material, names, fetch, config.on_error == "skip")
+    return Source(material, names, fetch, config.on_error == "skip", path)
 
 
 def _captioned(path: str, column: str) -> tuple[list[str], list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -21,14 +22,22 @@ from raysynth.pretraining.material import Material, list_material
 from raysynth.pretraining.order import BARS, Bar, Order
 from raysynth.pretraining.settings import WORDS
 from raysynth.pretraining.start import Parts, begin
-from raysynth.pretraining.tokens import build_tokenizer
+from raysynth.pretraining.tokens import build_tokenizer, cut_texts
 from raysynth.storage.files import write_atomic
 
 
-def make_base(order: Order, crew: Crew, told: Told) -> list[Bar]:
-    """All stages; what is finished is loaded. The leader's bars, none of the others."""
+def make_base(
+    order: Order, crew: Crew, told: Told, note: Callable[[str], None] = lambda said: None
+) -> list[Bar]:
+    """All stages; what is finished is loaded. The leader's bars, none of the others.
+
+    `note`: told in words of what is not as it was given.
+    """
     source = list_material(order.dataset, order.prompts, order.settings, order.seed)
     making = making_of(order, source.opened(order.settings.side), crew, told)
+    texts, most = making.material.captions.texts, making.tokenizer.model_max_length
+    if cut := cut_texts(making.tokenizer, texts):
+        note(f"captions: {cut:,} of {len(texts):,} are longer than {most} tokens; their end is cut")
     fresh = begin(order.settings, making.tokenizer, order.seed, crew.device.type == "cpu")
     clip = train_clip(making, fresh.clip)
     vae = train_autoencoder(making, fresh.vae)

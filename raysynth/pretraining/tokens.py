@@ -66,3 +66,9 @@ def tokenise(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> torch.Tensor:
     batch = tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")
     tokens: torch.Tensor = batch.input_ids
     return tokens
+
+
+def cut_texts(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> int:
+    """How many texts are longer than the tokenizer reads, and lose their end."""
+    ids = tokenizer(list(texts), verbose=False).input_ids
+    return sum(len(each) > tokenizer.model_max_length for each in ids)

@@ -40,7 +40,7 @@ def pretrain_worker(given: dict[str, Any]) -> None:
     crew = Crew(device, training_dtype(order.base.dtype, device), *place)
     say = _Saying(order.folder, given["turn"], leads=crew.leads)
     try:
-        make_base(order, crew, say)
+        make_base(order, crew, say, say.note)
     except TurnOver:
         return
     except RaysynthError as error:
@@ -72,6 +72,11 @@ class _Saying:
     def _line(self, stage: str, done: int, losses: Mapping[str, float], began: float) -> str:
         shown = "".join(f"  {name} {value:.4g}" for name, value in losses.items())
         return f"{stage:<12} {done:>8,}{shown}  in {time.monotonic() - began:,.0f} s"
+
+    def note(self, said: str) -> None:
+        """Something in words, before the next stage's line."""
+        if self._leads:
+            self._lines.append(said)
 
     def refused(self, error: RaysynthError) -> None:
         """A refusal, for the driver to raise."""

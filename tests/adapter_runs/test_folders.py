@@ -7,8 +7,9 @@ import re
 
 import pytest
 
-from raysynth.adapter_runs.folders import check_pictures, read_folders
+from raysynth.adapter_runs.folders import read_folders
 from raysynth.adapter_runs.settings import read_train
+from raysynth.datasets.heads import read_heads
 from raysynth.errors import ConfigError, DataError
 from tests.adapter_runs.folders import write_folders
 
@@ -96,7 +97,7 @@ def test_files_that_are_no_images_are_named_before_anything_is_made(tmp_path):
     (root / "cat/a.jpg").write_text("no picture")
     (root / "cat/b.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"2 image.*cat/a.jpg: none of .*; cat/b.jpg: the file is"):
-        check_pictures(read(root))
+        read_heads(str(root), read(root).files)
 
 
 def test_a_run_among_its_images_is_refused(tmp_path):

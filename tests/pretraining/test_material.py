@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
@@ -88,3 +90,16 @@ def test_too_few_images_are_refused(order, tmp_path):
     )
     with pytest.raises(DataError, match=r"expected 64 and 1 at least\. Fix: "):
         listed(given)
+
+
+@pytest.mark.parametrize("captions", ["words", "none"])
+def test_files_that_are_no_images_are_named_before_workers_start(
+    order, pictures, tmp_path, captions
+):
+    root = tmp_path / "pictures"
+    shutil.copytree(pictures, root)
+    (root / "red/day/bad.png").write_text("no picture")
+    given = (f"dataset.path={root}", f"pretraining.captions={captions}")
+    with pytest.raises(DataError, match=r"1 image.*red/day/bad\.png: none of .*on_error=skip"):
+        listed(order(*given)).check_heads()
+    listed(order(*given, "dataset.on_error=skip")).check_heads()

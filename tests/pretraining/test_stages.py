@@ -117,8 +117,10 @@ def test_a_base_loads_elsewhere_and_in_raysynth_and_says_what_it_reaches(order, 
 @pytest.mark.parametrize("captions", ["column", "none"])
 def test_own_captions_or_none_make_a_base_too(order, captions):
     given = order("dataset.name=folder", f"pretraining.captions={captions}")
-    bars = [bar.name for bar in make_base(given, CPU, lambda *_: None)]
+    said: list[str] = []
+    bars = [bar.name for bar in make_base(given, CPU, lambda *_: None, said.append)]
     assert any("PSNR" in name for name in bars)
+    assert not said, "no caption is cut"
     assert any("its caption of" in name for name in bars) == (captions == "column")
     own = BaseConfigSection(name=given.exported, clip=f"{given.exported}/clip", dtype="float32")
     load_base(own)

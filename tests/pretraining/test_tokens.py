@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import CLIPTokenizer
 
-from raysynth.pretraining.tokens import LONGEST, SHORTEST, build_tokenizer, tokenise
+from raysynth.pretraining.tokens import LONGEST, SHORTEST, build_tokenizer, cut_texts, tokenise
 
 TEXTS = ["", "a photo of a Hexagonal nut on rusty-steel", "größe 12"]
 
@@ -40,3 +40,8 @@ def test_the_same_captions_are_the_same_tokens_each_time():
     assert len({tuple(sorted(each.get_vocab().items())) for each in found}) == 1
     assert len({each.backend_tokenizer.to_str() for each in found}) == 1
     assert found[0].tokenize("a painting") == ["a</w>", "painting</w>"]
+
+
+def test_texts_that_lose_their_end_are_counted():
+    texts = ["nut", " ".join(["nut"] * (LONGEST - 2)), " ".join(["nut"] * (LONGEST - 1))]
+    assert cut_texts(build_tokenizer(texts), texts) == 1
