@@ -20,9 +20,8 @@ from raysynth.stages.stage import Work
 from raysynth.storage.files import open_storage, write_atomic
 from raysynth.storage.tables import read_parts, size_of, split_files
 from raysynth.terminal import clipped, masked
+from raysynth.values import Sides
 
-Size = tuple[int, int]
-"""Height and width, pixels."""
 CAPTIONS = ".captions.feather"
 """Such a name, and not Parquet: whoever opens the folder as a data set gets the images alone."""
 
@@ -87,7 +86,7 @@ def read_trained(folder: str, names: tuple[str, ...]) -> Trained:
     return Trained(names, table)
 
 
-def sizes_in(folder: str) -> dict[str, Size]:
+def sizes_in(folder: str) -> dict[str, Sides]:
     """Image -> height and width, of the table that `build` wrote to a folder or URI."""
     found = {}
     for part in read_parts(folder, ["id", "image"], split_files(folder, "train")):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from raysynth.adapter_runs.cards import write_cards
-from raysynth.adapter_runs.images import Size, read_trained, sizes_in
+from raysynth.adapter_runs.images import read_trained, sizes_in
 from raysynth.adapter_runs.settings import TrainConfig, spoken
 from raysynth.adapter_runs.unchanged import note_origins, origins_of, take_over
 from raysynth.finetune.jobs import SHARED, Job, budget_of, check_overrides
@@ -19,13 +19,14 @@ from raysynth.generators.inputs import training_inputs
 from raysynth.groups.groups import Groups
 from raysynth.models.settings import base_of
 from raysynth.stages.stage import Work
+from raysynth.values import Sides
 
 
 def jobs_of(
     config: TrainConfig,
     names: Mapping[str, str],
     images: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]],
-    sizes: Mapping[str, Size],
+    sizes: Mapping[str, Sides],
 ) -> list[Job]:
     """The adapters of a run, each a function of its own folder, whatever others there are.
 

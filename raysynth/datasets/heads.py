@@ -13,6 +13,7 @@ from raysynth.datasets.files import clipped, open_folder
 from raysynth.datasets.pictures import FORMATS, ORIENTATION
 from raysynth.errors import DataError
 from raysynth.storage.files import Storage
+from raysynth.values import Sides
 
 HEAD = 1 << 16
 """Bytes of an image that say its format and size."""
@@ -23,7 +24,7 @@ NAMED = 3
 """Images that cannot be read and are said by name."""
 
 
-def read_heads(path: str, names: Sequence[str], advice: str = "") -> dict[str, tuple[int, int]]:
+def read_heads(path: str, names: Sequence[str], advice: str = "") -> dict[str, Sides]:
     """Image -> height and width in pixels as it is seen; refuses files that are no image.
 
     First bytes alone are read; whole images by workers. Raises DataError that names them.
@@ -48,7 +49,7 @@ def read_heads(path: str, names: Sequence[str], advice: str = "") -> dict[str, t
     return {name: size for name, size in found.items() if not isinstance(size, str)}
 
 
-def _head(storage: Storage, root: str, name: str) -> tuple[int, int] | str:
+def _head(storage: Storage, root: str, name: str) -> Sides | str:
     """Height and width by an image's first bytes, or why they are none of an image."""
     head = storage.cat_file(f"{root}/{name}", start=0, end=HEAD)
     try:

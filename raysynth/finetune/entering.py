@@ -20,9 +20,7 @@ from raysynth.finetune.packs import Pack
 from raysynth.finetune.prior import add_prior
 from raysynth.finetune.sized import Places, Sized, parts_of, sized
 from raysynth.finetune.term import Beginning
-
-Size = tuple[int, int]
-"""Height and width, pixels."""
+from raysynth.values import Sides
 
 
 def enter(loop: Loop, job: Job, slot: int) -> Learner:
@@ -69,7 +67,7 @@ def _kept_of(pack: Pack) -> Kept:
     return Kept(pack.work, pack.base, pack.settings.text_encoder)
 
 
-def _name(job: Job, size: Size, sizes: tuple[Size, ...], which: str) -> str:
+def _name(job: Job, size: Sides, sizes: tuple[Sides, ...], which: str) -> str:
     """What is kept of a job's images of a size."""
     told = f".{size[0]}x{size[1]}" if len(sizes) > 1 else ""
     return f"{job.name}{told}{which}"
@@ -79,7 +77,7 @@ def _prepared(
     loop: Loop,
     job: Job,
     draws: Draws,
-    sizes: tuple[Size, ...],
+    sizes: tuple[Sides, ...],
     place: Places,
     which: str = "",
 ) -> tuple[Material, ...]:
@@ -93,7 +91,7 @@ def _prepared(
     )
 
 
-def _material(loop: Loop, job: Job, draws: Draws, size: Size, name: str) -> Material:
+def _material(loop: Loop, job: Job, draws: Draws, size: Sides, name: str) -> Material:
     """The material of a job's images of one size; `name`: of what is kept of them."""
     pack, about = loop.pack, None
     base = loop.base if size == loop.base.size else loop.base.at(*size)

@@ -20,6 +20,7 @@ from raysynth.generators.recipe import Recipe, Training
 from raysynth.groups.groups import Groups, aligned_groups
 from raysynth.groups.prompts import both_alone, spoken
 from raysynth.groups.settings import PromptConfig
+from raysynth.values import Sides
 
 MOST_SINGLE = 2048
 """Adapters of single images: a gigabyte of the embedded base's, sixty of Stable Diffusion's."""
@@ -79,7 +80,7 @@ class Job:
     """Of each group that the model speaks for, the prompts of its label and its attribute alone."""
     captions: tuple[str, ...] = ()
     """Prompt of each image, where images have their own; none: their groups'."""
-    sizes: tuple[tuple[int, int], ...] = ()
+    sizes: tuple[Sides, ...] = ()
     """Height and width of each image as it is stored, pixels, where images are trained in their own
     proportions (`sized`); none: all as squares of the base's."""
     aspect_ratio: float = 1.0

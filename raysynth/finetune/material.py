@@ -25,7 +25,8 @@ from raysynth.finetune.kept import Encoded, Kept
 from raysynth.models.condition import Condition
 from raysynth.models.family import Base
 from raysynth.models.latents import as_pixels, images_at_once, moments
-from raysynth.storage.tables import Size, decode_images, read_parts, split_files
+from raysynth.storage.tables import decode_images, read_parts, split_files
+from raysynth.values import Size
 
 ENCODE_BATCH = 64
 """Images, or captions, encoded at once, at most."""

@@ -18,6 +18,7 @@ from raysynth.finetune.jobs import Job
 from raysynth.finetune.material import Material
 from raysynth.models.shape import Shape
 from raysynth.models.sizes import placed
+from raysynth.values import Sides
 
 Places = NDArray[np.int64]
 
@@ -47,7 +48,7 @@ class Sized:
         return int(other[0]) if len(other) else len(self.order) - micro
 
 
-def sized(job: Job, shape: Shape) -> tuple[tuple[tuple[int, int], ...], Places]:
+def sized(job: Job, shape: Shape) -> tuple[tuple[Sides, ...], Places]:
     """The sizes that a job's images are trained at, and [N] which of them each image is.
 
     Height and width in pixels; one size, the base's own, where the job has none of its images.

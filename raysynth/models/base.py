@@ -41,10 +41,11 @@ from raysynth.models.settings import BaseConfigSection
 from raysynth.models.shape import Shape
 from raysynth.models.single_file import SingleFile
 from raysynth.models.sources import check_base, resolve, variant_of
+from raysynth.values import Size
 
 
 def load_base(
-    base: BaseConfigSection, roles: Sequence[Role] = ROLES, side: int | None = None
+    base: BaseConfigSection, roles: Sequence[Role] = ROLES, size: Size | None = None
 ) -> Base:
     """Load (parts of) the base model onto the configured device, frozen and in eval mode.
 
@@ -53,7 +54,7 @@ def load_base(
     Parameters
     ----------
     roles : what the parts that are loaded are for.
-    side : of the images that are drawn, pixels; None: the model's own.
+    size : of the images that are drawn; None: the model's own.
 
     Raises
     ------
@@ -71,7 +72,7 @@ def load_base(
     single = None if base.weights is None else SingleFile(base.weights)
     files = Files(source, hub, kept, plain, single=single)
     family, shape = load_or_explain(KEY, source, files.known)
-    shape = shape if side is None else shape.at(side)
+    shape = shape.of(size)
     wanted = {part for role in roles for part in family.roles[role]}
     parts: dict[str, Any] = {part: None for role in ROLES for part in family.roles[role]}
     for part in (name for name in parts if name in wanted):

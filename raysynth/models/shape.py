@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from raysynth.values import Size
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -29,6 +31,12 @@ class Shape:
     def positions(self) -> int:
         """Of its latents."""
         return self.latents[1] * self.latents[2]
+
+    def of(self, size: Size | None) -> Shape:
+        """The same for images of a size; None: as it is."""
+        if size is None:
+            return self
+        return self.at(size) if isinstance(size, int) else self.at(*size)
 
     @property
     def unit(self) -> int:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysynth.models.shape import Shape
+from raysynth.values import Sides
 
 
-def sizes_of(shape: Shape, most: float) -> tuple[tuple[int, int], ...]:
+def sizes_of(shape: Shape, most: float) -> tuple[Sides, ...]:
     """Heights and widths in pixels that a base is used for, the square first.
 
     All are multiples of `shape.unit`; of each width the greatest height that has no more pixels
@@ -35,9 +36,7 @@ def sizes_of(shape: Shape, most: float) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def nearest(
-    images: Sequence[tuple[int, int]], sizes: Sequence[tuple[int, int]]
-) -> NDArray[np.int64]:
+def nearest(images: Sequence[Sides], sizes: Sequence[Sides]) -> NDArray[np.int64]:
     """[N] which of some sizes each image is nearest to in proportion; of equals the first.
 
     `images`: [N] height and width.
@@ -50,8 +49,8 @@ def nearest(
 
 
 def placed(
-    images: Sequence[tuple[int, int]], shape: Shape, most: float
-) -> tuple[tuple[tuple[int, int], ...], NDArray[np.int64]]:
+    images: Sequence[Sides], shape: Shape, most: float
+) -> tuple[tuple[Sides, ...], NDArray[np.int64]]:
     """The sizes that some images are used at, and [N] which of them each is; see `sizes_of`.
 
     `images`: [N] height and width, pixels.

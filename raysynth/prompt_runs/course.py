@@ -21,7 +21,7 @@ from raysynth.stages.course import Course
 from raysynth.stages.graph import Contents, Node, graph, no_contents, up_to
 from raysynth.stages.stage import Stage
 from raysynth.storage.hashes import sha256_of
-from raysynth.synthesis.checks import check_size
+from raysynth.synthesis.checks import check_sides, check_size
 from raysynth.synthesis.solver import check_solver
 
 ADAPTERS = Stage(
@@ -43,6 +43,7 @@ IMAGES = Stage(
         "clip": clip_of(config.base),
         "count": config.count,
         "seed": config.seed,
+        **({"size": config.size} if config.size else {}),
     },
 )
 EXPORT = Stage(
@@ -85,6 +86,8 @@ def asked_of(config: GenerateConfig) -> tuple[Adapters, Rows]:
     """
     check_base(config.base)
     check_size(config.synthesis, config.base)
+    if config.size is not None:
+        check_sides(config.size, config.base, "size")
     check_solver(config)
     _check_scorers(config)
     prompts = read_prompts(config)

@@ -42,7 +42,7 @@ def task_of(config: GenerateConfig, rows: Rows, stacked: str, shape: LoraShape) 
     synthesis = synthesis.model_copy(update={"actors": actors})
     many = images >= PAYS_FROM * actors
     compiled = synthesis.compile is True or (synthesis.compile == "auto" and many)
-    drawing = Drawing(config.base, synthesis, recipe, shape, compiled=compiled)
+    drawing = Drawing(config.base, synthesis, recipe, shape, compiled=compiled, size=config.size)
     sections = (config.base, ClusteringConfig(), PromptConfig())
     scoring = Scoring(*sections, rows.groups, "", stacked)
     return Task(drawing, scoring, names, config.resources)

@@ -59,14 +59,15 @@ def _costs(
     images = int(rows.counts.sum())
     shape = base_shape(Config(base=config.base), assumptions)
     side = synthesis.image_size or shape.side
+    height, width = config.size or (side, side)
     settings = (config.finetune.rank, False, shape.tokens, shape.family)
-    cost = cost_of_network(shape.at(side), None, *settings)
+    cost = cost_of_network(shape.at(math.isqrt(height * width)), None, *settings)
     guide = guide_of(synthesis.guidance, recipe.guidance_scale)
     seen = guide.evaluations(even_levels(recipe.begins, recipe.steps).tolist())
     flops = images * seen * cost.forward
     yield (
         f"generation   {images:,} images of {len(rows.prompts):,} prompts, {recipe.steps} steps of "
-        f"{synthesis.solver}, guidance {recipe.guidance_scale:g}, {side} x {side} pixels"
+        f"{synthesis.solver}, guidance {recipe.guidance_scale:g}, {height} x {width} pixels"
     )
     yield time_line(config.resources, config.base, "generation", flops)
     held = network_bytes(config.base, cost, shape)
@@ -79,4 +80,4 @@ def _costs(
         f"memory       {held / 1e9:,.2f} GB of the network in {kept_as(config.base)} and "
         f"{kept:,.0f} MB of adapters, in each of {synthesis.actors} actors"
     )
-    yield f"storage      {images * side**2 * PNG_BYTES / 1e6:,.1f} MB of images"
+    yield f"storage      {images * height * width * PNG_BYTES / 1e6:,.1f} MB of images"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -52,12 +52,20 @@ IDLE = {
 """Section -> knob that images of prompts have no use for -> why."""
 
 
+Side = Annotated[int, Field(ge=8)]
+
+
 class GenerateConfig(RunConfig):
     """One run of `raysynth generate`."""
 
     command: Literal["generate"] = Field("generate", description="What wrote this configuration.")
     prompts: Place = Field(description="Parquet or CSV file of prompts, path or URI.")
     adapters: tuple[Place, ...] = Field((), description="Adapters' files and folders.")
+    size: tuple[Side, Side] | None = Field(
+        None,
+        description="Height and width of the images, pixels, e.g. [768, 512]; none: squares of "
+        "`synthesis.image_size`.",
+    )
     count: Count = Field(1, description="Images of a prompt and adapter, where its row says none.")
     export: named_part(FORMS, NOTHING) = Field(  # type: ignore[valid-type]
         NOTHING, description="A form that the images are written in besides."
@@ -71,6 +79,8 @@ class GenerateConfig(RunConfig):
 
     @model_validator(mode="after")
     def _check(self) -> GenerateConfig:
+        if self.size is not None and self.synthesis.image_size is not None:
+            raise ValueError("size and synthesis.image_size: one of them. Fix: leave one out")
         guide = guide_of(self.synthesis.guidance, self.recipe.guidance_scale)
         if guide.fitted or guide.alone:
             names = [term.name for term in guide.terms]

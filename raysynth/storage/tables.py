@@ -19,6 +19,7 @@ from raysynth.errors import DamagedError, DataError
 from raysynth.groups.groups import Groups
 from raysynth.storage.files import Storage, make_folder, open_storage, patiently, write_atomic
 from raysynth.terminal import masked
+from raysynth.values import Size
 
 STORED = ("PNG", "JPEG", "WEBP")
 """Formats of the tables' images: no other parser is asked to read them."""
@@ -250,10 +251,6 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 class SizesDifferError(ValueError):
     """Images of several sizes cannot be one array."""
-
-
-Size = int | tuple[int, int]
-"""Pixels: the side of a square, or height and width."""
 
 
 def decode_images(column: pa.ChunkedArray | pa.Array, size: Size | None = None) -> np.ndarray:

@@ -23,6 +23,7 @@ from raysynth.storage.tables import read_table, to_parquet
 from raysynth.synthesis.encode import encode_rows
 from raysynth.synthesis.specs import ROW
 from raysynth.synthesis.timeline import COLUMN
+from raysynth.values import Sides
 
 FOLDER = "blocks"
 RANGE = re.compile(r"rows-(\d+)-(\d+)\.parquet")
@@ -57,14 +58,16 @@ def name_of(ranges: np.ndarray) -> str:
     return f"scattered-{digest.hexdigest()}.parquet"
 
 
-def write_block(drawn: pa.Table, scores: pa.Schema, work: str, maker: Maker) -> pa.Table:
+def write_block(
+    drawn: pa.Table, scores: pa.Schema, work: str, maker: Maker, size: Sides | None = None
+) -> pa.Table:
     """Scored pixels -> a file in FOLDER below `work`; returns WRITTEN, a row for each block.
 
-    `scores`: the scorers' columns; `maker`: what the images say they are made by.
+    `scores`, `maker`, `size`: see `encode_rows`.
     """
     if not drawn.num_rows:
         return WRITTEN.empty_table()
-    rows, spans = encode_rows(drawn, scores, maker)
+    rows, spans = encode_rows(drawn, scores, maker, size)
     ranges = ranges_of(rows[ROW.name].to_numpy())
     file = name_of(ranges)
     write_atomic(f"{work}/{FOLDER}/{file}", to_parquet(rows))

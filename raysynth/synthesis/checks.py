@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from raysynth.datasets.settings import DatasetConfig
@@ -36,14 +37,23 @@ def check_size(synthesis: SynthesisConfig, base: BaseConfigSection) -> None:
 
     (What a hub id takes is known when it is loaded.)
     """
-    family, side = known_family(base), synthesis.image_size
-    if family is None or side is None:
+    if synthesis.image_size is not None:
+        check_sides((synthesis.image_size,), base, "synthesis.image_size")
+
+
+def check_sides(sides: Sequence[int], base: BaseConfigSection, key: str) -> None:
+    """Refuse sides of images as `check_size` does; `key`: what they were given by."""
+    if (family := known_family(base)) is None:
         return
     unit = family.shape(reader_of(Path(resolve(base.name)))).factor * family.patch
-    if side % unit:
+    if any(side % unit for side in sides):
+        given, whole = (
+            f"{found[0]}" if len(found) == 1 else f"[{', '.join(map(str, found))}]"
+            for found in (sides, [max(unit, round(side / unit) * unit) for side in sides])
+        )
         raise ConfigError(
-            f"synthesis.image_size={side}: base.name makes images of multiples of {unit} pixels. "
-            f"Fix: synthesis.image_size={max(unit, round(side / unit) * unit)}"
+            f"{key}={given}: base.name makes images of multiples of {unit} pixels. "
+            f"Fix: {key}={whole}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -52,13 +53,23 @@ def draw(
         **actor_pool(resources, task.drawing.synthesis.actors, calls=CALLS_PER_ACTOR),
     ).map_batches(
         write_block,
-        fn_kwargs={"scores": _columns(task), "work": work, "maker": task.maker},
+        fn_kwargs=_told(task, work),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=busy_task_cpus(resources),
     )
 
     run_pool(written, partial(_follow, take))
+
+
+def _told(task: Task, work: str) -> dict[str, Any]:
+    """What `write_block` is told besides."""
+    return {
+        "scores": _columns(task),
+        "work": work,
+        "maker": task.maker,
+        "size": task.drawing.size,
+    }
 
 
 def _follow(take: Callable[[Block, pa.Table], None], written: Dataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -85,7 +86,7 @@ class ImageGenerator:
         """
         recipe, synthesis = drawing.recipe, drawing.synthesis
         live = of_text(names, recipe.training, drawing.lora)
-        loaded = load_base(drawing.base, side=synthesis.image_size)
+        loaded = load_base(drawing.base, size=drawing.size or synthesis.image_size)
         self.base = replace(loaded, live=live, cuts=drawing.captioned)
         round_weights(self.base.network, self.base.dtype)
         self.parted, kept = self._experts(drawing, names)
@@ -99,7 +100,7 @@ class ImageGenerator:
         self.margin, self.sigma = synthesis.mask_margin, synthesis.rebalance.sigma
         self.shape, self.side = self.base.latent_shape, self.base.image_size
         self.decoded_at_once = synthesis.decode_batch_size or images_at_once(
-            self.side, DECODE_BATCH
+            math.isqrt(math.prod(self.base.size)), DECODE_BATCH
         )
         self.alone = {"": ("", ""), **drawing.alone}
         self._conditions: dict[str, Condition] = {}

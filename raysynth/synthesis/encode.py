@@ -13,19 +13,25 @@ from raysynth.storage.marks import Maker, marked
 from raysynth.storage.tables import CANDIDATE, encode_png
 from raysynth.synthesis.specs import ROW
 from raysynth.synthesis.timeline import COLUMN, Stopwatch
+from raysynth.values import Sides
 
 
 def encode_rows(
-    rows: pa.Table, scores: pa.Schema, maker: Maker
+    rows: pa.Table, scores: pa.Schema, maker: Maker, size: Sides | None = None
 ) -> tuple[pa.Table, list[dict[str, Any]]]:
     """Scored pixels -> rows of the synthetic table, images as PNG, with `row`; and their spans.
 
-    `scores`: the scorers' columns. Every image says what `maker` knows of it (`storage.marks`).
+    Every image says what `maker` knows of it (`storage.marks`).
+
+    Parameters
+    ----------
+    scores : the scorers' columns.
+    size : height and width of the images, pixels; None: they are squares.
     """
     watch = Stopwatch(f"{socket.gethostname()}-{os.getpid()}", rows.num_rows)
     with watch.part("encode"):
         said = rows.select(["id", "pixels", "adapter", "seed", "source"]).to_pylist()
-        images = [{"bytes": _png(row, maker), "path": f"{row['id']}.png"} for row in said]
+        images = [{"bytes": _png(row, maker, size), "path": f"{row['id']}.png"} for row in said]
     earlier = [span for spans in rows[COLUMN.name].to_pylist() for span in spans or ()]
     columns = {
         "image": pa.array(images, CANDIDATE.field("image").type),
@@ -38,11 +44,11 @@ def encode_rows(
     return table, [*earlier, *watch.spans]
 
 
-def _png(row: dict[str, Any], maker: Maker) -> bytes:
+def _png(row: dict[str, Any], maker: Maker, size: Sides | None) -> bytes:
     packet = maker.packet(row["adapter"], row["seed"], edited=bool(row["source"]))
-    return marked(encode_png(_image(row["pixels"])), packet)
+    return marked(encode_png(_image(row["pixels"], size)), packet)
 
 
-def _image(pixels: bytes) -> np.ndarray:
+def _image(pixels: bytes, size: Sides | None) -> np.ndarray:
     side = round((len(pixels) / 3) ** 0.5)
-    return np.frombuffer(pixels, np.uint8).reshape(side, side, 3)
+    return np.frombuffer(pixels, np.uint8).reshape(*(size or (side, side)), 3)

@@ -106,7 +106,7 @@ def find_way(
     from raysynth.synthesis.spectrum import spectrum_of
 
     use_threads(resources.cpus_per_worker)
-    loaded = load_base(base, ("scheduler",), side=synthesis.image_size)
+    loaded = load_base(base, ("scheduler",), size=synthesis.image_size)
     side = loaded.image_size
     latents = cache(lambda: real_latents(load_base(base, ("vae",)), real, side))
     sought = _sought(loaded.scheduler, synthesis, recipe, lambda: spectrum_of(*latents(), groups))

@@ -25,6 +25,7 @@ from raysynth.synthesis.contrast import Contrast
 from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.settings import SynthesisConfig
 from raysynth.synthesis.way import Way
+from raysynth.values import Sides
 
 LINEAGE = pa.schema([("founder", pa.int32()), ("path", pa.string()), ("judged", pa.float32())])
 """Of images that are bred: the number of the founder, those of the children down to the image, and
@@ -68,6 +69,8 @@ class Drawing:
     """Whether compiling the network for full batches was asked for, or pays by itself."""
     alone: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Prompt -> those of its label and its attribute alone; empty where guidance asks neither."""
+    size: Sides | None = None
+    """Height and width of the images, pixels; None: squares, see `synthesis.image_size`."""
     captioned: bool = False
     """Whether prompts have captions: many, each read by itself, and cut where they are too long."""
 

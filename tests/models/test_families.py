@@ -168,7 +168,7 @@ def test_levels_that_follow_the_size_are_those_of_its_pipeline(folders, tmp_path
     generate = generator(moving, tmp_path, [], guidance_scale=4.0)
     assert np.abs(drawn(generate, [""] * 2, NEGATIVE, seeds) - expected).max() <= 1
     assert base.prediction.shift != 3.0
-    larger = load_base(section(moving), ("scheduler",), side=2 * SIDE)
+    larger = load_base(section(moving), ("scheduler",), size=2 * SIDE)
     assert larger.prediction.shift > base.prediction.shift
 
 

@@ -47,7 +47,12 @@ def drawn(folder: Path, adapters: list[str], *settings: str) -> tuple[list[dict]
     return specs.to_pylist(), sampler.draw(specs).astype(int)
 
 
-def of_diffusers(rows: list[dict], file: str, solver: str = "dpmsolver++") -> np.ndarray:
+def of_diffusers(
+    rows: list[dict],
+    file: str,
+    solver: str = "dpmsolver++",
+    size: tuple[int | None, int | None] = (None, None),
+) -> np.ndarray:
     """The images of rows of one adapter by the pipeline."""
     pipe = pipeline()
     pipe.scheduler = build_solver(solver, pipe.scheduler)
@@ -59,6 +64,8 @@ def of_diffusers(rows: list[dict], file: str, solver: str = "dpmsolver++") -> np
         generator=[torch.Generator().manual_seed(row["seed"]) for row in rows],
         num_inference_steps=STEPS,
         guidance_scale=SCALE,
+        height=size[0],
+        width=size[1],
         output_type="np",
     ).images
     return (found * 255).round().astype(int)
@@ -82,6 +89,17 @@ def test_other_solvers_and_one_file_by_itself(loras, tmp_path, solver):
     specs, images = drawn(tmp_path, [str(loras / "plain" / WEIGHTS)], f"synthesis.solver={solver}")
     expected = of_diffusers(specs, str(loras / "plain"), solver)
     assert np.abs(images - expected).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(48, 24), (24, 40)])
+def test_other_proportions_equal_the_pipeline(loras, tmp_path, size):
+    given = f"size=[{size[0]},{size[1]}]"
+    specs, images = drawn(tmp_path, [str(loras / "plain"), str(loras / "mixed")], given)
+    assert images.shape[1:3] == size
+    for place, name in ((0, "plain"), (3, "mixed")):
+        own = slice(place, place + 3)
+        expected = of_diffusers(specs[own], str(loras / name), size=size)
+        assert np.abs(images[own] - expected).max() <= 1, name
 
 
 def test_without_an_adapter_it_is_the_base(tmp_path):

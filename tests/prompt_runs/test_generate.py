@@ -74,6 +74,13 @@ def test_the_score_is_clips_cosine_with_the_images_own_prompt(made, loras):
         assert row["clip_prompt"] == pytest.approx(cosine, abs=1e-4)
 
 
+def test_images_of_other_proportions_go_the_whole_way(ray_local, loras, tmp_path):
+    found = run_generate(config_of(tmp_path, loras, "size=[40,24]"), loudness=QUIET)
+    pictures = found.images(found.table["id"].tolist())
+    assert len(pictures) == 7 and {each.size for each in pictures} == {(24, 40)}
+    assert found.table["clip_prompt"].between(-1, 1).all()
+
+
 def test_the_export_is_folders_of_adapters(made):
     _, found = made
     files = sorted(str(p.relative_to(found.export)) for p in Path(found.export).rglob("*.png"))
@@ -137,6 +144,8 @@ def test_a_dry_run_names_adapters_images_and_time(loras, tmp_path):
         (["base.clip=/nowhere/clip"], Exception, "base.clip: no folder"),
         (["resources.workers=4000"], ConfigError, "4000"),
         (["synthesis.solver=ddim"], ConfigError, r"synthesis\.solver=ddim"),
+        (["size=[40,26]"], ConfigError, r"size=\[40, 26\]: .*Fix: size=\[40, 24\]"),
+        (["size=[40,24]", "synthesis.image_size=64"], ConfigError, "one of them"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_before_ray(loras, tmp_path, settings, error, said):

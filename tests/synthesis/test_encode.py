@@ -32,6 +32,12 @@ def drawn(pixels: np.ndarray) -> pa.Table:
     return whole.append_column(COLUMN, pa.nulls(count, COLUMN.type))
 
 
+def test_images_that_are_no_squares_keep_their_size():
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 12, 3, 3), np.uint8)
+    table, _ = encode_rows(drawn(pixels), scores_of([]), Maker(), (12, 3))
+    np.testing.assert_array_equal(decode_images(table["image"]), pixels)
+
+
 def test_every_image_says_what_drew_it_and_keeps_its_pixels():
     pixels = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 3), np.uint8)
     maker = Maker("owner/model", adapters={"0-0": "a" * 64})
