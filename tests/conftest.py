@@ -28,6 +28,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+UNTIL = "RAYSYNTH_SLOW_TESTS_UNTIL"
+"""Seconds of the epoch from which on no slow test begins: a slow machine's CI has an end, too."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    long = item.get_closest_marker("slow") or item.get_closest_marker("cluster")
+    if long and time.time() > float(os.environ.get(UNTIL, "inf")):
+        pytest.skip(f"the time for slow tests is over ({UNTIL})")
+
+
 @pytest.fixture(scope="session")
 def ray_local():
     """A local Ray with eight logical CPUs, shared by all tests that need one."""
