@@ -106,7 +106,12 @@ def measure(
     kernels = max(held - held_one, 0.0)  # kept by libraries per batch size: training's is new
     slots = 2 * 2 * BYTES * weights  # values and gradients of two
     copies = bool(pack.training.budget.ema) + bool(pack.settings.patience)
-    material = max(min(2 * len(job.ids), job.steps * rows) for job in jobs) * latent_bytes(base)
+    told = told_bytes(base)
+    material = max(
+        min(2 * len(job.ids), job.steps * rows) * latent_bytes(base)
+        + (len(job.spoken[0]) + 1) * told
+        for job in jobs
+    )
     return Footprint(
         fixed=peak + kernels - 2 * rows * per_row - slots,
         per_adapter=(kept_bytes(pack.settings) + copies * BYTES) * weights + material,
@@ -158,6 +163,12 @@ def rows_of(job: Job, pack: Pack) -> int:
 def latent_bytes(base: Base) -> int:
     """Bytes of one encoded image: mean and spread in float16."""
     return 2 * 2 * math.prod(base.latent_shape)
+
+
+def told_bytes(base: Base) -> int:
+    """Bytes of what one prompt says, as it is kept while an adapter trains."""
+    tensors = base.condition([""]).tensors.values()
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def held_and_peak(device: torch.device, work: Callable[[], None]) -> tuple[float, float]:

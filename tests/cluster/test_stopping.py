@@ -14,6 +14,7 @@ import pytest
 
 from raysynth.cluster.lease import LEASE
 from raysynth.cluster.stopping import LEAVE_SECONDS, in_time
+from tests.cluster.signals import at_work, ends_soon
 from tests.test_pipeline import MINIATURE
 
 STUCK = """
@@ -124,40 +125,40 @@ def test_who_leaves_after_a_signal_waits_for_no_thread():
     assert "Traceback" not in errors
 
 
+def ray_starts(process: psutil.Process, said: str) -> bool:
+    """Whether Ray's first daemon is there."""
+    return any(each.name() == "gcs_server" for each in process.children(recursive=True))
+
+
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.parametrize(
-    ("moment", "number"), [("Ray starts", signal.SIGINT), ("✓ ingest", signal.SIGTERM)]
+    ("moment", "number"),
+    [
+        (ray_starts, signal.SIGINT),
+        (lambda process, said: "✓ ingest" in said, signal.SIGTERM),
+    ],
+    ids=["Ray starts", "ingest is made"],
 )
 def test_a_run_ends_soon_after_a_signal_and_leaves_nothing(tmp_path, moment, number):
-    """3 s on a quiet machine, of which 2.5 are patience; a busy one gets five times as long."""
-    given = [f"storage_path={tmp_path}", *MINIATURE, "finetune.steps=2000"]
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    with (tmp_path / "out").open("wb") as out:
-        run = subprocess.Popen(
-            [sys.executable, "-u", "-m", "raysynth", "run", *given],
-            env=environment,
-            stdout=out,
-            stderr=out,
-        )
-    process, daemons = psutil.Process(run.pid), []
-    try:
-        while run.poll() is None:
-            daemons = process.children(recursive=True)
-            starts = any(each.name() == "gcs_server" for each in daemons)
-            if starts if moment == "Ray starts" else moment in (tmp_path / "out").read_text():
-                break
-            time.sleep(0.1)
-        before = time.monotonic()
-        run.send_signal(number)
-        run.wait(60)
-    finally:
-        run.kill()
-    said = (tmp_path / "out").read_text()
-    assert run.returncode == 128 + number, said
-    assert time.monotonic() - before < 15
-    assert "raysynth: stopped. The same command goes on" in said and "Traceback" not in said
-    assert daemons and not psutil.wait_procs(daemons, timeout=20)[1]
+    given = ["run", f"storage_path={tmp_path}", *MINIATURE, "finetune.steps=2000"]
+    ends_soon(given, tmp_path / "out", moment, number)
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_generation_and_search_end_soon_after_a_signal(tmp_path):
+    """One run, the same command for each: it goes on where it was."""
+    given = ["run", f"storage_path={tmp_path}", *MINIATURE, "references.names=[]"]
+    given += ["synthesis.images_per_group=400", "search.trials=40", "search.steps=[300, 3000]"]
+    for stage, done, number in (
+        ("synthesis", 1, signal.SIGTERM),
+        ("synthesis", 1, signal.SIGINT),
+        ("search", 0, signal.SIGTERM),
+        ("search", 0, signal.SIGINT),
+    ):
+        met = at_work(tmp_path / "mini", stage, done)
+        ends_soon(given, tmp_path / f"{stage}-{number}", met, number)
 
 
 def test_without_a_signal_nothing_is_left_behind():

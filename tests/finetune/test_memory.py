@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from raysynth.finetune.memory import held_and_peak
+from raysynth.finetune.memory import held_and_peak, told_bytes
+from raysynth.finetune.training import start
 
 SIZE = 2**26
 """Bytes that the work needs."""
@@ -28,3 +31,13 @@ def test_rise_on_a_gpu():
     device = torch.device("cuda")
     held, peak = held_and_peak(device, lambda: torch.ones(SIZE // 4, device=device).sum().item())
     assert peak - held == pytest.approx(SIZE, rel=0.1)
+
+
+def test_what_captions_say_is_counted(room, tmp_path):
+    pack = room.pack(room.config(), tmp_path, ["0-0", "3-0"])
+    captioned = [replace(job, captions=job.ids) for job in pack.jobs]
+    plain, told = (start(pack, jobs) for jobs in (pack.jobs, captioned))
+    most = max(len(job.ids) for job in pack.jobs)
+    assert told.fit.footprint.per_adapter - plain.fit.footprint.per_adapter == pytest.approx(
+        (most - 1) * told_bytes(plain.base)
+    )

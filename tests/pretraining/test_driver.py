@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from raysynth.jobs.status import read_status
+from tests.cluster.signals import at_work, ends_soon
 from tests.pretraining.conftest import SMALL
 
 
@@ -56,3 +58,14 @@ def test_two_workers_make_a_base_and_make_it_once(pictures, tmp_path):
     )
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout == made.stdout, "from its own configuration, and its checkpoints"
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_a_base_that_is_being_made_ends_soon_after_a_signal(pictures, tmp_path):
+    own = ("dataset.name=tree", f"dataset.path={pictures}", f"storage_path={tmp_path}", "name=own")
+    clip = "pretraining.clip={width: 16, layers: 1, text_width: 16, steps: 100000, batch_size: 16}"
+    given = ["pretrain", *own, *SMALL, clip, "resources.workers=2"]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        met = at_work(tmp_path / "own-base", "clip-joint")
+        ends_soon(given, tmp_path / f"out-{number}", met, number)
