@@ -46,7 +46,11 @@ class MadeBase:
     @property
     def said(self) -> str:
         """Lines for the terminal."""
-        use = f"base.name={masked(self.folder)} base.clip={masked(self.folder)}/clip"
+        remote, folder = "://" in self.folder, masked(self.folder)
+        place = "FOLDER" if remote else folder
+        use = f"base.name={place} base.clip={place}/clip"
+        if remote:  # models are loaded from folders
+            use = f"copy {folder} to a FOLDER that every node sees, then {use}"
         return "\n".join((*self.bars, f"Use it: {use}"))
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from raysynth.jobs.status import read_status
+from raysynth.storage.files import open_storage
 from tests.cluster.signals import at_work, ends_soon
 from tests.pretraining.conftest import SMALL
 
 
-def pretrain(pictures: Path, folder: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+def pretrain(pictures: Path, folder: Path | str, *settings: str) -> subprocess.CompletedProcess[str]:
     own = ("dataset.name=tree", f"dataset.path={pictures}", f"storage_path={folder}", "name=own")
     command = [sys.executable, "-m", "raysynth", "pretrain", *own, *SMALL, *settings]
     return subprocess.run(command, capture_output=True, text=True, timeout=900)
@@ -58,6 +59,25 @@ def test_two_workers_make_a_base_and_make_it_once(pictures, tmp_path):
     )
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout == made.stdout, "from its own configuration, and its checkpoints"
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_a_base_on_an_object_store_is_made_gone_on_with_and_loads(pictures, tmp_path, s3):
+    made = pretrain(pictures, s3, "pretraining.preview_steps=2")
+    assert made.returncode == 0, made.stderr
+    root = f"{s3}/own-base"
+    assert read_status(root).state == "finished"
+    storage, path = open_storage(root)
+    files = sorted(name.removeprefix(f"{path}/") for name in storage.find(path))
+    assert any(name.startswith("stages/denoiser-") for name in files)
+    assert any(name.startswith("previews/") for name in files)
+    storage.rm_file(f"{path}/bars.json")
+    again = pretrain(pictures, s3, "pretraining.preview_steps=2")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == made.stdout, "from its checkpoints"
+    assert sorted(name.removeprefix(f"{path}/") for name in storage.find(path)) == files
+    assert f"Use it: copy {root}/base to a FOLDER that every node sees" in made.stdout
 
 
 @pytest.mark.slow
