@@ -9,7 +9,7 @@ import pytest
 
 from raysynth.config.files import load_config
 from raysynth.errors import ConfigError, StageError
-from raysynth.finetune import training
+from raysynth.finetune import entering
 from raysynth.grouping import generated
 from raysynth.grouping.generated import drawn_images
 from raysynth.grouping.method import Passes
@@ -67,7 +67,7 @@ def test_the_base_is_told_the_class_and_nothing_else(table):
 
 
 def test_a_base_that_cannot_learn_says_why(table, monkeypatch):
-    monkeypatch.setattr(training, "prepare", _fails)
+    monkeypatch.setattr(entering, "prepare", _fails)
     with pytest.raises(StageError, match=r"\(ValueError: no\); .* or biased_on: real"):
         drawn(table)
 
