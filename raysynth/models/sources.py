@@ -21,6 +21,7 @@ from raysynth.models.settings import CLIP as CLIP
 from raysynth.models.settings import LITE, BaseConfigSection
 from raysynth.models.single_file import HELD as PARTS
 from raysynth.models.single_file import SingleFile
+from raysynth.terminal import masked
 
 EMBEDDED = Path(__file__).parent / "tiny"
 CLIP_TREE = {
@@ -29,6 +30,10 @@ CLIP_TREE = {
 }
 PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 """Where transformers looks for an image processor; the first has one for each kind of input."""
+
+
+HUB = "hf://"
+"""How data sets of the hub begin; models are named without it."""
 
 
 def resolve(name: str, clip: bool = False) -> str:
@@ -50,11 +55,19 @@ def resolve(name: str, clip: bool = False) -> str:
         )
     if is_path(name):
         raise ModelError(
-            f"base.{'clip' if clip else 'name'}: no folder {name}; expected `embedded`, a model "
-            "folder, or a hub id of the form owner/model. Fix: check the path (on a cluster every "
-            f"node must see it){_beside(folder)}"
+            f"base.{'clip' if clip else 'name'}: no folder {masked(name)}; expected `embedded`, a "
+            f"model folder, or a hub id of the form owner/model. Fix: {_instead(name, folder)}"
         )
     return name
+
+
+def _instead(name: str, folder: Path) -> str:
+    """What to do about a name that can only be a folder, and is none."""
+    if name.startswith(HUB):
+        return f"name it {name.removeprefix(HUB)}"
+    if "://" in name:
+        return "copy it to a folder that every node sees, and name that"
+    return f"check the path (on a cluster every node must see it){_beside(folder)}"
 
 
 def is_path(name: str) -> bool:
