@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -33,7 +34,7 @@ LONGEST_NAME = 12
 TRAINER = r"^ray::RayTrainWorker"
 ACTOR = r"^ray::MapWorker"
 TRIAL = r"^ray::ImplicitFunc"
-TASK = r"^ray::(?!IDLE|TrainController|RayTrainWorker|MapWorker|ImplicitFunc|_)"
+TASK = r"^ray::(?!IDLE|DashboardAgent|RuntimeEnvAgent|TrainController|RayTrainWorker|MapWorker|ImplicitFunc|_)"
 ON_RAY = ("clustering", "finetune", "synthesis", "references", "search", "classification")
 """Stages whose work lies in Ray's processes."""
 
@@ -217,13 +218,18 @@ def _requests(scene: Scene, proxy: Proxy) -> int:
 
 
 def _fetch(remote: fsspec.AbstractFileSystem, scene: Scene) -> None:
-    """Copy the outputs to where they are compared."""
-    bucket = scene.storage.removeprefix("s3://")
+    """Copy the outputs to where they are compared, under the name that they have on a disk.
+
+    On object stores a stage stays where it was built, in a folder with its digest.
+    """
+    bucket, folder = scene.storage.removeprefix("s3://"), FOLDERS[scene.stage]
     remote.invalidate_cache()
-    for key in remote.find(f"{bucket}/{NAME}/{FOLDERS[scene.stage]}"):
-        local = scene.folder / str(key).removeprefix(f"{bucket}/")
-        local.parent.mkdir(parents=True, exist_ok=True)
-        remote.get_file(key, str(local))
+    for key in remote.find(f"{bucket}/{NAME}"):
+        name = str(key).removeprefix(f"{bucket}/{NAME}/")
+        if found := re.fullmatch(rf"{folder}(?:-[0-9a-f]{{16}})?/(.+)", name):
+            local = scene.folder / NAME / folder / found[1]
+            local.parent.mkdir(parents=True, exist_ok=True)
+            remote.get_file(key, str(local))
     remote.rm(bucket, recursive=True)
 
 
