@@ -34,7 +34,10 @@ LONGEST_NAME = 12
 TRAINER = r"^ray::RayTrainWorker"
 ACTOR = r"^ray::MapWorker"
 TRIAL = r"^ray::ImplicitFunc"
-TASK = r"^ray::(?!IDLE|DashboardAgent|RuntimeEnvAgent|TrainController|RayTrainWorker|MapWorker|ImplicitFunc|_)"
+TASK = (
+    r"^ray::(?!IDLE|DashboardAgent|RuntimeEnvAgent|"
+    r"TrainController|RayTrainWorker|MapWorker|ImplicitFunc|_)"
+)
 ON_RAY = ("clustering", "finetune", "synthesis", "references", "search", "classification")
 """Stages whose work lies in Ray's processes."""
 
