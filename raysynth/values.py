@@ -100,9 +100,3 @@ def _key_kinds(annotation: Any) -> set[Any]:
     if get_origin(annotation) is dict:
         return _kinds(get_args(annotation)[0])
     return set().union(*map(_key_kinds, get_args(annotation)))
-
-
-Sides = tuple[int, int]
-"""Height and width of an image, pixels."""
-Size = int | Sides
-"""Of images, pixels: the side of a square, or height and width."""

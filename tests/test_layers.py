@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "raysynth"
 FLOORS = """
 pace terminal
 errors
+sides
 values
 json_lines
 gauges metrics view pages repeated

@@ -16,11 +16,11 @@ from raysynth.cluster.settings import ResourcesConfig
 from raysynth.cluster.workers import busy_task_cpus
 from raysynth.datasets.ingest import Taken, take_in
 from raysynth.errors import DamagedError
+from raysynth.sides import Sides
 from raysynth.stages.stage import Work
 from raysynth.storage.files import open_storage, write_atomic
 from raysynth.storage.tables import read_parts, size_of, split_files
 from raysynth.terminal import clipped, masked
-from raysynth.values import Sides
 
 CAPTIONS = ".captions.feather"
 """Such a name, and not Parquet: whoever opens the folder as a data set gets the images alone."""

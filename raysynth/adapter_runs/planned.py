@@ -24,6 +24,7 @@ from raysynth.planning.costs import (
 from raysynth.planning.sizes import base_shape
 from raysynth.planning.weights import held_bytes
 from raysynth.rehearsal import NAMED, stage_lines, time_line
+from raysynth.sides import Sides
 from raysynth.terminal import masked, shown
 
 
@@ -71,7 +72,7 @@ def _sizes(config: TrainConfig, jobs: list[Job]) -> str:
     if family is None:
         return "by those of the base, which the hub is not asked for here"
     shape = family.shape(reader_of(Path(resolve(config.base.name))))
-    found = Counter[tuple[int, int]]()
+    found = Counter[Sides]()
     for job in jobs:
         sizes, place = placed(job.sizes, shape, config.aspect_ratio)
         found.update(sizes[each] for each in place.tolist())

@@ -18,8 +18,8 @@ from raysynth.finetune.stage import train_jobs
 from raysynth.generators.inputs import training_inputs
 from raysynth.groups.groups import Groups
 from raysynth.models.settings import base_of
+from raysynth.sides import Sides
 from raysynth.stages.stage import Work
-from raysynth.values import Sides
 
 
 def jobs_of(

@@ -12,8 +12,8 @@ from PIL import Image
 from raysynth.datasets.files import clipped, open_folder
 from raysynth.datasets.pictures import FORMATS, ORIENTATION
 from raysynth.errors import DataError
+from raysynth.sides import Sides
 from raysynth.storage.files import Storage
-from raysynth.values import Sides
 
 HEAD = 1 << 16
 """Bytes of an image that say its format and size."""

@@ -20,7 +20,7 @@ from raysynth.finetune.packs import Pack
 from raysynth.finetune.prior import add_prior
 from raysynth.finetune.sized import Places, Sized, parts_of, sized
 from raysynth.finetune.term import Beginning
-from raysynth.values import Sides
+from raysynth.sides import Sides
 
 
 def enter(loop: Loop, job: Job, slot: int) -> Learner:

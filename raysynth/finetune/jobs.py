@@ -20,7 +20,7 @@ from raysynth.generators.recipe import Recipe, Training
 from raysynth.groups.groups import Groups, aligned_groups
 from raysynth.groups.prompts import both_alone, spoken
 from raysynth.groups.settings import PromptConfig
-from raysynth.values import Sides
+from raysynth.sides import Sides
 
 MOST_SINGLE = 2048
 """Adapters of single images: a gigabyte of the embedded base's, sixty of Stable Diffusion's."""

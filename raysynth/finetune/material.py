@@ -6,7 +6,6 @@ Shape suffixes: T micro-batches, b rows of an adapter's micro-batch, E encoded i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -25,8 +24,8 @@ from raysynth.finetune.kept import Encoded, Kept
 from raysynth.models.condition import Condition
 from raysynth.models.family import Base
 from raysynth.models.latents import as_pixels, images_at_once, moments
+from raysynth.sides import Size, sides_of
 from raysynth.storage.tables import decode_images, read_parts, split_files
-from raysynth.values import Size
 
 ENCODE_BATCH = 64
 """Images, or captions, encoded at once, at most."""
@@ -131,8 +130,7 @@ def read_images(real: str, ids: Sequence[str], size: Size) -> np.ndarray:
     Raises DataError when some are not in the table.
     """
     wanted, missing = pa.array(ids, pa.string()), np.ones(len(ids), bool)
-    height, width = (size, size) if isinstance(size, int) else size
-    pixels = np.empty((len(ids), height, width, 3), np.uint8)
+    pixels = np.empty((len(ids), *sides_of(size), 3), np.uint8)
     for part in read_parts(real, ["id", "image"], split_files(real, "train"), wanted):
         place = pc.index_in(part["id"], value_set=wanted)
         rows = np.asarray(place)
@@ -156,8 +154,8 @@ def encode_images(base: Base, pixels: np.ndarray, place: np.ndarray, flips: np.n
     pixels : [N, H, W, 3] uint8.
     place : [E] int, which of the images; flips : [E] bool, whether mirrored.
     """
-    side = math.isqrt(pixels.shape[1] * pixels.shape[2])
-    encoded, count = [], images_at_once(side, ENCODE_BATCH)
+    height, width = pixels.shape[1:3]
+    encoded, count = [], images_at_once((height, width), ENCODE_BATCH)
     for start in range(0, len(place), count):
         rows = slice(start, start + count)
         x = as_pixels(base, pixels[place[rows]])

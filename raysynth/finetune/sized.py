@@ -18,7 +18,7 @@ from raysynth.finetune.jobs import Job
 from raysynth.finetune.material import Material
 from raysynth.models.shape import Shape
 from raysynth.models.sizes import placed
-from raysynth.values import Sides
+from raysynth.sides import Sides
 
 Places = NDArray[np.int64]
 

@@ -41,7 +41,7 @@ from raysynth.models.settings import BaseConfigSection
 from raysynth.models.shape import Shape
 from raysynth.models.single_file import SingleFile
 from raysynth.models.sources import check_base, resolve, variant_of
-from raysynth.values import Size
+from raysynth.sides import Size
 
 
 def load_base(

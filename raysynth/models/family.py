@@ -20,6 +20,7 @@ from raysynth.errors import ModelError
 from raysynth.models.headers import read_config
 from raysynth.models.shape import Shape
 from raysynth.registry import Registry
+from raysynth.sides import Sides
 from raysynth.terminal import clipped
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ class Base:
         return self.shape.side
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> Sides:
         """Height and width of the images that it is used for, pixels."""
         _, height, width = self.shape.latents
         return height * self.shape.factor, width * self.shape.factor

@@ -7,15 +7,17 @@ import torch
 from torch import Tensor
 
 from raysynth.models.family import Base
+from raysynth.sides import Size, sides_of
 
 PIXELS_AT_ONCE = 2**20
 """What an autoencoder is given at once, four images of 512 x 512: 64 of them took 30 GB in bfloat16
 (Stable Diffusion 1.5's encoder, measured on an H100)."""
 
 
-def images_at_once(side: int, most: int) -> int:
-    """How many images of `side` x `side` pixels an autoencoder is given at once, at most `most`."""
-    return min(most, max(1, PIXELS_AT_ONCE // side**2))
+def images_at_once(size: Size, most: int) -> int:
+    """How many images of a size an autoencoder is given at once, at most `most`."""
+    height, width = sides_of(size)
+    return min(most, max(1, PIXELS_AT_ONCE // (height * width)))
 
 
 def as_pixels(base: Base, images: np.ndarray) -> Tensor:

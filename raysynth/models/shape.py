@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from raysynth.values import Size
+from raysynth.sides import Size, sides_of
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,13 @@ class Shape:
 
     def of(self, size: Size | None) -> Shape:
         """The same for images of a size; None: as it is."""
-        if size is None:
-            return self
-        return self.at(size) if isinstance(size, int) else self.at(*size)
+        return self if size is None else self.at(*sides_of(size))
 
     @property
     def unit(self) -> int:
         """Pixels that sides of images are multiples of: `grain`."""
         return self.grain * self.factor
 
-    def at(self, height: int, width: int | None = None) -> Shape:
-        """The same for images of a height and width in pixels; None: squares."""
-        tall, wide = height // self.factor, (width or height) // self.factor
-        return replace(self, latents=(self.latents[0], tall, wide))
+    def at(self, height: int, width: int) -> Shape:
+        """The same for images of a height and width in pixels."""
+        return replace(self, latents=(self.latents[0], height // self.factor, width // self.factor))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysynth.models.shape import Shape
-from raysynth.values import Sides
+from raysynth.sides import Sides
 
 
 def sizes_of(shape: Shape, most: float) -> tuple[Sides, ...]:

@@ -32,10 +32,6 @@ PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 """Where transformers looks for an image processor; the first has one for each kind of input."""
 
 
-HUB = "hf://"
-"""How data sets of the hub begin; models are named without it."""
-
-
 def resolve(name: str, clip: bool = False) -> str:
     """What to load for a configured name: a folder's absolute path, or a hub id.
 
@@ -63,8 +59,8 @@ def resolve(name: str, clip: bool = False) -> str:
 
 def _instead(name: str, folder: Path) -> str:
     """What to do about a name that can only be a folder, and is none."""
-    if name.startswith(HUB):
-        return f"name it {name.removeprefix(HUB)}"
+    if name.startswith("hf://"):
+        return f"name it {name.removeprefix('hf://')}"
     if "://" in name:
         return "copy it to a folder that every node sees, and name that"
     return f"check the path (on a cluster every node must see it){_beside(folder)}"

@@ -17,9 +17,9 @@ from PIL import Image, ImageOps
 
 from raysynth.errors import DamagedError, DataError
 from raysynth.groups.groups import Groups
+from raysynth.sides import Size, sides_of
 from raysynth.storage.files import Storage, make_folder, open_storage, patiently, write_atomic
 from raysynth.terminal import masked
-from raysynth.values import Size
 
 STORED = ("PNG", "JPEG", "WEBP")
 """Formats of the tables' images: no other parser is asked to read them."""
@@ -284,11 +284,11 @@ def stored_side(real: str) -> int:
 
 def decode_bytes(column: pa.ChunkedArray | pa.Array, size: Size | None = None) -> np.ndarray:
     """As `decode_images`, of a column of encoded images."""
-    height, width = (size, size) if size is None or isinstance(size, int) else size
-    pixels = np.zeros((0, height or 0, width or 0, 3), np.uint8)
+    height, width = (0, 0) if size is None else sides_of(size)
+    pixels = np.zeros((0, height, width, 3), np.uint8)
     for place, data in enumerate(column):  # chunk by chunk: one array holds 2 GiB at most
         image = Image.open(io.BytesIO(data.as_py()), formats=STORED).convert("RGB")
-        if height and width and image.size != (width, height):
+        if size is not None and image.size != (width, height):
             image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
         if not place:
             pixels = np.empty((len(column), image.height, image.width, 3), np.uint8)

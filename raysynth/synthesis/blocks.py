@@ -17,13 +17,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raysynth.errors import DataError
+from raysynth.sides import Sides
 from raysynth.storage.files import write_atomic
 from raysynth.storage.marks import Maker
 from raysynth.storage.tables import read_table, to_parquet
 from raysynth.synthesis.encode import encode_rows
 from raysynth.synthesis.specs import ROW
 from raysynth.synthesis.timeline import COLUMN
-from raysynth.values import Sides
 
 FOLDER = "blocks"
 RANGE = re.compile(r"rows-(\d+)-(\d+)\.parquet")

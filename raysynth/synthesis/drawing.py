@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -100,7 +99,7 @@ class ImageGenerator:
         self.margin, self.sigma = synthesis.mask_margin, synthesis.rebalance.sigma
         self.shape, self.side = self.base.latent_shape, self.base.image_size
         self.decoded_at_once = synthesis.decode_batch_size or images_at_once(
-            math.isqrt(math.prod(self.base.size)), DECODE_BATCH
+            self.base.size, DECODE_BATCH
         )
         self.alone = {"": ("", ""), **drawing.alone}
         self._conditions: dict[str, Condition] = {}
@@ -153,7 +152,7 @@ class ImageGenerator:
         `paths`: [B] down from the founders that `seeds` are of (`lineage`); None: no births.
         """
         parts = []
-        pixels = None if sources is None else decode_bytes(sources, self.side)
+        pixels = None if sources is None else decode_bytes(sources, self.base.size)
         said = self._said(prompts, negatives)
         for rows in self.bank.parts(adapters):
             mine = [seeds[row] for row in rows]

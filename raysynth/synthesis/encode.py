@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raysynth.sides import Sides
 from raysynth.storage.marks import Maker, marked
 from raysynth.storage.tables import CANDIDATE, encode_png
 from raysynth.synthesis.specs import ROW
 from raysynth.synthesis.timeline import COLUMN, Stopwatch
-from raysynth.values import Sides
 
 
 def encode_rows(

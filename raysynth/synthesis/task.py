@@ -20,12 +20,12 @@ from raysynth.groups.settings import PromptConfig
 from raysynth.knobs import Sections
 from raysynth.models.settings import BaseConfigSection
 from raysynth.scoring.scorer import Scoring
+from raysynth.sides import Sides
 from raysynth.storage.marks import Maker
 from raysynth.synthesis.contrast import Contrast
 from raysynth.synthesis.guidance import guide_of
 from raysynth.synthesis.settings import SynthesisConfig
 from raysynth.synthesis.way import Way
-from raysynth.values import Sides
 
 LINEAGE = pa.schema([("founder", pa.int32()), ("path", pa.string()), ("judged", pa.float32())])
 """Of images that are bred: the number of the founder, those of the children down to the image, and
