@@ -46,11 +46,8 @@ class MadeBase:
     @property
     def said(self) -> str:
         """Lines for the terminal."""
-        remote, folder = "://" in self.folder, masked(self.folder)
-        place = "FOLDER" if remote else folder
+        place = masked(self.folder)
         use = f"base.name={place} base.clip={place}/clip"
-        if remote:  # models are loaded from folders
-            use = f"copy {folder} to a FOLDER that every node sees, then {use}"
         return "\n".join((*self.bars, f"Use it: {use}"))
 
 

@@ -84,7 +84,7 @@ class Lease:
         display.update("")
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
-        at_the_end.append(self.release)
+        at_the_end.append(self._let_go)
 
     def check(self) -> None:
         """Raise StorageError where another driver has taken the run over."""
@@ -101,7 +101,10 @@ class Lease:
         with suppress(StorageError, OSError):
             if self._is_mine(self._read()):
                 remove(self.path)
-        at_the_end.remove(self.release)
+        at_the_end.remove(self._let_go)
+
+    def _let_go(self, why: BaseException | None) -> None:
+        self.release()
 
     def _is_void(self, there: Any, first: tuple[Any, float]) -> bool:
         """Whether a lease may be taken over; raises ConfigError where it is alive."""

@@ -19,10 +19,10 @@ from types import FrameType
 from typing import Any
 
 from raysynth.cluster.note import children, stop
-from raysynth.cluster.private_folder import is_private, narrow
 from raysynth.cluster.stopping import held_terminal
 from raysynth.errors import StageError, first_line
 from raysynth.json_lines import to_stderr
+from raysynth.storage.private_folder import is_private, narrow
 
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """`0`: Ray takes 127.0.0.1 for its node and all of its servers listen there alone, as on a Mac.

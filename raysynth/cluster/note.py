@@ -20,10 +20,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from raysynth.cluster.private_folder import open_private
 from raysynth.errors import ConfigError
 from raysynth.json_lines import to_stderr
 from raysynth.knobs import digest_of
+from raysynth.storage.cache import cache_folder
+from raysynth.storage.private_folder import open_private
 
 Born = tuple[int, float]
 """A process: its pid and its start, in seconds since 1970; a pid alone is given out again."""
@@ -193,10 +194,10 @@ class SessionNote:
 
 def _places() -> Iterator[Path]:
     """Folders for notes, best first: the one that stays when its user logs out, then the other."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    for base in (cache, os.environ.get("XDG_RUNTIME_DIR")):
-        if base and os.path.isabs(base):
-            yield Path(base) / "raysynth"
+    session = os.environ.get("XDG_RUNTIME_DIR")
+    for place in (cache_folder(), Path(session or "") / "raysynth"):
+        if place.is_absolute():
+            yield place
 
 
 def _pair(value: object) -> Born | None:

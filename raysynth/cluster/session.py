@@ -24,7 +24,9 @@ from raysynth.cluster.lease import Lease
 from raysynth.cluster.local import guard_token, held_signals, join, start_local
 from raysynth.cluster.losses import Losses, heard
 from raysynth.cluster.note import SessionNote, children
-from raysynth.cluster.stopping import say_stopped
+from raysynth.cluster.own_node import NodeWatch
+from raysynth.cluster.stopping import end_for, say_stopped
+from raysynth.errors import StorageError
 from raysynth.json_lines import to_stderr
 from raysynth.metrics import rest
 from raysynth.progress import Progress
@@ -65,6 +67,7 @@ class Session:
         self.losses = Losses(to_stderr, lambda text: None)
         """Is told what Ray says of lost workers and nodes."""
         self._heard = ExitStack()
+        self._watch: NodeWatch | None = None
 
     def __enter__(self) -> Session:
         self._note.take()
@@ -81,6 +84,8 @@ class Session:
         if isinstance(error, KeyboardInterrupt) and not self._lease.lost:
             say_stopped(self._root)
         self.losses.ending = True
+        if self._watch is not None:
+            self._watch.close()
         try:
             if self.started:
                 import ray
@@ -141,6 +146,7 @@ class Session:
             with held_signals() as stopping:
                 self._start(stopping)
             self._heard.enter_context(heard(self.losses))
+            self._watch = NodeWatch(self._node_lost)
         _hush()
 
     def _start(self, stopping: list[int]) -> None:
@@ -158,6 +164,15 @@ class Session:
         import ray
 
         check_cluster(self.config, ray.cluster_resources())
+
+    def _node_lost(self, name: str, pid: int) -> None:
+        """One of Ray's own processes on this machine is gone, and with it all workers here."""
+        text = (
+            f"Ray's {name} on this machine (process {pid}) has ended: killed, crashed, or the "
+            "memory was full, and Ray's workers here end with it. Fix: if it was the memory, fewer "
+            "workers or smaller batches; the same command goes on where it was"
+        )
+        end_for(StorageError(text))
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
         """SIGTERM, of schedulers and `ray job stop`: as Ctrl-C, instead of Ray's stack trace."""

@@ -17,18 +17,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
+from raysynth.errors import RaysynthError
 from raysynth.json_lines import to_stderr
 
 LEAVE_SECONDS = 2.5
 """From the signal until the process leaves by force; `ray job stop` kills 3 s after its SIGTERM."""
 LAST_SECONDS = 0.4
+FAULT_SECONDS = 4.0
+"""As LAST_SECONDS, where nobody waits for the end."""
 SHOW_CURSOR = "\x1b[?25h"
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 held_terminal: list[int] = []
 """Descriptors of standard error while what is written to it is kept back (`local`)."""
-at_the_end: list[Callable[[], None]] = []
-"""What a stop by force still does once nothing else runs, as far as LAST_SECONDS let it."""
+at_the_end: list[Callable[[BaseException | None], None]] = []
+"""What an end by force still does once nothing else runs, as far as its seconds let it.
+
+Each is told why; None: a signal.
+"""
 _said = threading.Event()
 _own = threading.Event()
 
@@ -47,6 +53,20 @@ def interrupt_self() -> None:
     """
     _own.set()
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def end_for(error: RaysynthError) -> None:
+    """End this process now, with an error's words and code, whatever it does; from any thread.
+
+    Nothing happens where it is being stopped already.
+    """
+    if _said.is_set():
+        return
+    _said.set()
+    _release_terminal()
+    to_stderr(str(error), "error")
+    _end_all(error, FAULT_SECONDS)
+    _end(error.exit_code)
 
 
 @contextmanager
@@ -105,21 +125,30 @@ def _watch(signals: int, came: list[int]) -> None:
                 came.append(number)
                 end = time.monotonic() + LEAVE_SECONDS
         left = max(0.0, end - time.monotonic()) if came else None
-    if held_terminal:
-        os.dup2(held_terminal[0], 2)
+    _release_terminal()
     if not _said.is_set():
         say_stopped()
-    _end_ray()
-    last = threading.Thread(target=_last, daemon=True)  # a storage may not answer
-    last.start()
-    last.join(LAST_SECONDS)
+    _end_all(None, LAST_SECONDS)
     _end(128 + came[0])
 
 
-def _last() -> None:
-    for each in [*at_the_end]:
-        with suppress(Exception):
-            each()
+def _release_terminal() -> None:
+    if held_terminal:
+        os.dup2(held_terminal[0], 2)
+
+
+def _end_all(why: BaseException | None, seconds: float) -> None:
+    """Ray's processes, then what is `at_the_end`."""
+
+    def last() -> None:
+        for each in [*at_the_end]:
+            with suppress(Exception):
+                each(why)
+
+    _end_ray()
+    thread = threading.Thread(target=last, daemon=True)  # a storage may not answer
+    thread.start()
+    thread.join(seconds)
 
 
 def _end_ray() -> None:

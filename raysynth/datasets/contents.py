@@ -19,9 +19,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysynth.cluster.private_folder import is_private
 from raysynth.datasets.files import open_folder, reaching
 from raysynth.datasets.settings import DatasetConfig
+from raysynth.storage.cache import cache_folder
+from raysynth.storage.private_folder import is_private
 
 Facts = tuple[int, int, int, int]
 """Size, time of change of content and of inode (ns), inode."""
@@ -126,8 +127,7 @@ class _Cache:
     """Hashes of one folder's files, in the user's own cache; without one, nothing is kept."""
 
     def __init__(self, root: str) -> None:
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        self._folder = os.path.join(base, "raysynth", "contents")
+        self._folder = str(cache_folder() / "contents")
         name = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:32]
         self._file = os.path.join(self._folder, f"{name}.parquet")
 

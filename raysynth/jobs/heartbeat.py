@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from raysynth.cluster.note import born, machine
+from raysynth.cluster.stopping import at_the_end
 from raysynth.endings import exit_code_of
 from raysynth.errors import RaysynthError, reason_of
 from raysynth.progress import Progress
@@ -62,6 +63,7 @@ class Heartbeat:
 
     def __enter__(self) -> Heartbeat:
         self._thread.start()
+        at_the_end.append(self._by_force)
         return self
 
     def __exit__(
@@ -70,6 +72,14 @@ class Heartbeat:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        at_the_end.remove(self._by_force)
+        self._end(error)
+
+    def _by_force(self, why: BaseException | None) -> None:
+        self._end(why or KeyboardInterrupt())
+
+    def _end(self, error: BaseException | None) -> None:
+        """The last write: how the attempt ended."""
         now = time.time()
         if isinstance(error, Exception):
             code = exit_code_of(error)

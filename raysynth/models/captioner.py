@@ -14,6 +14,7 @@ import torch
 from raysynth.models.architecture import NO_CODE
 from raysynth.models.device import autocast, pick_device, pick_dtype, weight_dtype
 from raysynth.models.loading import complete, frozen, load_or_explain, quiet_transformers
+from raysynth.models.mirror import located
 from raysynth.models.settings import BaseConfigSection
 from raysynth.models.sources import check_captioner, variant_of
 
@@ -65,7 +66,7 @@ def load_captioner(
         are not in its files.
     """
     check_captioner(name, what)
-    source, device = os.path.expanduser(name), pick_device(base.device)
+    source, device = located(name, what), pick_device(base.device)
     dtype = pick_dtype(base.dtype, device)
     hub: dict[str, Any] = NO_CODE | ({} if os.path.isdir(source) else {"revision": revision})
     transformers = quiet_transformers()

@@ -19,6 +19,7 @@ from raysynth.models.loading import (
     load_or_explain,
     quiet_transformers,
 )
+from raysynth.models.mirror import located
 from raysynth.models.settings import LITE, BaseConfigSection
 from raysynth.models.sources import check_encoder, variant_of
 
@@ -73,7 +74,7 @@ def load_encoder(
         in its files; it does not take images.
     """
     check_encoder(name, weights=False, key=what)
-    source, device = os.path.expanduser(name), pick_device(base.device)
+    source, device = located(name, what), pick_device(base.device)
     dtype = pick_dtype(base.dtype, device)
     if name == LITE:
         return _load_lite(what, device, dtype)

@@ -20,7 +20,8 @@ class BaseConfigSection(Section):
 
     name: Place = knob(
         "embedded",
-        "`embedded`, folder or hub id owner/model; `raysynth parts families` lists what families.",
+        "`embedded`, folder, URI of one (s3://, gs://, az://) or hub id owner/model; `raysynth "
+        "parts families` lists what families.",
     )
     weights: Place | None = knob(
         None,
@@ -28,7 +29,9 @@ class BaseConfigSection(Section):
         "checkpoint of Stable Diffusion or the transformer alone; None: those of `name`.",
         neutral=None,
     )
-    clip: Place = knob("embedded", "`embedded`, folder or hub id owner/model (transformers CLIP).")
+    clip: Place = knob(
+        "embedded", "`embedded`, folder, URI of one or hub id owner/model (transformers CLIP)."
+    )
     revision: Named | None = knob(
         None,
         "Hub revision of `name`: commit, tag or branch; None: the newest. A run takes one commit "

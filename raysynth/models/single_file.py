@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from raysynth.errors import ModelError
 from raysynth.models.headers import Tensor, read_config, read_header
+from raysynth.models.mirror import located
 
 if TYPE_CHECKING:
     from raysynth.models.family import Family
@@ -34,7 +35,7 @@ class SingleFile:
 
     def __init__(self, path: str) -> None:
         """`path`: of the file; raises ModelError where there is none, or it is not whole."""
-        self.path = Path(path).expanduser()
+        self.path = Path(located(path, KEY))
         if not self.path.is_file():
             raise ModelError(
                 f"{KEY}: no file {path}; expected a .safetensors file of weights. Fix: check the "

@@ -16,6 +16,7 @@ from raysynth.models.efficientnet_lite import check_lite
 from raysynth.models.family import KEY, Family, check_tree, family_of, reader_of
 from raysynth.models.headers import read_config
 from raysynth.models.headers import variant_of as variant_of
+from raysynth.models.mirror import located
 from raysynth.models.quantisation import check_quantisation
 from raysynth.models.settings import CLIP as CLIP
 from raysynth.models.settings import LITE, BaseConfigSection
@@ -40,7 +41,7 @@ def resolve(name: str, clip: bool = False) -> str:
     """
     if name == "embedded":
         return str(EMBEDDED / "clip" if clip else EMBEDDED)
-    folder = Path(name).expanduser()
+    folder = Path(located(name, f"base.{'clip' if clip else 'name'}"))
     if folder.is_dir():
         return str(folder.absolute())
     if folder.is_file():
@@ -61,8 +62,6 @@ def _instead(name: str, folder: Path) -> str:
     """What to do about a name that can only be a folder, and is none."""
     if name.startswith("hf://"):
         return f"name it {name.removeprefix('hf://')}"
-    if "://" in name:
-        return "copy it to a folder that every node sees, and name that"
     return f"check the path (on a cluster every node must see it){_beside(folder)}"
 
 
@@ -169,7 +168,7 @@ def check_encoder(name: str, weights: bool = True, key: str = "clustering.encode
         return
     if name == CLIP or not is_path(name):
         return
-    folder = Path(name).expanduser()
+    folder = Path(located(name, key))
     needed = ("config.json", "preprocessor_config.json")
     missing = [file for file in needed if not (folder / file).is_file()]
     if missing:
@@ -194,7 +193,7 @@ def check_captioner(name: str, key: str) -> None:
     """
     if not is_path(name):
         return
-    folder = Path(name).expanduser()
+    folder = Path(located(name, key))
     alternatives = (("config.json",), PROCESSORS, ("tokenizer_config.json",), ("*.safetensors",))
     missing = [some[-1] for some in alternatives if not any(any(folder.glob(f)) for f in some)]
     if missing:

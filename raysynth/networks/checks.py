@@ -10,6 +10,7 @@ from typing import Any
 from raysynth.errors import ConfigError, DataError, ModelError
 from raysynth.models.efficientnet_lite import check_lite
 from raysynth.models.headers import read_config
+from raysynth.models.mirror import located
 from raysynth.models.settings import CLIP, LITE
 from raysynth.models.sources import is_path
 from raysynth.networks.build import blueprint_of
@@ -38,7 +39,7 @@ def check_backbone(config: Any) -> None:
     """
     _check_folder(blueprint_of(config).resolved().backbone)
     trainings = (config.classifier, config.references.network(config.classifier))
-    named = os.path.expanduser(config.classifier.backbone)
+    named = located(config.classifier.backbone, KEY)
     pretrained = any(one.starts_pretrained for one in trainings)
     if named == LITE and pretrained:
         check_lite(KEY)
@@ -60,12 +61,13 @@ def check_backbone(config: Any) -> None:
 def _check_folder(name: str) -> None:
     if name in OWN or not is_path(name):
         return
-    if not os.path.isfile(os.path.join(os.path.expanduser(name), "config.json")):
+    file = Path(located(name, KEY)) / "config.json"
+    if not file.is_file():
         raise ModelError(
             f"{KEY}: no config.json in {name}; expected `small`, `clip`, `{LITE}`, a hub id "
             "(owner/model) or a folder written by save_pretrained. Fix: check the path"
         )
-    read_config(KEY, Path(name).expanduser() / "config.json")
+    read_config(KEY, file)
 
 
 def _check_embedded(dataset: Any, classifier: ClassifierConfig) -> None:

@@ -19,6 +19,7 @@ from transformers import CLIPModel, CLIPTokenizer, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 from raysynth.models.loading import limit_tokenizer, load_or_explain
+from raysynth.models.mirror import located
 from raysynth.networks.modeling_raysynth import ClipClassifier, ClipClassifierConfig
 from raysynth.networks.pretrained import KEY, read_clip
 from raysynth.networks.saved import label_settings
@@ -111,7 +112,7 @@ def load_clip_lora(classifier: ClassifierConfig, words: Sequence[str]) -> ClipLo
     ModelError
         When transformers cannot load it.
     """
-    name = os.path.expanduser(classifier.backbone)
+    name = located(classifier.backbone, KEY)
     hub = {} if os.path.isdir(name) else {"revision": classifier.revision}
     read = CLIPTokenizer.from_pretrained
     tokenizer = load_or_explain(f"{KEY}: tokenizer", name, lambda: read(name, **hub))

@@ -30,6 +30,7 @@ from raysynth.models.architecture import FAULTS, NO_CODE, of_layers
 from raysynth.models.efficientnet_lite import MEAN, STD, load_lite
 from raysynth.models.headers import read_config, reason_of
 from raysynth.models.loading import complete, load_or_explain, quiet_transformers
+from raysynth.models.mirror import located
 from raysynth.models.modeling_efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
 from raysynth.models.settings import LITE
 from raysynth.models.sources import PROCESSORS, pixel_statistics, variant_of
@@ -69,7 +70,7 @@ def load_model(classifier: ClassifierConfig, label_names: tuple[str, ...], size:
     ModelError
         When transformers cannot load it; `efficientnet_lite0` without its package.
     """
-    name = os.path.expanduser(classifier.backbone)
+    name = located(classifier.backbone, KEY)
     quiet_transformers()
     if name == LITE:
         return _load_lite(classifier, label_names, size)
@@ -194,7 +195,7 @@ def normalisation(classifier: ClassifierConfig) -> tuple[list[float], list[float
     ModelError
         When transformers cannot load what is there, or it has no mean of three channels.
     """
-    source = os.path.expanduser(classifier.backbone)
+    source = located(classifier.backbone, KEY)
     if source == LITE:
         return list(MEAN), list(STD)
     hub = _hub(source, classifier)

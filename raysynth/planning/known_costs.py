@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -17,12 +16,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from raysynth.cluster.private_folder import is_private
 from raysynth.errors import RaysynthError
 from raysynth.knobs import digest_of
 from raysynth.models.family import FAMILIES, USUAL, Family
 from raysynth.planning.network_cost import UNetCost
+from raysynth.storage.cache import cache_folder
 from raysynth.storage.files import write_atomic
+from raysynth.storage.private_folder import is_private
 
 SHIPPED = Path(__file__).parent / "known_costs.json"
 SIDES = (256, 512)
@@ -71,10 +71,9 @@ def _shipped() -> dict[str, UNetCost]:
 
 def _kept(key: str) -> Path:
     """Where a cost is kept that this version of the counting has found."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     counting = (Path(__file__).parent / "denoiser_cost.py").read_bytes()
     version = hashlib.sha256(counting).hexdigest()[:8]
-    return Path(base) / "raysynth" / "costs" / f"{key}-{version}.json"
+    return cache_folder() / "costs" / f"{key}-{version}.json"
 
 
 def _read(key: str) -> UNetCost | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from raysynth.cluster.settings import ResourcesConfig
 from raysynth.errors import ConfigError, ModelError
+from raysynth.models.mirror import located
 from raysynth.models.sources import EMBEDDED
 from raysynth.pretraining.settings import PretrainingConfig, sizes_of
 
@@ -95,7 +96,7 @@ def check_start(settings: PretrainingConfig) -> None:
 
 def start_folder(start: str) -> Path:
     """The folder of a start; raises ModelError where there is none: a hub id is not fetched."""
-    folder = EMBEDDED if start == "embedded" else Path(start).expanduser().absolute()
+    folder = EMBEDDED if start == "embedded" else Path(located(start, KEY)).absolute()
     if not folder.is_dir():
         raise ModelError(
             f"{KEY}: no folder {start}; expected `embedded`, or the folder of a base that "

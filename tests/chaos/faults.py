@@ -34,6 +34,7 @@ LONGEST_NAME = 12
 TRAINER = r"^ray::RayTrainWorker"
 ACTOR = r"^ray::MapWorker"
 TRIAL = r"^ray::ImplicitFunc"
+AGENT = r"^ray::DashboardAgent"
 TASK = (
     r"^ray::(?!IDLE|DashboardAgent|RuntimeEnvAgent|"
     r"TrainController|RayTrainWorker|MapWorker|ImplicitFunc|_)"
@@ -114,6 +115,17 @@ def node_lost(pattern: str, scene: Scene) -> None:
         with scene.driver() as driver:
             runs = partial(nodes.runs, pattern)
             _lost(scene, driver, "the node of {} lost", partial(nodes.lose, pattern), runs)
+        scene.again()
+
+
+def agent_killed(scene: Scene) -> None:
+    """An agent of the Ray on the driver's machine dies, and takes all workers with it."""
+    scene.begin()
+    with scene.driver() as driver:
+        scene.wait_for_work(driver, lambda: bool(driver.kill_one(AGENT)))
+        scene.record.harm = "SIGKILL of Ray's agent"
+        driver.end()
+        scene.ended(driver)
         scene.again()
 
 
@@ -322,6 +334,7 @@ FAULTS = {
     "actor-node": Fault(
         "node of a generating actor lost", ("synthesis",), partial(node_lost, ACTOR)
     ),
+    "agent": Fault("agent of the machine's own Ray killed", ON_RAY, agent_killed),
     "kill": Fault("driver killed", STAGES, partial(driver_ended, signal.SIGKILL)),
     "kill-at-write": Fault("driver killed at one of its writes", STAGES, killed_at_operation),
     "sigterm": Fault("SIGTERM", STAGES, partial(driver_ended, signal.SIGTERM)),

@@ -329,6 +329,30 @@ def test_a_ray_whose_daemon_is_lost_while_it_starts_is_started_again(tmp_path):
     assert "Ray did not start, trying again (1)" in done.stderr
 
 
+@pytest.mark.cluster
+@pytest.mark.parametrize("title", ["raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent"])
+def test_a_driver_whose_own_ray_is_killed_says_so_and_is_to_be_tried_again(tmp_path, title):
+    """Ray itself would end it without a word, with the code of a fault of ours."""
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", DRIVER.format(root=str(tmp_path))]
+    driver = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert driver.stdout.readline() == "started\n"
+        daemons = psutil.Process(driver.pid).children(recursive=True)
+        daemon = next(each for each in daemons if title in {each.name(), each.cmdline()[0].strip()})
+        daemon.kill()
+        _, errors = driver.communicate(timeout=60)
+    finally:
+        driver.kill()
+    name = title.removeprefix("ray::")
+    assert f"raysynth: Ray's {name} on this machine (process {daemon.pid}) has ended" in errors
+    assert "the same command goes on where it was" in errors
+    assert driver.returncode == 3
+    assert not psutil.wait_procs(daemons, timeout=20)[1]
+
+
 @pytest.mark.parametrize(
     ("overrides", "cores", "started", "spare"),
     [

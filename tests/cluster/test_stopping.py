@@ -52,7 +52,7 @@ from raysynth.progress import Progress
 
 with in_time() as leave, held_signals():
     Lease({root!r}).take(Progress())
-    at_the_end.append(lambda: time.sleep(600))
+    at_the_end.append(lambda why: time.sleep(600))
     print("held", flush=True)
     while True:
         ctypes.CDLL(None).poll(None, 0, 600_000)

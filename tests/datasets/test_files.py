@@ -11,7 +11,6 @@ import fsspec
 import pytest
 from PIL import Image
 
-from raysynth.cluster.private_folder import is_private
 from raysynth.datasets import contents
 from raysynth.datasets.contents import folder_digest
 from raysynth.datasets.files import clipped, some
@@ -19,6 +18,7 @@ from raysynth.datasets.layouts.folder import Folder
 from raysynth.datasets.listing import list_dataset
 from raysynth.errors import DataError
 from raysynth.pipeline import stage_digests
+from raysynth.storage.private_folder import is_private
 from tests.datasets.test_folder import balanced_rows, config_for, write_folder
 from tests.datasets.test_published import listed, write_image, write_utkface
 

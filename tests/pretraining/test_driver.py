@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from raysynth.jobs.status import read_status
+from raysynth.models.base import load_base
+from raysynth.models.clip import load_clip
+from raysynth.models.settings import BaseConfigSection
+from raysynth.models.sources import check_base, check_clip
 from raysynth.storage.files import open_storage
 from tests.cluster.signals import at_work, ends_soon
 from tests.pretraining.conftest import SMALL
@@ -84,7 +88,11 @@ def test_a_base_on_an_object_store_is_made_gone_on_with_and_loads(pictures, tmp_
     assert again.returncode == 0, again.stderr
     assert again.stdout == made.stdout, "from its checkpoints"
     assert made_of() == files
-    assert f"Use it: copy {root}/base to a FOLDER that every node sees" in made.stdout
+    assert f"Use it: base.name={root}/base base.clip={root}/base/clip" in made.stdout
+    own = BaseConfigSection(name=f"{root}/base", clip=f"{root}/base/clip")
+    check_base(own)
+    check_clip(own)
+    assert load_base(own).image_size and load_clip(own).size
 
 
 @pytest.mark.slow

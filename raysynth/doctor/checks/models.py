@@ -62,7 +62,7 @@ def judge(scene: Scene) -> Iterator[Finding]:
             WARN,
             f"{places([*fetched])}: {', '.join(names)} would be downloaded from the hub, by each "
             "node that has none",
-            "folders on shared storage for base.name and base.clip, or HF_HOME on it",
+            "a shared mount or object storage for base.name and base.clip, or HF_HOME on a mount",
         )
     data = f"dataset.path {scene.config.dataset.path}, " if scene.config.dataset.path else ""
     yield Finding(OK, f"{data}base {base.name} and CLIP {base.clip} {on(scene, len(seen))}")
