@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from raysynth.datasets.settings import DatasetConfig
-from raysynth.models.mirror import located
 from raysynth.models.settings import LITE
 from raysynth.models.sources import is_path
 
@@ -26,7 +25,7 @@ def of_model(name: str, revision: str | None = None) -> str:
     """The licence of a model by its name in a configuration, or `UNKNOWN`."""
     if name in OWN:
         return OWN[name]
-    return _said(Path(located(name)) if is_path(name) else _cached(name, revision)) or UNKNOWN
+    return _said(Path(name).expanduser() if is_path(name) else _cached(name, revision)) or UNKNOWN
 
 
 def of_data(dataset: DatasetConfig) -> str:

@@ -13,7 +13,6 @@ import stat
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,19 +20,18 @@ import pyarrow.parquet as pq
 
 from raysynth.datasets.files import open_folder, reaching
 from raysynth.datasets.settings import DatasetConfig
-from raysynth.storage.cache import cache_folder
-from raysynth.storage.private_folder import is_private
+from raysynth.storage.cache import cache_folder, make_cache
+from raysynth.storage.versions import said_hash, said_time
 
 Facts = tuple[int, int, int, int]
 """Size, time of change of content and of inode (ns), inode."""
-TAGS = ("ETag", "etag", "md5Hash", "content_md5", "crc32c", "checksum", "blob_id")
-"""What object stores call the hash of an object (S3, Google Cloud Storage, Azure, the hub)."""
-TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
 METADATA = (".csv", ".parquet", ".txt")
 SETTLED_NS = 2_000_000_000
 """A file changed later than this before its hash may change again within one tick of its clock."""
 UNREADABLE = "unreadable"
 THREADS = 16
+KIND = "contents"
+"""Their folder in the cache."""
 CHUNK = 1 << 20
 
 
@@ -54,11 +52,11 @@ def _remote(filesystem: Any, root: str) -> dict[str, str]:
     """Name -> what the store says of its content; where it says nothing, the file's times."""
     found = {}
     for name, facts in filesystem.find(root, detail=True).items():
-        said = [str(facts[key]) for key in TAGS if facts.get(key)][:1]
+        said = said_hash(facts)
         if not said and name.endswith(METADATA):
-            said = [hashlib.sha256(filesystem.cat_file(name)).hexdigest()]
-        said = said or [str(facts[key]) for key in TIMES if facts.get(key)][:1]
-        found[name.removeprefix(root)] = " ".join([str(facts["size"]), *said])
+            said = hashlib.sha256(filesystem.cat_file(name)).hexdigest()
+        said = said or said_time(facts)
+        found[name.removeprefix(root)] = f"{facts['size']} {said}".rstrip()
     return found
 
 
@@ -127,9 +125,8 @@ class _Cache:
     """Hashes of one folder's files, in the user's own cache; without one, nothing is kept."""
 
     def __init__(self, root: str) -> None:
-        self._folder = str(cache_folder() / "contents")
         name = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:32]
-        self._file = os.path.join(self._folder, f"{name}.parquet")
+        self._file = str(cache_folder() / KIND / f"{name}.parquet")
 
     def read(self) -> dict[str, tuple[Facts, str]]:
         """Name -> facts and hash; nothing where another user might have written it."""
@@ -160,8 +157,7 @@ class _Cache:
                     "sha256": [entries[name][1] for name in names],
                 }
             )
-            is_private(Path(self._folder).parent)  # made so: notes of runs lie in it too
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            make_cache(KIND)
             temporary = f"{self._file}.{os.getpid()}.tmp"
             handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
             with os.fdopen(handle, "wb") as file:

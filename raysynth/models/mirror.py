@@ -24,17 +24,17 @@ from filelock import FileLock
 from fsspec.callbacks import Callback
 
 from raysynth.errors import ModelError, StorageError
-from raysynth.storage.cache import cache_folder
+from raysynth.storage.cache import cache_folder, make_cache
 from raysynth.storage.files import Storage, open_storage
-from raysynth.storage.private_folder import is_private
+from raysynth.storage.versions import said_hash, said_time
 from raysynth.terminal import clipped, masked, shown
 
-READ = (".safetensors", ".json", ".txt", ".model", ".jinja", ".md")
+KIND = "models"
+"""Their folder in the cache."""
+READ = (".safetensors", ".json", ".txt", ".model", ".jinja")
 """How the files end that models are loaded from; the rest, such as pickled weights, stays there."""
 HEADS = ("model_index.json", "config.json")
 """What lies in the folder of a model: one of parts, or any other."""
-VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified")
-"""What storages call that which changes with a file."""
 AT_ONCE = 4
 LARGE = 50e6
 """Bytes from which on fetching is said."""
@@ -73,17 +73,17 @@ def _mirrored(uri: str, key: str) -> str:
         ) from None
     if storage.is_disk:
         return root
+    storage.invalidate_cache()  # another process, or this one, may have written a base there
     found = _listed(storage, root)
     if not found:
         raise ModelError(
             f"{key}: no model at {masked(uri)}; expected a folder with {' or '.join(HEADS)}, or a "
             ".safetensors file. Fix: check the URI, and what its credentials may list"
         )
-    home = cache_folder() / "models" / f"{Path(root).name}-{_print(uri, found)}"
+    home = cache_folder() / KIND / f"{Path(root).name}-{_print(uri, found)}"
     single = [*found] == [root]
     if not home.is_dir():
-        is_private(cache_folder())  # made so: notes of runs lie in it too
-        home.parent.mkdir(parents=True, exist_ok=True)
+        make_cache(KIND)
         with FileLock(f"{home}.lock"):
             if not home.is_dir():  # another process has fetched it meanwhile
                 _fetch(storage, uri, root, found, home)
@@ -112,8 +112,7 @@ def _listed(storage: Storage, root: str) -> dict[str, Mapping[str, Any]]:
 def _print(uri: str, found: Mapping[str, Mapping[str, Any]]) -> str:
     """What is another for other files, in few characters."""
     told = [
-        (path, about["size"], [str(about[name]) for name in VERSIONS if name in about])
-        for path, about in found.items()
+        (path, about["size"], said_hash(about) or said_time(about)) for path, about in found.items()
     ]
     return hashlib.sha256(json.dumps([uri, told]).encode()).hexdigest()[:16]
 

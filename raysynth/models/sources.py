@@ -41,18 +41,19 @@ def resolve(name: str, clip: bool = False) -> str:
     """
     if name == "embedded":
         return str(EMBEDDED / "clip" if clip else EMBEDDED)
-    folder = Path(located(name, f"base.{'clip' if clip else 'name'}"))
+    key = f"base.{'clip' if clip else 'name'}"
+    folder = Path(located(name, key))
     if folder.is_dir():
         return str(folder.absolute())
     if folder.is_file():
         raise ModelError(
-            f"base.{'clip' if clip else 'name'}: {name} is a file; expected `embedded`, a model "
+            f"{key}: {name} is a file; expected `embedded`, a model "
             "folder, or a hub id of the form owner/model. Fix: for one file of weights, "
             f"base.weights={name} and, as base.name, the model whose configurations it is of"
         )
     if is_path(name):
         raise ModelError(
-            f"base.{'clip' if clip else 'name'}: no folder {masked(name)}; expected `embedded`, a "
+            f"{key}: no folder {masked(name)}; expected `embedded`, a "
             f"model folder, or a hub id of the form owner/model. Fix: {_instead(name, folder)}"
         )
     return name

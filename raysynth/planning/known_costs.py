@@ -20,11 +20,12 @@ from raysynth.errors import RaysynthError
 from raysynth.knobs import digest_of
 from raysynth.models.family import FAMILIES, USUAL, Family
 from raysynth.planning.network_cost import UNetCost
-from raysynth.storage.cache import cache_folder
+from raysynth.storage.cache import cache_folder, make_cache
 from raysynth.storage.files import write_atomic
-from raysynth.storage.private_folder import is_private
 
 SHIPPED = Path(__file__).parent / "known_costs.json"
+KIND = "costs"
+"""Their folder in the cache."""
 SIDES = (256, 512)
 """Sides of the usual family's images whose costs are shipped, pixels."""
 
@@ -73,7 +74,7 @@ def _kept(key: str) -> Path:
     """Where a cost is kept that this version of the counting has found."""
     counting = (Path(__file__).parent / "denoiser_cost.py").read_bytes()
     version = hashlib.sha256(counting).hexdigest()[:8]
-    return cache_folder() / "costs" / f"{key}-{version}.json"
+    return cache_folder() / KIND / f"{key}-{version}.json"
 
 
 def _read(key: str) -> UNetCost | None:
@@ -85,8 +86,7 @@ def _read(key: str) -> UNetCost | None:
 def _write(key: str, cost: UNetCost) -> None:
     path = _kept(key)
     with suppress(OSError, RaysynthError):
-        is_private(path.parent.parent)  # made so: notes of runs lie in it too
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_cache(KIND)
         write_atomic(str(path), json.dumps(asdict(cost)).encode(), patience=0)
 
 

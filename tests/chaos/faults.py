@@ -120,25 +120,28 @@ def node_lost(pattern: str, scene: Scene) -> None:
 
 def agent_killed(scene: Scene) -> None:
     """An agent of the Ray on the driver's machine dies, and takes all workers with it."""
-    scene.begin()
-    with scene.driver() as driver:
-        scene.wait_for_work(driver, lambda: bool(driver.kill_one(AGENT)))
-        scene.record.harm = "SIGKILL of Ray's agent"
-        driver.end()
-        scene.ended(driver)
-        scene.again()
+    _driver_ends(scene, "SIGKILL of Ray's agent", lambda driver: bool(driver.kill_one(AGENT)))
 
 
 def driver_ended(number: signal.Signals, scene: Scene) -> None:
     """The driver gets a signal; what its Ray left is there when the command is given again."""
+
+    def send(driver: Driver) -> bool:
+        driver.send(number)
+        return True
+
+    _driver_ends(scene, number.name, send)
+
+
+def _driver_ends(scene: Scene, said: str, harm: Callable[[Driver], bool]) -> None:
+    """Do harm that ends the driver, as soon as it could be done, and see the run to its end."""
     scene.begin()
     with scene.driver() as driver:
-        scene.wait_for_work(driver)
+        scene.wait_for_work(driver, partial(harm, driver))
         sent = time.monotonic()
-        driver.send(number)
         driver.end()
         scene.ended(driver)
-        scene.record.harm = f"{number.name}, gone after {time.monotonic() - sent:.1f} s"
+        scene.record.harm = f"{said}, gone after {time.monotonic() - sent:.1f} s"
         if driver.code == 0:
             raise MissedError("the driver ended by itself")
         scene.again()

@@ -17,7 +17,8 @@ from rich.console import Console
 import raysynth.jobs.heartbeat
 from raysynth.cli import main
 from raysynth.cluster.note import born, machine
-from raysynth.errors import ConfigError, StageError
+from raysynth.cluster.stopping import at_the_end
+from raysynth.errors import ConfigError, StageError, StorageError
 from raysynth.jobs.folder import root_of
 from raysynth.jobs.heartbeat import KILLED, STATUS, Heartbeat
 from raysynth.jobs.status import in_words, read_status
@@ -110,6 +111,18 @@ def test_an_end_has_the_code_of_its_error(tmp_path, progress, error, code):
     status = read_status(str(tmp_path))
     assert status.state == "failed"
     assert ("raysynth resume" in in_words(status)[1]) == (code != 2)
+
+
+@pytest.mark.parametrize(
+    ("why", "how", "code"), [(StorageError("Ray has ended"), "failed", 3), (None, "stopped", None)]
+)
+def test_an_end_by_force_is_told_too(tmp_path, progress, why, how, code):
+    before = [*at_the_end]
+    with Heartbeat(str(tmp_path), progress):
+        at_the_end[-1](why)
+        ended = record(tmp_path)["ended"]
+    assert (ended["how"], ended["code"]) == (how, code)
+    assert at_the_end == before
 
 
 def test_a_killed_attempt_is_told_by_the_next(tmp_path, progress):
