@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from types import TracebackType
 
 from raysynth.progress import Beside, Progress
@@ -41,8 +41,8 @@ class Ahead:
         """Without an error all have been taken; with one they are told to end."""
         for _, _, display in self._running.values():
             display.end()
-        for _, thread, _ in self._running.values():
-            thread.join(FAULT_SECONDS if isinstance(error, Exception) else GRACE_SECONDS)
+        for result, _, _ in self._running.values():  # a signal may have come before a thread began
+            wait([result], FAULT_SECONDS if isinstance(error, Exception) else GRACE_SECONDS)
 
     def __contains__(self, name: str) -> bool:
         return name in self._running

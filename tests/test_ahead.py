@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from raysynth import method, pipeline
+from raysynth.ahead import Ahead
 from raysynth.cluster.session import Session
 from raysynth.errors import DataError, StageError
 from raysynth.pipeline import run_pipeline
+from raysynth.progress import Progress
 from raysynth.stages.stage import Stage, Work
 from raysynth.storage.files import write_atomic
 from tests.test_pipeline import miniature
@@ -130,3 +133,14 @@ def test_it_ends_where_another_stage_fails(tmp_path, made_of):
     assert not (tmp_path / "never").exists()
     made_of(slow, early)
     assert "last" in run_pipeline(miniature(tmp_path)).manifest()["stages"]
+
+
+def test_a_signal_while_a_stage_begins_is_a_signal_still(monkeypatch):
+    """Its thread may not have begun: to wait for that would be a fault of ours."""
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), Ahead(Progress()) as ahead:
+        ahead.begin("references", lambda display: pytest.fail("it never began"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,8 +19,12 @@ from typing import Any
 
 import psutil
 
-AGENT = re.compile(r"^ray::\w+Agent\b|/agent/main\.py|/agent\.py")
-"""What is in the command line of a raylet's agents, which it ends with."""
+RAYLET = "raylet"
+AGENTS = {
+    "DashboardAgent": re.compile(r"^ray::DashboardAgent\b|/dashboard/agent\.py"),
+    "RuntimeEnvAgent": re.compile(r"^ray::RuntimeEnvAgent\b|/runtime_env/agent/main\.py"),
+}
+"""A raylet's agents, which it ends with, by what is in their command lines, early and later."""
 
 
 class NodeWatch:
@@ -32,9 +37,9 @@ class NodeWatch:
         self._lost = lost
         self._stop, self._wake = os.pipe()
         self._watched: dict[int, tuple[str, int]] = {}
-        for process in _own_processes() if hasattr(os, "pidfd_open") else ():
-            with suppress(OSError, psutil.Error):  # gone already: Ray tells
-                self._watched[os.pidfd_open(process.pid)] = (_name(process), process.pid)
+        for name, pid in _own_processes() if hasattr(os, "pidfd_open") else ():
+            with suppress(OSError):  # gone already: Ray tells
+                self._watched[os.pidfd_open(pid)] = (name, pid)
         self._thread = threading.Thread(target=self._wait, daemon=True)
         self._thread.start()
 
@@ -47,23 +52,29 @@ class NodeWatch:
 
     def _wait(self) -> None:
         ready, _, _ = select.select([self._stop, *self._watched], [], [])
-        if self._stop not in ready:
-            self._lost(*self._watched[ready[0]])
+        if self._stop in ready:
+            return
+        for file, (name, _) in self._watched.items():
+            if name in AGENTS:  # they end with their raylet, but not at once on a busy machine
+                with suppress(OSError):
+                    signal.pidfd_send_signal(file, signal.SIGKILL)
+        self._lost(*self._watched[ready[0]])
 
 
-def _own_processes() -> Iterator[psutil.Process]:
-    """The raylet that this driver speaks to and its agents; nothing where it cannot be found."""
+def _own_processes() -> Iterator[tuple[str, int]]:
+    """Names and pids of the raylet that this driver speaks to and its agents.
+
+    Nothing where it cannot be found.
+    """
     node: Any = getattr(sys.modules.get("ray._private.worker"), "_global_node", None)
     socket = getattr(node, "raylet_socket_name", None)
     for process in psutil.process_iter() if socket else ():
         with suppress(psutil.Error):
-            if process.name() == "raylet" and any(socket in word for word in process.cmdline()):
-                yield process
+            if process.name() == RAYLET and any(socket in word for word in process.cmdline()):
+                yield RAYLET, process.pid
                 for child in process.children():
-                    if AGENT.search(" ".join(child.cmdline())):
-                        yield child
+                    command = " ".join(child.cmdline())
+                    for name, known in AGENTS.items():
+                        if known.search(command):
+                            yield name, child.pid
                 return
-
-
-def _name(process: psutil.Process) -> str:
-    return process.name().removeprefix("ray::")

@@ -167,6 +167,8 @@ class Session:
 
     def _node_lost(self, name: str, pid: int) -> None:
         """One of Ray's own processes on this machine is gone, and with it all workers here."""
+        if self.losses.ending:  # by this driver itself
+            return
         text = (
             f"Ray's {name} on this machine (process {pid}) has ended: killed, crashed, or the "
             "memory was full, and Ray's workers here end with it. Fix: if it was the memory, fewer "

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -234,11 +236,11 @@ with Session(load_config(), {root!r}) as session:
 """
 
 
-@pytest.mark.cluster
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -2)])
-def test_a_terminated_driver_says_how_to_go_on_and_leaves_nothing(tmp_path, number, code):
+@contextmanager
+def started(root: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """A driver that waits for a task, and all processes of its Ray."""
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    command = [sys.executable, "-c", DRIVER.format(root=str(tmp_path))]
+    command = [sys.executable, "-c", DRIVER.format(root=str(root))]
     driver = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -246,10 +248,17 @@ def test_a_terminated_driver_says_how_to_go_on_and_leaves_nothing(tmp_path, numb
         assert driver.stdout.readline() == "started\n"
         daemons = psutil.Process(driver.pid).children(recursive=True)
         assert daemons
-        driver.send_signal(number)
-        _, errors = driver.communicate(timeout=60)
+        yield driver, daemons
     finally:
         driver.kill()
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -2)])
+def test_a_terminated_driver_says_how_to_go_on_and_leaves_nothing(tmp_path, number, code):
+    with started(tmp_path) as (driver, daemons):
+        driver.send_signal(number)
+        _, errors = driver.communicate(timeout=60)
     assert f"raysynth: stopped. The same command goes on with {tmp_path}" in errors
     assert "stack" not in errors.lower() and "SIGTERM" not in errors, errors
     assert driver.returncode == code  # -2: Python ends by SIGINT itself; the command says 130
@@ -333,19 +342,14 @@ def test_a_ray_whose_daemon_is_lost_while_it_starts_is_started_again(tmp_path):
 @pytest.mark.parametrize("title", ["raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent"])
 def test_a_driver_whose_own_ray_is_killed_says_so_and_is_to_be_tried_again(tmp_path, title):
     """Ray itself would end it without a word, with the code of a fault of ours."""
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    command = [sys.executable, "-c", DRIVER.format(root=str(tmp_path))]
-    driver = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert driver.stdout.readline() == "started\n"
-        daemons = psutil.Process(driver.pid).children(recursive=True)
-        daemon = next(each for each in daemons if title in {each.name(), each.cmdline()[0].strip()})
+    with started(tmp_path) as (driver, daemons):
+        found = []
+        while not found:  # an agent gets its title once it has begun; a busy machine's takes long
+            titles = {each: {each.name(), each.cmdline()[0].strip()} for each in daemons}
+            found = [each for each, names in titles.items() if title in names]
+        daemon = found[0]
         daemon.kill()
         _, errors = driver.communicate(timeout=60)
-    finally:
-        driver.kill()
     name = title.removeprefix("ray::")
     assert f"raysynth: Ray's {name} on this machine (process {daemon.pid}) has ended" in errors
     assert "the same command goes on where it was" in errors
